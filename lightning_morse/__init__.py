@@ -1,0 +1,53 @@
+"""Morse graphs of the loss landscape around a training run.
+
+Names are loaded on first use (PEP 562), so that the numerics can be used, and their results read,
+without importing lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_morse.analysis import analyze
+    from lightning_morse.callback import MorseMonitor
+    from lightning_morse.grid import CubicalGrid
+    from lightning_morse.loss_slice import LossSlice
+    from lightning_morse.morse_graph import MorseGraph, morse_graph
+    from lightning_morse.outer_approximation import outer_approximation
+    from lightning_morse.plotting import plot_basins, plot_morse_graph
+    from lightning_morse.record import MorseAnalysis, MorseSet
+    from lightning_morse.subspace import AffineSubspace, plane_through
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AffineSubspace": "subspace",
+    "CubicalGrid": "grid",
+    "LossSlice": "loss_slice",
+    "MorseAnalysis": "record",
+    "MorseGraph": "morse_graph",
+    "MorseMonitor": "callback",
+    "MorseSet": "record",
+    "analyze": "analysis",
+    "morse_graph": "morse_graph",
+    "outer_approximation": "outer_approximation",
+    "plane_through": "subspace",
+    "plot_basins": "plotting",
+    "plot_morse_graph": "plotting",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,334 @@
+"""The stages in order: from a loss on a box to its Morse graph, basins and mu."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import SupportsIndex
+
+import networkx as nx
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+from scipy.stats import qmc
+
+from lightning_morse.basins import certain_labels, exit_volumes
+from lightning_morse.confidence import gradient_band
+from lightning_morse.gradient_flow import critical_cells, image_boxes
+from lightning_morse.grid import CubicalGrid, check_box
+from lightning_morse.lattice import Lattice
+from lightning_morse.morse_graph import MorseGraph, morse_graph
+from lightning_morse.outer_approximation import outer_approximation
+from lightning_morse.record import MorseAnalysis, MorseSet
+from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
+
+Array = NDArray[np.float64]
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+_FEWEST_SAMPLES = 16
+_FEWEST_CELLS = 4
+
+
+def analyze(
+    loss: Loss,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    n_samples: int = 128,
+    resolution: int | Sequence[int] = 128,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> MorseAnalysis:
+    r"""Find the attractors of the gradient flow of a loss on a box, their basins, and how sure.
+
+    The loss is evaluated at the centre of the box and a scrambled Sobol design, a Gaussian process
+    is fitted, and the flow of every gradient field inside its simultaneous band is enclosed on a
+    cubical grid. Given that the (warped) loss is a sample path of the fitted process, all of the
+    following holds at once with probability at least ``result.mu >= confidence``: each attractor
+    reported holds an attractor of the gradient flow, every critical point in the box lies in a
+    Morse set (or in a cell from which the exterior can be reached without one), every certain
+    basin label and every escape is right. See :mod:`lightning_morse.confidence` for what is proved
+    and what is not, :mod:`lightning_morse.gradient_flow` for the enclosure.
+
+    Args:
+        loss: Callable on ``(n, d)`` float64 tensors that returns ``(n,)``; it need not be
+            differentiable by autograd. NaN or infinity marks a point where it diverged: the cells
+            nearest to such points count as exterior.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner, same shape.
+        n_samples: Number of loss evaluations, the centre included; at least 16. Powers of two
+            fill the box best.
+        resolution: Cells on each axis: one number, or one an axis; at least 4.
+        confidence: The level ``mu`` has to reach, in (0, 1).
+        seed: Of the Sobol scrambling. Nothing reads or moves a global generator.
+
+    Returns:
+        The analysis.
+
+    Raises:
+        ValueError: If an argument is out of range, or the loss returns the wrong shape.
+        SurrogateError: (a ``ValueError``) If the loss diverged at all samples or too many of them,
+            is constant, or no surrogate can be trusted.
+
+    Example:
+        >>> result = analyze(lambda x: (x**2 - 1).square().sum(1), [-2.0], [2.0], n_samples=32)
+        >>> result.n_attractors, [round(float(m.center[0]), 2) for m in result.morse_sets]
+        (2, [-1.0, 1.0, 0.0])
+    """
+    low, up = check_box(lower, upper)
+    shape = _check_arguments(len(low), n_samples, resolution, confidence)
+    clock = _Clock()
+
+    with clock("loss"):
+        samples = design(low, up, n_samples, seed)
+        losses = _evaluate(loss, samples)
+    return analyze_samples(samples, losses, low, up, shape, confidence, clock)
+
+
+def analyze_samples(
+    samples: ArrayLike,
+    losses: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    resolution: int | Sequence[int] = 128,
+    confidence: float = 0.95,
+    clock: _Clock | None = None,
+) -> MorseAnalysis:
+    """Analyse a loss of which only samples are at hand; :func:`analyze` without the evaluations.
+
+    Args:
+        samples: Where the loss was evaluated, shape ``(n, d)``.
+        losses: The losses, shape ``(n,)``; not finite where it diverged.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner, same shape.
+        resolution: As in :func:`analyze`.
+        confidence: As in :func:`analyze`.
+        clock: Wall times so far; the stages add theirs.
+
+    Returns:
+        The analysis.
+
+    Raises:
+        ValueError: As :func:`analyze` does.
+    """
+    low, up = check_box(lower, upper)
+    x = np.asarray(samples, dtype=np.float64)
+    values = np.asarray(losses, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] != len(low) or values.shape != x.shape[:1]:
+        raise ValueError(
+            f"samples must have shape (n, {len(low)}) and losses (n,), got {x.shape} and "
+            f"{values.shape}"
+        )
+    shape = _check_arguments(len(low), len(x), resolution, confidence)
+    clock = clock or _Clock()
+    grid = CubicalGrid(low, up, shape)
+    finite = np.isfinite(values)
+
+    with clock("fit"):
+        if not finite.any():
+            raise SurrogateError(
+                f"the loss is not finite at any of the {len(x)} samples: the box has to be "
+                "smaller, or the loss is broken"
+            )
+        surrogate = fit(x[finite], values[finite], low, up)
+    with clock("posterior"):
+        lattice = Lattice.of(grid)
+        posterior = surrogate.lattice_posterior(lattice.axes)
+    with clock("band"):
+        band = gradient_band(surrogate, lattice, posterior, confidence)
+    with clock("enclosure"):
+        images = image_boxes(lattice, posterior, band)
+    with clock("map"):
+        diverged = _nearest_diverged(grid, x, finite)
+        image = outer_approximation(
+            images.lower,
+            images.upper,
+            grid,
+            exits=images.exits.any(axis=(1, 2)),
+            exterior_cells=diverged,
+        )
+    with clock("graph"):
+        critical = lattice.any_in_grid_cell(critical_cells(lattice, posterior, band))
+        found = morse_graph(image, critical=critical & ~diverged)
+    with clock("basins"):
+        labels = certain_labels(found)
+        exits = exit_volumes(found, labels, images.exits & ~diverged[:, None, None])
+    with clock("record"):
+        sets = _describe(found, grid, surrogate, critical)
+        # Attractors first, then by loss: the numbers a person reads.
+        order = sorted(range(len(sets)), key=lambda i: (not sets[i].is_attractor, sets[i].loss))
+        number = {old: new for new, old in enumerate(order)}
+        renumber = np.array([number[i] for i in range(len(sets))] + [-2, -1], dtype=np.int32)
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(len(sets)))
+        graph.add_edges_from((number[q], number[p]) for q, p in found.graph.edges)
+    return MorseAnalysis(
+        grid=grid,
+        morse_sets=tuple(sets[i] for i in order),
+        graph=graph,
+        labels=renumber[labels],
+        diverged=diverged,
+        exit_volumes=exits,
+        mu=band.level,
+        confidence=float(confidence),
+        mean_loss=surrogate.warp.inverse(lattice.grid_corners(posterior.mean)),
+        samples=x,
+        sample_losses=values,
+        calibration=float(np.abs(surrogate.leave_one_out()).max()),
+        surrogate=_facts(surrogate, band.c),
+        seconds=dict(clock.seconds),
+    )
+
+
+def design(lower: ArrayLike, upper: ArrayLike, n_samples: int, seed: int) -> Array:
+    """Centre of a box, then a scrambled Sobol sequence in it.
+
+    The first points of a longer design are those of a shorter one with the same seed.
+
+    Args:
+        lower: Lower corner, shape ``(d,)``.
+        upper: Upper corner, same shape.
+        n_samples: Number of points, the centre included.
+        seed: Of the scrambling.
+
+    Returns:
+        Shape ``(n_samples, d)``.
+    """
+    low, up = check_box(lower, upper)
+    sobol = qmc.Sobol(len(low), scramble=True, rng=np.random.default_rng(seed))
+    # Drawn in powers of two, which keeps the sequence balanced and the sampler from warning.
+    unit = sobol.random_base2(math.ceil(math.log2(n_samples)))[: n_samples - 1]
+    return np.concatenate([0.5 * (low + up)[None], low + unit * (up - low)])
+
+
+def _check_arguments(
+    dim: int, n_samples: int, resolution: int | Sequence[int], confidence: float
+) -> tuple[int, ...]:
+    """Check the numbers that do not depend on the loss; return the cells on each axis."""
+    if not isinstance(n_samples, SupportsIndex) or n_samples < _FEWEST_SAMPLES:
+        raise ValueError(
+            f"n_samples must be an integer of at least {_FEWEST_SAMPLES}, got {n_samples!r}"
+        )
+    shape = (resolution,) * dim if isinstance(resolution, SupportsIndex) else tuple(resolution)
+    if len(shape) != dim or not all(
+        isinstance(n, SupportsIndex) and n >= _FEWEST_CELLS for n in shape
+    ):
+        raise ValueError(
+            f"resolution must be an integer of at least {_FEWEST_CELLS}, or {dim} of them for the "
+            f"{dim} axes of the box, got {resolution!r}"
+        )
+    if not (isinstance(confidence, (int, float)) and 0 < confidence < 1):
+        raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
+    return tuple(int(n) for n in shape)
+
+
+def _evaluate(loss: Loss, samples: Array) -> Array:
+    """Losses at the samples, whatever dtype and device they come in."""
+    n = len(samples)
+    values = loss(torch.from_numpy(samples.copy()))
+    if not isinstance(values, torch.Tensor):
+        raise ValueError(
+            f"loss must return a tensor of shape ({n},) for {n} points, got {type(values).__name__}"
+        )
+    if values.shape != (n,):
+        raise ValueError(
+            f"loss must return one number for each of the {n} points, shape ({n},), got "
+            f"{tuple(values.shape)}; reduce over all axes but the first"
+        )
+    return values.detach().to("cpu", torch.float64).numpy()
+
+
+def _nearest_diverged(grid: CubicalGrid, x: Array, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells whose nearest sample, in widths of the box, has a loss that is not finite."""
+    if finite.all():
+        return np.zeros(grid.size, dtype=bool)
+    width = grid.upper - grid.lower
+    _, nearest = cKDTree(x / width).query(grid.cell_centers() / width)
+    return ~finite[nearest]
+
+
+def _describe(
+    found: MorseGraph, grid: CubicalGrid, surrogate: GaussianProcess, critical: NDArray[np.bool_]
+) -> list[MorseSet]:
+    """What a person wants to know of each Morse set."""
+    if not found.morse_sets:
+        return []
+    starts = []
+    for number, cells in enumerate(found.morse_sets):
+        candidates = cells[critical[cells]]
+        middle = _centers(grid, candidates)
+        at = surrogate.posterior(middle)
+        slope = np.square(at.gradient * grid.cell_widths).sum(axis=1)
+        starts.append(middle[np.argmin(at.mean if number in found.attractors else slope)])
+    centers = _polish(np.array(starts), found, grid, surrogate)
+    losses = surrogate.warp.inverse(surrogate.posterior(centers).mean)
+    return [
+        MorseSet(
+            cells=cells,
+            is_attractor=number in found.attractors,
+            resolved=False,
+            index=None,
+            center=centers[number],
+            loss=float(losses[number]),
+            volume=cells.size / grid.size,
+        )
+        for number, cells in enumerate(found.morse_sets)
+    ]
+
+
+def _centers(grid: CubicalGrid, cells: NDArray[np.int64]) -> Array:
+    index = np.unravel_index(cells, grid.shape)
+    return np.stack(
+        [(0.5 * (e[:-1] + e[1:]))[i] for e, i in zip(grid.edges, index, strict=True)], 1
+    )
+
+
+def _polish(
+    points: Array, found: MorseGraph, grid: CubicalGrid, surrogate: GaussianProcess
+) -> Array:
+    """Newton steps towards a critical point of the mean, as long as they stay in the Morse set."""
+    for _ in range(6):
+        at = surrogate.posterior(points)
+        step = -(np.linalg.pinv(at.hessian) @ at.gradient[..., None])[..., 0]
+        longest = np.abs(step / grid.cell_widths).max(axis=1, keepdims=True)
+        moved = points + step / np.maximum(longest, 1.0)
+        better = np.square(surrogate.posterior(moved).gradient).sum(1) < np.square(at.gradient).sum(
+            1
+        )
+        owner = grid.cell_of(moved)
+        inside = [o in set(c.tolist()) for o, c in zip(owner, found.morse_sets, strict=True)]
+        points = np.where((better & np.array(inside))[:, None], moved, points)
+    return points
+
+
+def _facts(
+    surrogate: GaussianProcess, c: float
+) -> dict[str, float | int | str | list[float] | None]:
+    floor = surrogate.warp.floor
+    return {
+        "kernel": "product Matern-5/2",
+        "n": len(surrogate.y),
+        "lengthscales": surrogate.lengthscales.tolist(),
+        "deviation": math.sqrt(surrogate.variance),
+        "noise_deviation": math.sqrt(surrogate.variance * surrogate.noise),
+        "loss_floor": floor if math.isfinite(floor) else None,
+        "log_evidence": surrogate.log_evidence,
+        "band_deviations": c,
+    }
+
+
+class _Clock:
+    """Wall time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,59 @@
+"""What is certain of each cell: its basin, that it escapes and where, or nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_morse.morse_graph import MorseGraph
+from lightning_morse.record import ESCAPES, UNDECIDED
+
+_BITS_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+
+
+def certain_labels(found: MorseGraph) -> NDArray[np.int32]:
+    """Label each cell with the only thing that can become of it.
+
+    A cell is certain for an attractor iff that attractor is the only Morse set it can reach and
+    it cannot reach the exterior. It escapes iff it can reach the exterior and no Morse set.
+    Everything else is undecided. It is not enough to ask for a single reachable *minimal* Morse
+    set: where the band is wide, a Morse set in between may hide an attractor of its own.
+
+    If the map is an outer approximation of a gradient flow and the Morse sets hold all its
+    critical points, a label holds for every starting point in the cell.
+
+    Args:
+        found: The Morse graph of the map.
+
+    Returns:
+        Number of the attractor's Morse set, -1 undecided, -2 escapes; shape ``(n_cells,)``.
+    """
+    exterior = len(found.morse_sets)
+    alone = _BITS_SET[found.reach].sum(axis=1) == 1
+    labels = np.full(alone.size, UNDECIDED, dtype=np.int32)
+    for attractor in found.attractors:
+        labels[alone & found.reaches(attractor)] = attractor
+    labels[alone & found.reaches(exterior)] = ESCAPES
+    return labels[:-1]
+
+
+def exit_volumes(
+    found: MorseGraph, labels: NDArray[np.int32], exits: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Fraction of the cells that escape and can do so through each face of the box.
+
+    Args:
+        found: The Morse graph of the map.
+        labels: As :func:`certain_labels` gives them, shape ``(n_cells,)``.
+        exits: Whether the image of a cell itself crosses each face, shape ``(n_cells, d, 2)``:
+            axis, then lower and upper face.
+
+    Returns:
+        Shape ``(d, 2)``. A cell that can leave through several faces counts for each of them.
+    """
+    n_cells, dim, _ = exits.shape
+    flat = np.zeros((n_cells + 1, 2 * dim), dtype=bool)
+    flat[:-1] = exits.reshape(n_cells, 2 * dim)
+    reach = found.condensation.accumulate(np.packbits(flat, axis=1))
+    through = np.unpackbits(reach[:-1], axis=1)[:, : 2 * dim] == 1
+    return (through & (labels == ESCAPES)[:, None]).mean(axis=0).reshape(dim, 2)

@@ -1,0 +1,116 @@
+r"""A simultaneous band for the gradient over the whole box, and the probability that it holds.
+
+Let :math:`e_i = \partial_i T(l) - m_i` be the error of the posterior mean of the gradient. Given
+that the warped loss is a sample path of the fitted Gaussian process, :math:`e_i` is a centred
+Gaussian process whose variance is known at every point. The band is the event
+
+.. math:: E(c):\quad |e_i(x)| \le c\, s_i(v) + R_i(c) \text{ for all axes } i
+    \text{ and all } x \text{ in the box,}
+
+where :math:`c\, s_i(v)` is the largest over the corners :math:`v` of the lattice cell of
+:math:`x`, and :math:`R_i` covers what happens between the points of the lattice.
+
+*What is proved.* :math:`P(E(c)) \ge 1 - 2 d N Q(c) (1 + \eta)` with :math:`N` lattice points and
+:math:`Q` the Gaussian tail, as follows. (1) At the lattice points: the union bound. (2) Between
+them: write :math:`e_i` as its multilinear interpolation on the lattice plus the corrections made
+by halving the lattice again and again. The first is at most the largest corner value; a correction
+is at most its largest value at a new point, where it is Gaussian. Posterior variances never exceed
+prior ones, and the prior variance of a correction is stationary: along an axis it is
+:math:`V_i\,(1 - 2 g(t/2) + (1 + g(t))/2)`, with :math:`V_i` the prior variance of
+:math:`\partial_i`, :math:`t = \sqrt5 \delta / \lambda` for spacing :math:`\delta`, and :math:`g`
+the correlation along that axis: at most :math:`V_i t^3 / 3` along axis :math:`i` itself and
+:math:`V_i t^4 / 64` along another (checked numerically in the tests). Corrections along several
+axes add up, because averaging never enlarges a deviation. The union bound over the new points of
+level :math:`k`, with quantile :math:`c_k`, :math:`Q(c_k) = \eta\, 2^{-(d+1)k} Q(c)`, gives
+:math:`R_i = \sum_k c_k \rho_{i,k}` at the cost of the factor :math:`1 + \eta`. This is the chaining
+argument for Gaussian suprema (Adler, Taylor, "Random Fields and Geometry", 2007, section 1.3;
+Lederer, Umlauft, Hirche, "Uniform error bounds for Gaussian process regression", NeurIPS 2019, for
+the lattice and Lipschitz form of it), with the increments of this very kernel.
+
+*What is not proved.* That the loss is such a sample path; that the hyper-parameters, which were
+fitted to the same samples, are the right ones; rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr, ndtri_exp
+
+from lightning_morse.lattice import Lattice
+from lightning_morse.surrogate import GaussianProcess, Posterior
+
+Array = NDArray[np.float64]
+
+# Share of the failure probability spent between the points of the lattice.
+_BETWEEN = 0.05
+# Corrections fall by 2^-1.5 a level: after so many levels they are below rounding.
+_LEVELS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class GradientBand:
+    """Half-widths of the simultaneous band on the cells of a lattice.
+
+    Attributes:
+        c: Number of standard deviations at the points of the lattice.
+        level: Lower bound on the probability that the band holds everywhere in the box.
+        radius: Largest error of the gradient anywhere in a cell of the lattice, one entry an
+            axis, shape ``(n_lattice_cells, d)``; units of the warped loss per unit of ``x``.
+    """
+
+    c: float
+    level: float
+    radius: Array
+
+
+def gradient_band(
+    surrogate: GaussianProcess, lattice: Lattice, posterior: Posterior, confidence: float
+) -> GradientBand:
+    """Band that holds over the whole box with at least the given probability.
+
+    Args:
+        surrogate: The fitted surrogate.
+        lattice: The lattice of points at which the posterior is known.
+        posterior: The posterior there.
+        confidence: The level to reach, in (0, 1).
+
+    Returns:
+        The narrowest band of this kind whose level is at least ``confidence``.
+    """
+    c = quantile(confidence, lattice)
+    corners = lattice.largest_corner(posterior.gradient_deviation)
+    return GradientBand(
+        c=c,
+        level=level(c, lattice),
+        radius=c * corners + between(c, surrogate, lattice),
+    )
+
+
+def quantile(confidence: float, lattice: Lattice) -> float:
+    """Number of standard deviations at which the band reaches a level, the inverse of `level`."""
+    return -float(ndtri_exp(math.log((1 - confidence) / _tests(lattice))))
+
+
+def level(c: float, lattice: Lattice) -> float:
+    """Lower bound on the probability that the band of ``c`` deviations holds over the box."""
+    return max(0.0, 1 - math.exp(float(log_ndtr(-c))) * _tests(lattice))
+
+
+def _tests(lattice: Lattice) -> float:
+    """What the tail probability is multiplied by in the union bound."""
+    return 2 * lattice.dim * lattice.n_points * (1 + _BETWEEN)
+
+
+def between(c: float, surrogate: GaussianProcess, lattice: Lattice) -> Array:
+    """Allowance for the error between the points of the lattice, shape ``(d,)``."""
+    k = np.arange(1, _LEVELS + 1)
+    log_tail = log_ndtr(-c) + math.log(_BETWEEN) - (lattice.dim + 1) * k * math.log(2)
+    quantiles = -ndtri_exp(log_tail)
+    t = math.sqrt(5.0) * (lattice.spacing / surrogate.lengthscales) * 0.5 ** (k[:, None] - 1)
+    along, across = np.sqrt(t**3 / 3), t**2 / 8
+    share = along + across.sum(axis=1, keepdims=True) - across
+    return surrogate.prior_gradient_deviation * (quantiles @ share)

@@ -1,0 +1,270 @@
+r"""Image boxes of grid cells under the gradient flow, for every field inside the band.
+
+On the event of the band, the gradient flow of the warped loss solves the differential inclusion
+:math:`x' \in -m(x) + [-w(x), w(x)]`, with :math:`m` the posterior mean of the gradient and
+:math:`w` the half-width of the band. Each cell is enclosed by a box :math:`y(t) \pm r(t)`: the
+centre :math:`y` follows :math:`-m`, and by the comparison theorem of Kamke and Mueller (Walter,
+"Differential and Integral Inequalities", 1970, section 12) the radius may follow
+
+.. math:: r_i' = -\min H_{ii}\, r_i + \sum_{j \ne i} \max |H_{ij}|\, r_j + \max w_i,
+
+:math:`H` the Jacobian of :math:`m`, extrema over a box that holds :math:`y \pm r` for the whole
+step. The time of flight differs from cell to cell: fixed points are fixed for every time, and a set
+of cells that is closed under the map traps the flow whatever the times (docs of
+:func:`image_boxes`).
+
+*What is guaranteed.* On the event of the band, every trajectory that starts in a cell and stays in
+the box is in the cell's image box at the cell's time; one that leaves is announced by ``exits``.
+*What is not.* The integrator's error is estimated by an embedded pair and added to the radius, the
+ranges of :math:`m` and :math:`H` inside a lattice cell are estimated to second order, rounding is
+covered by a small inflation; none of the three is a proof.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+
+from lightning_morse.confidence import GradientBand
+from lightning_morse.lattice import Lattice
+from lightning_morse.surrogate import Posterior
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# Stop once a cell has moved so many cells, or its image has grown to so many (half-widths).
+_MOVED = 3.0
+_GROWN = 2.5
+# A step moves at most this many cells and lets the radius grow by about a factor e^this.
+_STRIDE = 0.75
+_GROWTH = 0.7
+_MAX_STEPS = 48
+# Contact with the boundary that is only rounding, in lattice cells.
+_TOUCH = 1e-9
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class FlowImages:
+    """Enclosures of all grid cells under the gradient flow.
+
+    Attributes:
+        lower: Lower corners of the image boxes, shape ``(grid.size, d)``, units of the box.
+        upper: Upper corners, same shape.
+        exits: Whether a trajectory from the cell may cross each face of the box on its way, shape
+            ``(grid.size, d, 2)``: axis, then lower and upper face.
+        times: Time of flight of each cell under the flow of the warped loss, shape
+            ``(grid.size,)``.
+    """
+
+    lower: Array
+    upper: Array
+    exits: Mask
+    times: Array
+
+
+def critical_cells(lattice: Lattice, posterior: Posterior, band: GradientBand) -> Mask:
+    """Lattice cells that can hold a critical point on the event of the band.
+
+    A cell is left out iff some entry of the gradient cannot be zero anywhere in it.
+
+    Returns:
+        Shape ``(n_lattice_cells,)``.
+    """
+    low, high = lattice.cell_range(posterior.gradient)
+    possible: Mask = ((low - band.radius <= 0) & (high + band.radius >= 0)).all(axis=1)
+    return possible
+
+
+def image_boxes(lattice: Lattice, posterior: Posterior, band: GradientBand) -> FlowImages:
+    """Enclose the image of every grid cell under the gradient flow, each at a time of its own.
+
+    A cell is followed until it has moved about 3 cells, its enclosure has grown beyond 2.5 cells,
+    it is out of the box, or a number of steps is used up.
+
+    Why a time of its own for each cell is sound: let ``S`` be a set of cells whose images lie in
+    ``S``. A trajectory that starts in ``S`` is in ``S`` again at the end of each flight, so its
+    limit points, which are critical points, lie in ``S`` (cells are closed). A cell from which no
+    path leads to the exterior never lets a trajectory out of the box, because every flight that
+    may cross the boundary is announced.
+
+    Args:
+        lattice: The lattice of the grid.
+        posterior: The posterior at its points.
+        band: The band on its cells.
+
+    Returns:
+        Image boxes and the faces that may be crossed.
+    """
+    field = _Field.of(lattice, posterior, band)
+    parts = [
+        _follow(field, np.arange(start, min(start + _CHUNK, lattice.grid.size)))
+        for start in range(0, lattice.grid.size, _CHUNK)
+    ]
+    center, radius, exits, times = (np.concatenate(a) for a in zip(*parts, strict=True))
+    low, spacing = lattice.grid.lower, lattice.spacing
+    rounding = 1e-12 * (np.abs(lattice.grid.lower) + np.abs(lattice.grid.upper))
+    return FlowImages(
+        lower=low + (center - radius) * spacing - rounding,
+        upper=low + (center + radius) * spacing + rounding,
+        exits=exits,
+        times=times,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """The inclusion in lattice units: lengths in lattice cells, the lower corner at 0.
+
+    Attributes:
+        lattice: The lattice.
+        velocity: ``-m`` at the lattice points, shape ``(n_points, d)``.
+        reaches: Half-widths, in lattice cells, of the windows that bounds are known for.
+        bounds: Upper bounds over windows, shape ``(n_windows, n_cells, d * d + d)``: the matrix of
+            the comparison system, ``-H_ii`` on and ``|H_ij|`` off its diagonal, and its forcing.
+    """
+
+    lattice: Lattice
+    velocity: Array
+    reaches: NDArray[np.int64]
+    bounds: Array
+
+    @classmethod
+    def of(cls, lattice: Lattice, posterior: Posterior, band: GradientBand) -> _Field:
+        d, spacing = lattice.dim, lattice.spacing
+        velocity = -posterior.gradient / spacing
+        low, high = lattice.cell_range(posterior.hessian * (spacing / spacing[:, None]))
+        matrix = np.maximum(np.abs(low), np.abs(high))
+        diagonal = np.arange(d)
+        matrix[:, diagonal, diagonal] = -low[:, diagonal, diagonal]
+        # The centre follows the interpolated mean, whose error is part of the forcing.
+        forcing = band.radius / spacing + lattice.interpolation_error(velocity)
+        bounds = np.concatenate([matrix.reshape(-1, d * d), forcing], axis=1)
+        widest = math.ceil((_GROWN + _STRIDE + 1) * max(lattice.refinement))
+        reaches = np.unique(np.ceil(1.3 ** np.arange(0, 14)).astype(int))
+        reaches = np.append(reaches[reaches < widest], widest)
+        return cls(
+            lattice, velocity, reaches, np.stack([_spread(lattice, bounds, r) for r in reaches])
+        )
+
+    def at(self, y: Array) -> Array:
+        """Velocity by multilinear interpolation, constant beyond the box."""
+        cells = np.array(self.lattice.cells)
+        inside = np.clip(y, 0, cells)
+        corner = np.minimum(inside.astype(np.int64), cells - 1)
+        share = inside - corner
+        strides = np.append(np.cumprod((cells + 1)[::-1])[-2::-1], 1)
+        base = corner @ strides
+        out = np.zeros_like(y)
+        for bits in np.ndindex(*(2,) * y.shape[1]):
+            weight = np.prod(np.where(bits, share, 1 - share), axis=1)
+            out += weight[:, None] * self.velocity[base + np.array(bits) @ strides]
+        return out
+
+    def over(self, y: Array, window: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Comparison matrix and forcing over the windows of given number around ``y``."""
+        d = y.shape[1]
+        cells = np.array(self.lattice.cells)
+        corner = np.clip(y, 0, cells - 1).astype(np.int64)
+        cell = np.ravel_multi_index(tuple(corner.T), self.lattice.cells)
+        found = self.bounds[window, cell]
+        matrix = found[:, : d * d].reshape(-1, d, d).copy()
+        # Beyond the box the field is constant, so a radius reaching there does not contract.
+        beyond = self.reaches[window][:, None]
+        out = (y - beyond < 0) | (y + beyond > cells)
+        diagonal = np.arange(d)
+        on = matrix[:, diagonal, diagonal]
+        matrix[:, diagonal, diagonal] = np.where(out, np.maximum(on, 0), on)
+        return matrix, found[:, d * d :]
+
+
+def _spread(lattice: Lattice, bounds: Array, reach: int) -> Array:
+    """Largest bound over the window of cells within ``reach`` of each cell."""
+    array = bounds.reshape(*lattice.cells, -1)
+    for axis in range(lattice.dim):
+        array = maximum_filter1d(array, size=2 * int(reach) + 1, axis=axis, mode="nearest")
+    return array.reshape(bounds.shape)
+
+
+def _follow(field: _Field, cells: NDArray[np.int64]) -> tuple[Array, Array, Mask, Array]:
+    """Centres and radii, in lattice units, of the images of some grid cells; faces; times."""
+    lattice = field.lattice
+    per_cell = np.array(lattice.refinement, dtype=np.float64)
+    extent = np.array(lattice.cells, dtype=np.float64)
+    index = np.stack(np.unravel_index(cells, lattice.grid.shape), axis=1)
+    start = (index + 0.5) * per_cell
+    center, radius = start.copy(), np.tile(per_cell / 2, (len(cells), 1))
+    exits = np.zeros((len(cells), lattice.dim, 2), dtype=bool)
+    times = np.zeros(len(cells))
+    caution = np.ones(len(cells))
+    speed = field.at(center)
+    active = np.arange(len(cells))
+    for _ in range(_MAX_STEPS):
+        if not active.size:
+            break
+        y, r, v = center[active], radius[active], speed[active]
+        pace = np.maximum((np.abs(v) / per_cell).max(axis=1), 1e-300)
+        # Plan: the window holds the box and a stride, if the growth stays as planned.
+        room = np.ceil((1.2 * r + _STRIDE * per_cell).max(axis=1) + 1e-9)
+        window = np.minimum(np.searchsorted(field.reaches, room), field.reaches.size - 1)
+        matrix, forcing = field.over(y, window)
+        norm = np.abs(matrix).sum(axis=2).max(axis=1)
+        step = caution[active] * np.minimum(_STRIDE / pace, _GROWTH / np.maximum(norm, 1e-300))
+        ahead, v_ahead, error = _advance(field, y, v, step)
+        grown = _compare(matrix, forcing, r, step) + error
+        # In between, a radius can exceed both its ends, by second order in the step.
+        swept = np.maximum(r, grown) + 0.1 * np.abs(grown - r).max(axis=1, keepdims=True)
+        held = (np.abs(ahead - y) + swept <= field.reaches[window][:, None]).all(axis=1)
+        caution[active] = np.where(
+            held, np.minimum(1.0, 1.5 * caution[active]), 0.5 * caution[active]
+        )
+
+        # A box grown too large is not taken: the one before it says more.
+        large = (grown > _GROWN * per_cell).any(axis=1) & held
+        go = held & ~large
+        moved = active[go]
+        exits[moved, :, 0] |= (ahead - grown < -_TOUCH)[go]
+        exits[moved, :, 1] |= (ahead + grown > extent + _TOUCH)[go]
+        center[moved], radius[moved], speed[moved] = ahead[go], grown[go], v_ahead[go]
+        times[moved] += step[go]
+
+        at, r = center[active], radius[active]
+        gone = (np.abs(at - start[active]) >= _MOVED * per_cell).any(axis=1)
+        outside = ((at + r < 0) | (at - r > extent)).any(axis=1)
+        stuck = caution[active] < 1e-3
+        active = active[~(gone | outside | large | stuck)]
+    # A cell that could not be followed at all is its own image, and may leave wherever it touches.
+    still = (times == 0)[:, None]
+    exits[..., 0] |= still & (center - radius <= 0)
+    exits[..., 1] |= still & (center + radius >= extent)
+    return center, radius, exits, times
+
+
+def _advance(field: _Field, y: Array, v: Array, step: Array) -> tuple[Array, Array, Array]:
+    """One Bogacki-Shampine step: new centre, velocity there, and the size of its error."""
+    h = step[:, None]
+    k2 = field.at(y + 0.5 * h * v)
+    k3 = field.at(y + 0.75 * h * k2)
+    ahead = y + h * (2 * v + 3 * k2 + 4 * k3) / 9
+    k4 = field.at(ahead)
+    error = np.abs(h * (-5 * v / 72 + k2 / 12 + k3 / 9 - k4 / 8))
+    return ahead, k4, error
+
+
+def _compare(matrix: Array, forcing: Array, r: Array, step: Array) -> Array:
+    """Solution of ``r' = A r + b`` after a step, rounded up.
+
+    ``r(h) = r + h phi(h A)(A r + b)`` with ``phi(z) = (e^z - 1) / z`` as a power series.
+    """
+    h = step[:, None]
+    term = h * (np.einsum("nij,nj->ni", matrix, r) + forcing)
+    total = r + term
+    for k in range(2, 10):
+        term = h * np.einsum("nij,nj->ni", matrix, term) / k
+        total += term
+    # The rest of the series is below the last term for h ||A|| <= 1, and rounding below both.
+    return np.maximum(total + np.abs(term), 0.0) * (1 + 1e-12)

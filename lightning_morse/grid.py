@@ -1,0 +1,173 @@
+"""Cubical grids: a box cut into equal closed cells, numbered in C order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Cell ids and their edges are stored as int32: one more cell (the exterior) must still fit.
+MAX_CELLS = 2**31 - 2
+
+
+@dataclass(frozen=True, eq=False)
+class CubicalGrid:
+    r"""A box :math:`\prod_j [l_j, u_j]` cut into closed cells of equal size.
+
+    Cells are closed, so two cells that share a face, an edge or a corner meet. They are numbered
+    in C order: the last axis runs fastest. All coordinates are those of the box.
+
+    Args:
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner, same shape, ``lower < upper`` on every axis.
+        shape: Number of cells on each axis, ``d`` positive integers.
+
+    Raises:
+        ValueError: If a corner is not finite, the box is empty on an axis, or ``shape`` does not
+            have one positive integer an axis, or asks for more cells than an int32 can number.
+
+    Example:
+        >>> grid = CubicalGrid(lower=[0.0, 0.0], upper=[1.0, 3.0], shape=(2, 3))
+        >>> grid.size, grid.cell_widths.tolist()
+        (6, [0.5, 1.0])
+        >>> grid.cell_of([[0.75, 0.5], [0.0, 2.5], [2.0, 0.0]]).tolist()
+        [3, 2, -1]
+    """
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    shape: tuple[int, ...]
+
+    def __init__(self, lower: ArrayLike, upper: ArrayLike, shape: Sequence[int]) -> None:
+        low, up = check_box(lower, upper)
+        cells = tuple(int(s) for s in shape)
+        if len(cells) != len(low) or any(
+            c != s or c < 1 for c, s in zip(cells, shape, strict=True)
+        ):
+            raise ValueError(
+                f"shape must give one positive integer for each of the {len(low)} axes of the box, "
+                f"got {tuple(shape)!r}"
+            )
+        if math.prod(cells) > MAX_CELLS:
+            raise ValueError(
+                f"shape {cells} asks for {math.prod(cells):.3g} cells; at most {MAX_CELLS} can be "
+                f"numbered, and their map alone would take {math.prod(cells) * 4 / 2**30:.0f} GiB. "
+                "Use a coarser grid or fewer axes"
+            )
+        object.__setattr__(self, "lower", low)
+        object.__setattr__(self, "upper", up)
+        object.__setattr__(self, "shape", cells)
+
+    @property
+    def dim(self) -> int:
+        """Number of axes ``d``."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def cell_widths(self) -> NDArray[np.float64]:
+        """Edge lengths of a cell, shape ``(d,)``."""
+        return (self.upper - self.lower) / np.array(self.shape)
+
+    @cached_property
+    def edges(self) -> tuple[NDArray[np.float64], ...]:
+        """Cell boundaries on each axis, ascending, ``shape[j] + 1`` values for axis ``j``.
+
+        Every question about which cell meets what is answered by searching these very numbers:
+        arithmetic on widths loses contacts between faces to rounding.
+        """
+        return tuple(
+            np.linspace(low, up, n + 1)
+            for low, up, n in zip(self.lower, self.upper, self.shape, strict=True)
+        )
+
+    def cell_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper corners of all cells, two arrays of shape ``(size, d)``."""
+        lower = np.meshgrid(*(e[:-1] for e in self.edges), indexing="ij")
+        upper = np.meshgrid(*(e[1:] for e in self.edges), indexing="ij")
+        return (
+            np.stack([a.ravel() for a in lower], axis=1),
+            np.stack([a.ravel() for a in upper], axis=1),
+        )
+
+    def cell_centers(self) -> NDArray[np.float64]:
+        """Centres of all cells, shape ``(size, d)``."""
+        lower, upper = self.cell_bounds()
+        return 0.5 * (lower + upper)
+
+    def cell_of(self, points: ArrayLike) -> NDArray[np.int64]:
+        """Number of the cell that holds each point; -1 outside the box.
+
+        A point on a face between two cells is counted to the upper one, except on the upper face
+        of the box.
+
+        Args:
+            points: Shape ``(n, d)``, coordinates of the box.
+
+        Returns:
+            Cell numbers, shape ``(n,)``.
+
+        Raises:
+            ValueError: If the shape does not match the grid or a coordinate is NaN.
+        """
+        x = np.asarray(points, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"points must have shape (n, {self.dim}), got {x.shape}")
+        if np.isnan(x).any():
+            bad = int(np.flatnonzero(np.isnan(x).any(axis=1))[0])
+            raise ValueError(f"points must not be NaN, but row {bad} is {x[bad].tolist()}")
+        inside = np.all((x >= self.lower) & (x <= self.upper), axis=1)
+        index = [
+            np.clip(np.searchsorted(e, x[:, j], side="right") - 1, 0, n - 1)
+            for j, (e, n) in enumerate(zip(self.edges, self.shape, strict=True))
+        ]
+        return np.where(inside, np.ravel_multi_index(index, self.shape), -1)
+
+
+def check_box(
+    lower: ArrayLike, upper: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the two corners of a box as float64 vectors, or say what is wrong with them.
+
+    Args:
+        lower: Lower corner, ``d >= 1`` numbers.
+        upper: Upper corner, ``d`` numbers.
+
+    Returns:
+        Fresh read-only arrays of shape ``(d,)``.
+
+    Raises:
+        ValueError: If a corner is not a vector, the lengths differ, a value is not finite, or
+            ``lower >= upper`` on some axis.
+    """
+    low = np.array(lower, dtype=np.float64)
+    up = np.array(upper, dtype=np.float64)
+    for name, corner in (("lower", low), ("upper", up)):
+        if corner.ndim != 1 or corner.size == 0:
+            raise ValueError(
+                f"{name} must be a sequence with one number an axis, got shape {corner.shape}"
+            )
+        if not np.isfinite(corner).all():
+            raise ValueError(f"{name} must be finite, got {corner.tolist()}")
+    if low.shape != up.shape:
+        raise ValueError(f"lower and upper must have the same length, got {low.size} and {up.size}")
+    if not (low < up).all():
+        axis = int(np.flatnonzero(~(low < up))[0])
+        raise ValueError(
+            f"lower must be below upper on every axis, but on axis {axis} lower is {low[axis]} "
+            f"and upper is {up[axis]}"
+        )
+    with np.errstate(over="ignore"):
+        width = up - low
+    if not np.isfinite(width).all():
+        raise ValueError(f"upper - lower must be finite, got {width.tolist()}")
+    low.flags.writeable = up.flags.writeable = False
+    return low, up

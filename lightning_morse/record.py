@@ -1,0 +1,290 @@
+"""The result of an analysis: what it holds, what can be asked of it, how it is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_morse.grid import CubicalGrid
+
+UNDECIDED = -1
+ESCAPES = -2
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class MorseSet:
+    """One recurrent component of the outer approximation that may hold a critical point.
+
+    Attributes:
+        cells: Numbers of its grid cells, ascending, shape ``(k,)``.
+        is_attractor: Whether it is minimal and no path leads from it to the exterior. On the
+            event whose probability ``mu`` bounds, it then holds an attractor of the true flow.
+        resolved: Whether it is certain that it hides no further attractor: for an attractor, that
+            it holds exactly one; for another Morse set, that it holds none.
+        index: Morse index (number of unstable directions, 0 to ``d``) shared by every critical
+            point it may hold, or None where that is not certain.
+        center: Best estimate of its critical point, shape ``(d,)``.
+        loss: Surrogate loss at ``center``, in the units of the loss.
+        volume: Fraction of the box its cells take.
+    """
+
+    cells: NDArray[np.int64]
+    is_attractor: bool
+    resolved: bool
+    index: int | None
+    center: NDArray[np.float64]
+    loss: float
+    volume: float
+
+
+@dataclass(frozen=True, eq=False)
+class MorseAnalysis:
+    """The Morse graph of a loss on a box, its basins, and how sure all of it is.
+
+    Everything here holds together with probability at least ``mu``, given that the loss is a
+    sample path of the fitted surrogate (see :mod:`lightning_morse.confidence` for the premise).
+
+    Attributes:
+        grid: The cubical grid of the box.
+        morse_sets: The Morse sets; attractors come first, by ascending loss, then the others,
+            likewise.
+        graph: Directed graph on ``range(n_morse_sets)``, edges downhill, transitively reduced.
+        labels: For each cell the number of the attractor whose basin certainly holds it, -1 where
+            undecided, -2 where every path leaves the box; shape ``(grid.size,)``.
+        diverged: Cells nearest to a sample whose loss was not finite, shape ``(grid.size,)``.
+            They count as exterior.
+        exit_volumes: Fraction of the box that escapes and can do so through each face, shape
+            ``(d, 2)``: axis, then lower and upper face.
+        mu: Lower bound on the probability that the picture is true.
+        confidence: The level that was asked for.
+        mean_loss: Surrogate mean of the loss at the vertices of the grid, its own units, shape
+            ``shape + 1``.
+        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 is the centre of the box.
+        sample_losses: The losses there, shape ``(n,)``; not finite where it diverged.
+        calibration: Largest standardised leave-one-out residual of the surrogate.
+        surrogate: Plain facts about the fitted surrogate (kernel, lengthscales, ...).
+        seconds: Wall time of each stage.
+    """
+
+    grid: CubicalGrid
+    morse_sets: tuple[MorseSet, ...]
+    graph: nx.DiGraph
+    labels: NDArray[np.int32]
+    diverged: NDArray[np.bool_]
+    exit_volumes: NDArray[np.float64]
+    mu: float
+    confidence: float
+    mean_loss: NDArray[np.float64]
+    samples: NDArray[np.float64]
+    sample_losses: NDArray[np.float64]
+    calibration: float
+    surrogate: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+    @property
+    def attractors(self) -> tuple[int, ...]:
+        """Numbers of the Morse sets that are attractors."""
+        return tuple(i for i, m in enumerate(self.morse_sets) if m.is_attractor)
+
+    @property
+    def n_attractors(self) -> int:
+        """Number of attractors; exact if ``n_unresolved`` is 0, else a lower bound."""
+        return len(self.attractors)
+
+    @property
+    def n_morse_sets(self) -> int:
+        """Number of Morse sets, attractors included."""
+        return len(self.morse_sets)
+
+    @property
+    def n_unresolved(self) -> int:
+        """Number of Morse sets that may hide a further attractor; 0: the count is exact."""
+        return sum(not m.resolved for m in self.morse_sets)
+
+    @property
+    def claim(self) -> str:
+        """What is said of the number of attractors, such as ``"at least 3 attractors"``."""
+        how = "at least" if self.n_unresolved else "exactly"
+        return f"{how} {self.n_attractors} attractor{'' if self.n_attractors == 1 else 's'}"
+
+    @property
+    def basin_volumes(self) -> dict[int, float]:
+        """Fraction of the box that is certainly in the basin of each attractor."""
+        return {i: float(np.mean(self.labels == i)) for i in self.attractors}
+
+    @property
+    def escape(self) -> float:
+        """Fraction of the box that certainly leaves it."""
+        return float(np.mean(self.labels == ESCAPES))
+
+    @property
+    def undecided(self) -> float:
+        """Fraction of the box of which nothing is certain."""
+        return float(np.mean(self.labels == UNDECIDED))
+
+    def basin_of(self, x: ArrayLike) -> NDArray[np.int64]:
+        """Number of the attractor in whose basin each point certainly lies.
+
+        Args:
+            x: Points, shape ``(n, d)``.
+
+        Returns:
+            Shape ``(n,)``: number of the attractor's Morse set, -1 where undecided, -2 where the
+            point escapes or is outside the box.
+
+        Raises:
+            ValueError: If the shape does not match the box or a coordinate is NaN.
+        """
+        cells = self.grid.cell_of(x)
+        return np.where(cells < 0, ESCAPES, self.labels[cells]).astype(np.int64)
+
+    def barrier(self, attractor: int) -> float:
+        """Loss from an attractor up to the lowest Morse set above it; NaN if there is none.
+
+        That Morse set is where the basin can be left at the least cost inside the slice. Both
+        losses are surrogate means.
+
+        Args:
+            attractor: Number of an attractor's Morse set.
+
+        Raises:
+            ValueError: If that Morse set is not an attractor.
+        """
+        if attractor not in self.attractors:
+            raise ValueError(
+                f"attractor must be one of the attractors {self.attractors}, got {attractor!r}"
+            )
+        above = nx.ancestors(self.graph, attractor)
+        if not above:
+            return float("nan")
+        return min(self.morse_sets[i].loss for i in above) - self.morse_sets[attractor].loss
+
+    def table(self) -> str:
+        """Return the Morse sets as a Markdown table, one row each."""
+        rows = ["| set | what | Morse index | loss | volume | basin | center |"]
+        rows.append("|---|---|---|---|---|---|---|")
+        volumes = self.basin_volumes
+        for i, m in enumerate(self.morse_sets):
+            what = "attractor" if m.is_attractor else ("saddle" if m.resolved else "unresolved")
+            if m.index == self.grid.dim and not m.is_attractor:
+                what = "repeller"
+            if m.is_attractor and not m.resolved:
+                what = "attractor(s)"
+            center = ", ".join(f"{c:.3g}" for c in m.center)
+            basin = f"{volumes[i]:.1%}" if m.is_attractor else ""
+            index = "?" if m.index is None else str(m.index)
+            rows.append(
+                f"| {i} | {what} | {index} | {m.loss:.4g} | {m.volume:.2%} | {basin} | ({center}) |"
+            )
+        return "\n".join(rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the analysis to one file, in whole or not at all.
+
+        The file is a NumPy archive without pickled objects; :meth:`load` reads it back.
+
+        Args:
+            path: Where to; an existing file is replaced.
+        """
+        facts = {
+            "format": FORMAT_VERSION,
+            "shape": list(self.grid.shape),
+            "edges": sorted(map(list, self.graph.edges)),
+            "sets": [
+                {
+                    "is_attractor": m.is_attractor,
+                    "resolved": m.resolved,
+                    "index": m.index,
+                    "loss": m.loss,
+                    "volume": m.volume,
+                }
+                for m in self.morse_sets
+            ],
+            "mu": self.mu,
+            "confidence": self.confidence,
+            "calibration": self.calibration,
+            "surrogate": dict(self.surrogate),
+            "seconds": dict(self.seconds),
+        }
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+                    lower=self.grid.lower,
+                    upper=self.grid.upper,
+                    cells=np.concatenate([m.cells for m in self.morse_sets] or [np.zeros(0, int)]),
+                    cell_counts=np.array([m.cells.size for m in self.morse_sets], dtype=np.int64),
+                    centers=np.array([m.center for m in self.morse_sets]).reshape(
+                        -1, self.grid.dim
+                    ),
+                    labels=self.labels,
+                    diverged=self.diverged,
+                    exit_volumes=self.exit_volumes,
+                    mean_loss=self.mean_loss,
+                    samples=self.samples,
+                    sample_losses=self.sample_losses,
+                )
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MorseAnalysis:
+        """Read an analysis written by :meth:`save`.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ValueError: If the file is not such an archive, is damaged, or of a newer format.
+            FileNotFoundError: If there is no such file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = dict(archive.items())
+            facts = json.loads(arrays.pop("facts").tobytes().decode())
+            version = facts["format"]
+            if version != FORMAT_VERSION:
+                raise ValueError(f"its format is {version}, this version reads {FORMAT_VERSION}")
+            grid = CubicalGrid(arrays["lower"], arrays["upper"], facts["shape"])
+            cells = np.split(arrays["cells"], np.cumsum(arrays["cell_counts"])[:-1])
+            sets = tuple(
+                MorseSet(cells=cells[i], center=arrays["centers"][i], **fact)
+                for i, fact in enumerate(facts["sets"])
+            )
+            if arrays["labels"].shape != (grid.size,):
+                raise ValueError(f"it has {arrays['labels'].shape} labels for {grid.size} cells")
+            graph = nx.DiGraph()
+            graph.add_nodes_from(range(len(sets)))
+            graph.add_edges_from(facts["edges"])
+            return cls(
+                grid=grid,
+                morse_sets=sets,
+                graph=graph,
+                labels=arrays["labels"],
+                diverged=arrays["diverged"],
+                exit_volumes=arrays["exit_volumes"],
+                mu=facts["mu"],
+                confidence=facts["confidence"],
+                mean_loss=arrays["mean_loss"],
+                samples=arrays["samples"],
+                sample_losses=arrays["sample_losses"],
+                calibration=facts["calibration"],
+                surrogate=facts["surrogate"],
+                seconds=facts["seconds"],
+            )
+        except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as err:
+            raise ValueError(f"{path} does not hold a Morse analysis: {err}") from err

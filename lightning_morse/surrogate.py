@@ -1,0 +1,443 @@
+r"""Gaussian-process surrogate of a loss: fit, posterior of value, gradient and Hessian.
+
+The GP is fitted to a warped loss :math:`T(l)`. For any increasing :math:`T` the gradient flow of
+:math:`T(l)` is that of :math:`l` in another time: same orbits, critical points and basins. Every
+posterior here is that of :math:`T(l)`; :class:`Warp` leads back to the units of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg.blas import dtrsm
+from scipy.linalg.lapack import dpotri
+from scipy.optimize import minimize
+
+from lightning_morse.grid import check_box
+
+Array = NDArray[np.float64]
+
+_EPS = float(np.finfo(np.float64).eps)
+_ROOT5 = math.sqrt(5.0)
+# Variance of the derivative of a unit Matern-5/2 process.
+_SLOPE = 5.0 / 3.0
+_CHUNK = 4096
+# Where the warp bends at more than this many times the range of the samples, it is a straight line.
+_NO_WARP = 1e3
+
+
+class SurrogateError(ValueError):
+    """The samples do not determine a surrogate that can be trusted."""
+
+
+@dataclass(frozen=True)
+class Warp:
+    r"""The increasing map :math:`T(l) = S \log(1 + (l - l_0) / S)`, up to scale ``log(l - floor)``.
+
+    Attributes:
+        origin: :math:`l_0`, which is mapped to 0, in units of the loss.
+        scale: :math:`S > 0`, same units; infinite for no warp at all, :math:`T(l) = l - l_0`.
+    """
+
+    origin: float
+    scale: float
+
+    @property
+    def floor(self) -> float:
+        """Value the loss is assumed to stay above, ``origin - scale``."""
+        return self.origin - self.scale
+
+    def __call__(self, loss: ArrayLike) -> Array:
+        """Warp losses above the floor, any shape."""
+        z = np.asarray(loss, dtype=np.float64) - self.origin
+        return z if math.isinf(self.scale) else self.scale * np.log1p(z / self.scale)
+
+    def inverse(self, warped: ArrayLike) -> Array:
+        """Bring warped values back to the units of the loss, any shape."""
+        t = np.asarray(warped, dtype=np.float64)
+        return self.origin + (
+            t if math.isinf(self.scale) else self.scale * np.expm1(t / self.scale)
+        )
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior of the warped loss at ``m`` points; each entry by itself is Gaussian.
+
+    Attributes:
+        mean: Mean of the value, shape ``(m,)``.
+        deviation: Standard deviation of the value, same shape.
+        gradient: Mean of the gradient, shape ``(m, d)``.
+        gradient_deviation: Standard deviation of each of its entries, same shape.
+        hessian: Mean of the Hessian, shape ``(m, d, d)``.
+    """
+
+    mean: Array
+    deviation: Array
+    gradient: Array
+    gradient_deviation: Array
+    hessian: Array
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcess:
+    r"""Exact GP with constant mean and product Matern-5/2 kernel, conditioned on samples.
+
+    The prior of the warped loss is :math:`\mu + \sigma f`, with :math:`f` of covariance
+    :math:`\prod_j \kappa(|x_j - x'_j| / \lambda_j)`,
+    :math:`\kappa(r) = (1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}`. Sample paths have continuous
+    second derivatives, so the gradient and the Hessian of the path are Gaussian as well
+    (Rasmussen, Williams, "Gaussian Processes for Machine Learning", 2006, sections 4.2 and 9.4).
+
+    Attributes:
+        x: Sample points, shape ``(n, d)``.
+        y: Warped losses there, shape ``(n,)``.
+        lengthscales: :math:`\lambda`, shape ``(d,)``, units of ``x``.
+        variance: :math:`\sigma^2`, units of ``y`` squared.
+        noise: Variance of the observation noise divided by ``variance``.
+        mean: :math:`\mu`, units of ``y``.
+        warp: The warp that made ``y``.
+        log_evidence: Log marginal likelihood of the unwarped losses, where :func:`fit` found it.
+
+    Raises:
+        SurrogateError: If the covariance matrix cannot be factorised to an accuracy that the
+            noise level justifies.
+    """
+
+    x: Array
+    y: Array
+    lengthscales: Array
+    variance: float
+    noise: float
+    mean: float
+    warp: Warp = Warp(0.0, math.inf)
+    log_evidence: float = math.nan
+
+    def __post_init__(self) -> None:
+        n, d = self.x.shape
+        if self.y.shape != (n,) or self.lengthscales.shape != (d,):
+            raise ValueError(
+                f"y and lengthscales must have shapes ({n},) and ({d},) to go with x of shape "
+                f"{self.x.shape}, got {self.y.shape} and {self.lengthscales.shape}"
+            )
+        if not (self.variance > 0 and self.noise > 0 and (self.lengthscales > 0).all()):
+            raise ValueError(
+                "variance, noise and lengthscales must be positive, got "
+                f"{self.variance}, {self.noise}, {self.lengthscales.tolist()}"
+            )
+        # Factorising perturbs the matrix by about eps times its norm, which acts like noise of that
+        # size; variances stay right to the ratio of the two (they are stationary in the weights).
+        perturbation = 10 * _EPS * np.linalg.norm(self._correlation, ord=np.inf)
+        if perturbation > 0.1 * self.noise:
+            raise SurrogateError(
+                f"a noise ratio of {self.noise:.1e} is drowned by rounding in the factorisation "
+                f"(about {perturbation:.1e}): variances could not be trusted. Use a noise ratio "
+                f"of at least {10 * perturbation:.1e}"
+            )
+        residual = self._covariance @ self.weights - (self.y - self.mean)
+        spread = math.sqrt(self.variance * self.noise)
+        if not np.abs(residual).max() <= 0.1 * spread:
+            raise SurrogateError(
+                f"the linear system of the surrogate is solved to {np.abs(residual).max():.1e} "
+                f"only, where {0.1 * spread:.1e} is needed"
+            )
+
+    @cached_property
+    def _correlation(self) -> Array:
+        return _product([_matern(self.x[:, j], self.x[:, j], s, 0) for j, s in self._axes])
+
+    @property
+    def _covariance(self) -> Array:
+        """Covariance of the samples over the signal variance, noise included."""
+        return self._correlation + self.noise * np.eye(len(self.y))
+
+    @cached_property
+    def cholesky(self) -> Array:
+        """Lower Cholesky factor of the samples' covariance over ``variance``, shape ``(n, n)``."""
+        try:
+            factor: Array = cholesky(self._covariance, lower=True)
+        except LinAlgError as err:
+            raise SurrogateError(
+                f"the covariance of the samples has no factorisation: {err}"
+            ) from err
+        return np.asfortranarray(factor)
+
+    @cached_property
+    def weights(self) -> Array:
+        """Weights of the samples in the posterior mean, shape ``(n,)``."""
+        half = solve_triangular(self.cholesky, self.y - self.mean, lower=True)
+        weights: Array = solve_triangular(self.cholesky, half, lower=True, trans="T")
+        return weights
+
+    @property
+    def _axes(self) -> list[tuple[int, float]]:
+        return list(enumerate(self.lengthscales.tolist()))
+
+    def posterior(self, points: ArrayLike) -> Posterior:
+        """Posterior of value, gradient and Hessian at given points.
+
+        Args:
+            points: Shape ``(m, d)``.
+
+        Raises:
+            ValueError: If the shape does not match the samples.
+        """
+        at = np.asarray(points, dtype=np.float64)
+        d = len(self.lengthscales)
+        if at.ndim != 2 or at.shape[1] != d:
+            raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
+        tables = [
+            [_matern(at[:, j], self.x[:, j], s, order) for order in range(3)] for j, s in self._axes
+        ]
+        rows = np.arange(len(at))
+        return self._posterior(tables, [rows] * d)
+
+    def lattice_posterior(self, axes: list[Array]) -> Posterior:
+        """Posterior at all points of a lattice, in C order (the last axis runs fastest).
+
+        Same as :meth:`posterior` at these points; the kernel is evaluated once an axis.
+
+        Args:
+            axes: Coordinates of the lattice on each of the ``d`` axes.
+        """
+        tables = [
+            [_matern(axes[j], self.x[:, j], s, order) for order in range(3)] for j, s in self._axes
+        ]
+        shape = tuple(len(a) for a in axes)
+        return self._posterior(tables, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
+
+    def _posterior(self, tables: list[list[Array]], rows: list[NDArray[Any]]) -> Posterior:
+        """Posterior at points whose kernel factors are the given rows of per-axis tables."""
+        m, d = len(rows[0]), len(rows)
+        value, value_var = np.empty(m), np.empty(m)
+        gradient, gradient_var = np.empty((m, d)), np.empty((m, d))
+        hessian = np.empty((m, d, d))
+        for start in range(0, m, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            # Kernel factors of derivative order 0, 1, 2 on each axis, for this part.
+            factor = [
+                [t[row[part]] for t in table] for table, row in zip(tables, rows, strict=True)
+            ]
+            cross = _cross(factor, (0,) * d)
+            value[part] = cross @ self.weights
+            value_var[part] = self._variance(cross, 1.0)
+            for i in range(d):
+                cross = _cross(factor, tuple(int(k == i) for k in range(d)))
+                gradient[part, i] = cross @ self.weights
+                gradient_var[part, i] = self._variance(cross, _SLOPE / self.lengthscales[i] ** 2)
+                for j in range(i, d):
+                    cross = _cross(factor, tuple((k == i) + (k == j) for k in range(d)))
+                    hessian[part, i, j] = hessian[part, j, i] = cross @ self.weights
+        return Posterior(
+            mean=self.mean + value,
+            deviation=np.sqrt(self.variance * value_var),
+            gradient=gradient,
+            gradient_deviation=np.sqrt(self.variance * gradient_var),
+            hessian=hessian,
+        )
+
+    def _variance(self, cross: Array, prior: float) -> Array:
+        """Posterior variance from covariances with the samples, over the signal variance."""
+        # Variances only survive as a difference with a triangular solve. What rounding leaves of
+        # it is known to about n eps times the prior, and a variance of zero is a false certainty.
+        reduced = dtrsm(1.0, self.cholesky, cross.T, lower=1)
+        explained = np.einsum("ij,ij->j", reduced, reduced)
+        return np.maximum(prior - explained, 0.0) + 8 * len(self.y) * _EPS * prior
+
+    @property
+    def prior_gradient_deviation(self) -> Array:
+        """Prior standard deviation of each entry of the gradient, shape ``(d,)``."""
+        return math.sqrt(self.variance * _SLOPE) / self.lengthscales
+
+    def leave_one_out(self) -> Array:
+        """Standardised leave-one-out residuals, shape ``(n,)``.
+
+        Under the model each is standard normal by itself (Rasmussen, Williams, equation 5.12).
+        """
+        inverse, _ = dpotri(self.cholesky, lower=1)
+        return self.weights / np.sqrt(np.diag(inverse) * self.variance)
+
+
+def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> GaussianProcess:
+    r"""Fit the surrogate to losses by maximising the evidence, the warp among its parameters.
+
+    The evidence is that of the unwarped losses, ``sum log T'(l_i)`` included, so that warps can be
+    compared. Mean and variance are maximised in closed form; lengthscales, noise and the scale of
+    the warp by L-BFGS-B from fixed starting points, with exact derivatives.
+
+    The warp's floor is kept below the smallest sample by at least the distance to the
+    ``2 d + 1``-th smallest: near a minimum, that is several times the distance at which the lowest
+    sample is to be expected above the minimum. *The loss is assumed to stay above the floor.*
+
+    Args:
+        x: Sample points, shape ``(n, d)``.
+        losses: Finite losses there, shape ``(n,)``.
+        lower: Lower corner of the box, shape ``(d,)``; sets the range of lengthscales.
+        upper: Upper corner of the box.
+
+    Returns:
+        The fitted surrogate.
+
+    Raises:
+        ValueError: If shapes disagree or a loss is not finite.
+        SurrogateError: If there are too few samples, the losses are all equal, or no fit can be
+            trusted.
+    """
+    low, up = check_box(lower, upper)
+    points = np.ascontiguousarray(x, dtype=np.float64)
+    loss = np.asarray(losses, dtype=np.float64)
+    n, d = len(loss), len(low)
+    if points.shape != (n, d) or loss.shape != (n,):
+        raise ValueError(
+            f"x must have shape (n, {d}) and losses (n,), got {points.shape} and {loss.shape}"
+        )
+    if not np.isfinite(loss).all():
+        raise ValueError(f"losses must be finite, got {loss[~np.isfinite(loss)][0]}")
+    if n < 2 * d + 4:
+        raise SurrogateError(
+            f"{n} samples do not determine a surrogate on {d} axes: at least {2 * d + 4} are needed"
+        )
+    origin, span = float(loss.min()), float(np.ptp(loss))
+    if not span > 64 * _EPS * np.abs(loss).max():
+        raise SurrogateError(
+            f"the loss is {origin:g} at every sample: a constant has no gradient flow"
+        )
+    z = (loss - origin) / span
+    differences = [np.abs(points[:, j, None] - points[None, :, j]) for j in range(d)]
+
+    # Rounding in the factorisation grows with n; a noise floor below it could not be trusted.
+    floor = max(1e-11, 200 * _EPS * n)
+    margin = max(float(np.partition(z, 2 * d)[2 * d]), 1e-6)
+    bounds = [(math.log(0.02 * w), math.log(30.0 * w)) for w in up - low]
+    bounds += [(math.log(floor), 0.0), (math.log(margin), math.log(_NO_WARP))]
+    best: tuple[float, Array] | None = None
+    for share, bend in ((0.3, np.median(z)), (1.0, 1.0)):
+        start = [*np.log(share * (up - low)), math.log(1e-6), math.log(max(bend, margin))]
+        found = minimize(
+            _negative_log_evidence,
+            start,
+            args=(z, differences),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 200},
+        )
+        if best is None or found.fun < best[0]:
+            best = (float(found.fun), found.x)
+    assert best is not None
+    value, parameters = best
+    if not value < _FAILED:
+        raise SurrogateError(
+            "no covariance of the samples could be factorised; are many of them nearly equal?"
+        )
+    lengthscales = np.exp(parameters[:d])
+    noise, bend = np.exp(parameters[d:])
+    warp = Warp(origin, math.inf if bend > 0.5 * _NO_WARP else float(bend) * span)
+    y = warp(loss)
+    mean, variance = _profile(
+        y,
+        _factor(
+            _product([_kappa(u / s) for u, s in zip(differences, lengthscales, strict=True)]), noise
+        ),
+    )
+    return GaussianProcess(
+        x=points,
+        y=y,
+        lengthscales=lengthscales,
+        variance=variance,
+        noise=float(noise),
+        mean=mean,
+        warp=warp,
+        log_evidence=-value - n * math.log(span) - 0.5 * n * (1 + math.log(2 * math.pi)),
+    )
+
+
+_FAILED = 1e30
+
+
+def _negative_log_evidence(
+    parameters: Array, z: Array, differences: list[Array]
+) -> tuple[float, Array]:
+    """Negative log evidence up to a constant, mean and variance profiled out, and its gradient."""
+    n, d = len(z), len(differences)
+    noise, bend = np.exp(parameters[d:])
+    scaled = [u / s for u, s in zip(differences, np.exp(parameters[:d]), strict=True)]
+    correlation = _product([_kappa(u) for u in scaled])
+    y = bend * np.log1p(z / bend)
+    try:
+        factor = _factor(correlation, noise)
+    except LinAlgError:
+        return _FAILED, np.zeros_like(parameters)
+    mean, variance = _profile(y, factor)
+    if not variance > 0:
+        return _FAILED, np.zeros_like(parameters)
+    inverse = _inverse(factor)
+    alpha = inverse @ (y - mean)
+    value = (
+        0.5 * n * math.log(variance)
+        + np.log(np.diag(factor)).sum()
+        + np.log1p(z / bend).sum()  # minus the sum of log T'
+    )
+    # d value / dK, and then along each parameter. By the envelope theorem the profiled mean and
+    # variance contribute nothing.
+    along = 0.5 * (inverse - np.outer(alpha, alpha) / variance)
+    gradient = np.empty_like(parameters)
+    for j, u in enumerate(scaled):
+        slope = (5 / 3) * u**2 * (1 + _ROOT5 * u) / (1 + _ROOT5 * u + (5 / 3) * u**2)
+        gradient[j] = np.sum(along * correlation * slope)
+    gradient[d] = noise * np.trace(along)
+    ratio = z / (bend + z)
+    gradient[d + 1] = alpha @ (y - bend * ratio) / variance - ratio.sum()
+    return value, gradient
+
+
+def _profile(y: Array, factor: Array) -> tuple[float, float]:
+    """Mean and variance that maximise the evidence, given the Cholesky factor."""
+    half = solve_triangular(factor, np.stack([y, np.ones_like(y)], axis=1), lower=True)
+    mean = float(half[:, 0] @ half[:, 1] / (half[:, 1] @ half[:, 1]))
+    residual = half[:, 0] - mean * half[:, 1]
+    return mean, float(residual @ residual / len(y))
+
+
+def _factor(correlation: Array, noise: float) -> Array:
+    factor: Array = cholesky(
+        correlation + noise * np.eye(len(correlation)), lower=True, check_finite=False
+    )
+    return factor
+
+
+def _inverse(factor: Array) -> Array:
+    inverse, _ = dpotri(factor, lower=1)
+    return np.tril(inverse) + np.tril(inverse, -1).T
+
+
+def _product(factors: list[Array]) -> Array:
+    return reduce(np.multiply, factors)
+
+
+def _cross(factor: list[list[Array]], order: tuple[int, ...]) -> Array:
+    """Kernel derivative of the given order on each axis, from its factors."""
+    return _product([f[o] for f, o in zip(factor, order, strict=True)])
+
+
+def _kappa(r: Array) -> Array:
+    t = _ROOT5 * r
+    return (1 + t + t * t / 3) * np.exp(-t)
+
+
+def _matern(a: Array, b: Array, scale: float, order: int) -> Array:
+    """Derivative of the Matern-5/2 factor by its first argument, shape ``(len(a), len(b))``."""
+    u = (a[:, None] - b[None, :]) * (_ROOT5 / scale)
+    t = np.abs(u)
+    decay = np.exp(-t)
+    if order == 0:
+        return (1 + t + t * t / 3) * decay
+    if order == 1:
+        return (-_ROOT5 / (3 * scale)) * u * (1 + t) * decay
+    return (-5 / (3 * scale**2)) * (1 + t - t * t) * decay

@@ -1,0 +1,263 @@
+"""The combinatorial half: outer approximation, condensation, Morse graph, basins."""
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.sparse import csr_array
+
+from lightning_morse import CubicalGrid, morse_graph, outer_approximation
+from lightning_morse.basins import certain_labels, exit_volumes
+from lightning_morse.condensation import condense
+from lightning_morse.record import ESCAPES, UNDECIDED
+
+
+def naive_outer_approximation(lower, upper, grid, exits=None, exterior=None):
+    """One cell against one cell, closed box against closed box."""
+    cells = list(zip(*grid.cell_bounds(), strict=True))
+    gone = np.zeros(grid.size, bool) if exterior is None else exterior
+    image = np.zeros((grid.size + 1, grid.size + 1), dtype=bool)
+    image[-1, -1] = True
+    for i, j in itertools.product(range(grid.size), repeat=2):
+        if gone[i]:
+            image[i, -1] = True
+        elif (lower[i] <= cells[j][1]).all() and (upper[i] >= cells[j][0]).all():
+            image[i, -1 if gone[j] else j] = True
+    leaves = (lower < grid.lower).any(1) | (upper > grid.upper).any(1)
+    image[:-1, -1] |= leaves if exits is None else leaves | exits
+    return image
+
+
+@st.composite
+def box_maps(draw):
+    """A small grid with image boxes whose corners are often exactly on cell edges."""
+    d = draw(st.integers(1, 3))
+    shape = tuple(draw(st.integers(1, 5 if d < 3 else 3)) for _ in range(d))
+    grid = CubicalGrid([0.1] * d, [0.1 + 0.7 * n for n in shape], shape)
+    edges = [np.append(e, [e[0] - 1, e[-1] + 1]) for e in grid.edges]
+    size = grid.size
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    on_edge = np.stack([rng.choice(e, (2, size)) for e in edges], axis=-1)
+    free = rng.uniform(grid.lower - 0.5, grid.upper + 0.5, (2, size, d))
+    corners = np.where(rng.random((2, size, d)) < draw(st.sampled_from([0, 0.5, 1])), on_edge, free)
+    if draw(st.booleans()):  # small images, so that there is more than one component
+        corners[1] = corners[0] + rng.choice([0.0, 0.3, 0.7], (size, d))
+    return grid, corners.min(0), corners.max(0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(box_maps(), st.booleans())
+def test_outer_approximation_equals_the_naive_one(case, with_masks):
+    grid, lower, upper = case
+    rng = np.random.default_rng(0)
+    exits = rng.random(grid.size) < 0.3 if with_masks else None
+    exterior = rng.random(grid.size) < 0.3 if with_masks else None
+    image = outer_approximation(lower, upper, grid, exits=exits, exterior_cells=exterior)
+    assert image.has_sorted_indices
+    assert np.array_equal(
+        image.toarray(), naive_outer_approximation(lower, upper, grid, exits, exterior)
+    )
+    assert image.nnz == image.toarray().sum()  # no edge twice
+
+
+@settings(max_examples=100, deadline=None)
+@given(box_maps(), st.floats(0.0, 1.0))
+def test_larger_boxes_only_add_edges_and_never_attractors(case, growth):
+    grid, lower, upper = case
+    small = outer_approximation(lower, upper, grid)
+    large = outer_approximation(lower - growth, upper + growth, grid)
+    assert (large.toarray() >= small.toarray()).all()
+    assert len(morse_graph(large).attractors) <= len(morse_graph(small).attractors)
+
+
+@settings(max_examples=100, deadline=None)
+@given(box_maps(), st.floats(0.0, 1.0))
+def test_certain_labels_survive_in_every_smaller_map(case, growth):
+    """What is certain of the larger map is true of each map inside it."""
+    grid, lower, upper = case
+    large = morse_graph(outer_approximation(lower - growth, upper + growth, grid))
+    small = morse_graph(outer_approximation(lower, upper, grid))
+    of_large, of_small = certain_labels(large), certain_labels(small)
+    assert (of_small[of_large == ESCAPES] == ESCAPES).all()
+    for a in large.attractors:
+        inside = {
+            b for b, cells in enumerate(small.morse_sets) if set(cells) & set(large.morse_sets[a])
+        }
+        for b in range(len(small.morse_sets)):
+            if b not in inside:
+                assert not small.reaches(b)[:-1][of_large == a].any()
+        assert not small.reaches(len(small.morse_sets))[:-1][of_large == a].any()
+
+
+def naive_morse_sets(matrix):
+    graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
+    last = len(matrix) - 1
+    found = [
+        sorted(c)
+        for c in nx.strongly_connected_components(graph)
+        if last not in c and (len(c) > 1 or matrix[min(c), min(c)])
+    ]
+    return graph, sorted(found)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(2, 12).flatmap(
+        lambda n: st.tuples(
+            hnp.arrays(bool, (n, n), elements=st.booleans()),
+            st.floats(0.05, 0.6),
+            st.integers(0, 99),
+        )
+    )
+)
+def test_morse_graph_equals_networkx(case):
+    matrix, density, seed = case
+    matrix = matrix & (np.random.default_rng(seed).random(matrix.shape) < density)
+    matrix[-1] = False
+    matrix[-1, -1] = True
+    graph, expected = naive_morse_sets(matrix)
+    found = morse_graph(csr_array(matrix))
+    assert [c.tolist() for c in found.morse_sets] == expected
+    descendants = [nx.descendants(graph, v) | {v} for v in graph]
+    for v, below in enumerate(descendants):
+        for i, cells in enumerate(expected):
+            assert found.reaches(i)[v] == bool(below & set(cells))
+        assert found.reaches(len(expected))[v] == (len(matrix) - 1 in below)
+    order = nx.transitive_closure(found.graph)
+    for q, p in itertools.permutations(range(len(expected)), 2):
+        assert order.has_edge(q, p) == (expected[p][0] in descendants[expected[q][0]])
+    assert nx.transitive_reduction(found.graph).edges == found.graph.edges
+    minimal = [
+        i
+        for i, cells in enumerate(expected)
+        if len(matrix) - 1 not in descendants[cells[0]]
+        and not any(order.has_edge(i, j) for j in range(len(expected)))
+    ]
+    assert list(found.attractors) == minimal
+
+
+@settings(max_examples=60, deadline=None)
+@given(box_maps(), st.integers(0, 99))
+def test_relabelling_the_cells_does_not_matter(case, seed):
+    grid, lower, upper = case
+    image = outer_approximation(lower, upper, grid).toarray()
+    new = np.append(np.random.default_rng(seed).permutation(grid.size), grid.size)
+    shuffled = np.zeros_like(image)
+    shuffled[np.ix_(new, new)] = image
+    a, b = morse_graph(csr_array(image)), morse_graph(csr_array(shuffled))
+    moved = [sorted(new[c].tolist()) for c in a.morse_sets]
+    number = [moved.index(c.tolist()) for c in b.morse_sets]
+    assert sorted(number) == list(range(len(moved)))
+    assert sorted(number[i] for i in b.attractors) == list(a.attractors)
+    assert {(number[q], number[p]) for q, p in b.graph.edges} == set(a.graph.edges)
+
+
+def test_more_than_64_morse_sets():
+    """A chain of 100 fixed cells, each of which leads to the next; the last to the exterior."""
+    n = 100
+    image = np.eye(n + 1, dtype=bool)
+    image[np.arange(n), np.arange(1, n + 1)] = True
+    found = morse_graph(csr_array(image))
+    assert len(found.morse_sets) == n
+    assert found.attractors == ()
+    assert sorted(found.graph.edges) == [(i, i + 1) for i in range(n - 1)]
+    assert all(found.reaches(j)[i] == (j >= i) for i in range(n) for j in range(n))
+
+
+def test_a_long_path_and_a_map_recurrent_everywhere():
+    n = 200_000
+    path = csr_array(
+        (np.ones(n + 1, bool), (np.arange(n + 1), np.append(np.arange(1, n + 1), n))),
+        shape=(n + 1, n + 1),
+    )
+    found = morse_graph(path[-2001:, -2001:])  # 2,000 cells, one after the other
+    assert found.morse_sets == ()
+    assert found.reaches(0).all()
+    cycle = csr_array(
+        (np.ones(n + 1, bool), (np.arange(n + 1), np.append(np.roll(np.arange(n), 1), n))),
+        shape=(n + 1, n + 1),
+    )
+    found = morse_graph(cycle)
+    assert len(found.morse_sets) == 1
+    assert found.morse_sets[0].size == n
+    assert found.attractors == (0,)
+
+
+def test_components_without_critical_points_are_dropped_but_keep_the_order():
+    """0 -> 1 -> 2: all recurrent, the middle one cannot hold a critical point."""
+    image = csr_array(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    found = morse_graph(image, critical=np.array([True, False, True]))
+    assert [c.tolist() for c in found.morse_sets] == [[0], [2]]
+    assert list(found.graph.edges) == [(0, 1)]
+    assert found.attractors == (1,)
+
+
+def test_a_single_reachable_terminal_is_not_enough():
+    """The trap: cell 1 reaches the attractor {0} only through {2}, which may hide another."""
+    #        0 attractor, 1 transient, 2 recurrent on the way, 3 transient below 2
+    matrix = np.array(
+        [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
+    )
+    found = morse_graph(csr_array(matrix))
+    assert certain_labels(found).tolist() == [0, UNDECIDED, UNDECIDED, 0]
+
+
+def test_labels_and_exits_by_face():
+    """Cells on a line: 0 leaves below, 1 goes either way, 2 stays, 3 and 4 leave above."""
+    matrix = np.zeros((6, 6), dtype=bool)
+    matrix[[0, 1, 1, 2, 3, 4, 5], [5, 0, 2, 2, 4, 5, 5]] = True
+    found = morse_graph(csr_array(matrix))
+    labels = certain_labels(found)
+    assert labels.tolist() == [ESCAPES, UNDECIDED, 0, ESCAPES, ESCAPES]
+    exits = np.zeros((5, 1, 2), dtype=bool)
+    exits[0, 0, 0] = exits[4, 0, 1] = True
+    assert exit_volumes(found, labels, exits).tolist() == [[0.2, 0.4]]
+
+
+def test_condensation_accumulates_over_all_paths():
+    rng = np.random.default_rng(3)
+    matrix = rng.random((40, 40)) < 0.04
+    marks = rng.integers(0, 256, (40, 3), dtype=np.uint8)
+    graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
+    expected = [np.bitwise_or.reduce(marks[[v, *nx.descendants(graph, v)]]) for v in graph]
+    assert np.array_equal(condense(csr_array(matrix)).accumulate(marks), expected)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "message"),
+    [
+        (np.zeros((3, 1)), np.ones((4, 1)), "image_lower must have one row"),
+        (np.zeros((4, 1)), np.ones((4, 2)), "image_upper must have one row"),
+        (np.ones((4, 1)), np.zeros((4, 1)), "cell 0 has lower 1.0 and upper 0.0 on axis 0"),
+        (np.full((4, 1), np.nan), np.ones((4, 1)), "cell 0 has lower nan"),
+    ],
+)
+def test_bad_images_are_refused(lower, upper, message):
+    with pytest.raises(ValueError, match=message):
+        outer_approximation(lower, upper, CubicalGrid([0], [1], (4,)))
+
+
+def test_bad_masks_and_matrices_are_refused():
+    grid = CubicalGrid([0], [1], (4,))
+    low, up = grid.cell_bounds()
+    with pytest.raises(ValueError, match="exits must be boolean"):
+        outer_approximation(low, up, grid, exits=np.zeros(4))
+    with pytest.raises(ValueError, match="exterior_cells must be boolean"):
+        outer_approximation(low, up, grid, exterior_cells=np.zeros(3, bool))
+    with pytest.raises(ValueError, match="square matrix"):
+        morse_graph(csr_array(np.ones((2, 3))))
+    with pytest.raises(ValueError, match="critical must be boolean"):
+        morse_graph(csr_array(np.eye(3)), critical=np.zeros(3, bool))
+
+
+def test_all_images_outside():
+    grid = CubicalGrid([0, 0], [1, 1], (3, 3))
+    image = outer_approximation(np.full((9, 2), 5.0), np.full((9, 2), 6.0), grid)
+    found = morse_graph(image)
+    assert found.morse_sets == ()
+    assert found.attractors == ()
+    assert (certain_labels(found) == ESCAPES).all()
