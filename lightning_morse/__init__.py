@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_morse.analysis import analyze
     from lightning_morse.callback import MorseMonitor
+    from lightning_morse.combinatorial_map import outer_approximation
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.loss_slice import LossSlice
-    from lightning_morse.morse_graph import MorseGraph, morse_graph
-    from lightning_morse.outer_approximation import outer_approximation
+    from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import MorseAnalysis, MorseSet
     from lightning_morse.subspace import AffineSubspace, plane_through
@@ -27,12 +27,12 @@ _HOMES = {
     "CubicalGrid": "grid",
     "LossSlice": "loss_slice",
     "MorseAnalysis": "record",
-    "MorseGraph": "morse_graph",
+    "MorseGraph": "morse_sets",
     "MorseMonitor": "callback",
     "MorseSet": "record",
     "analyze": "analysis",
-    "morse_graph": "morse_graph",
-    "outer_approximation": "outer_approximation",
+    "morse_graph": "morse_sets",
+    "outer_approximation": "combinatorial_map",
     "plane_through": "subspace",
     "plot_basins": "plotting",
     "plot_morse_graph": "plotting",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse.morse_graph import MorseGraph
+from lightning_morse.morse_sets import MorseGraph
 from lightning_morse.record import ESCAPES, UNDECIDED
 
 _BITS_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)

@@ -92,7 +92,8 @@ def gradient_band(
 
 def quantile(confidence: float, lattice: Lattice) -> float:
     """Number of standard deviations at which the band reaches a level, the inverse of `level`."""
-    return -float(ndtri_exp(math.log((1 - confidence) / _tests(lattice))))
+    # Rounded up, so that the level it gives is never a rounding below the one asked for.
+    return -float(ndtri_exp(math.log((1 - confidence) / _tests(lattice)))) * (1 + 1e-12)
 
 
 def level(c: float, lattice: Lattice) -> float:

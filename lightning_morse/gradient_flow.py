@@ -76,8 +76,8 @@ def critical_cells(lattice: Lattice, posterior: Posterior, band: GradientBand) -
         Shape ``(n_lattice_cells,)``.
     """
     low, high = lattice.cell_range(posterior.gradient)
-    possible: Mask = ((low - band.radius <= 0) & (high + band.radius >= 0)).all(axis=1)
-    return possible
+    may_vanish = (low - band.radius <= 0) & (high + band.radius >= 0)
+    return np.asarray(may_vanish.all(axis=1))
 
 
 def image_boxes(lattice: Lattice, posterior: Posterior, band: GradientBand) -> FlowImages:

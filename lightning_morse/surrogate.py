@@ -313,7 +313,7 @@ def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> 
 
     # Rounding in the factorisation grows with n; a noise floor below it could not be trusted.
     floor = max(1e-11, 200 * _EPS * n)
-    margin = max(float(np.partition(z, 2 * d)[2 * d]), 1e-6)
+    margin = max(float(np.partition(z, 2 * d)[2 * d]), 1e-12)
     bounds = [(math.log(0.02 * w), math.log(30.0 * w)) for w in up - low]
     bounds += [(math.log(floor), 0.0), (math.log(margin), math.log(_NO_WARP))]
     best: tuple[float, Array] | None = None

@@ -13,24 +13,22 @@ def himmelblau_gradient(x):
     return np.stack([4 * x[:, 0] * a + 2 * b, 2 * a + 4 * x[:, 1] * b], axis=1)
 
 
-# Roots of the gradient, by Newton's method to machine precision; index counts unstable directions.
-HIMMELBLAU_MINIMA = np.array(
-    [
-        [3.0, 2.0],
-        [-2.805118086952745, 3.131312518250573],
-        [-3.779310253377747, -3.283185991286170],
-        [3.584428340330492, -1.848126526964404],
-    ]
-)
-HIMMELBLAU_SADDLES = np.array(
-    [
-        [0.086677504555185, 2.884254701174985],
-        [-3.073025750764009, -0.081353044287538],
-        [-0.127961346730747, -1.953714980244460],
-        [3.385154183607274, 0.073851879837662],
-    ]
-)
-HIMMELBLAU_MAXIMA = np.array([[-0.270844590667160, -0.923038522213740]])
+def _newton(x):
+    """Root of Himmelblau's gradient near a rough guess."""
+    for _ in range(20):
+        across = 4 * (x[0] + x[1])
+        hessian = np.diag(12 * x**2 + 4 * x[::-1] + [-42, -26]) + across * (1 - np.eye(2))
+        x = x - np.linalg.solve(hessian, himmelblau_gradient(x[None])[0])
+    return x
+
+
+def _roots(*guesses):
+    return np.array([_newton(np.array(g, dtype=float)) for g in guesses])
+
+
+HIMMELBLAU_MINIMA = _roots([3, 2], [-2.8, 3.1], [-3.8, -3.3], [3.6, -1.8])
+HIMMELBLAU_SADDLES = _roots([0.1, 2.9], [-3.1, -0.1], [-0.1, -2.0], [3.4, 0.1])
+HIMMELBLAU_MAXIMA = _roots([-0.3, -0.9])
 
 
 def double_well(x):

@@ -1,0 +1,299 @@
+import numpy as np
+import pytest
+import torch
+
+import lightning_morse as lm
+from lightning_morse.analysis import analyze_samples, design
+from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.surrogate import SurrogateError
+from tests import landscapes as land
+
+
+def wrong_labels(result, gradient, minima, n=2000, seed=5, length=0.02, steps=3000):
+    """Share of random points whose certain label the true gradient flow contradicts."""
+    x = np.random.default_rng(seed).uniform(
+        result.grid.lower, result.grid.upper, (n, len(minima[0]))
+    )
+    label = result.basin_of(x)
+    owner = result.basin_of(minima)
+    assert set(owner) <= set(result.attractors), "a minimum is not in a certain basin"
+    known = label >= 0
+    end = land.follow(gradient, x[known], steps=steps, length=length)
+    distance = np.linalg.norm(end[:, None] - minima[None], axis=2)
+    assert (distance.min(1) < 1e-2).all(), "the true flow has not arrived"
+    return np.mean(owner[distance.argmin(1)] != label[known])
+
+
+def holds(result, points):
+    """Whether each point lies in a cell of some Morse set."""
+    cells = result.grid.cell_of(points)
+    every = np.concatenate([m.cells for m in result.morse_sets])
+    return np.isin(cells, every)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_himmelblau(seed):
+    result = lm.analyze(
+        land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=128, confidence=0.95, seed=seed
+    )
+    assert result.n_attractors == 4
+    assert result.mu >= 0.95
+    critical = np.concatenate(
+        [land.HIMMELBLAU_MINIMA, land.HIMMELBLAU_SADDLES, land.HIMMELBLAU_MAXIMA]
+    )
+    assert np.abs(land.himmelblau_gradient(critical)).max() < 1e-9
+    assert holds(result, critical).all()
+    assert result.n_morse_sets <= 12
+    assert sum(result.basin_volumes.values()) >= 0.85
+    assert wrong_labels(result, land.himmelblau_gradient, land.HIMMELBLAU_MINIMA) == 0
+    found = np.array([m.center for m in result.morse_sets if m.is_attractor])
+    nearest = np.linalg.norm(found[:, None] - land.HIMMELBLAU_MINIMA[None], axis=2).min(0)
+    assert nearest.max() < 0.01
+
+
+def test_double_well_in_one_dimension():
+    result = lm.analyze(land.double_well, [-2], [2])
+    assert result.n_attractors == 2
+    assert result.n_morse_sets == 3
+    repeller = result.morse_sets[2]
+    assert repeller.center == pytest.approx([0], abs=1e-3)
+    assert sorted(result.graph.edges) == [(2, 0), (2, 1)]
+    assert result.barrier(0) == pytest.approx(1, abs=1e-3)
+    assert result.undecided < 0.05
+    assert wrong_labels(result, land.double_well_gradient, np.array([[-1.0], [1.0]])) == 0
+
+
+@pytest.mark.slow
+def test_double_well_in_three_dimensions():
+    result = lm.analyze(land.double_well, [-2] * 3, [2] * 3, n_samples=256, resolution=48)
+    corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), -1).reshape(-1, 3)
+    assert result.n_attractors == 8
+    assert wrong_labels(result, land.double_well_gradient, corners) == 0
+    grid = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 3), -1).reshape(-1, 3)
+    assert holds(result, grid).all()
+    assert sum(result.basin_volumes.values()) > 0.6
+
+
+def test_bowl():
+    result = lm.analyze(land.bowl, [-1, -0.7], [1.3, 1], resolution=64)
+    assert result.n_attractors == 1
+    assert result.basin_volumes[0] == 1
+    assert result.morse_sets[0].center == pytest.approx([0, 0], abs=1e-3)
+
+
+def test_plane_escapes_through_the_right_face():
+    result = lm.analyze(land.plane, [-1, -1], [1, 1], resolution=64)
+    assert result.n_attractors == 0
+    assert result.n_morse_sets == 0
+    assert result.escape == 1
+    assert result.exit_volumes[0].tolist() == [1, 0]  # downhill is towards the lower face
+    # Along the sides a box map spreads by at most a cell a flight, and a flight is three cells.
+    assert result.exit_volumes[1].max() < 0.5 / 3 + 4 / 64
+    assert result.claim == "exactly 0 attractors"
+
+
+def test_hill():
+    result = lm.analyze(land.hill, [-1, -1], [1, 1], resolution=64)
+    assert result.n_attractors == 0
+    assert result.n_morse_sets == 1
+    assert result.morse_sets[0].center == pytest.approx([0, 0], abs=1e-2)
+    away = ~np.isin(np.arange(result.grid.size), result.morse_sets[0].cells)
+    assert (result.labels[away] == ESCAPES).all()
+    assert result.exit_volumes.min() > 0.2
+
+
+def test_losses_of_any_increasing_shape_have_the_same_graph():
+    """Warped and plain: same attractors, same order, the same basins where both are certain."""
+    plain = lm.analyze(land.double_well, [-2, -2], [2, 2], n_samples=192, resolution=48)
+    steep = lm.analyze(
+        lambda x: torch.exp(land.double_well(x)), [-2, -2], [2, 2], n_samples=192, resolution=48
+    )
+    assert steep.surrogate["loss_floor"] is not None
+    assert plain.n_attractors == steep.n_attractors == 4
+    centers = np.array([m.center for m in plain.morse_sets[:4]])
+    to_steep = steep.basin_of(centers)
+    assert sorted(to_steep) == [0, 1, 2, 3]
+    both = (plain.labels >= 0) & (steep.labels >= 0)
+    assert both.mean() > 0.7
+    assert (to_steep[plain.labels[both]] == steep.labels[both]).all()
+
+
+def test_an_attractor_that_leaks_makes_its_neighbours_undecided_not_wrong():
+    """A band so wide that attractors leak: whatever is still certain is right."""
+    minima = np.array([[i, j] for i in (-1.0, 1.0) for j in (-1.0, 1.0)])
+    gaps = []
+    for n in (24, 32, 40, 56):
+        result = lm.analyze(land.double_well, [-2, -2], [2, 2], n_samples=n, resolution=32)
+        gaps.append(4 - result.n_attractors)
+        known = result.labels >= 0
+        if not known.any():
+            continue
+        centers = result.grid.cell_centers()[known]
+        end = land.follow(land.double_well_gradient, centers, steps=3000, length=0.02)
+        nearest = np.linalg.norm(end[:, None] - minima[None], axis=2).argmin(1)
+        owner = result.grid.cell_of(minima)
+        for a in result.attractors:
+            inside = [k for k in range(4) if owner[k] in result.morse_sets[a].cells]
+            assert inside, "an attractor without a minimum"
+            assert np.isin(nearest[result.labels[known] == a], inside).all()
+    assert max(gaps) > 0, "no band was wide enough for this test to mean anything"
+
+
+def test_a_loss_that_diverges_somewhere():
+    def loss(x):
+        out = land.bowl(x)
+        out[x[:, 0] > 0.5] = float("nan")
+        out[x[:, 1] < -0.8] = float("inf")
+        return out
+
+    result = lm.analyze(loss, [-1, -1], [1, 1], resolution=64)
+    centers = result.grid.cell_centers()
+    assert result.diverged[centers[:, 0] > 0.75].all()
+    assert not result.diverged[(centers[:, 0] < 0.3) & (centers[:, 1] > -0.6)].any()
+    assert (result.labels[result.diverged] == ESCAPES).all()
+    assert result.n_attractors == 1
+    assert result.morse_sets[0].center == pytest.approx([0, 0], abs=1e-2)
+    assert np.isnan(result.sample_losses).any()
+
+
+def test_all_samples_diverged():
+    with pytest.raises(SurrogateError, match="not finite at any of the 32 samples"):
+        lm.analyze(lambda x: x[:, 0] * float("nan"), [0], [1], n_samples=32)
+
+
+def test_a_constant_loss_is_refused():
+    with pytest.raises(SurrogateError, match="the loss is 0 at every sample"):
+        lm.analyze(land.flat, [-1, -1], [1, 1], n_samples=32)
+
+
+def test_same_seed_same_analysis_and_no_global_generator_moves():
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    a, b, c = (lm.analyze(land.double_well, [-2], [2], n_samples=32, seed=s) for s in (3, 3, 4))
+    assert np.array_equal(a.samples, b.samples)
+    assert np.array_equal(a.labels, b.labels)
+    assert a.surrogate == b.surrogate
+    assert not np.array_equal(a.samples, c.samples)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_the_design_starts_in_the_centre_and_longer_ones_continue_it():
+    short, long = design([0, 2], [1, 4], 20, 7), design([0, 2], [1, 4], 50, 7)
+    assert short[0].tolist() == [0.5, 3]
+    assert np.array_equal(long[:20], short)
+    assert ((long >= [0, 2]) & (long <= [1, 4])).all()
+
+
+def test_a_float32_loss_on_another_shape_of_grid():
+    result = lm.analyze(
+        lambda x: land.bowl(x.float()), [-1, -1], [1, 1], n_samples=64, resolution=(16, 40)
+    )
+    assert result.grid.shape == (16, 40)
+    assert result.n_attractors == 1
+
+
+def test_every_critical_point_is_in_a_morse_set_of_random_landscapes():
+    """Random trigonometric sums: every minimum found by descent lies in a Morse set."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        frequency, phase = rng.normal(0, 1.5, (6, 2)), rng.uniform(0, 6, 6)
+
+        def gradient(x, frequency=frequency, phase=phase):
+            return -np.sin(x @ frequency.T + phase) @ frequency + 0.6 * x
+
+        def loss(x, frequency=frequency, phase=phase):
+            wave = torch.cos(x @ torch.from_numpy(frequency).T + torch.from_numpy(phase)).sum(1)
+            return wave + 0.3 * (x**2).sum(1)
+
+        result = lm.analyze(loss, [-2, -2], [2, 2], n_samples=128, resolution=64, seed=seed)
+        starts = rng.uniform(-2, 2, (200, 2))
+        label = result.basin_of(starts)
+        end = land.follow(gradient, starts, steps=2000, length=0.02)
+        inside = (np.abs(end) < 2).all(1)
+        if inside.any():
+            assert holds(result, end[inside]).all()
+        for a in result.attractors:
+            assert np.isin(result.grid.cell_of(end[label == a]), result.morse_sets[a].cells).all()
+        assert (label == UNDECIDED).mean() < 0.7
+
+
+def test_record_round_trip(tmp_path):
+    result = lm.analyze(land.double_well, [-2, -2], [2, 2], n_samples=64, resolution=32)
+    path = tmp_path / "result.npz"
+    result.save(path)
+    back = lm.MorseAnalysis.load(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["result.npz"]  # nothing left behind
+    assert np.array_equal(back.labels, result.labels)
+    assert back.graph.edges == result.graph.edges
+    assert back.mu == result.mu
+    assert back.table() == result.table()
+    assert back.surrogate == dict(result.surrogate)
+    assert back.grid.shape == result.grid.shape
+    for a, b in zip(back.morse_sets, result.morse_sets, strict=True):
+        assert np.array_equal(a.cells, b.cells)
+        assert (a.index, a.resolved, a.is_attractor) == (b.index, b.resolved, b.is_attractor)
+    x = np.random.default_rng(0).uniform(-2.5, 2.5, (50, 2))
+    assert np.array_equal(back.basin_of(x), result.basin_of(x))
+    assert (back.basin_of([[3.0, 0.0]]) == ESCAPES).all()
+
+
+def test_record_without_morse_sets_round_trips(tmp_path):
+    result = lm.analyze(land.plane, [-1], [1], n_samples=32, resolution=16)
+    result.save(tmp_path / "a.npz")
+    assert lm.MorseAnalysis.load(tmp_path / "a.npz").n_morse_sets == 0
+
+
+def test_a_damaged_record_is_refused(tmp_path):
+    result = lm.analyze(land.bowl, [-1], [1], n_samples=32, resolution=16)
+    path = tmp_path / "result.npz"
+    result.save(path)
+    whole = path.read_bytes()
+    for broken in (b"", b"not an archive", whole[: len(whole) // 2]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="does not hold a Morse analysis"):
+            lm.MorseAnalysis.load(path)
+    np.savez(path, facts=np.zeros(3))
+    with pytest.raises(ValueError, match="does not hold a Morse analysis"):
+        lm.MorseAnalysis.load(path)
+    with pytest.raises(FileNotFoundError):
+        lm.MorseAnalysis.load(tmp_path / "missing.npz")
+
+
+def test_barrier_wants_an_attractor():
+    result = lm.analyze(land.double_well, [-2], [2], n_samples=64)
+    with pytest.raises(ValueError, match=r"one of the attractors \(0, 1\), got 2"):
+        result.barrier(2)
+    assert np.isnan(lm.analyze(land.bowl, [-1], [1], n_samples=32).barrier(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lower": [-1, np.nan]}, "lower must be finite"),
+        ({"upper": [1, -1]}, "lower must be below upper on every axis, but on axis 1"),
+        ({"resolution": 3}, "resolution must be an integer of at least 4"),
+        ({"resolution": (8, 8, 8)}, "or 2 of them"),
+        ({"resolution": 8.5}, "resolution must be"),
+        ({"n_samples": 15}, "n_samples must be an integer of at least 16, got 15"),
+        ({"n_samples": 32.0}, "n_samples must be"),
+        ({"confidence": 1.0}, "strictly between 0 and 1, got 1.0"),
+        ({"confidence": "high"}, "strictly between 0 and 1, got 'high'"),
+        ({"loss": lambda x: x}, r"shape \(16,\), got \(16, 2\)"),
+        ({"loss": lambda x: 1.0}, "got float"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    given = {
+        "loss": land.bowl,
+        "lower": [-1, -1],
+        "upper": [1, 1],
+        "n_samples": 16,
+        "resolution": 8,
+    }
+    with pytest.raises(ValueError, match=message):
+        lm.analyze(**{**given, **change})
+
+
+def test_bad_samples_are_refused():
+    with pytest.raises(ValueError, match=r"samples must have shape \(n, 2\)"):
+        analyze_samples(np.zeros((20, 1)), np.zeros(20), [0, 0], [1, 1])

@@ -1,0 +1,155 @@
+import math
+
+import mpmath
+import numpy as np
+import pytest
+
+from lightning_morse import CubicalGrid
+from lightning_morse.confidence import between, gradient_band, level, quantile
+from lightning_morse.lattice import Lattice
+from lightning_morse.surrogate import GaussianProcess, _matern, fit
+from tests.landscapes import double_well
+
+
+def test_the_variance_of_a_correction_is_bounded_as_stated():
+    """1 - 2 g(t/2) + (1 + g(t)) / 2 against t^3 / 3 and t^4 / 64, in 50 digits."""
+
+    def along(t):  # correlation of the derivative along its own axis
+        return (1 + t - t**2) * mpmath.exp(-t)
+
+    def across(t):  # and along another
+        return (1 + t + t**2 / 3) * mpmath.exp(-t)
+
+    with mpmath.workdps(50):
+        for exponent in np.linspace(-8, 3, 300):
+            t = mpmath.mpf(10) ** float(exponent)
+            for g, bound in ((along, t**3 / 3), (across, t**4 / 64)):
+                assert 0 <= 1 - 2 * g(t / 2) + (1 + g(t)) / 2 <= bound
+
+
+def test_the_prior_variance_of_a_correction_in_two_dimensions():
+    """The centre of a square against the mean of its corners, from the covariance itself."""
+    scale, h = np.array([0.7, 1.1]), np.array([0.05, 0.08])
+
+    def second(a, b):  # covariance of the derivative along axis 0, by differences
+        step = 1e-4
+        k0 = _matern(np.array([a[0] + step]), np.array([b[0]]), scale[0], 1)
+        k1 = _matern(np.array([a[0] - step]), np.array([b[0]]), scale[0], 1)
+        # d/db of dk/da is minus d/da of dk/da
+        return -((k0 - k1) / (2 * step) * _matern(a[1:], b[1:], scale[1], 0)).item()
+
+    corners = [np.array([i, j]) * h / 2 for i in (-1, 1) for j in (-1, 1)]
+    points = [np.zeros(2), *corners]
+    weights = np.array([1, -0.25, -0.25, -0.25, -0.25])
+    variance = sum(
+        a * b * second(p, q)
+        for a, p in zip(weights, points, strict=True)
+        for b, q in zip(weights, points, strict=True)
+    )
+    t = math.sqrt(5) * h / scale
+    prior = 5 / 3 / scale[0] ** 2
+    bound = prior * (math.sqrt(t[0] ** 3 / 3) + t[1] ** 2 / 8) ** 2
+    assert 0 < variance <= bound
+    assert variance > 0.2 * bound  # it is a bound of the right size
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_level_and_quantile_are_inverse_and_count_every_test(dim):
+    lattice = Lattice.of(CubicalGrid([0.0] * dim, [1.0] * dim, (16,) * dim))
+    for wanted in (0.5, 0.95, 1 - 1e-12):
+        assert wanted <= level(quantile(wanted, lattice), lattice) <= wanted + 1e-10
+    tail = 0.5 * math.erfc(5 / math.sqrt(2))
+    assert level(5.0, lattice) == pytest.approx(1 - 2.1 * dim * lattice.n_points * tail, abs=1e-9)
+    assert level(0.1, lattice) == 0.0
+
+
+def test_the_band_grows_with_confidence():
+    x = np.linspace(-2, 2, 24)[:, None]
+    gp = fit(x, double_well(x), [-2], [2])
+    lattice = Lattice.of(CubicalGrid([-2], [2], (32,)))
+    posterior = gp.lattice_posterior(lattice.axes)
+    narrow, wide = (gradient_band(gp, lattice, posterior, p) for p in (0.5, 0.999))
+    assert (narrow.radius < wide.radius).all()
+    assert narrow.level >= 0.5
+    assert wide.level >= 0.999
+
+
+def test_more_points_allow_less_between_them():
+    gp = GaussianProcess(
+        x=np.linspace(-1, 1, 9)[:, None],
+        y=np.zeros(9),
+        lengthscales=np.array([0.5]),
+        variance=1.0,
+        noise=1e-6,
+        mean=0.0,
+    )
+    coarse, fine = (Lattice(CubicalGrid([-1], [1], (n,)), (1,)) for n in (64, 256))
+    ratio = between(4.0, gp, coarse) / between(4.0, gp, fine)
+    assert ratio == pytest.approx(4**1.5, rel=0.1)
+
+
+def test_the_band_covers_sample_paths_between_the_lattice_points_too():
+    """Prior draws of path and derivative, hyper-parameters given; points 8 times finer."""
+    rng = np.random.default_rng(0)
+    scale, n_draws, wanted = 0.4, 300, 0.8
+    grid = CubicalGrid([-1], [1], (32,))
+    lattice = Lattice(grid, (1,))
+    x = np.linspace(-0.95, 0.95, 12)
+    fine = np.linspace(-1, 1, 257)
+
+    def k(a, b, order_a, order_b):
+        return (-1) ** order_b * _matern(a, b, scale, order_a + order_b)
+
+    joint = np.block([[k(x, x, 0, 0), k(x, fine, 0, 1)], [k(fine, x, 1, 0), k(fine, fine, 1, 1)]])
+    values, vectors = np.linalg.eigh(joint)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    cell = np.minimum((np.arange(257) // 8), 31)
+    held = 0
+    for _ in range(n_draws):
+        path = root @ rng.standard_normal(len(joint))
+        gp = GaussianProcess(
+            x=x[:, None],
+            y=path[:12] + 1e-4 * rng.standard_normal(12),
+            lengthscales=np.array([scale]),
+            variance=1.0,
+            noise=1e-8,
+            mean=0.0,
+        )
+        band = gradient_band(gp, lattice, gp.lattice_posterior(lattice.axes), wanted)
+        error = np.abs(path[12:] - gp.posterior(fine[:, None]).gradient[:, 0])
+        held += bool((error <= band.radius[cell, 0]).all())
+    # The union bound errs on the safe side, but the band must not be so wide that it says nothing.
+    assert held / n_draws >= wanted
+    assert np.median(band.radius) < 3 * 1.3 / scale
+
+
+def test_lattice_ranges_hold_what_is_inside():
+    grid = CubicalGrid([-1, 0], [1, 1], (8, 4))
+    lattice = Lattice(grid, (2, 3))
+    assert lattice.cells == (16, 12)
+    points = np.stack(np.meshgrid(*lattice.axes, indexing="ij"), -1).reshape(-1, 2)
+
+    def f(p):
+        return np.stack([np.sin(4 * p[:, 0]) * p[:, 1], p[:, 0] ** 2 + np.cos(3 * p[:, 1])], 1)
+
+    low, high = lattice.cell_range(f(points))
+    fine = CubicalGrid(grid.lower, grid.upper, lattice.cells)
+    inside = np.random.default_rng(0).uniform(grid.lower, grid.upper, (4000, 2))
+    cell = fine.cell_of(inside)
+    assert (low[cell] <= f(inside)).all()
+    assert (f(inside) <= high[cell]).all()
+    corners = lattice.largest_corner(f(points))
+    assert (high >= corners).all()
+    assert np.allclose(lattice.grid_corners(points), points.reshape(17, 13, 2)[::2, ::3])
+
+
+def test_a_grid_cell_has_its_lattice_cells():
+    lattice = Lattice(CubicalGrid([0, 0], [1, 1], (2, 2)), (2, 3))
+    mask = np.zeros((4, 6), dtype=bool)
+    mask[3, 2] = True
+    assert lattice.any_in_grid_cell(mask.ravel()).tolist() == [False, False, True, False]
+
+
+def test_coarse_grids_get_a_finer_lattice():
+    assert Lattice.of(CubicalGrid([0, 0], [1, 1], (64, 128))).refinement == (2, 1)
+    assert Lattice.of(CubicalGrid([0] * 4, [1] * 4, (4,) * 4)).refinement == (1, 1, 1, 1)

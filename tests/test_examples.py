@@ -1,0 +1,31 @@
+"""The examples, in a short form, as a user would start them."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+
+
+def test_himmelblau(tmp_path, capsys):
+    result = load("himmelblau")(["--resolution", "64", "--out", str(tmp_path)])
+    assert result.n_attractors == 4
+    assert {p.name for p in tmp_path.iterdir()} == {"basins.png", "graph.png", "analysis.npz"}
+    assert "4 attractors" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
+    """128 samples, 64 x 64 cells: as the documentation says."""
+    main = load("three_solutions")
+    result, solutions = main(["--activation", activation, "--out", str(tmp_path)])
+    assert result.n_attractors == 3
+    assert sorted(result.basin_of(solutions)) == [0, 1, 2]
+    assert result.mu >= 0.95
+    assert (tmp_path / "basins.png").exists()

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+
+from lightning_morse import CubicalGrid, gradient_flow
+from lightning_morse.analysis import design
+from lightning_morse.confidence import GradientBand, gradient_band
+from lightning_morse.gradient_flow import critical_cells, image_boxes
+from lightning_morse.lattice import Lattice
+from lightning_morse.surrogate import fit
+from tests.landscapes import double_well, double_well_gradient, hill, himmelblau, plane
+
+
+def setting(loss, lower, upper, shape, n=64, confidence=0.95):
+    x = design(lower, upper, n, 0)
+    gp = fit(x, loss(x), lower, upper)
+    lattice = Lattice.of(CubicalGrid(lower, upper, shape))
+    posterior = gp.lattice_posterior(lattice.axes)
+    return gp, lattice, posterior, gradient_band(gp, lattice, posterior, confidence)
+
+
+def band_radius(lattice, band, x):
+    """Half-width of the band at points of the box."""
+    cells = CubicalGrid(lattice.grid.lower, lattice.grid.upper, lattice.cells)
+    return band.radius[np.maximum(cells.cell_of(x), 0)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "lower", "upper", "shape"),
+    [
+        (double_well, [-2.0], [2.0], (40,)),
+        (himmelblau, [-5.0, -5.0], [5.0, 5.0], (48, 48)),
+        (double_well, [-2.0, -1.5], [1.0, 2.0], (24, 60)),
+        (double_well, [-2.0] * 3, [2.0] * 3, (16, 16, 16)),
+    ],
+)
+@pytest.mark.parametrize("push", ["none", "outward", "wave"])
+def test_true_images_lie_in_the_boxes(loss, lower, upper, shape, push):
+    """Fields anywhere inside the band, integrated finely: end points and exits are announced."""
+    gp, lattice, posterior, band = setting(loss, lower, upper, shape)
+    images = image_boxes(lattice, posterior, band)
+    grid = lattice.grid
+    rng = np.random.default_rng(1)
+    cells = rng.choice(grid.size, 60)
+    low, up = (c[cells] for c in grid.cell_bounds())
+    # Corners and random points of each cell: the worst cases sit in the corners.
+    share = np.concatenate([rng.integers(0, 2, (2, 60, grid.dim)), rng.random((1, 60, grid.dim))])
+    x = (low + share * (up - low)).reshape(-1, grid.dim)
+    owner = np.tile(cells, 3)
+    center = grid.cell_centers()[owner]
+    h = images.times[owner][:, None] / 120
+    inside = np.ones(len(x), dtype=bool)
+    crossed = np.zeros((len(x), grid.dim, 2), dtype=bool)
+
+    def field(p, t):
+        at = np.clip(p, grid.lower, grid.upper)
+        w = 0.999 * band_radius(lattice, band, at)
+        direction = {
+            "none": np.zeros_like(p),
+            "outward": np.sign(p - center),
+            "wave": np.sin(7 * p / grid.cell_widths[0] + 3 * t),
+        }[push]
+        return -gp.posterior(at).gradient + direction * w
+
+    for k in range(120):
+        k1 = field(x, k)
+        k2 = field(x + 0.5 * h * k1, k + 0.5)
+        k3 = field(x + 0.5 * h * k2, k + 0.5)
+        x = np.where(
+            inside[:, None], x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3, k + 1)), x
+        )
+        crossed[..., 0] |= x < grid.lower
+        crossed[..., 1] |= x > grid.upper
+        inside &= ~crossed.any(axis=(1, 2))
+    assert inside.any()
+    assert (x[inside] >= images.lower[owner][inside]).all()
+    assert (x[inside] <= images.upper[owner][inside]).all()
+    # What left the box has been announced, through some face.
+    assert images.exits[owner][~inside].any(axis=(1, 2)).all()
+
+
+def test_images_do_not_depend_on_the_chunk(monkeypatch):
+    _, lattice, posterior, band = setting(himmelblau, [-5, -5], [5, 5], (20, 30))
+    whole = image_boxes(lattice, posterior, band)
+    monkeypatch.setattr(gradient_flow, "_CHUNK", 37)
+    parts = image_boxes(lattice, posterior, band)
+    assert np.array_equal(whole.lower, parts.lower)
+    assert np.array_equal(whole.exits, parts.exits)
+
+
+def test_a_wider_band_gives_larger_images_for_the_same_time():
+    """For one cell in a contracting flow, where the times agree."""
+    _, lattice, posterior, band = setting(double_well, [-2], [2], (64,))
+    wider = GradientBand(band.c, band.level, 2 * band.radius)
+    a, b = image_boxes(lattice, posterior, band), image_boxes(lattice, posterior, wider)
+    same = np.isclose(a.times, b.times, rtol=1e-12)
+    assert same.sum() > 20
+    assert (b.upper - b.lower)[same].sum() > (a.upper - a.lower)[same].sum()
+
+
+def test_cells_move_away_from_themselves_where_the_gradient_is_clear():
+    _, lattice, posterior, band = setting(plane, [-1, -1], [1, 1], (32, 32))
+    images = image_boxes(lattice, posterior, band)
+    low, _ = lattice.grid.cell_bounds()
+    assert (images.upper[:, 0] < low[:, 0]).all()
+    assert images.exits[:96, 0, 0].all()  # the three lowest layers leave through the lower face
+    assert not images.exits[:, 0, 1].any()
+
+
+def test_flow_out_of_the_box_is_announced_and_flow_into_it_is_not():
+    _, lattice, posterior, band = setting(hill, [-1], [1], (32,))
+    exits = image_boxes(lattice, posterior, band).exits
+    assert exits[0, 0].tolist() == [True, False]
+    assert exits[-1, 0].tolist() == [False, True]
+    _, lattice, posterior, band = setting(double_well, [-2], [2], (32,))
+    assert not image_boxes(lattice, posterior, band).exits.any()
+
+
+def test_a_cell_that_cannot_be_followed_is_its_own_image_and_may_leave():
+    _, lattice, posterior, band = setting(double_well, [-2], [2], (32,))
+    hopeless = GradientBand(band.c, band.level, 1e9 + band.radius)
+    images = image_boxes(lattice, posterior, hopeless)
+    low, up = lattice.grid.cell_bounds()
+    assert (images.times == 0).all()
+    assert (images.lower <= low).all()
+    assert (images.upper >= up).all()
+    assert images.exits[0, 0, 0]
+    assert images.exits[-1, 0, 1]
+
+
+def test_critical_points_are_in_critical_cells():
+    for loss, lower, upper, points in [
+        (double_well, [-2, -2], [2, 2], [[i, j] for i in (-1, 0, 1) for j in (-1, 0, 1)]),
+        (double_well, [-2], [2], [[-1], [0], [1]]),
+    ]:
+        assert np.allclose(double_well_gradient(np.array(points, float)), 0)
+        _, lattice, posterior, band = setting(loss, lower, upper, (41,) * len(lower), n=128)
+        possible = lattice.any_in_grid_cell(critical_cells(lattice, posterior, band))
+        assert possible[lattice.grid.cell_of(points)].all()
+        assert possible.mean() < 0.2

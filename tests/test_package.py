@@ -1,0 +1,95 @@
+"""The package as a whole: what it imports, in which order, and its public names."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_morse as lm
+
+PACKAGE = Path(lm.__file__).parent
+
+# From the ground up; a module may import only what stands before it.
+LAYERS = [
+    "subspace",
+    "shadow",
+    "loss_slice",
+    "grid",
+    "surrogate",
+    "lattice",
+    "confidence",
+    "gradient_flow",
+    "combinatorial_map",
+    "condensation",
+    "morse_sets",
+    "record",
+    "basins",
+    "analysis",
+    "plotting",
+    "trajectory",
+    "directions",
+    "box",
+    "log_sinks",
+    "callback",
+]
+FRAMEWORKS = {"lightning", "pytorch_lightning", "tensorboard"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_its_layer():
+    assert {p.stem for p in PACKAGE.glob("*.py")} == {*LAYERS, "__init__"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_modules_import_only_downwards(name):
+    inner = {
+        module.split(".")[1]
+        for module in imported(PACKAGE / f"{name}.py")
+        if module.startswith("lightning_morse.")
+    }
+    below = set(LAYERS[: LAYERS.index(name)])
+    assert inner <= below, f"{name} imports {sorted(inner - below)}"
+
+
+@pytest.mark.parametrize("name", LAYERS[: LAYERS.index("plotting") + 1])
+def test_numerics_do_not_import_lightning(name):
+    assert not {m.split(".")[0] for m in imported(PACKAGE / f"{name}.py")} & FRAMEWORKS
+
+
+def test_numerics_load_and_run_without_lightning():
+    code = """
+import sys
+for name in ("lightning", "pytorch_lightning", "tensorboard", "lightning_fabric"):
+    sys.modules[name] = None  # any import of it fails
+import lightning_morse as lm
+result = lm.analyze(lambda x: (x**2).sum(1), [-1], [1], n_samples=32, resolution=16)
+lm.plot_basins(result), lm.plot_morse_graph(result)
+assert result.n_attractors == 1
+lm.LossSlice, lm.AffineSubspace, lm.MorseAnalysis.load
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_no_public_name_is_that_of_a_module():
+    """Importing a module would put it in the place of the name."""
+    assert not set(lm.__all__) & set(LAYERS)
+
+
+def test_public_names():
+    assert set(lm.__all__) <= set(dir(lm))
+    for name in lm.__all__:
+        assert getattr(lm, name).__module__.startswith("lightning_morse.")
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        lm.nonsense  # noqa: B018
