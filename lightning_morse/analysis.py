@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
 from lightning_morse.basins import certain_labels, exit_volumes
+from lightning_morse.calibration import Calibrated, fit_calibrated
 from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.confidence import gradient_band
 from lightning_morse.gradient_flow import critical_cells, image_boxes
@@ -23,7 +24,7 @@ from lightning_morse.grid import CubicalGrid, check_box
 from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import MorseGraph, morse_graph
 from lightning_morse.record import MorseAnalysis, MorseSet
-from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
+from lightning_morse.surrogate import GaussianProcess, SurrogateError
 
 Array = NDArray[np.float64]
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -132,7 +133,8 @@ def analyze_samples(
                 f"the loss is not finite at any of the {len(x)} samples: the box has to be "
                 "smaller, or the loss is broken"
             )
-        surrogate = fit(x[finite], values[finite], low, up)
+        calibrated = fit_calibrated(x[finite], values[finite], low, up)
+        surrogate = calibrated.surrogate
     with clock("posterior"):
         lattice = Lattice.of(grid)
         posterior = surrogate.lattice_posterior(lattice.axes)
@@ -171,13 +173,14 @@ def analyze_samples(
         labels=renumber[labels],
         diverged=diverged,
         exit_volumes=exits,
-        mu=band.level,
+        # A bound that rests on a model which the samples refute is worth nothing.
+        mu=band.level if calibrated.trusted else 0.0,
         confidence=float(confidence),
         mean_loss=surrogate.warp.inverse(lattice.grid_corners(posterior.mean)),
         samples=x,
         sample_losses=values,
-        calibration=float(np.abs(surrogate.leave_one_out()).max()),
-        surrogate=_facts(surrogate, band.c),
+        calibration=calibrated.factor,
+        surrogate=_facts(calibrated, band.c),
         seconds=dict(clock.seconds),
     )
 
@@ -308,18 +311,18 @@ def _polish(
     return points
 
 
-def _facts(
-    surrogate: GaussianProcess, c: float
-) -> dict[str, float | int | str | list[float] | None]:
+def _facts(calibrated: Calibrated, c: float) -> dict[str, float | int | str | list[float] | None]:
+    surrogate = calibrated.surrogate
     floor = surrogate.warp.floor
     return {
-        "kernel": "product Matern-5/2",
+        "kernel": surrogate.kernel.name,
         "n": len(surrogate.y),
         "lengthscales": surrogate.lengthscales.tolist(),
         "deviation": math.sqrt(surrogate.variance),
         "noise_deviation": math.sqrt(surrogate.variance * surrogate.noise),
         "loss_floor": floor if math.isfinite(floor) else None,
         "log_evidence": surrogate.log_evidence,
+        "largest_residual": calibrated.largest_residual,
         "band_deviations": c,
     }
 

@@ -98,7 +98,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``headroom``            loss now minus loss at the current attractor; 0 if unknown
     ``explained``           share of the squared trajectory displacement inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
-    ``calibration``         largest standardised leave-one-out residual of the surrogate
+    ``calibration``         inflation of the surrogate that its residuals ask for; 1 is none
     ``seconds``             wall time of the last analysis, its figures included
     ``overhead``            share of the wall time since the start that the callback has taken
     ``failed``              1 if the last analysis failed; the other values are then the last good

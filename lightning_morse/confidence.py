@@ -17,11 +17,12 @@ by halving the lattice again and again. The first is at most the largest corner 
 is at most its largest value at a new point, where it is Gaussian. Posterior variances never exceed
 prior ones, and the prior variance of a correction is stationary: along an axis it is
 :math:`V_i\,(1 - 2 g(t/2) + (1 + g(t))/2)`, with :math:`V_i` the prior variance of
-:math:`\partial_i`, :math:`t = \sqrt5 \delta / \lambda` for spacing :math:`\delta`, and :math:`g`
-the correlation along that axis: at most :math:`V_i t^3 / 3` along axis :math:`i` itself and
-:math:`V_i t^4 / 64` along another (checked numerically in the tests). Corrections along several
-axes add up, because averaging never enlarges a deviation. The union bound over the new points of
-level :math:`k`, with quantile :math:`c_k`, :math:`Q(c_k) = \eta\, 2^{-(d+1)k} Q(c)`, gives
+:math:`\partial_i`, :math:`t = \sqrt{2\nu} \delta / \lambda` for spacing :math:`\delta`, and
+:math:`g` the correlation along that axis. For Matern-5/2 it is at most :math:`V_i t^3 / 3` along
+axis :math:`i` itself and :math:`V_i t^4 / 64` along another, for Matern-7/2 :math:`5 V_i t^4 / 64`
+and :math:`V_i t^4 / 320` (checked numerically in the tests). Corrections along several axes add
+up, because averaging never enlarges a deviation. The union bound over the new points of level
+:math:`k`, with quantile :math:`c_k`, :math:`Q(c_k) = \eta\, 2^{-(d+1)k} Q(c)`, gives
 :math:`R_i = \sum_k c_k \rho_{i,k}` at the cost of the factor :math:`1 + \eta`. This is the chaining
 argument for Gaussian suprema (Adler, Taylor, "Random Fields and Geometry", 2007, section 1.3;
 Lederer, Umlauft, Hirche, "Uniform error bounds for Gaussian process regression", NeurIPS 2019, for
@@ -111,7 +112,11 @@ def between(c: float, surrogate: GaussianProcess, lattice: Lattice) -> Array:
     k = np.arange(1, _LEVELS + 1)
     log_tail = log_ndtr(-c) + math.log(_BETWEEN) - (lattice.dim + 1) * k * math.log(2)
     quantiles = -ndtri_exp(log_tail)
-    t = math.sqrt(5.0) * (lattice.spacing / surrogate.lengthscales) * 0.5 ** (k[:, None] - 1)
-    along, across = np.sqrt(t**3 / 3), t**2 / 8
+    kernel = surrogate.kernel
+    t = kernel.rate * (lattice.spacing / surrogate.lengthscales) * 0.5 ** (k[:, None] - 1)
+    along, across = (
+        np.sqrt(coefficient * t**power)
+        for coefficient, power in (kernel.roughness_along, kernel.roughness_across)
+    )
     share = along + across.sum(axis=1, keepdims=True) - across
     return surrogate.prior_gradient_deviation * (quantiles @ share)

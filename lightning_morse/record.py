@@ -65,13 +65,15 @@ class MorseAnalysis:
             They count as exterior.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
             ``(d, 2)``: axis, then lower and upper face.
-        mu: Lower bound on the probability that the picture is true.
+        mu: Lower bound on the probability that the picture is true; 0 if the samples refute the
+            surrogate (see :mod:`lightning_morse.calibration`).
         confidence: The level that was asked for.
         mean_loss: Surrogate mean of the loss at the vertices of the grid, its own units, shape
             ``shape + 1``.
         samples: Where the loss was evaluated, shape ``(n, d)``; row 0 is the centre of the box.
         sample_losses: The losses there, shape ``(n,)``; not finite where it diverged.
-        calibration: Largest standardised leave-one-out residual of the surrogate.
+        calibration: Factor by which the surrogate's deviations were inflated because its
+            leave-one-out residuals were larger than its own model allows; 1 if they were not.
         surrogate: Plain facts about the fitted surrogate (kernel, lengthscales, ...).
         seconds: Wall time of each stage.
     """

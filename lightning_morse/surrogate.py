@@ -20,13 +20,11 @@ from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from lightning_morse.grid import check_box
+from lightning_morse.kernel import MATERN_5_2, Matern
 
 Array = NDArray[np.float64]
 
 _EPS = float(np.finfo(np.float64).eps)
-_ROOT5 = math.sqrt(5.0)
-# Variance of the derivative of a unit Matern-5/2 process.
-_SLOPE = 5.0 / 3.0
 _CHUNK = 4096
 # Where the warp bends at more than this many times the range of the samples, it is a straight line.
 _NO_WARP = 1e3
@@ -87,13 +85,13 @@ class Posterior:
 
 @dataclass(frozen=True, eq=False)
 class GaussianProcess:
-    r"""Exact GP with constant mean and product Matern-5/2 kernel, conditioned on samples.
+    r"""Exact GP with constant mean and product Matern kernel, conditioned on samples.
 
     The prior of the warped loss is :math:`\mu + \sigma f`, with :math:`f` of covariance
-    :math:`\prod_j \kappa(|x_j - x'_j| / \lambda_j)`,
-    :math:`\kappa(r) = (1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}`. Sample paths have continuous
-    second derivatives, so the gradient and the Hessian of the path are Gaussian as well
-    (Rasmussen, Williams, "Gaussian Processes for Machine Learning", 2006, sections 4.2 and 9.4).
+    :math:`\prod_j \kappa(|x_j - x'_j| / \lambda_j)`, :math:`\kappa` a Matern correlation of
+    smoothness at least 5/2. Sample paths have continuous second derivatives, so the gradient and
+    the Hessian of the path are Gaussian as well (Rasmussen, Williams, "Gaussian Processes for
+    Machine Learning", 2006, sections 4.2 and 9.4).
 
     Attributes:
         x: Sample points, shape ``(n, d)``.
@@ -102,6 +100,7 @@ class GaussianProcess:
         variance: :math:`\sigma^2`, units of ``y`` squared.
         noise: Variance of the observation noise divided by ``variance``.
         mean: :math:`\mu`, units of ``y``.
+        kernel: The correlation along each axis.
         warp: The warp that made ``y``.
         log_evidence: Log marginal likelihood of the unwarped losses, where :func:`fit` found it.
 
@@ -116,6 +115,7 @@ class GaussianProcess:
     variance: float
     noise: float
     mean: float
+    kernel: Matern = MATERN_5_2
     warp: Warp = Warp(0.0, math.inf)
     log_evidence: float = math.nan
 
@@ -150,7 +150,9 @@ class GaussianProcess:
 
     @cached_property
     def _correlation(self) -> Array:
-        return _product([_matern(self.x[:, j], self.x[:, j], s, 0) for j, s in self._axes])
+        return _product(
+            [self.kernel.derivative(self.x[:, j], self.x[:, j], s, 0) for j, s in self._axes]
+        )
 
     @property
     def _covariance(self) -> Array:
@@ -192,11 +194,8 @@ class GaussianProcess:
         d = len(self.lengthscales)
         if at.ndim != 2 or at.shape[1] != d:
             raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
-        tables = [
-            [_matern(at[:, j], self.x[:, j], s, order) for order in range(3)] for j, s in self._axes
-        ]
         rows = np.arange(len(at))
-        return self._posterior(tables, [rows] * d)
+        return self._posterior(list(at.T), [rows] * d)
 
     def lattice_posterior(self, axes: list[Array]) -> Posterior:
         """Posterior at all points of a lattice, in C order (the last axis runs fastest).
@@ -206,15 +205,17 @@ class GaussianProcess:
         Args:
             axes: Coordinates of the lattice on each of the ``d`` axes.
         """
-        tables = [
-            [_matern(axes[j], self.x[:, j], s, order) for order in range(3)] for j, s in self._axes
-        ]
         shape = tuple(len(a) for a in axes)
-        return self._posterior(tables, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
+        return self._posterior(axes, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
 
-    def _posterior(self, tables: list[list[Array]], rows: list[NDArray[Any]]) -> Posterior:
-        """Posterior at points whose kernel factors are the given rows of per-axis tables."""
+    def _posterior(self, axes: list[Array], rows: list[NDArray[Any]]) -> Posterior:
+        """Posterior at points whose coordinates are the given rows of per-axis tables."""
         m, d = len(rows[0]), len(rows)
+        tables = [
+            [self.kernel.derivative(axes[j], self.x[:, j], s, order) for order in range(3)]
+            for j, s in self._axes
+        ]
+        slope = self.kernel.slope_variance
         value, value_var = np.empty(m), np.empty(m)
         gradient, gradient_var = np.empty((m, d)), np.empty((m, d))
         hessian = np.empty((m, d, d))
@@ -230,7 +231,7 @@ class GaussianProcess:
             for i in range(d):
                 cross = _cross(factor, tuple(int(k == i) for k in range(d)))
                 gradient[part, i] = cross @ self.weights
-                gradient_var[part, i] = self._variance(cross, _SLOPE / self.lengthscales[i] ** 2)
+                gradient_var[part, i] = self._variance(cross, slope / self.lengthscales[i] ** 2)
                 for j in range(i, d):
                     cross = _cross(factor, tuple((k == i) + (k == j) for k in range(d)))
                     hessian[part, i, j] = hessian[part, j, i] = cross @ self.weights
@@ -253,7 +254,7 @@ class GaussianProcess:
     @property
     def prior_gradient_deviation(self) -> Array:
         """Prior standard deviation of each entry of the gradient, shape ``(d,)``."""
-        return math.sqrt(self.variance * _SLOPE) / self.lengthscales
+        return math.sqrt(self.variance * self.kernel.slope_variance) / self.lengthscales
 
     def leave_one_out(self) -> Array:
         """Standardised leave-one-out residuals, shape ``(n,)``.
@@ -264,7 +265,13 @@ class GaussianProcess:
         return self.weights / np.sqrt(np.diag(inverse) * self.variance)
 
 
-def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> GaussianProcess:
+def fit(
+    x: ArrayLike,
+    losses: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    kernel: Matern = MATERN_5_2,
+) -> GaussianProcess:
     r"""Fit the surrogate to losses by maximising the evidence, the warp among its parameters.
 
     The evidence is that of the unwarped losses, ``sum log T'(l_i)`` included, so that warps can be
@@ -280,6 +287,7 @@ def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> 
         losses: Finite losses there, shape ``(n,)``.
         lower: Lower corner of the box, shape ``(d,)``; sets the range of lengthscales.
         upper: Upper corner of the box.
+        kernel: The correlation along each axis.
 
     Returns:
         The fitted surrogate.
@@ -322,7 +330,7 @@ def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> 
         found = minimize(
             _negative_log_evidence,
             start,
-            args=(z, differences),
+            args=(z, differences, kernel),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -340,12 +348,8 @@ def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> 
     noise, bend = np.exp(parameters[d:])
     warp = Warp(origin, math.inf if bend > 0.5 * _NO_WARP else float(bend) * span)
     y = warp(loss)
-    mean, variance = _profile(
-        y,
-        _factor(
-            _product([_kappa(u / s) for u, s in zip(differences, lengthscales, strict=True)]), noise
-        ),
-    )
+    correlation = _correlation(kernel, differences, lengthscales)
+    mean, variance = _profile(y, _factor(correlation, float(noise)))
     return GaussianProcess(
         x=points,
         y=y,
@@ -353,6 +357,7 @@ def fit(x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> 
         variance=variance,
         noise=float(noise),
         mean=mean,
+        kernel=kernel,
         warp=warp,
         log_evidence=-value - n * math.log(span) - 0.5 * n * (1 + math.log(2 * math.pi)),
     )
@@ -362,13 +367,13 @@ _FAILED = 1e30
 
 
 def _negative_log_evidence(
-    parameters: Array, z: Array, differences: list[Array]
+    parameters: Array, z: Array, differences: list[Array], kernel: Matern
 ) -> tuple[float, Array]:
     """Negative log evidence up to a constant, mean and variance profiled out, and its gradient."""
     n, d = len(z), len(differences)
     noise, bend = np.exp(parameters[d:])
-    scaled = [u / s for u, s in zip(differences, np.exp(parameters[:d]), strict=True)]
-    correlation = _product([_kappa(u) for u in scaled])
+    lengthscales = np.exp(parameters[:d])
+    correlation = _correlation(kernel, differences, lengthscales)
     y = bend * np.log1p(z / bend)
     try:
         factor = _factor(correlation, noise)
@@ -388,9 +393,10 @@ def _negative_log_evidence(
     # variance contribute nothing.
     along = 0.5 * (inverse - np.outer(alpha, alpha) / variance)
     gradient = np.empty_like(parameters)
-    for j, u in enumerate(scaled):
-        slope = (5 / 3) * u**2 * (1 + _ROOT5 * u) / (1 + _ROOT5 * u + (5 / 3) * u**2)
-        gradient[j] = np.sum(along * correlation * slope)
+    for j, (u, scale) in enumerate(zip(differences, lengthscales, strict=True)):
+        t = u * (kernel.rate / scale)
+        steepness = -t * kernel.scaled(t, 1) / kernel.scaled(t, 0)
+        gradient[j] = np.sum(along * correlation * steepness)
     gradient[d] = noise * np.trace(along)
     ratio = z / (bend + z)
     gradient[d + 1] = alpha @ (y - bend * ratio) / variance - ratio.sum()
@@ -417,6 +423,15 @@ def _inverse(factor: Array) -> Array:
     return np.tril(inverse) + np.tril(inverse, -1).T
 
 
+def _correlation(kernel: Matern, differences: list[Array], lengthscales: Array) -> Array:
+    return _product(
+        [
+            kernel.scaled(u * (kernel.rate / scale), 0)
+            for u, scale in zip(differences, lengthscales, strict=True)
+        ]
+    )
+
+
 def _product(factors: list[Array]) -> Array:
     return reduce(np.multiply, factors)
 
@@ -424,20 +439,3 @@ def _product(factors: list[Array]) -> Array:
 def _cross(factor: list[list[Array]], order: tuple[int, ...]) -> Array:
     """Kernel derivative of the given order on each axis, from its factors."""
     return _product([f[o] for f, o in zip(factor, order, strict=True)])
-
-
-def _kappa(r: Array) -> Array:
-    t = _ROOT5 * r
-    return (1 + t + t * t / 3) * np.exp(-t)
-
-
-def _matern(a: Array, b: Array, scale: float, order: int) -> Array:
-    """Derivative of the Matern-5/2 factor by its first argument, shape ``(len(a), len(b))``."""
-    u = (a[:, None] - b[None, :]) * (_ROOT5 / scale)
-    t = np.abs(u)
-    decay = np.exp(-t)
-    if order == 0:
-        return (1 + t + t * t / 3) * decay
-    if order == 1:
-        return (-_ROOT5 / (3 * scale)) * u * (1 + t) * decay
-    return (-5 / (3 * scale**2)) * (1 + t - t * t) * decay

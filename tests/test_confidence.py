@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import mpmath
 import numpy as np
@@ -6,25 +7,36 @@ import pytest
 
 from lightning_morse import CubicalGrid
 from lightning_morse.confidence import between, gradient_band, level, quantile
+from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
 from lightning_morse.lattice import Lattice
-from lightning_morse.surrogate import GaussianProcess, _matern, fit
+from lightning_morse.surrogate import GaussianProcess, fit
 from tests.landscapes import double_well
 
 
-def test_the_variance_of_a_correction_is_bounded_as_stated():
-    """1 - 2 g(t/2) + (1 + g(t)) / 2 against t^3 / 3 and t^4 / 64, in 50 digits."""
+def _exact(number):
+    """The fraction that a coefficient stands for."""
+    fraction = Fraction(number).limit_denominator(1000)
+    return mpmath.mpf(fraction.numerator) / fraction.denominator
 
-    def along(t):  # correlation of the derivative along its own axis
-        return (1 + t - t**2) * mpmath.exp(-t)
 
-    def across(t):  # and along another
-        return (1 + t + t**2 / 3) * mpmath.exp(-t)
+@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+def test_the_variance_of_a_correction_is_bounded_as_stated(kernel):
+    """1 - 2 g(t/2) + (1 + g(t)) / 2 against the powers of t the kernel states, in 50 digits."""
+
+    def correlation(order):  # of the slope along its own axis (2), of a slope along another (0)
+        p = [_exact(c) for c in kernel.polynomials[order]]
+        return lambda t: sum(c * t**k for k, c in enumerate(p)) / p[0] * mpmath.exp(-t)
 
     with mpmath.workdps(50):
         for exponent in np.linspace(-8, 3, 300):
             t = mpmath.mpf(10) ** float(exponent)
-            for g, bound in ((along, t**3 / 3), (across, t**4 / 64)):
-                assert 0 <= 1 - 2 * g(t / 2) + (1 + g(t)) / 2 <= bound
+            for order, (coefficient, power) in (
+                (2, kernel.roughness_along),
+                (0, kernel.roughness_across),
+            ):
+                g = correlation(order)
+                middle = 1 - 2 * g(t / 2) + (1 + g(t)) / 2
+                assert 0 <= middle <= _exact(coefficient) * t**power
 
 
 def test_the_prior_variance_of_a_correction_in_two_dimensions():
@@ -33,10 +45,10 @@ def test_the_prior_variance_of_a_correction_in_two_dimensions():
 
     def second(a, b):  # covariance of the derivative along axis 0, by differences
         step = 1e-4
-        k0 = _matern(np.array([a[0] + step]), np.array([b[0]]), scale[0], 1)
-        k1 = _matern(np.array([a[0] - step]), np.array([b[0]]), scale[0], 1)
+        k0 = MATERN_5_2.derivative(np.array([a[0] + step]), np.array([b[0]]), scale[0], 1)
+        k1 = MATERN_5_2.derivative(np.array([a[0] - step]), np.array([b[0]]), scale[0], 1)
         # d/db of dk/da is minus d/da of dk/da
-        return -((k0 - k1) / (2 * step) * _matern(a[1:], b[1:], scale[1], 0)).item()
+        return -((k0 - k1) / (2 * step) * MATERN_5_2.derivative(a[1:], b[1:], scale[1], 0)).item()
 
     corners = [np.array([i, j]) * h / 2 for i in (-1, 1) for j in (-1, 1)]
     points = [np.zeros(2), *corners]
@@ -98,7 +110,7 @@ def test_the_band_covers_sample_paths_between_the_lattice_points_too():
     fine = np.linspace(-1, 1, 257)
 
     def k(a, b, order_a, order_b):
-        return (-1) ** order_b * _matern(a, b, scale, order_a + order_b)
+        return (-1) ** order_b * MATERN_5_2.derivative(a, b, scale, order_a + order_b)
 
     joint = np.block([[k(x, x, 0, 0), k(x, fine, 0, 1)], [k(fine, x, 1, 0), k(fine, fine, 1, 1)]])
     values, vectors = np.linalg.eigh(joint)

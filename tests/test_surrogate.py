@@ -12,11 +12,12 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from lightning_morse import surrogate
 from lightning_morse.analysis import design
+from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
 from lightning_morse.surrogate import GaussianProcess, SurrogateError, Warp, fit
 from tests.landscapes import bowl, double_well, himmelblau
 
 
-def some_process(noise=1e-4, n=40, d=2, seed=0):
+def some_process(noise=1e-4, n=40, d=2, seed=0, kernel=MATERN_5_2):
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (n, d))
     return GaussianProcess(
@@ -26,6 +27,7 @@ def some_process(noise=1e-4, n=40, d=2, seed=0):
         variance=2.5,
         noise=noise,
         mean=0.3,
+        kernel=kernel,
     )
 
 
@@ -79,6 +81,25 @@ def test_mean_gradient_hessian_and_variance_agree_with_gpytorch():
     assert ours.gradient == pytest.approx(gradient.detach().numpy(), abs=1e-6)
     assert ours.hessian == pytest.approx(hessian.numpy(), abs=1e-5)
     assert ours.deviation == pytest.approx(deviation.detach().numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+def test_kernels_are_matern_and_their_derivatives_right(kernel):
+    """Against the definition by a Bessel function, differentiated in 40 digits."""
+    nu, scale = kernel.smoothness, 0.7
+
+    def matern(r):
+        t = mpmath.sqrt(2 * nu) * abs(r) / mpmath.mpf(scale)
+        return 2 ** (1 - mpmath.mpf(nu)) / mpmath.gamma(nu) * t**nu * mpmath.besselk(nu, t)
+
+    a, b = np.array([0.31, -0.2, 1.5]), np.array([0.0, 0.3])
+    with mpmath.workdps(40):
+        for order in range(3):
+            expected = [[float(mpmath.diff(matern, u - v, order)) for v in b] for u in a]
+            assert kernel.derivative(a, b, scale, order) == pytest.approx(np.array(expected))
+    second = kernel.derivative(a[:1], a[:1], scale, 2).item()
+    assert kernel.slope_variance == pytest.approx(-second * scale**2)
+    assert kernel.derivative(a[:1], a[:1], scale, 1).item() == 0
 
 
 def test_value_and_evidence_agree_with_scikit_learn_in_one_dimension():
@@ -181,8 +202,9 @@ def test_lattice_posterior_is_the_posterior_at_its_points(monkeypatch):
             assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-10)
 
 
-def test_gradient_and_hessian_are_derivatives_of_the_mean():
-    gp = some_process()
+@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+def test_gradient_and_hessian_are_derivatives_of_the_mean(kernel):
+    gp = some_process(kernel=kernel)
     at = np.array([0.21, -0.4])
     gradient = approx_fprime(at, lambda p: gp.posterior(p[None]).mean[0], 1e-6)
     assert gp.posterior(at[None]).gradient[0] == pytest.approx(gradient, abs=1e-4)
@@ -207,17 +229,18 @@ def test_leave_one_out_equals_refitting_without_each_sample():
         assert found[i] == pytest.approx((gp.y[i] - rest.mean[0]) / spread, rel=1e-6)
 
 
-def test_derivatives_of_the_evidence_are_right():
+@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+def test_derivatives_of_the_evidence_are_right(kernel):
     x = design([-1, -1], [1, 1], 40, 1)
     losses = himmelblau(4 * x)
     z = (losses - losses.min()) / np.ptp(losses)
     differences = [np.abs(x[:, j, None] - x[None, :, j]) for j in range(2)]
     at = np.array([0.4, 0.9, math.log(1e-4), math.log(0.3)])
-    value, gradient = surrogate._negative_log_evidence(at, z, differences)
+    value, gradient = surrogate._negative_log_evidence(at, z, differences, kernel)
     numeric = [
         (
-            surrogate._negative_log_evidence(at + 1e-5 * e, z, differences)[0]
-            - surrogate._negative_log_evidence(at - 1e-5 * e, z, differences)[0]
+            surrogate._negative_log_evidence(at + 1e-5 * e, z, differences, kernel)[0]
+            - surrogate._negative_log_evidence(at - 1e-5 * e, z, differences, kernel)[0]
         )
         / 2e-5
         for e in np.eye(4)
@@ -241,16 +264,19 @@ def test_evidence_is_the_density_of_the_unwarped_losses():
     assert gp.log_evidence == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_fit_is_no_worse_than_nearby_parameters():
+@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+def test_the_fit_is_no_worse_than_nearby_parameters(kernel):
     x = design([-2, -2], [2, 2], 64, 0)
     losses = double_well(x)
-    gp = fit(x, losses, [-2, -2], [2, 2])
+    gp = fit(x, losses, [-2, -2], [2, 2], kernel)
     z = (losses - losses.min()) / np.ptp(losses)
     differences = [np.abs(x[:, j, None] - x[None, :, j]) for j in range(2)]
     best = np.log([*gp.lengthscales, gp.noise, gp.warp.scale / np.ptp(losses)])
-    at_best, _ = surrogate._negative_log_evidence(best, z, differences)
+    at_best, _ = surrogate._negative_log_evidence(best, z, differences, kernel)
     for e in 0.1 * np.vstack([np.eye(4)[[0, 1, 3]], -np.eye(4)[[0, 1, 3]]]):
-        assert surrogate._negative_log_evidence(best + e, z, differences)[0] >= at_best - 1e-3
+        assert (
+            surrogate._negative_log_evidence(best + e, z, differences, kernel)[0] >= at_best - 1e-3
+        )
 
 
 def test_a_log_of_a_smooth_function_is_warped_and_a_polynomial_hardly():

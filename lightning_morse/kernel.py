@@ -1,0 +1,94 @@
+r"""Matern kernels of one axis: values, derivatives, and how rough their slopes are.
+
+A Matern correlation of half-integer smoothness is :math:`\kappa(r) = p(t) e^{-t}` with
+:math:`t = \sqrt{2\nu}\, r / \lambda` and a polynomial :math:`p` (Rasmussen, Williams, "Gaussian
+Processes for Machine Learning", 2006, equation 4.16). A product of such factors, one an axis, is
+the covariance of a field whose gradient has continuous paths for :math:`\nu \ge 5/2`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Matern:
+    r"""A Matern correlation along one axis.
+
+    Attributes:
+        smoothness: :math:`\nu`.
+        polynomials: Coefficients, from the constant up, of :math:`p_k` in
+            :math:`\mathrm{d}^k \kappa / \mathrm{d} t^k = p_k(t) e^{-t}` for ``k`` = 0, 1, 2.
+        roughness_along: Pairs (coefficient, power) bounding the variance of the slope at the middle
+            of an interval against the mean of its ends, as a share of the slope's own variance, by
+            ``coefficient * t ** power``, ``t`` the scaled length of the interval.
+        roughness_across: The same for a slope along another axis.
+    """
+
+    smoothness: float
+    polynomials: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    roughness_along: tuple[float, float]
+    roughness_across: tuple[float, float]
+
+    @property
+    def name(self) -> str:
+        """Such as ``"product Matern-5/2"``."""
+        return f"product Matern-{2 * self.smoothness:.0f}/2"
+
+    @property
+    def rate(self) -> float:
+        r"""Scaled length of one lengthscale, :math:`\sqrt{2\nu}`."""
+        return math.sqrt(2 * self.smoothness)
+
+    @property
+    def slope_variance(self) -> float:
+        """Variance of the derivative of a unit process with unit lengthscale."""
+        return -2 * self.smoothness * self.polynomials[2][0]
+
+    def derivative(self, a: Array, b: Array, scale: float, order: int) -> Array:
+        """Derivative of the correlation of two sets of points by its first argument.
+
+        Args:
+            a: Coordinates, shape ``(m,)``.
+            b: Coordinates, shape ``(n,)``.
+            scale: Lengthscale.
+            order: 0, 1 or 2.
+
+        Returns:
+            Shape ``(m, n)``.
+
+        Example:
+            >>> MATERN_5_2.derivative(np.zeros(1), np.zeros(1), 0.5, 2).round(3).tolist()
+            [[-6.667]]
+        """
+        u = (a[:, None] - b[None, :]) * (self.rate / scale)
+        value = self.scaled(np.abs(u), order) * (self.rate / scale) ** order
+        return np.sign(u) * value if order == 1 else value
+
+    def scaled(self, t: Array, order: int) -> Array:
+        """Derivative of the correlation by the scaled distance ``t >= 0``, any shape."""
+        return np.asarray(np.polynomial.polynomial.polyval(t, self.polynomials[order]) * np.exp(-t))
+
+
+MATERN_5_2 = Matern(
+    smoothness=2.5,
+    polynomials=((1, 1, 1 / 3), (0, -1 / 3, -1 / 3), (-1 / 3, -1 / 3, 1 / 3)),
+    roughness_along=(1 / 3, 3),
+    roughness_across=(1 / 64, 4),
+)
+MATERN_7_2 = Matern(
+    smoothness=3.5,
+    polynomials=(
+        (1, 1, 2 / 5, 1 / 15),
+        (0, -1 / 5, -1 / 5, -1 / 15),
+        (-1 / 5, -1 / 5, 0, 1 / 15),
+    ),
+    roughness_along=(5 / 64, 4),
+    roughness_across=(1 / 320, 4),
+)
