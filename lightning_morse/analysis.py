@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
+from threadpoolctl import threadpool_limits
 
 from lightning_morse.basins import certain_labels, exit_volumes
 from lightning_morse.calibration import Calibrated, fit_calibrated
@@ -123,8 +124,16 @@ def analyze_samples(
             f"{values.shape}"
         )
     shape = _check_arguments(len(low), len(x), resolution, confidence)
-    clock = clock or _Clock()
-    grid = CubicalGrid(low, up, shape)
+    # Threads only get in each other's way in matrices as small as these: on two busy cores a fit
+    # of 0.5 s took 10 s.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _analyze(x, values, CubicalGrid(low, up, shape), confidence, clock or _Clock())
+
+
+def _analyze(
+    x: Array, values: Array, grid: CubicalGrid, confidence: float, clock: _Clock
+) -> MorseAnalysis:
+    """All stages after the evaluations, on checked arguments."""
     finite = np.isfinite(values)
 
     with clock("fit"):
@@ -133,7 +142,7 @@ def analyze_samples(
                 f"the loss is not finite at any of the {len(x)} samples: the box has to be "
                 "smaller, or the loss is broken"
             )
-        calibrated = fit_calibrated(x[finite], values[finite], low, up)
+        calibrated = fit_calibrated(x[finite], values[finite], grid.lower, grid.upper)
         surrogate = calibrated.surrogate
     with clock("posterior"):
         lattice = Lattice.of(grid)

