@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 
 _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 4096
+# A gain in log evidence that is none.
+_NO_GAIN = 0.05
 # Where the warp bends at more than this many times the range of the samples, it is a straight line.
 _NO_WARP = 1e3
 
@@ -330,9 +332,14 @@ def fit(
     bends = (margin, _NO_WARP) if warped else (_NO_WARP, _NO_WARP)
     bounds += [(math.log(floor), 0.0), (math.log(bends[0]), math.log(bends[1]))]
     if start is None:
+        # Noise first at its floor: on smooth losses the evidence is flat in it, and whatever is
+        # too much of it costs resolution.
         starts = [
-            [*np.log(share * (up - low)), math.log(1e-6), math.log(bend)]
-            for share, bend in ((0.3, max(np.median(z), margin)), (1.0, 1.0))
+            [*np.log(share * (up - low)), math.log(level), math.log(bend)]
+            for share, level, bend in (
+                (0.3, 10 * floor, max(np.median(z), margin)),
+                (1.0, 1e-4, 1.0),
+            )
         ]
     else:
         bend = min(start.warp.scale / span, _NO_WARP)
@@ -349,7 +356,7 @@ def fit(
             # A relative gain of 1e-7 is less than 1e-4 nats: nothing that anybody could tell.
             options={"maxiter": 200, "ftol": 1e-7},
         )
-        if best is None or found.fun < best[0]:
+        if best is None or found.fun < best[0] - _NO_GAIN:
             best = (float(found.fun), found.x)
     assert best is not None
     value, parameters = best

@@ -277,6 +277,7 @@ def test_barrier_wants_an_attractor():
         ({"n_samples": 15}, "n_samples must be an integer of at least 16, got 15"),
         ({"n_samples": 32.0}, "n_samples must be"),
         ({"confidence": 1.0}, "strictly between 0 and 1, got 1.0"),
+        ({"band": "pointwise"}, "band must be 'proved' or 'simulated', got 'pointwise'"),
         ({"confidence": "high"}, "strictly between 0 and 1, got 'high'"),
         ({"loss": lambda x: x}, r"shape \(16,\), got \(16, 2\)"),
         ({"loss": lambda x: 1.0}, "got float"),
