@@ -19,17 +19,20 @@ from threadpoolctl import threadpool_limits
 from lightning_morse.basins import certain_labels, exit_volumes
 from lightning_morse.calibration import Calibrated, fit_calibrated
 from lightning_morse.combinatorial_map import outer_approximation
-from lightning_morse.confidence import gradient_band, simulated_band
+from lightning_morse.confidence import gradient_band, hessian_band, simulated_band
+from lightning_morse.curvature import certain_inertia, is_connected
 from lightning_morse.gradient_flow import critical_cells, image_boxes
 from lightning_morse.grid import CubicalGrid, check_box
 from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import MorseGraph, morse_graph
 from lightning_morse.record import MorseAnalysis, MorseSet
-from lightning_morse.surrogate import GaussianProcess, SurrogateError
+from lightning_morse.surrogate import GaussianProcess, Posterior, SurrogateError
 
 Array = NDArray[np.float64]
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
+# Share of the failure probability that the band on the Hessian may use.
+_FOR_CURVATURE = 0.1
 _FEWEST_SAMPLES = 16
 _FEWEST_CELLS = 4
 
@@ -162,11 +165,14 @@ def _analyze(
         lattice = Lattice.of(grid)
         posterior = surrogate.lattice_posterior(lattice.axes)
     with clock("band"):
+        # What the band on the Hessian needs is set aside beforehand.
+        on_curvature = _FOR_CURVATURE * (1 - confidence)
+        for_gradient = confidence + on_curvature
         if band_kind == "simulated":
             rng = np.random.default_rng([seed, 1])  # not the stream of the design
-            band = simulated_band(surrogate, lattice, posterior, confidence, rng)
+            band = simulated_band(surrogate, lattice, posterior, for_gradient, rng)
         else:
-            band = gradient_band(surrogate, lattice, posterior, confidence)
+            band = gradient_band(surrogate, lattice, posterior, for_gradient)
     with clock("enclosure"):
         images = image_boxes(lattice, posterior, band)
     with clock("map"):
@@ -179,13 +185,17 @@ def _analyze(
             exterior_cells=diverged,
         )
     with clock("graph"):
-        critical = lattice.any_in_grid_cell(critical_cells(lattice, posterior, band))
+        candidates = critical_cells(lattice, posterior, band)
+        critical = lattice.any_in_grid_cell(candidates)
         found = morse_graph(image, critical=critical & ~diverged)
     with clock("basins"):
         labels = certain_labels(found)
         exits = exit_volumes(found, labels, images.exits & ~diverged[:, None, None])
     with clock("record"):
-        sets = _describe(found, grid, surrogate, critical)
+        inertia = _inertia_of_sets(
+            found, lattice, surrogate, posterior, np.flatnonzero(candidates), on_curvature
+        )
+        sets = _describe(found, grid, surrogate, critical, inertia)
         # Attractors first, then by loss: the numbers a person reads.
         order = sorted(range(len(sets)), key=lambda i: (not sets[i].is_attractor, sets[i].loss))
         number = {old: new for new, old in enumerate(order)}
@@ -201,7 +211,7 @@ def _analyze(
         diverged=diverged,
         exit_volumes=exits,
         # A bound that rests on a model which the samples refute is worth nothing.
-        mu=band.level if calibrated.trusted else 0.0,
+        mu=max(0.0, band.level - on_curvature) if calibrated.trusted else 0.0,
         confidence=float(confidence),
         mean_loss=surrogate.warp.inverse(lattice.grid_corners(posterior.mean)),
         samples=x,
@@ -286,8 +296,44 @@ def _nearest_diverged(grid: CubicalGrid, x: Array, finite: NDArray[np.bool_]) ->
     return ~finite[nearest]
 
 
+def _inertia_of_sets(
+    found: MorseGraph,
+    lattice: Lattice,
+    surrogate: GaussianProcess,
+    posterior: Posterior,
+    candidates: NDArray[np.int64],
+    failure: float,
+) -> list[tuple[bool, int | None]]:
+    """For each Morse set: whether it is resolved, and the Morse index of all it may hold."""
+    owner = np.full(lattice.grid.size, -1)
+    for number, cells in enumerate(found.morse_sets):
+        owner[cells] = number
+    of_candidate = owner[lattice.grid_cell_of(candidates)]
+    candidates, of_candidate = candidates[of_candidate >= 0], of_candidate[of_candidate >= 0]
+    if not candidates.size:
+        return [(False, None)] * len(found.morse_sets)
+    low, high = lattice.cell_range(posterior.hessian)
+    radius = hessian_band(surrogate, lattice, candidates, failure)
+    inertia = certain_inertia(low[candidates] - radius, high[candidates] + radius)
+    out: list[tuple[bool, int | None]] = []
+    for number, cells in enumerate(found.morse_sets):
+        mine = of_candidate == number
+        indices = np.unique(inertia.index[mine])
+        index = int(indices[0]) if indices.size == 1 and indices[0] >= 0 else None
+        if number in found.attractors:
+            resolved = index == 0 and is_connected(lattice.grid, cells)
+        else:
+            resolved = bool(inertia.descends[mine].all())
+        out.append((resolved, index))
+    return out
+
+
 def _describe(
-    found: MorseGraph, grid: CubicalGrid, surrogate: GaussianProcess, critical: NDArray[np.bool_]
+    found: MorseGraph,
+    grid: CubicalGrid,
+    surrogate: GaussianProcess,
+    critical: NDArray[np.bool_],
+    inertia: list[tuple[bool, int | None]],
 ) -> list[MorseSet]:
     """What a person wants to know of each Morse set."""
     if not found.morse_sets:
@@ -305,8 +351,8 @@ def _describe(
         MorseSet(
             cells=cells,
             is_attractor=number in found.attractors,
-            resolved=False,
-            index=None,
+            resolved=inertia[number][0],
+            index=inertia[number][1],
             center=centers[number],
             loss=float(losses[number]),
             volume=cells.size / grid.size,

@@ -55,8 +55,8 @@ Array = NDArray[np.float64]
 
 # Share of the failure probability spent between the points of the lattice.
 _BETWEEN = 0.05
-# Corrections fall by 2^-1.5 a level: after so many levels they are below rounding.
-_LEVELS = 40
+# Corrections fall by at least 2^-0.5 a level: after so many levels they are below rounding.
+_LEVELS = 100
 # Sample paths of a simulation, and the share of simulations for which its bound holds.
 _PATHS = 600
 _SIMULATION = 0.99
@@ -181,13 +181,64 @@ def between(log_share: float, surrogate: GaussianProcess, lattice: Lattice) -> A
     Returns:
         Shape ``(d,)``.
     """
+    d, kernel = lattice.dim, surrogate.kernel
+    roughness = [
+        [kernel.roughness_along if i == j else kernel.roughness_across for j in range(d)]
+        for i in range(d)
+    ]
+    return surrogate.prior_gradient_deviation * _chained(log_share, surrogate, lattice, roughness)
+
+
+def hessian_band(
+    surrogate: GaussianProcess, lattice: Lattice, cells: NDArray[np.int64], failure: float
+) -> Array:
+    """Band for the Hessian that holds on some cells of the lattice.
+
+    The same argument as for the gradient, for the ``d (d + 1) / 2`` different entries and the
+    corners of these cells only; the cells have to be chosen from the posterior alone.
+
+    Args:
+        surrogate: The fitted surrogate.
+        lattice: The lattice.
+        cells: Numbers of lattice cells, shape ``(k,)``.
+        failure: The probability with which the band may fail.
+
+    Returns:
+        Largest error of each entry anywhere in each of the cells, shape ``(k, d, d)``.
+    """
+    d, kernel = lattice.dim, surrogate.kernel
+    corners, points = lattice.corners(cells)
+    n_entries = d * (d + 1) // 2
+    log_share = math.log(failure / (2 * n_entries * len(points) * (1 + _BETWEEN)))
+    c = -float(ndtri_exp(log_share))
+    deviation = surrogate.hessian_deviation(points)
+    radius = c * deviation[corners].max(axis=1)
+    for i in range(d):
+        for j in range(i, d):
+            by_order = (kernel.roughness_across, kernel.roughness_along, kernel.roughness_twice)
+            roughness = [[by_order[(i == a) + (j == a)] for a in range(d)]]
+            (extra,) = _chained(log_share + math.log(_BETWEEN), surrogate, lattice, roughness)
+            radius[:, i, j] += surrogate.prior_hessian_deviation[i, j] * extra
+            radius[:, j, i] = radius[:, i, j]
+    return np.asarray(radius)
+
+
+def _chained(
+    log_share: float,
+    surrogate: GaussianProcess,
+    lattice: Lattice,
+    roughness: list[list[tuple[float, float]]],
+) -> Array:
+    """Sum of all corrections, in prior deviations: one entry for each row of ``roughness``."""
     k = np.arange(1, _LEVELS + 1)
     quantiles = -ndtri_exp(log_share - (lattice.dim + 1) * k * math.log(2))
-    kernel = surrogate.kernel
-    t = kernel.rate * (lattice.spacing / surrogate.lengthscales) * 0.5 ** (k[:, None] - 1)
-    along, across = (
-        np.sqrt(coefficient * t**power)
-        for coefficient, power in (kernel.roughness_along, kernel.roughness_across)
-    )
-    share = along + across.sum(axis=1, keepdims=True) - across
-    return surrogate.prior_gradient_deviation * (quantiles @ share)
+    scaled = surrogate.kernel.rate * lattice.spacing / surrogate.lengthscales
+    halvings = 0.5 ** (k - 1)
+    share = [
+        sum(
+            np.sqrt(coefficient * (t * halvings) ** power)
+            for t, (coefficient, power) in zip(scaled, row, strict=True)
+        )
+        for row in roughness
+    ]
+    return np.array(share) @ quantiles

@@ -124,6 +124,32 @@ class Lattice:
         error = self.interpolation_error(values)
         return -self.largest_corner(-values) - error, self.largest_corner(values) + error
 
+    def corners(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
+        """The corners of some cells, each point once.
+
+        Args:
+            cells: Numbers of lattice cells, shape ``(k,)``.
+
+        Returns:
+            For each cell the rows of its corners in the second array, shape ``(k, 2**d)``; the
+            points, shape ``(n, d)``.
+        """
+        low = np.stack(np.unravel_index(cells, self.cells), axis=1)
+        offsets = np.array(list(np.ndindex(*(2,) * self.dim)))
+        index = low[:, None] + offsets
+        shape = tuple(n + 1 for n in self.cells)
+        number = np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), shape)
+        distinct, rows = np.unique(number, return_inverse=True)
+        at = np.unravel_index(distinct, shape)
+        points = np.stack([axis[i] for axis, i in zip(self.axes, at, strict=True)], axis=1)
+        return rows.reshape(number.shape), points
+
+    def grid_cell_of(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the grid cell that holds each of some lattice cells, same shape."""
+        index = np.unravel_index(cells, self.cells)
+        coarse = tuple(i // k for i, k in zip(index, self.refinement, strict=True))
+        return np.ravel_multi_index(coarse, self.grid.shape)
+
     def any_in_grid_cell(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which grid cells have a lattice cell in a mask.
 

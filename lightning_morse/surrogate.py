@@ -210,6 +210,38 @@ class GaussianProcess:
         shape = tuple(len(a) for a in axes)
         return self._posterior(axes, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
 
+    def hessian_deviation(self, points: ArrayLike) -> Array:
+        """Posterior standard deviation of each entry of the Hessian.
+
+        Args:
+            points: Shape ``(m, d)``.
+
+        Returns:
+            Shape ``(m, d, d)``.
+        """
+        at = np.asarray(points, dtype=np.float64)
+        d = len(self.lengthscales)
+        factor = [
+            [self.kernel.derivative(at[:, j], self.x[:, j], s, order) for order in range(3)]
+            for j, s in self._axes
+        ]
+        deviation = np.empty((len(at), d, d))
+        for i in range(d):
+            for j in range(i, d):
+                cross = _cross(factor, tuple((k == i) + (k == j) for k in range(d)))
+                prior = self.prior_hessian_deviation[i, j] ** 2 / self.variance
+                variance = self.variance * self._variance(cross, prior)
+                deviation[:, i, j] = deviation[:, j, i] = np.sqrt(variance)
+        return deviation
+
+    @property
+    def prior_hessian_deviation(self) -> Array:
+        """Prior standard deviation of each entry of the Hessian, shape ``(d, d)``."""
+        d = len(self.lengthscales)
+        unit = np.full((d, d), self.kernel.slope_variance**2)
+        np.fill_diagonal(unit, self.kernel.curvature_variance)
+        return np.sqrt(self.variance * unit) / np.outer(self.lengthscales, self.lengthscales)
+
     def _posterior(self, axes: list[Array], rows: list[NDArray[Any]]) -> Posterior:
         """Posterior at points whose coordinates are the given rows of per-axis tables."""
         m, d = len(rows[0]), len(rows)

@@ -46,6 +46,10 @@ def test_himmelblau(seed):
     assert result.n_morse_sets <= 12
     assert sum(result.basin_volumes.values()) >= 0.85
     assert wrong_labels(result, land.himmelblau_gradient, land.HIMMELBLAU_MINIMA) == 0
+    # Nine critical points, each in a Morse set of its own with a certified index: an exact count.
+    assert result.n_unresolved == 0
+    assert [m.index for m in result.morse_sets] == [0] * 4 + [1] * 4 + [2]
+    assert result.claim == "exactly 4 attractors"
     found = np.array([m.center for m in result.morse_sets if m.is_attractor])
     nearest = np.linalg.norm(found[:, None] - land.HIMMELBLAU_MINIMA[None], axis=2).min(0)
     assert nearest.max() < 0.01
@@ -55,6 +59,8 @@ def test_double_well_in_one_dimension():
     result = lm.analyze(land.double_well, [-2], [2])
     assert result.n_attractors == 2
     assert result.n_morse_sets == 3
+    assert result.n_unresolved == 0
+    assert [m.index for m in result.morse_sets] == [0, 0, 1]
     repeller = result.morse_sets[2]
     assert repeller.center == pytest.approx([0], abs=1e-3)
     assert sorted(result.graph.edges) == [(2, 0), (2, 1)]
@@ -77,6 +83,7 @@ def test_double_well_in_three_dimensions():
 def test_bowl():
     result = lm.analyze(land.bowl, [-1, -0.7], [1.3, 1], resolution=64)
     assert result.n_attractors == 1
+    assert result.claim == "exactly 1 attractor"
     assert result.basin_volumes[0] == 1
     assert result.morse_sets[0].center == pytest.approx([0, 0], abs=1e-3)
 
@@ -94,8 +101,9 @@ def test_plane_escapes_through_the_right_face():
 
 def test_hill():
     result = lm.analyze(land.hill, [-1, -1], [1, 1], resolution=64)
-    assert result.n_attractors == 0
+    assert result.claim == "exactly 0 attractors"
     assert result.n_morse_sets == 1
+    assert result.morse_sets[0].index == 2
     assert result.morse_sets[0].center == pytest.approx([0, 0], abs=1e-2)
     away = ~np.isin(np.arange(result.grid.size), result.morse_sets[0].cells)
     assert (result.labels[away] == ESCAPES).all()

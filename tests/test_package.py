@@ -29,6 +29,7 @@ LAYERS = [
     "morse_sets",
     "record",
     "basins",
+    "curvature",
     "analysis",
     "plotting",
     "trajectory",
