@@ -454,7 +454,7 @@ def _kind(m: MorseSet, dim: int) -> str:
         return "unresolved"
     if m.index == dim:
         return "repeller"
-    return f"saddle (index {'?' if m.index is None else m.index})"
+    return "saddle or repeller" if m.index is None else f"saddle (index {m.index})"
 
 
 def _legend_handles(

@@ -47,6 +47,17 @@ class MorseSet:
     volume: float
 
 
+def _called(m: MorseSet, dim: int) -> str:
+    """What a Morse set is called in a table."""
+    if m.is_attractor:
+        return "attractor" if m.resolved else "attractor(s)"
+    if not m.resolved:
+        return "unresolved"
+    if m.index is None:
+        return "saddle or repeller"
+    return "repeller" if m.index == dim else "saddle"
+
+
 @dataclass(frozen=True, eq=False)
 class MorseAnalysis:
     """The Morse graph of a loss on a box, its basins, and how sure all of it is.
@@ -177,11 +188,7 @@ class MorseAnalysis:
         rows.append("|---|---|---|---|---|---|---|")
         volumes = self.basin_volumes
         for i, m in enumerate(self.morse_sets):
-            what = "attractor" if m.is_attractor else ("saddle" if m.resolved else "unresolved")
-            if m.index == self.grid.dim and not m.is_attractor:
-                what = "repeller"
-            if m.is_attractor and not m.resolved:
-                what = "attractor(s)"
+            what = _called(m, self.grid.dim)
             center = ", ".join(f"{c:.3g}" for c in m.center)
             basin = f"{volumes[i]:.1%}" if m.is_attractor else ""
             index = "?" if m.index is None else str(m.index)
