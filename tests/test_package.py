@@ -30,6 +30,7 @@ LAYERS = [
     "record",
     "basins",
     "curvature",
+    "description",
     "analysis",
     "plotting",
     "trajectory",
