@@ -72,3 +72,43 @@ def test_a_surrogate_that_is_plainly_wrong_gets_no_mu():
 def test_constant_losses_are_refused():
     with pytest.raises(SurrogateError, match="at every sample"):
         fit_calibrated(design(*BOX, 32, 0), np.ones(32), *BOX)
+
+
+def test_losses_over_twelve_orders_of_magnitude():
+    """The logarithm of this loss is a bowl: warped, it has the bowl's one attractor."""
+    x = design(*BOX, 128, 0)
+    losses = 10.0 ** (6 * land.bowl(x)) - 0.5
+    assert losses.max() / losses.min() > 1e10
+    result = analyze_samples(x, losses, *BOX, 48)
+    assert result.n_attractors == 1
+    assert result.morse_sets[0].center == pytest.approx([0, 0], abs=0.05)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-14, 1e-9, 1e-4])
+def test_nearly_equal_samples_are_no_evidence_twice(distance):
+    x = design(*BOX, 48, 0)
+    twice = np.concatenate([x, x + distance])
+    once, result = (
+        analyze_samples(points, land.double_well(2 * points), *BOX, 32) for points in (x, twice)
+    )
+    assert result.n_attractors <= 4
+    assert np.isfinite(result.mean_loss).all()
+    # Beyond what slopes between neighbours tell, nothing can be learnt from a sample seen twice.
+    if distance < 1e-9:
+        assert result.undecided >= once.undecided - 0.1
+
+
+def test_a_handful_of_samples_claims_nothing_it_cannot_know():
+    """16 samples of a landscape with four minima: no certain label may be wrong."""
+    minima = np.array([[i, j] for i in (-0.5, 0.5) for j in (-0.5, 0.5)])
+    for seed in range(6):
+        x = design(*BOX, 16, seed)
+        result = analyze_samples(x, land.double_well(2 * x), *BOX, 32)
+        known = result.labels >= 0
+        centers = result.grid.cell_centers()[known]
+        side = np.sign(centers) / 2  # which minimum the flow leads to
+        owner = dict(zip(map(tuple, minima), result.grid.cell_of(minima), strict=True))
+        for point, label in zip(map(tuple, side), result.labels[known], strict=True):
+            assert owner[point] in result.morse_sets[label].cells
+        if result.n_unresolved == 0 and result.mu > 0:
+            assert result.n_attractors == 4
