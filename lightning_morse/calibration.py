@@ -27,7 +27,7 @@ _ALARM = 0.05
 _WARP_MARGIN = 3.0
 _SMOOTH_MARGIN = 5.0
 # What the smoother kernel's deviations are multiplied by; see benchmarks/real_slices.py.
-_SMOOTH_CAUTION = 1.25
+_SMOOTH_CAUTION = 1.5
 # A largest residual of this many times the expected one means that the surrogate is plainly wrong.
 PLAINLY_WRONG = 2.0
 
@@ -70,7 +70,7 @@ def fit_calibrated(
     No warp and Matern-5/2 are given up for a warp and for Matern-7/2 only where the log evidence
     rises by 3 and by 5: when models are about equally likely, the bolder one leaves the band too
     often. Matern-7/2 must also have no residual that is larger than expected, and its deviations
-    are multiplied by 1.25: on kinked losses neither judge sees that it is a little too bold. If
+    are multiplied by 1.5: on kinked losses neither judge sees that it is a little too bold. If
     residuals of Matern-5/2 are larger than expected, its deviations are multiplied by the ratio of
     the largest to the expected one.
 
