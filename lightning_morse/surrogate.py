@@ -192,12 +192,8 @@ class GaussianProcess:
         Raises:
             ValueError: If the shape does not match the samples.
         """
-        at = np.asarray(points, dtype=np.float64)
-        d = len(self.lengthscales)
-        if at.ndim != 2 or at.shape[1] != d:
-            raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
-        rows = np.arange(len(at))
-        return self._posterior(list(at.T), [rows] * d)
+        at = self._checked(points)
+        return self._posterior(list(at.T), [np.arange(len(at))] * at.shape[1])
 
     def lattice_posterior(self, axes: list[Array]) -> Posterior:
         """Posterior at all points of a lattice, in C order (the last axis runs fastest).
@@ -218,13 +214,13 @@ class GaussianProcess:
 
         Returns:
             Shape ``(m, d, d)``.
+
+        Raises:
+            ValueError: If the shape does not match the samples.
         """
-        at = np.asarray(points, dtype=np.float64)
-        d = len(self.lengthscales)
-        factor = [
-            [self.kernel.derivative(at[:, j], self.x[:, j], s, order) for order in range(3)]
-            for j, s in self._axes
-        ]
+        at = self._checked(points)
+        d = at.shape[1]
+        factor = self._factors(list(at.T))
         deviation = np.empty((len(at), d, d))
         for i in range(d):
             for j in range(i, d):
@@ -242,13 +238,24 @@ class GaussianProcess:
         np.fill_diagonal(unit, self.kernel.curvature_variance)
         return np.sqrt(self.variance * unit) / np.outer(self.lengthscales, self.lengthscales)
 
+    def _checked(self, points: ArrayLike) -> Array:
+        at = np.asarray(points, dtype=np.float64)
+        d = len(self.lengthscales)
+        if at.ndim != 2 or at.shape[1] != d:
+            raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
+        return at
+
+    def _factors(self, coordinates: list[Array]) -> list[list[Array]]:
+        """Kernel factors with the samples on each axis, of derivative order 0, 1 and 2."""
+        return [
+            [self.kernel.derivative(coordinates[j], self.x[:, j], s, order) for order in range(3)]
+            for j, s in self._axes
+        ]
+
     def _posterior(self, axes: list[Array], rows: list[NDArray[Any]]) -> Posterior:
         """Posterior at points whose coordinates are the given rows of per-axis tables."""
         m, d = len(rows[0]), len(rows)
-        tables = [
-            [self.kernel.derivative(axes[j], self.x[:, j], s, order) for order in range(3)]
-            for j, s in self._axes
-        ]
+        tables = self._factors(axes)
         slope = self.kernel.slope_variance
         value, value_var = np.empty(m), np.empty(m)
         gradient, gradient_var = np.empty((m, d)), np.empty((m, d))

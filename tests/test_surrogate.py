@@ -330,8 +330,10 @@ def test_bad_processes_are_refused(change, message):
 
 
 def test_points_of_the_wrong_shape_are_refused():
-    with pytest.raises(ValueError, match=r"points must have shape \(m, 2\), got \(3, 1\)"):
-        some_process().posterior(np.zeros((3, 1)))
+    gp = some_process()
+    for ask in (gp.posterior, gp.hessian_deviation):
+        with pytest.raises(ValueError, match=r"points must have shape \(m, 2\), got \(3, 1\)"):
+            ask(np.zeros((3, 1)))
 
 
 def test_duplicate_samples_with_different_losses_become_noise():
