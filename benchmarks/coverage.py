@@ -41,12 +41,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-from lightning_morse.analysis import design
 from lightning_morse.calibration import fit_calibrated
 from lightning_morse.confidence import gradient_band
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2, Matern
 from lightning_morse.lattice import Lattice
+from lightning_morse.sampling import design
 from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
 
 KERNELS = {"5/2": MATERN_5_2, "7/2": MATERN_7_2}

@@ -308,7 +308,8 @@ def judge(
     calibrated = fit_calibrated(result.samples, result.sample_losses, low, up)
     surrogate = calibrated.surrogate
     posterior = surrogate.lattice_posterior(lattice.axes)
-    band = gradient_band(surrogate, lattice, posterior, CONFIDENCE)
+    # As wide as in the analysis, where a tenth of the failure probability is left for other claims.
+    band = gradient_band(surrogate, lattice, posterior, 1 - 0.9 * (1 - CONFIDENCE))
     truth = Truth.of(network, lattice, band)
 
     # The band, in the units it is a band for.
@@ -485,8 +486,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict]:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=ACTIVATIONS)
     parser.add_argument("--samples", type=int, default=128, help="loss evaluations of an analysis")
-    parser.add_argument("--resolution", type=int, default=64, help="cells on each axis")
-    parser.add_argument("--digits", type=int, default=256, help="size of the probe set")
+    parser.add_argument("--resolution", type=int, default=128, help="cells on each axis")
+    parser.add_argument("--digits", type=int, default=512, help="size of the probe set")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
     parser.add_argument("--starts", type=int, default=300, help="flows of the exact gradient")
     args = parser.parse_args(argv)

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import networkx as nx
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
-from scipy.stats import qmc
-from threadpoolctl import threadpool_limits
 
-from lightning_morse.basins import certain_labels, exit_volumes
+from lightning_morse.basins import exit_volumes
 from lightning_morse.calibration import Calibrated, fit_calibrated
-from lightning_morse.combinatorial_map import outer_approximation
-from lightning_morse.confidence import gradient_band, simulated_band
+from lightning_morse.confidence import GradientBand, gradient_band, simulated_band
 from lightning_morse.description import describe
-from lightning_morse.gradient_flow import critical_cells, image_boxes
 from lightning_morse.grid import CubicalGrid, check_box
 from lightning_morse.lattice import Lattice
-from lightning_morse.morse_sets import morse_graph
+from lightning_morse.phase_portrait import MakeBand, phase_portrait
 from lightning_morse.record import MorseAnalysis
-from lightning_morse.surrogate import SurrogateError
+from lightning_morse.sampling import (
+    FEWEST_SAMPLES,
+    Loss,
+    add_samples,
+    design,
+    evaluate,
+    first_samples,
+    nearest_diverged,
+)
+from lightning_morse.stopwatch import Stopwatch, one_thread
+from lightning_morse.surrogate import GaussianProcess, Posterior, SurrogateError
 
 Array = NDArray[np.float64]
-Loss = Callable[[torch.Tensor], torch.Tensor]
 
-# Share of the failure probability that the band on the Hessian may use.
-_FOR_CURVATURE = 0.1
-_FEWEST_SAMPLES = 16
+# Share of the failure probability for what is claimed beside the band, on the Morse sets.
+_BESIDE_BAND = 0.1
 _FEWEST_CELLS = 4
 
 
@@ -49,14 +49,16 @@ def analyze(
 ) -> MorseAnalysis:
     r"""Find the attractors of the gradient flow of a loss on a box, their basins, and how sure.
 
-    The loss is evaluated at the centre of the box and a scrambled Sobol design, a Gaussian process
-    is fitted, and the flow of every gradient field inside its simultaneous band is enclosed on a
-    cubical grid. Given that the (warped) loss is a sample path of the fitted process, all of the
-    following holds at once with probability at least ``result.mu >= confidence``: each attractor
-    reported holds an attractor of the gradient flow, every critical point in the box lies in a
-    Morse set (or in a cell from which the exterior can be reached without one), every certain
+    The loss is evaluated at the centre of the box and a scrambled Sobol design, then where the
+    picture is undecided (:mod:`lightning_morse.sampling`). A Gaussian process is fitted, and the
+    flow of every gradient field inside its simultaneous band is enclosed on a cubical grid. Given
+    that the (warped) loss is a sample path of the fitted process, all of the following holds at
+    once with probability at least ``result.mu >= confidence``: each attractor reported holds an
+    attractor of the gradient flow, every critical point in the box lies in a Morse set (or in a
+    cell from which the exterior can be reached without one), every Morse index, every certain
     basin label and every escape is right. See :mod:`lightning_morse.confidence` for what is proved
-    and what is not, :mod:`lightning_morse.gradient_flow` for the enclosure.
+    and what is not, :mod:`lightning_morse.gradient_flow` for the enclosure and
+    :mod:`lightning_morse.critical_points` for the indices.
 
     Args:
         loss: Callable on ``(n, d)`` float64 tensors that returns ``(n,)``; it need not be
@@ -64,11 +66,12 @@ def analyze(
             nearest to such points count as exterior.
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape.
-        n_samples: Number of loss evaluations, the centre included; at least 16. Powers of two
-            fill the box best.
+        n_samples: Number of loss evaluations there may be, the centre included; at least 16.
+            Fewer are made where the picture is resolved before.
         resolution: Cells on each axis: one number, or one an axis; at least 4.
         confidence: The level ``mu`` has to reach, in (0, 1).
-        seed: Of the Sobol scrambling and the simulation. Nothing reads or moves a global generator.
+        seed: Of the design, the places to sample and the simulation. Nothing reads or moves a
+            global generator.
         band: ``"proved"``, or ``"simulated"`` for one that is some 10 % narrower and rests on
             simulated sample paths (see :mod:`lightning_morse.confidence`).
 
@@ -87,12 +90,68 @@ def analyze(
     """
     low, up = check_box(lower, upper)
     shape = _check_arguments(len(low), n_samples, resolution, confidence, band)
-    clock = _Clock()
-
+    clock = Stopwatch()
     with clock("loss"):
-        samples = design(low, up, n_samples, seed)
-        losses = _evaluate(loss, samples)
-    return analyze_samples(samples, losses, low, up, shape, confidence, seed, band, clock)
+        samples = design(low, up, first_samples(n_samples), seed)
+        losses = evaluate(loss, samples)
+    return analyze_further(
+        loss, samples, losses, low, up, n_samples, shape, confidence, seed, band, clock
+    )
+
+
+def analyze_further(
+    loss: Loss,
+    samples: Array,
+    losses: Array,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    n_samples: int,
+    resolution: int | Sequence[int] = 128,
+    confidence: float = 0.95,
+    seed: int = 0,
+    band: str = "proved",
+    clock: Stopwatch | None = None,
+) -> MorseAnalysis:
+    """Analyse a loss that has been evaluated at some points, adding further samples.
+
+    Args:
+        loss: As in :func:`analyze`.
+        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 the centre of the box.
+        losses: The losses, shape ``(n,)``; not finite where it diverged.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner, same shape.
+        n_samples: Number of loss evaluations there may be, those given included.
+        resolution: As in :func:`analyze`.
+        confidence: As in :func:`analyze`.
+        seed: As in :func:`analyze`.
+        band: As in :func:`analyze`.
+        clock: Wall times so far; the stages add theirs.
+
+    Returns:
+        The analysis.
+
+    Raises:
+        ValueError: As :func:`analyze` does.
+    """
+    low, up = check_box(lower, upper)
+    x, values = _checked_samples(samples, losses, len(low))
+    shape = _check_arguments(len(low), max(len(x), n_samples), resolution, confidence, band)
+    clock = clock or Stopwatch()
+    grid = CubicalGrid(low, up, shape)
+    x, values = add_samples(
+        loss,
+        x,
+        values,
+        grid,
+        n_samples,
+        # Where to look next is an estimate: it need not be simulated.
+        _band_maker("proved", confidence, seed),
+        _BESIDE_BAND * (1 - confidence),
+        seed,
+        clock,
+    )
+    with one_thread():
+        return _analyze(x, values, grid, confidence, seed, band, clock)
 
 
 def analyze_samples(
@@ -104,7 +163,7 @@ def analyze_samples(
     confidence: float = 0.95,
     seed: int = 0,
     band: str = "proved",
-    clock: _Clock | None = None,
+    clock: Stopwatch | None = None,
 ) -> MorseAnalysis:
     """Analyse a loss of which only samples are at hand; :func:`analyze` without the evaluations.
 
@@ -126,19 +185,11 @@ def analyze_samples(
         ValueError: As :func:`analyze` does.
     """
     low, up = check_box(lower, upper)
-    x = np.asarray(samples, dtype=np.float64)
-    values = np.asarray(losses, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] != len(low) or values.shape != x.shape[:1]:
-        raise ValueError(
-            f"samples must have shape (n, {len(low)}) and losses (n,), got {x.shape} and "
-            f"{values.shape}"
-        )
+    x, values = _checked_samples(samples, losses, len(low))
     shape = _check_arguments(len(low), len(x), resolution, confidence, band)
-    # Threads only get in each other's way in matrices as small as these: on two busy cores a fit
-    # of 0.5 s took 10 s.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         grid = CubicalGrid(low, up, shape)
-        return _analyze(x, values, grid, confidence, seed, band, clock or _Clock())
+        return _analyze(x, values, grid, confidence, seed, band, clock or Stopwatch())
 
 
 def _analyze(
@@ -147,12 +198,11 @@ def _analyze(
     grid: CubicalGrid,
     confidence: float,
     seed: int,
-    band_kind: str,
-    clock: _Clock,
+    band: str,
+    clock: Stopwatch,
 ) -> MorseAnalysis:
     """All stages after the evaluations, on checked arguments."""
     finite = np.isfinite(values)
-
     with clock("fit"):
         if not finite.any():
             raise SurrogateError(
@@ -161,38 +211,15 @@ def _analyze(
             )
         calibrated = fit_calibrated(x[finite], values[finite], grid.lower, grid.upper)
         surrogate = calibrated.surrogate
-    with clock("posterior"):
-        lattice = Lattice.of(grid)
-        posterior = surrogate.lattice_posterior(lattice.axes)
-    with clock("band"):
-        # What the band on the Hessian needs is set aside beforehand.
-        on_curvature = _FOR_CURVATURE * (1 - confidence)
-        for_gradient = confidence + on_curvature
-        if band_kind == "simulated":
-            rng = np.random.default_rng([seed, 1])  # not the stream of the design
-            band = simulated_band(surrogate, lattice, posterior, for_gradient, rng)
-        else:
-            band = gradient_band(surrogate, lattice, posterior, for_gradient)
-    with clock("enclosure"):
-        images = image_boxes(lattice, posterior, band)
-    with clock("map"):
-        diverged = _nearest_diverged(grid, x, finite)
-        image = outer_approximation(
-            images.lower,
-            images.upper,
-            grid,
-            exits=images.exits.any(axis=(1, 2)),
-            exterior_cells=diverged,
-        )
-    with clock("graph"):
-        candidates = critical_cells(lattice, posterior, band)
-        critical = lattice.any_in_grid_cell(candidates)
-        found = morse_graph(image, critical=critical & ~diverged)
-    with clock("basins"):
-        labels = certain_labels(found)
-        exits = exit_volumes(found, labels, images.exits & ~diverged[:, None, None])
+    lattice = Lattice.of(grid)
+    diverged = nearest_diverged(grid, x, finite)
+    beside = _BESIDE_BAND * (1 - confidence)
+    make_band = _band_maker(band, confidence, seed)
+    portrait = phase_portrait(surrogate, lattice, make_band, beside, diverged, clock)
+    found, labels = portrait.found, portrait.labels
     with clock("record"):
-        sets = describe(found, lattice, surrogate, posterior, candidates, on_curvature)
+        exits = exit_volumes(found, labels, portrait.images.exits & ~diverged[:, None, None])
+        sets = describe(portrait, surrogate)
         # Attractors first, then by loss: the numbers a person reads.
         order = sorted(range(len(sets)), key=lambda i: (not sets[i].is_attractor, sets[i].loss))
         number = {old: new for new, old in enumerate(order)}
@@ -208,50 +235,47 @@ def _analyze(
         diverged=diverged,
         exit_volumes=exits,
         # A bound that rests on a model which the samples refute is worth nothing.
-        mu=max(0.0, band.level - on_curvature) if calibrated.trusted else 0.0,
+        mu=portrait.level if calibrated.trusted else 0.0,
         confidence=float(confidence),
-        mean_loss=surrogate.warp.inverse(lattice.grid_corners(posterior.mean)),
+        mean_loss=surrogate.warp.inverse(lattice.grid_corners(portrait.posterior.mean)),
         samples=x,
         sample_losses=values,
         calibration=calibrated.factor,
-        surrogate=_facts(calibrated, band.c),
+        surrogate=_facts(calibrated, portrait.band.c),
         seconds=dict(clock.seconds),
     )
 
 
-def design(lower: ArrayLike, upper: ArrayLike, n_samples: int, seed: int) -> Array:
-    """Centre of a box, then a scrambled Sobol sequence in it, drawn towards the boundary.
+def _band_maker(kind: str, confidence: float, seed: int) -> MakeBand:
+    """Makes the band on the gradient, which leaves something for all that is claimed beside it."""
+    level = confidence + _BESIDE_BAND * (1 - confidence)
 
-    A gradient is known worst at the boundary, where samples lie on one side only, and a flow that
-    cannot be told from leaving the box makes its whole basin undecided. Each coordinate is
-    therefore spread by the mean of the uniform and the arcsine law (that of Chebyshev nodes).
+    def make(surrogate: GaussianProcess, lattice: Lattice, posterior: Posterior) -> GradientBand:
+        if kind == "proved":
+            return gradient_band(surrogate, lattice, posterior, level)
+        rng = np.random.default_rng([seed, 1])  # not the stream of the design
+        return simulated_band(surrogate, lattice, posterior, level, rng)
 
-    The first points of a longer design are those of a shorter one with the same seed.
+    return make
 
-    Args:
-        lower: Lower corner, shape ``(d,)``.
-        upper: Upper corner, same shape.
-        n_samples: Number of points, the centre included.
-        seed: Of the scrambling.
 
-    Returns:
-        Shape ``(n_samples, d)``.
-    """
-    low, up = check_box(lower, upper)
-    sobol = qmc.Sobol(len(low), scramble=True, rng=np.random.default_rng(seed))
-    # Drawn in powers of two, which keeps the sequence balanced and the sampler from warning.
-    uniform = sobol.random_base2(math.ceil(math.log2(n_samples)))[: n_samples - 1]
-    unit = 0.5 * uniform + 0.25 * (1 - np.cos(np.pi * uniform))
-    return np.concatenate([0.5 * (low + up)[None], low + unit * (up - low)])
+def _checked_samples(samples: ArrayLike, losses: ArrayLike, dim: int) -> tuple[Array, Array]:
+    x = np.asarray(samples, dtype=np.float64)
+    values = np.asarray(losses, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] != dim or values.shape != x.shape[:1]:
+        raise ValueError(
+            f"samples must have shape (n, {dim}) and losses (n,), got {x.shape} and {values.shape}"
+        )
+    return x, values
 
 
 def _check_arguments(
     dim: int, n_samples: int, resolution: int | Sequence[int], confidence: float, band: str
 ) -> tuple[int, ...]:
     """Check the numbers that do not depend on the loss; return the cells on each axis."""
-    if not isinstance(n_samples, SupportsIndex) or n_samples < _FEWEST_SAMPLES:
+    if not isinstance(n_samples, SupportsIndex) or n_samples < FEWEST_SAMPLES:
         raise ValueError(
-            f"n_samples must be an integer of at least {_FEWEST_SAMPLES}, got {n_samples!r}"
+            f"n_samples must be an integer of at least {FEWEST_SAMPLES}, got {n_samples!r}"
         )
     shape = tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * dim
     if len(shape) != dim or not all(
@@ -268,31 +292,6 @@ def _check_arguments(
     return tuple(int(n) for n in shape)
 
 
-def _evaluate(loss: Loss, samples: Array) -> Array:
-    """Losses at the samples, whatever dtype and device they come in."""
-    n = len(samples)
-    values = loss(torch.from_numpy(samples.copy()))
-    if not isinstance(values, torch.Tensor):
-        raise ValueError(
-            f"loss must return a tensor of shape ({n},) for {n} points, got {type(values).__name__}"
-        )
-    if values.shape != (n,):
-        raise ValueError(
-            f"loss must return one number for each of the {n} points, shape ({n},), got "
-            f"{tuple(values.shape)}; reduce over all axes but the first"
-        )
-    return values.detach().to("cpu", torch.float64).numpy()
-
-
-def _nearest_diverged(grid: CubicalGrid, x: Array, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Cells whose nearest sample, in widths of the box, has a loss that is not finite."""
-    if finite.all():
-        return np.zeros(grid.size, dtype=bool)
-    width = grid.upper - grid.lower
-    _, nearest = cKDTree(x / width).query(grid.cell_centers() / width)
-    return ~finite[nearest]
-
-
 def _facts(calibrated: Calibrated, c: float) -> dict[str, float | int | str | list[float] | None]:
     surrogate = calibrated.surrogate
     floor = surrogate.warp.floor
@@ -307,18 +306,3 @@ def _facts(calibrated: Calibrated, c: float) -> dict[str, float | int | str | li
         "largest_residual": calibrated.largest_residual,
         "band_deviations": c,
     }
-
-
-class _Clock:
-    """Wall time of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = time.perf_counter() - start

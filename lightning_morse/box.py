@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lightning_morse.analysis import design
+from lightning_morse.sampling import design
 
 Array = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def half_widths(
         at_least: Take ``natural`` as a lower bound instead.
 
     Returns:
-        Per axis 1.5 times the largest distance from zero, at least a quarter of the longest half
+        Per axis 1.5 times the largest distance from zero, at least a part of the longest half
         axis, shape ``(d,)``.
 
     Raises:
@@ -65,8 +65,8 @@ def sample_box(
 ) -> tuple[Array, Array, Array]:
     """Evaluate the loss on a box around zero; grow the box if its minimum may lie outside.
 
-    The first quarter of the design decides: while the lowest finite loss in it lies in the outer
-    tenth of the box, the box is doubled, at most twice. The quarter is part of the final design, so
+    The first half of the design decides: while the lowest finite loss in it lies in the outer
+    tenth of the box, the box is doubled, at most twice. The half is part of the final design, so
     that a box that does not grow costs no evaluation more.
 
     Args:
@@ -80,14 +80,14 @@ def sample_box(
         Half-widths, shape ``(d,)``; the design, shape ``(n_samples, d)``, the centre first; its
         losses, shape ``(n_samples,)``, not finite where the loss diverged.
     """
-    quarter = n_samples // 4 + 1
+    part = n_samples // 2 + 1
     for doublings in range(MOST_DOUBLINGS + 1):
         samples = design(-half, half, n_samples, seed)
-        first = _values(loss, samples[:quarter])
+        first = _values(loss, samples[:part])
         if not grow or doublings == MOST_DOUBLINGS or not _lowest_at_edge(samples, first, half):
             break
         half = 2 * half
-    return half, samples, np.concatenate([first, _values(loss, samples[quarter:])])
+    return half, samples, np.concatenate([first, _values(loss, samples[part:])])
 
 
 def _lowest_at_edge(samples: Array, losses: Array, half: Array) -> bool:

@@ -69,10 +69,10 @@ def fit_calibrated(
 
     No warp and Matern-5/2 are given up for a warp and for Matern-7/2 only where the log evidence
     rises by 3 and by 5: when models are about equally likely, the bolder one leaves the band too
-    often. Matern-7/2 must also have no residual that is larger than expected, and its deviations
-    are multiplied by 1.5: on kinked losses neither judge sees that it is a little too bold. If
-    residuals of Matern-5/2 are larger than expected, its deviations are multiplied by the ratio of
-    the largest to the expected one.
+    often. The deviations of Matern-7/2 are multiplied by 1.5 (on kinked losses neither judge sees
+    that it is a little too bold), and beside these none of its residuals may be larger than
+    expected. If residuals of Matern-5/2 are larger than expected, its deviations are multiplied by
+    the ratio of the largest to the expected one.
 
     Args:
         x: Sample points, shape ``(n, d)``.
@@ -99,11 +99,35 @@ def fit_calibrated(
         return rough
     if smooth.log_evidence - chosen.log_evidence <= _SMOOTH_MARGIN:
         return rough
-    judged = _judged(smooth)
-    if judged.factor > 1:
-        return rough
-    cautious = dataclasses.replace(smooth, variance=smooth.variance * _SMOOTH_CAUTION**2)
-    return dataclasses.replace(judged, surrogate=cautious)
+    judged = _judged(_cautious(smooth))
+    return rough if judged.factor > 1 else judged
+
+
+def refit(
+    previous: Calibrated, x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
+) -> Calibrated:
+    """Fit the model chosen before to more samples, from where the last fit ended.
+
+    Args:
+        previous: What :func:`fit_calibrated` chose from fewer samples.
+        x: All sample points, shape ``(n, d)``.
+        losses: Finite losses there, shape ``(n,)``.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner of the box.
+
+    Raises:
+        ValueError: As :func:`lightning_morse.surrogate.fit`.
+    """
+    model = previous.surrogate
+    warped = math.isfinite(model.warp.scale)
+    return _judged(_cautious(fit(x, losses, lower, upper, model.kernel, warped, start=model)))
+
+
+def _cautious(surrogate: GaussianProcess) -> GaussianProcess:
+    """The same with the deviations that its kernel needs."""
+    if surrogate.kernel != MATERN_7_2:
+        return surrogate
+    return dataclasses.replace(surrogate, variance=surrogate.variance * _SMOOTH_CAUTION**2)
 
 
 def _judged(surrogate: GaussianProcess) -> Calibrated:

@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_morse.analysis import analyze_samples
+from lightning_morse.analysis import analyze_further
 from lightning_morse.box import half_widths, sample_box
 from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import LossSlice, flat_parameters, trainable_parameters
 from lightning_morse.plotting import plot_basins, plot_morse_graph
 from lightning_morse.record import ESCAPES, UNDECIDED, MorseAnalysis
+from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
 from lightning_morse.trajectory import Trajectory
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
@@ -184,7 +185,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             ("dim", dim, 1),
             ("every_n_epochs", every_n_epochs, 1),
             ("every_n_steps", every_n_steps, 1),
-            ("n_samples", n_samples, 16),
+            ("n_samples", n_samples, FEWEST_SAMPLES),
             ("resolution", resolution, 4),
             ("probe_batches", probe_batches, 1),
             ("max_snapshots", max_snapshots, 3),
@@ -392,11 +393,21 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         half, samples, losses = sample_box(
             loss,
             self._half_widths(chosen),
-            self.n_samples,
+            first_samples(self.n_samples),
             self.seed,
             grow=self._given_half is None,
         )
-        result = analyze_samples(samples, losses, -half, half, self.resolution, self.confidence)
+        result = analyze_further(
+            loss,
+            samples,
+            losses,
+            -half,
+            half,
+            self.n_samples,
+            self.resolution,
+            self.confidence,
+            self.seed,
+        )
         current = chosen.subspace.project(weights)
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
         coverage = chosen.coverage(weights, snapshots)

@@ -189,40 +189,6 @@ def between(log_share: float, surrogate: GaussianProcess, lattice: Lattice) -> A
     return surrogate.prior_gradient_deviation * _chained(log_share, surrogate, lattice, roughness)
 
 
-def hessian_band(
-    surrogate: GaussianProcess, lattice: Lattice, cells: NDArray[np.int64], failure: float
-) -> Array:
-    """Band for the Hessian that holds on some cells of the lattice.
-
-    The same argument as for the gradient, for the ``d (d + 1) / 2`` different entries and the
-    corners of these cells only; the cells have to be chosen from the posterior alone.
-
-    Args:
-        surrogate: The fitted surrogate.
-        lattice: The lattice.
-        cells: Numbers of lattice cells, shape ``(k,)``.
-        failure: The probability with which the band may fail.
-
-    Returns:
-        Largest error of each entry anywhere in each of the cells, shape ``(k, d, d)``.
-    """
-    d, kernel = lattice.dim, surrogate.kernel
-    corners, points = lattice.corners(cells)
-    n_entries = d * (d + 1) // 2
-    log_share = math.log(failure / (2 * n_entries * len(points) * (1 + _BETWEEN)))
-    c = -float(ndtri_exp(log_share))
-    deviation = surrogate.hessian_deviation(points)
-    radius = c * deviation[corners].max(axis=1)
-    for i in range(d):
-        for j in range(i, d):
-            by_order = (kernel.roughness_across, kernel.roughness_along, kernel.roughness_twice)
-            roughness = [[by_order[(i == a) + (j == a)] for a in range(d)]]
-            (extra,) = _chained(log_share + math.log(_BETWEEN), surrogate, lattice, roughness)
-            radius[:, i, j] += surrogate.prior_hessian_deviation[i, j] * extra
-            radius[:, j, i] = radius[:, i, j]
-    return np.asarray(radius)
-
-
 def _chained(
     log_share: float,
     surrogate: GaussianProcess,

@@ -31,7 +31,6 @@ class Matern:
         roughness_across: The same for a slope along another axis.
         curvature_variance: Variance of the second derivative of a unit process with unit
             lengthscale.
-        roughness_twice: As ``roughness_along``, for the second derivative along its own axis.
     """
 
     smoothness: float
@@ -39,7 +38,6 @@ class Matern:
     roughness_along: tuple[float, float]
     roughness_across: tuple[float, float]
     curvature_variance: float
-    roughness_twice: tuple[float, float]
 
     @property
     def name(self) -> str:
@@ -87,7 +85,6 @@ MATERN_5_2 = Matern(
     roughness_along=(1 / 3, 3),
     roughness_across=(1 / 64, 4),
     curvature_variance=25.0,
-    roughness_twice=(4 / 3, 1),
 )
 MATERN_7_2 = Matern(
     smoothness=3.5,
@@ -99,5 +96,4 @@ MATERN_7_2 = Matern(
     roughness_along=(5 / 64, 4),
     roughness_across=(1 / 320, 4),
     curvature_variance=49 / 5,
-    roughness_twice=(2 / 3, 3),
 )

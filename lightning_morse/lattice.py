@@ -124,25 +124,12 @@ class Lattice:
         error = self.interpolation_error(values)
         return -self.largest_corner(-values) - error, self.largest_corner(values) + error
 
-    def corners(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
-        """The corners of some cells, each point once.
-
-        Args:
-            cells: Numbers of lattice cells, shape ``(k,)``.
-
-        Returns:
-            For each cell the rows of its corners in the second array, shape ``(k, 2**d)``; the
-            points, shape ``(n, d)``.
-        """
-        low = np.stack(np.unravel_index(cells, self.cells), axis=1)
-        offsets = np.array(list(np.ndindex(*(2,) * self.dim)))
-        index = low[:, None] + offsets
-        shape = tuple(n + 1 for n in self.cells)
-        number = np.ravel_multi_index(tuple(np.moveaxis(index, -1, 0)), shape)
-        distinct, rows = np.unique(number, return_inverse=True)
-        at = np.unravel_index(distinct, shape)
-        points = np.stack([axis[i] for axis, i in zip(self.axes, at, strict=True)], axis=1)
-        return rows.reshape(number.shape), points
+    def cell_centers(self, cells: NDArray[np.int64]) -> Array:
+        """Centres of some lattice cells, shape ``(k, d)``."""
+        index = np.unravel_index(cells, self.cells)
+        return np.stack(
+            [0.5 * (a[i] + a[i + 1]) for a, i in zip(self.axes, index, strict=True)], axis=1
+        )
 
     def grid_cell_of(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the grid cell that holds each of some lattice cells, same shape."""

@@ -152,9 +152,7 @@ class GaussianProcess:
 
     @cached_property
     def _correlation(self) -> Array:
-        return _product(
-            [self.kernel.derivative(self.x[:, j], self.x[:, j], s, 0) for j, s in self._axes]
-        )
+        return self.prior_correlation(self.x, self.x, (0,) * self.x.shape[1])
 
     @property
     def _covariance(self) -> Array:
@@ -206,14 +204,16 @@ class GaussianProcess:
         shape = tuple(len(a) for a in axes)
         return self._posterior(axes, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
 
-    def hessian_deviation(self, points: ArrayLike) -> Array:
-        """Posterior standard deviation of each entry of the Hessian.
+    def derivative_law(self, points: ArrayLike) -> tuple[Array, Array]:
+        """Joint posterior of the gradient and the Hessian at each of some points.
 
         Args:
             points: Shape ``(m, d)``.
 
         Returns:
-            Shape ``(m, d, d)``.
+            Means, shape ``(m, e)``, and covariances, shape ``(m, e, e)``, of the ``d`` entries of
+            the gradient followed by the ``d (d + 1) / 2`` entries of the upper triangle of the
+            Hessian, row by row.
 
         Raises:
             ValueError: If the shape does not match the samples.
@@ -221,22 +221,70 @@ class GaussianProcess:
         at = self._checked(points)
         d = at.shape[1]
         factor = self._factors(list(at.T))
-        deviation = np.empty((len(at), d, d))
-        for i in range(d):
-            for j in range(i, d):
-                cross = _cross(factor, tuple((k == i) + (k == j) for k in range(d)))
-                prior = self.prior_hessian_deviation[i, j] ** 2 / self.variance
-                variance = self.variance * self._variance(cross, prior)
-                deviation[:, i, j] = deviation[:, j, i] = np.sqrt(variance)
-        return deviation
+        axes = [(i,) for i in range(d)] + [(i, j) for i in range(d) for j in range(i, d)]
+        orders = [tuple(entry.count(k) for k in range(d)) for entry in axes]
+        prior = self.variance * np.array(
+            [[self._at_one_point(a, b) for b in orders] for a in orders]
+        )
+        mean = np.empty((len(at), len(orders)))
+        reduced = np.empty((len(orders), len(self.y), len(at)))
+        for number, order in enumerate(orders):
+            cross = _cross(factor, order)
+            mean[:, number] = cross @ self.weights
+            reduced[number] = dtrsm(1.0, self.cholesky, cross.T, lower=1)
+        explained = np.einsum("anm,bnm->mab", reduced, reduced, optimize=True)
+        covariance = prior - self.variance * explained
+        diagonal = np.arange(len(orders))
+        least = self._rounding * np.diag(prior)
+        covariance[:, diagonal, diagonal] = (
+            np.maximum(covariance[:, diagonal, diagonal], 0.0) + least
+        )
+        return mean, covariance
+
+    def prior_correlation(self, a: Array, b: Array, order: tuple[int, ...]) -> Array:
+        """Prior covariance of a derivative at some points with values at others.
+
+        Args:
+            a: Where the derivative is taken, shape ``(m, d)``.
+            b: Where the value is, shape ``(k, d)``.
+            order: Order of the derivative along each axis, 0 to 2.
+
+        Returns:
+            Shape ``(m, k)``, over the signal variance.
+        """
+        return _product(
+            [self.kernel.derivative(a[:, j], b[:, j], s, order[j]) for j, s in self._axes]
+        )
+
+    def reduced(self, points: Array, order: tuple[int, ...]) -> Array:
+        r"""Covariances of a derivative with the samples after their own are made white.
+
+        ``reduced(a).T @ reduced(b)`` is what the samples explain of the prior covariance.
+
+        Args:
+            points: Shape ``(m, d)``.
+            order: Order of the derivative along each axis, 0 to 2.
+
+        Returns:
+            Shape ``(n, m)``, over the signal deviation.
+        """
+        cross = self.prior_correlation(points, self.x, order)
+        return np.asarray(dtrsm(1.0, self.cholesky, cross.T, lower=1))
+
+    def _at_one_point(self, a: tuple[int, ...], b: tuple[int, ...]) -> float:
+        """Prior covariance of two derivatives at the same point, over the signal variance."""
+        kernel = self.kernel
+        even = {0: 1.0, 2: kernel.slope_variance, 4: kernel.curvature_variance}
+        product = 1.0
+        for p, q, scale in zip(a, b, self.lengthscales, strict=True):
+            sign = -1.0 if (p - q) // 2 % 2 else 1.0
+            product *= sign * even.get(p + q, 0.0) / scale ** (p + q)
+        return product
 
     @property
-    def prior_hessian_deviation(self) -> Array:
-        """Prior standard deviation of each entry of the Hessian, shape ``(d, d)``."""
-        d = len(self.lengthscales)
-        unit = np.full((d, d), self.kernel.slope_variance**2)
-        np.fill_diagonal(unit, self.kernel.curvature_variance)
-        return np.sqrt(self.variance * unit) / np.outer(self.lengthscales, self.lengthscales)
+    def _rounding(self) -> float:
+        """What rounding leaves of a posterior variance, as a share of the prior one."""
+        return 8 * len(self.y) * _EPS
 
     def _checked(self, points: ArrayLike) -> Array:
         at = np.asarray(points, dtype=np.float64)
@@ -290,7 +338,7 @@ class GaussianProcess:
         # it is known to about n eps times the prior, and a variance of zero is a false certainty.
         reduced = dtrsm(1.0, self.cholesky, cross.T, lower=1)
         explained = np.einsum("ij,ij->j", reduced, reduced)
-        return np.maximum(prior - explained, 0.0) + 8 * len(self.y) * _EPS * prior
+        return np.maximum(prior - explained, 0.0) + self._rounding * prior
 
     @property
     def prior_gradient_deviation(self) -> Array:

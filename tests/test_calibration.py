@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from lightning_morse.analysis import analyze_samples, design
+from lightning_morse.analysis import analyze_samples
 from lightning_morse.calibration import expected_largest, fit_calibrated
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
+from lightning_morse.sampling import design
 from lightning_morse.surrogate import SurrogateError
 from tests import landscapes as land
 

@@ -30,7 +30,7 @@ N_WEIGHTS = sum(p.numel() for p in Net().parameters())
 STEPS_AN_EPOCH = 6
 
 
-def one_attractor(samples, losses, lower, upper, resolution, confidence):
+def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, confidence, seed):
     """Stands in for the analysis: one attractor at the centre, a saddle beside it."""
     if not np.isfinite(losses).any():
         raise ValueError("the loss is not finite at any sample")
@@ -74,7 +74,7 @@ def pictures():
 def analysis(request, monkeypatch):
     """What surrounds the analysis is tested here, so most tests put a quick one in its place."""
     if "real" not in request.fixturenames:
-        monkeypatch.setattr("lightning_morse.callback.analyze_samples", one_attractor)
+        monkeypatch.setattr("lightning_morse.callback.analyze_further", one_attractor)
         if "pictures" not in request.fixturenames:
             for name in ("plot_basins", "plot_morse_graph"):
                 plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731

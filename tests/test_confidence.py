@@ -9,7 +9,6 @@ from lightning_morse import CubicalGrid
 from lightning_morse.confidence import (
     between,
     gradient_band,
-    hessian_band,
     level,
     quantile,
 )
@@ -17,12 +16,6 @@ from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
 from lightning_morse.lattice import Lattice
 from lightning_morse.surrogate import GaussianProcess, fit
 from tests.landscapes import double_well
-
-
-def fourth(kernel):
-    """Coefficients of the fourth derivative of the kernel, from those of the second."""
-    p = np.polynomial.Polynomial(kernel.polynomials[2])
-    return (p.deriv(2) - 2 * p.deriv() + p).coef
 
 
 def _exact(number):
@@ -36,10 +29,8 @@ def test_the_variance_of_a_correction_is_bounded_as_stated(kernel):
     """1 - 2 g(t/2) + (1 + g(t)) / 2 against the powers of t the kernel states, in 50 digits."""
 
     def correlation(order):
-        """Of slope (2) or curvature (4) along its own axis, of anything along another (0)."""
-        p = [_exact(c) for c in fourth(kernel) if order == 4] or [
-            _exact(c) for c in kernel.polynomials[order]
-        ]
+        """Of a slope along its own axis (2) and along another (0)."""
+        p = [_exact(c) for c in kernel.polynomials[order]]
         return lambda t: sum(c * t**k for k, c in enumerate(p)) / p[0] * mpmath.exp(-t)
 
     with mpmath.workdps(50):
@@ -48,7 +39,6 @@ def test_the_variance_of_a_correction_is_bounded_as_stated(kernel):
             for order, (coefficient, power) in (
                 (2, kernel.roughness_along),
                 (0, kernel.roughness_across),
-                (4, kernel.roughness_twice),
             ):
                 g = correlation(order)
                 middle = 1 - 2 * g(t / 2) + (1 + g(t)) / 2
@@ -151,55 +141,10 @@ def test_the_band_covers_sample_paths_between_the_lattice_points_too():
     assert np.median(band.radius) < 3 * 1.3 / scale
 
 
-@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
-def test_the_hessian_band_covers_sample_paths(kernel):
-    """As for the gradient: prior draws of path and curvature, points 8 times finer."""
-    rng = np.random.default_rng(1)
-    scale, n_draws, wanted = 0.8, 300, 0.8
-    lattice = Lattice(CubicalGrid([-1], [1], (48,)), (1,))
-    x = np.linspace(-0.95, 0.95, 12)
-    cells = np.arange(10, 30)
-    fine = np.linspace(*lattice.axes[0][[10, 30]], 161)
-
-    def twice(a, b):  # covariance of second derivatives
-        t = kernel.rate * np.abs(a[:, None] - b[None, :]) / scale
-        value = np.polynomial.Polynomial(fourth(kernel))(t) * np.exp(-t)
-        return value * (kernel.rate / scale) ** 4
-
-    across = kernel.derivative(fine, x, scale, 2)
-    joint = np.block([[kernel.derivative(x, x, scale, 0), across.T], [across, twice(fine, fine)]])
-    values, vectors = np.linalg.eigh(joint)
-    root = vectors * np.sqrt(np.maximum(values, 0))
-    gp = GaussianProcess(
-        x=x[:, None],
-        y=np.zeros(12),
-        lengthscales=np.array([scale]),
-        variance=1.0,
-        noise=1e-8,
-        mean=0.0,
-        kernel=kernel,
-    )
-    assert gp.prior_hessian_deviation.item() ** 2 == pytest.approx(twice(x[:1], x[:1]).item())
-    left = twice(fine, fine) - across @ np.linalg.solve(gp._covariance, across.T)
-    deviation = gp.hessian_deviation(fine[:, None]).ravel()
-    assert deviation == pytest.approx(np.sqrt(np.diag(left)), rel=1e-3)
-    radius = hessian_band(gp, lattice, cells, 1 - wanted).ravel()[
-        np.minimum(np.arange(161) // 8, 19)
-    ]
-    paths = root @ rng.standard_normal((len(joint), n_draws))
-    samples = paths[:12] + 1e-4 * rng.standard_normal((12, n_draws))
-    errors = np.abs(paths[12:] - across @ np.linalg.solve(gp._covariance, samples))
-    assert np.mean((errors <= radius[:, None]).all(axis=0)) >= wanted
-    assert (radius > deviation).all()
-
-
-def test_corners_of_lattice_cells():
+def test_lattice_cells_lie_in_grid_cells():
     lattice = Lattice(CubicalGrid([0, 0], [2, 6], (2, 2)), (1, 3))
-    rows, points = lattice.corners(np.array([0, 7]))
-    assert points[rows[0]].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert points[rows[1]].tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
-    assert len(points) == 7  # one corner is shared
     assert lattice.grid_cell_of(np.array([0, 2, 3, 11])).tolist() == [0, 0, 1, 3]
+    assert lattice.cell_centers(np.array([0, 7])).tolist() == [[0.5, 0.5], [1.5, 1.5]]
 
 
 def test_lattice_ranges_hold_what_is_inside():

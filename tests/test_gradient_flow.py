@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from lightning_morse import CubicalGrid, gradient_flow
-from lightning_morse.analysis import design
 from lightning_morse.confidence import GradientBand, gradient_band
 from lightning_morse.gradient_flow import critical_cells, image_boxes
 from lightning_morse.lattice import Lattice
+from lightning_morse.sampling import design
 from lightning_morse.surrogate import fit
 from tests.landscapes import double_well, double_well_gradient, hill, himmelblau, plane
 

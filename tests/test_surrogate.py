@@ -11,8 +11,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from lightning_morse import surrogate
-from lightning_morse.analysis import design
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
+from lightning_morse.sampling import design
 from lightning_morse.surrogate import GaussianProcess, SurrogateError, Warp, fit
 from tests.landscapes import bowl, double_well, himmelblau
 
@@ -331,7 +331,7 @@ def test_bad_processes_are_refused(change, message):
 
 def test_points_of_the_wrong_shape_are_refused():
     gp = some_process()
-    for ask in (gp.posterior, gp.hessian_deviation):
+    for ask in (gp.posterior, gp.derivative_law):
         with pytest.raises(ValueError, match=r"points must have shape \(m, 2\), got \(3, 1\)"):
             ask(np.zeros((3, 1)))
 
