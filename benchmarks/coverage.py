@@ -1,18 +1,21 @@
 r"""How often the band of `mu` holds when the loss is what the surrogate takes it for.
 
     python benchmarks/coverage.py [--draws 400] [--dims 1 2] [--kernels 5/2 7/2]
-        [--lengthscales 0.2 0.5 1.5]
+        [--lengthscales 0.2 0.5 1.5] [--surrogates given fitted chosen] [--band proved]
 
 Losses are drawn from the prior itself, a Gaussian process with product Matern kernel on the unit
 box, jointly with their gradients. Each is sampled at the design of an analysis and the surrogate is
 conditioned on the samples. The band is then asked whether it holds the true gradient (of the warped
 loss) everywhere on a lattice four times finer than the one it was computed on. A point on a face
-must lie in the band of every cell it belongs to, since cells are closed. Three surrogates:
+must lie in the band of every cell it belongs to, since cells are closed. Four surrogates:
 
 * given: the true kernel and hyper-parameters, no warp;
 * fitted: the true kernel, all hyper-parameters fitted, warp included;
 * chosen: as ``analyze`` does it, kernel and calibration included. Draws on which it would report a
-  mu of 0 count as refused.
+  mu of 0 count as refused;
+* placed: the same with the second half of the samples placed where the picture of the draw is
+  undecided, as ``analyze`` places them. All samples are moved to the nearest points of the fine
+  lattice, where the draw is known. Not part of the default: it takes a second or two a draw.
 
 One row for each setting (kernel of the prior, dimension, lengthscale in box widths), surrogate and
 level:
@@ -35,22 +38,29 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
 from scipy.stats import beta
 
+from lightning_morse import sampling
 from lightning_morse.calibration import fit_calibrated
-from lightning_morse.confidence import gradient_band
+from lightning_morse.confidence import gradient_band, simulated_band
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2, Matern
 from lightning_morse.lattice import Lattice
-from lightning_morse.sampling import design
+from lightning_morse.sampling import add_samples, design, first_samples
+from lightning_morse.stopwatch import Stopwatch
 from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
 
 KERNELS = {"5/2": MATERN_5_2, "7/2": MATERN_7_2}
 LEVELS = (0.5, 0.8, 0.95)
+SURROGATES = ("given", "fitted", "chosen", "placed")
+BANDS = ("proved", "simulated")
 FINER = 4
 SAMPLES = {1: 32, 2: 64}
 RESOLUTION = {1: 256, 2: 64}
@@ -148,7 +158,14 @@ def radius_at_points(radius, lattice, finer=FINER):
     return out
 
 
-def worst_ratios(surrogate, lattice, fine_axes, values, gradient):
+def band_at(kind, surrogate, lattice, posterior, level):
+    if kind == "proved":
+        return gradient_band(surrogate, lattice, posterior, level)
+    rng = np.random.default_rng(round(1000 * level))
+    return simulated_band(surrogate, lattice, posterior, level, rng)
+
+
+def worst_ratios(surrogate, lattice, fine_axes, values, gradient, band):
     """Largest ratio of error to band over the fine lattice, one a level; at most 1 if it holds."""
     posterior = surrogate.lattice_posterior(lattice.axes)
     mean = mean_gradient(surrogate, fine_axes)
@@ -167,7 +184,7 @@ def worst_ratios(surrogate, lattice, fine_axes, values, gradient):
             np.max(
                 error
                 / radius_at_points(
-                    gradient_band(surrogate, lattice, posterior, level).radius, lattice
+                    band_at(band, surrogate, lattice, posterior, level).radius, lattice
                 )
             )
         )
@@ -175,15 +192,30 @@ def worst_ratios(surrogate, lattice, fine_axes, values, gradient):
     ]
 
 
-def surrogates(
-    kernel: Matern, lengthscale: float, samples: np.ndarray, losses: np.ndarray
-) -> Iterator[tuple[str, GaussianProcess | None]]:
-    """The surrogates to compare, None where one is refused."""
+def place(loss, grid, first, n_samples, seed):
+    """Samples as an analysis places them, and the losses there."""
+    make_band = partial(gradient_band, confidence=1 - 0.9 * (1 - 0.95))
+    return add_samples(
+        loss,
+        first,
+        loss(torch.from_numpy(first)).numpy(),
+        grid,
+        n_samples,
+        make_band,
+        0.005,
+        seed,
+        Stopwatch(),
+    )
+
+
+def surrogate_of(
+    kind: str, kernel: Matern, lengthscale: float, samples: np.ndarray, losses: np.ndarray
+) -> GaussianProcess | None:
+    """The surrogate of some kind, None where it is refused."""
     dim = samples.shape[1]
     low, up = np.zeros(dim), np.ones(dim)
-    yield (
-        "given",
-        GaussianProcess(
+    if kind == "given":
+        return GaussianProcess(
             x=samples,
             y=losses,
             lengthscales=np.full(dim, lengthscale),
@@ -191,19 +223,27 @@ def surrogates(
             noise=NOISE,
             mean=0.0,
             kernel=kernel,
-        ),
-    )
+        )
     try:
-        fitted = fit(samples, losses, low, up, kernel)
-    except SurrogateError:
-        fitted = None
-    yield "fitted", fitted
-    try:
+        if kind == "fitted":
+            return fit(samples, losses, low, up, kernel)
         chosen = fit_calibrated(samples, losses, low, up)
     except SurrogateError:
-        yield "chosen", None
-    else:
-        yield "chosen", chosen.surrogate if chosen.trusted else None
+        return None
+    return chosen.surrogate if chosen.trusted else None
+
+
+def on_lattice(spread, axes):
+    """Let ``sampling._spread`` give points of a lattice."""
+
+    def moved(*arguments):
+        points = spread(*arguments)
+        return np.stack(
+            [a[np.abs(a[:, None] - x).argmin(axis=0)] for a, x in zip(axes, points.T, strict=True)],
+            axis=1,
+        )
+
+    return moved
 
 
 def experiment(
@@ -214,25 +254,41 @@ def experiment(
     n_samples: int,
     resolution: int,
     seed: int,
+    kinds: Sequence[str] = SURROGATES[:3],
+    band: str = "proved",
 ) -> Iterator[dict[str, Any]]:
     """One setting; yields one row a surrogate and level."""
     low, up = np.zeros(dim), np.ones(dim)
-    lattice = Lattice(CubicalGrid(low, up, (resolution,) * dim), (1,) * dim)
-    samples = design(low, up, n_samples, seed)
+    grid = CubicalGrid(low, up, (resolution,) * dim)
+    lattice = Lattice(grid, (1,) * dim)
     fine_axes = [np.linspace(0, 1, FINER * n + 1) for n in lattice.cells]
+    samples = design(low, up, n_samples, seed)
     prior = Prior(kernel, samples, fine_axes, lengthscale)
     rng = np.random.default_rng([seed, dim, round(1000 * lengthscale)])
-    ratios: dict[str, list[list[float]]] = {}
-    warped: dict[str, list[bool]] = {}
-    other: dict[str, list[bool]] = {}
+    ratios: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
+    warped: dict[str, list[bool]] = {kind: [] for kind in kinds}
+    other: dict[str, list[bool]] = {kind: [] for kind in kinds}
     for _ in range(draws):
         losses, values, gradient = prior.draw(rng)
-        for kind, surrogate in surrogates(kernel, lengthscale, samples, losses):
-            for record in (ratios, warped, other):
-                record.setdefault(kind, [])
+
+        def known(x, values=values):
+            index = [
+                np.abs(a[:, None] - c).argmin(axis=0)
+                for a, c in zip(fine_axes, x.numpy().T, strict=True)
+            ]
+            return torch.from_numpy(values[tuple(index)])
+
+        for kind in kinds:
+            seen = samples, losses
+            if kind == "placed":
+                spread = on_lattice(sampling._spread, fine_axes)
+                with mock.patch.object(sampling, "_spread", spread):
+                    first = design(low, up, first_samples(n_samples), seed)
+                    seen = place(known, grid, first, n_samples, seed)
+            surrogate = surrogate_of(kind, kernel, lengthscale, *seen)
             if surrogate is None:
                 continue
-            ratios[kind].append(worst_ratios(surrogate, lattice, fine_axes, values, gradient))
+            ratios[kind].append(worst_ratios(surrogate, lattice, fine_axes, values, gradient, band))
             warped[kind].append(math.isfinite(surrogate.warp.scale))
             other[kind].append(surrogate.kernel != kernel)
     for kind, found in ratios.items():
@@ -288,6 +344,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "--resolution", type=int, help=f"lattice cells on each axis (by dimension: {RESOLUTION})"
     )
     parser.add_argument("--samples", type=int, help=f"loss samples (by dimension: {SAMPLES})")
+    parser.add_argument("--surrogates", nargs="+", choices=SURROGATES, default=SURROGATES[:3])
+    parser.add_argument("--band", choices=BANDS, default=BANDS[0])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
@@ -298,7 +356,15 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         n_samples = args.samples or SAMPLES[dim]
         resolution = args.resolution or RESOLUTION[dim]
         for row in experiment(
-            KERNELS[name], dim, lengthscale, args.draws, n_samples, resolution, args.seed
+            KERNELS[name],
+            dim,
+            lengthscale,
+            args.draws,
+            n_samples,
+            resolution,
+            args.seed,
+            args.surrogates,
+            args.band,
         ):
             rows.append(row)
             print(as_row(row), flush=True)
