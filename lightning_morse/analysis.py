@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse.basins import exit_volumes
-from lightning_morse.calibration import Calibrated, fit_calibrated
+from lightning_morse.calibration import Calibrated, check, fit_calibrated, inflate, refit
 from lightning_morse.confidence import GradientBand, gradient_band, simulated_band
 from lightning_morse.description import describe
 from lightning_morse.grid import CubicalGrid, check_box
@@ -22,9 +22,11 @@ from lightning_morse.sampling import (
     FEWEST_SAMPLES,
     Loss,
     add_samples,
+    beside_samples,
     design,
     evaluate,
     first_samples,
+    n_held_back,
     nearest_diverged,
 )
 from lightning_morse.stopwatch import Stopwatch, one_thread
@@ -138,20 +140,27 @@ def analyze_further(
     shape = _check_arguments(len(low), max(len(x), n_samples), resolution, confidence, band)
     clock = clock or Stopwatch()
     grid = CubicalGrid(low, up, shape)
+    first = len(x)
+    n_checks = min(n_held_back(n_samples), max(0, n_samples - first))
     x, values = add_samples(
         loss,
         x,
         values,
         grid,
-        n_samples,
+        n_samples - n_checks,
         # Where to look next is an estimate: it need not be simulated.
         _band_maker("proved", confidence, seed),
         _BESIDE_BAND * (1 - confidence),
         seed,
         clock,
     )
+    partners, points = beside_samples(grid, x[:first], values[:first], n_checks, seed)
+    if len(partners):
+        with clock("loss"):
+            held_back = evaluate(loss, points)
+        x, values = np.concatenate([x, points]), np.concatenate([values, held_back])
     with one_thread():
-        return _analyze(x, values, grid, confidence, seed, band, clock)
+        return _analyze(x, values, partners, grid, confidence, seed, band, clock)
 
 
 def analyze_samples(
@@ -189,19 +198,21 @@ def analyze_samples(
     shape = _check_arguments(len(low), len(x), resolution, confidence, band)
     with one_thread():
         grid = CubicalGrid(low, up, shape)
-        return _analyze(x, values, grid, confidence, seed, band, clock or Stopwatch())
+        nothing = np.zeros(0, dtype=np.int64)
+        return _analyze(x, values, nothing, grid, confidence, seed, band, clock or Stopwatch())
 
 
 def _analyze(
     x: Array,
     values: Array,
+    partners: NDArray[np.int64],
     grid: CubicalGrid,
     confidence: float,
     seed: int,
     band: str,
     clock: Stopwatch,
 ) -> MorseAnalysis:
-    """All stages after the evaluations, on checked arguments."""
+    """All stages after the evaluations; the last samples lie beside their partners."""
     finite = np.isfinite(values)
     with clock("fit"):
         if not finite.any():
@@ -209,7 +220,7 @@ def _analyze(
                 f"the loss is not finite at any of the {len(x)} samples: the box has to be "
                 "smaller, or the loss is broken"
             )
-        calibrated = fit_calibrated(x[finite], values[finite], grid.lower, grid.upper)
+        calibrated = _fitted(x, values, partners, grid)
         surrogate = calibrated.surrogate
     lattice = Lattice.of(grid)
     diverged = nearest_diverged(grid, x, finite)
@@ -244,6 +255,21 @@ def _analyze(
         surrogate=_facts(calibrated, portrait.band.c),
         seconds=dict(clock.seconds),
     )
+
+
+def _fitted(x: Array, values: Array, partners: NDArray[np.int64], grid: CubicalGrid) -> Calibrated:
+    """A surrogate of all samples, judged by the last ones before it has seen these."""
+    n = len(x) - len(partners)
+    finite = np.isfinite(values)
+    seen = finite[:n]
+    calibrated = fit_calibrated(x[:n][seen], values[:n][seen], grid.lower, grid.upper)
+    usable = np.flatnonzero(finite[n:])
+    if not usable.size:
+        return calibrated
+    start, end = partners[usable], n + usable
+    largest = check(calibrated, x[start], x[end], values[start], values[end])
+    whole = refit(calibrated, x[finite], values[finite], grid.lower, grid.upper)
+    return inflate(whole, largest, len(usable))
 
 
 def _band_maker(kind: str, confidence: float, seed: int) -> MakeBand:
@@ -304,5 +330,6 @@ def _facts(calibrated: Calibrated, c: float) -> dict[str, float | int | str | li
         "loss_floor": floor if math.isfinite(floor) else None,
         "log_evidence": surrogate.log_evidence,
         "largest_residual": calibrated.largest_residual,
+        "largest_held_back": calibrated.largest_held_back,
         "band_deviations": c,
     }

@@ -1,11 +1,13 @@
 """Which surrogate to believe, and how far.
 
 The band supposes that the loss is a sample path of the fitted process, so a bolder model than the
-samples bear out makes every certainty worthless. Two judges decide. The evidence tells kernels and
-warps apart where the samples are clear about them: on draws from the prior (``benchmarks/
-coverage.py``) the model behind the draw wins or the race is close, on networks the gain is tens of
-nats. The largest standardised leave-one-out residual tells whether the model fits at all: under the
-model it rarely exceeds a known number, on kinked losses it does. Neither is a proof.
+samples bear out makes every certainty worthless. Three judges decide. The evidence tells kernels
+and warps apart where the samples are clear about them: on draws from the prior
+(``benchmarks/coverage.py``) the model behind the draw wins or the race is close, on networks the
+gain is tens of nats. The largest standardised leave-one-out residual tells whether the model fits
+at all: under the model it rarely exceeds a known number, on kinked losses it does. A few
+directional derivatives of the loss that the fit has not seen ask the same of what the band is
+about. None of it is a proof.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from lightning_morse.kernel import MATERN_7_2
 from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
+
+Array = NDArray[np.float64]
 
 # How often the model itself may exceed what is expected of its largest residual.
 _ALARM = 0.05
@@ -30,21 +34,26 @@ _SMOOTH_MARGIN = 5.0
 _SMOOTH_CAUTION = 1.5
 # A largest residual of this many times the expected one means that the surrogate is plainly wrong.
 PLAINLY_WRONG = 2.0
+# No deviation is inflated by more than this.
+_MOST = 10.0
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A surrogate whose deviations match its own leave-one-out residuals.
+    """A surrogate whose deviations match its residuals.
 
     Attributes:
         surrogate: The surrogate, its deviations already inflated.
         factor: What they were inflated by, at least 1.
         largest_residual: Largest standardised leave-one-out residual before that.
+        largest_held_back: Largest standardised error of a held-back directional derivative before
+            that; 0 if none was held back.
     """
 
     surrogate: GaussianProcess
     factor: float
     largest_residual: float
+    largest_held_back: float = 0.0
 
     @property
     def trusted(self) -> bool:
@@ -121,6 +130,47 @@ def refit(
     model = previous.surrogate
     warped = math.isfinite(model.warp.scale)
     return _judged(_cautious(fit(x, losses, lower, upper, model.kernel, warped, start=model)))
+
+
+def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after: Array) -> float:
+    """Largest standardised error of directional derivatives that the fit has not seen.
+
+    Args:
+        calibrated: What was fitted; to samples at ``start``, but not at ``end``.
+        start: Shape ``(k, d)``.
+        end: A point close to each of these, same shape.
+        before: Losses at ``start``, finite, shape ``(k,)``.
+        after: Losses at ``end``, same shape.
+
+    Returns:
+        In deviations of the surrogate; infinite where a loss lies below the floor of its warp,
+        0 if there are none.
+    """
+    surrogate, d = calibrated.surrogate, start.shape[1]
+    if not len(start):
+        return 0.0
+    if not (after > surrogate.warp.floor).all():
+        return math.inf
+    step, rise = end - start, surrogate.warp(after) - surrogate.warp(before)
+    mean, covariance = surrogate.derivative_law(0.5 * (start + end))
+    expected = np.einsum("kd,kd->k", step, mean[:, :d])
+    variance = np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
+    variance += 2 * surrogate.noise * surrogate.variance
+    return float((np.abs(rise - expected) / np.sqrt(variance)).max())
+
+
+def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
+    """Inflate the deviations if the largest error of ``n`` held-back derivatives calls for it."""
+    if not n:
+        return calibrated
+    total = max(calibrated.factor, min(largest / expected_largest(n), _MOST))
+    wider = (total / calibrated.factor) ** 2
+    surrogate = dataclasses.replace(
+        calibrated.surrogate, variance=calibrated.surrogate.variance * wider
+    )
+    return dataclasses.replace(
+        calibrated, surrogate=surrogate, factor=total, largest_held_back=min(largest, 1e6)
+    )
 
 
 def _cautious(surrogate: GaussianProcess) -> GaussianProcess:

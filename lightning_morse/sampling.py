@@ -13,6 +13,9 @@ deviations is known before its loss is. This is the variance reduction of Cohn
 ("Neural network exploration using optimal experiment design", NIPS 1993) for relative errors; they
 are relative to what was known before the batch.
 
+A last few evaluations lie so close to samples of the design that the differences are directional
+derivatives; the surrogate is judged by them before they join the other samples.
+
 Choosing samples by what was seen does not invalidate the band: it is a statement about the
 posterior, which depends on the samples and not on how they were chosen.
 """
@@ -53,6 +56,9 @@ _CANDIDATES = 1024
 _DECIDED = 0.02
 # No more samples where every Morse set is resolved and at most this share is undecided.
 _RESOLVED = 0.05
+# One derivative is held back for so many samples; its step, in widths of the box.
+_PER_CHECK = 32
+_STEP = 1e-3
 
 
 def design(lower: ArrayLike, upper: ArrayLike, n_samples: int, seed: int) -> Array:
@@ -81,6 +87,38 @@ def design(lower: ArrayLike, upper: ArrayLike, n_samples: int, seed: int) -> Arr
 def first_samples(n_samples: int) -> int:
     """How many of the samples fill the box before the others are placed: half, but at least 16."""
     return max(min(FEWEST_SAMPLES, n_samples), n_samples // 2)
+
+
+def beside_samples(
+    grid: CubicalGrid, samples: Array, losses: Array, n: int, seed: int
+) -> tuple[NDArray[np.int64], Array]:
+    """Points close to some of the samples, in any direction.
+
+    Args:
+        grid: The grid of the analysis.
+        samples: Shape ``(m, d)``.
+        losses: Shape ``(m,)``; only samples with a finite one are chosen.
+        n: How many.
+        seed: Of the choice and the directions.
+
+    Returns:
+        Which samples, shape ``(n,)`` or less; the points, shape ``(n, d)``, inside the box.
+    """
+    rng = np.random.default_rng([seed, 3])
+    finite = np.flatnonzero(np.isfinite(losses))
+    chosen = rng.permutation(finite)[:n]
+    direction = rng.standard_normal((len(chosen), grid.dim))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    width = grid.upper - grid.lower
+    start = samples[chosen]
+    # Towards the inner half of the box, so that no point lies outside.
+    inward = np.where(start < 0.5 * (grid.lower + grid.upper), 1.0, -1.0)
+    return chosen, start + _STEP * width * np.abs(direction) * inward
+
+
+def n_held_back(n_samples: int) -> int:
+    """How many of the samples are held back as directional derivatives."""
+    return n_samples // _PER_CHECK
 
 
 def evaluate(loss: Loss, samples: Array) -> Array:

@@ -2,12 +2,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+import lightning_morse as lm
 from lightning_morse.analysis import analyze_samples
-from lightning_morse.calibration import expected_largest, fit_calibrated
+from lightning_morse.calibration import (
+    Calibrated,
+    check,
+    expected_largest,
+    fit_calibrated,
+    inflate,
+)
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
 from lightning_morse.sampling import design
-from lightning_morse.surrogate import SurrogateError
+from lightning_morse.surrogate import GaussianProcess, SurrogateError
 from tests import landscapes as land
 
 BOX = [-1, -1], [1, 1]
@@ -113,3 +121,71 @@ def test_a_handful_of_samples_claims_nothing_it_cannot_know():
             assert owner[point] in result.morse_sets[label].cells
         if result.n_unresolved == 0 and result.mu > 0:
             assert result.n_attractors == 4
+
+
+def kinked(x):
+    """Smooth at the samples' own scale, with a comb of kinks far below it."""
+    teeth = np.abs((40 * x[:, 0]) % 1 - 0.5)
+    return np.square(x).sum(1) + 0.05 * teeth
+
+
+def test_held_back_derivatives_are_standard_normal_under_the_model():
+    """Prior draws, each conditioned on its samples: alarms as often as they should be."""
+    rng = np.random.default_rng(5)
+    start = design([-1, -1], [1, 1], 40, 0)
+    end = start[:8] + 1e-3 * rng.standard_normal((8, 2))
+    x = np.concatenate([start, end])
+    scale, alarms, n = 0.8, 0, 200
+    factors = [MATERN_7_2.derivative(x[:, j], x[:, j], scale, 0) for j in range(2)]
+    root = np.linalg.cholesky(factors[0] * factors[1] + 1e-12 * np.eye(len(x)))
+    largest = []
+    for _ in range(n):
+        y = root @ rng.standard_normal(len(x))
+        gp = GaussianProcess(
+            x=start,
+            y=y[:40],
+            lengthscales=np.full(2, scale),
+            variance=1.0,
+            noise=1e-11,
+            mean=0.0,
+            kernel=MATERN_7_2,
+        )
+        largest.append(check(Calibrated(gp, 1.0, 0.0), start[:8], end, y[:8], y[40:]))
+    alarms = np.mean(np.array(largest) > expected_largest(8))
+    assert 0.01 < alarms < 0.12
+    assert 1.0 < np.median(largest) < 2.5
+
+
+def test_derivatives_that_contradict_the_surrogate_inflate_it_or_refute_it():
+    x = design([-1, -1], [1, 1], 64, 0)
+    smooth = fit_calibrated(x, np.square(x).sum(1), [-1, -1], [1, 1])
+    end = x[:4] + 1e-3
+    before, after = np.square(x[:4]).sum(1), np.square(end).sum(1)
+    assert inflate(smooth, check(smooth, x[:4], end, before, after), 4).factor == smooth.factor
+    largest = check(smooth, x[:4], end, before, after + 1e-3 * np.array([0, 0, 30, 0]))
+    worse = inflate(smooth, largest, 4)
+    assert worse.factor == 10
+    assert not worse.trusted
+    assert worse.surrogate.variance == pytest.approx(
+        smooth.surrogate.variance * (10 / smooth.factor) ** 2
+    )
+    assert check(smooth, x[:0], end[:0], before[:0], after[:0]) == 0
+    assert inflate(smooth, 0.0, 0) is smooth
+
+
+def test_a_loss_below_the_floor_of_the_warp_refutes_it():
+    x = design([-1, -1], [1, 1], 64, 0)
+    steep = fit_calibrated(x, np.exp(6 * np.square(x).sum(1)), [-1, -1], [1, 1])
+    floor = steep.surrogate.warp.floor
+    assert np.isfinite(floor)
+    below = check(steep, x[:1], x[:1] + 1e-3, np.array([floor + 1]), np.array([floor - 1]))
+    assert below == np.inf
+    assert not inflate(steep, below, 1).trusted
+
+
+def test_kinks_between_the_samples_are_seen_by_derivatives():
+    """Leave-one-out residuals take the teeth for noise or do not see them; derivatives do."""
+    result = lm.analyze(
+        lambda x: torch.from_numpy(kinked(x.numpy())), [-1, -1], [1, 1], resolution=32
+    )
+    assert result.calibration > 1.5 or result.surrogate["noise_deviation"] > 1e-3

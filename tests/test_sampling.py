@@ -10,10 +10,12 @@ from lightning_morse import CubicalGrid, analyze
 from lightning_morse.analysis import analyze_further
 from lightning_morse.kernel import MATERN_7_2
 from lightning_morse.sampling import (
+    beside_samples,
     design,
     evaluate,
     first_samples,
     most_informative,
+    n_held_back,
     nearest_diverged,
 )
 from lightning_morse.surrogate import GaussianProcess
@@ -102,9 +104,21 @@ def test_placed_samples_decide_more_than_the_same_number_of_others():
 @pytest.mark.parametrize("loss", [bowl, plane])
 def test_no_more_samples_than_the_picture_needs(loss):
     result = analyze(loss, [-1, -1], [1, 1], n_samples=128, resolution=64)
-    assert len(result.samples) == 64
+    assert len(result.samples) == 64 + 4  # four derivatives are held back all the same
     assert result.n_unresolved == 0
     assert result.undecided < 0.1
+
+
+def test_points_beside_samples_are_close_and_inside():
+    grid = CubicalGrid([0, -10], [1, 10], (4, 4))
+    samples = np.array([[0.0, 10.0], [1.0, -10.0], [0.5, 0.0], [0.2, 3.0]])
+    losses = np.array([1.0, 2.0, np.nan, 0.0])
+    chosen, points = beside_samples(grid, samples, losses, 3, seed=0)
+    assert sorted(chosen) == [0, 1, 3]
+    step = (points - samples[chosen]) / [1, 20]
+    assert np.linalg.norm(step, axis=1) == pytest.approx(1e-3)
+    assert (grid.cell_of(points) >= 0).all()
+    assert [n_held_back(n) for n in (16, 32, 128)] == [0, 1, 4]
 
 
 def test_small_budgets_go_into_the_design():
