@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,9 @@ from lightning_morse.calibration import Calibrated, fit_calibrated
 from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.confidence import gradient_band, simulated_band
 from lightning_morse.description import describe
-from lightning_morse.gradient_flow import critical_cells, image_boxes
+from lightning_morse.gradient_flow import FlowEnclosure, critical_cells
 from lightning_morse.grid import CubicalGrid, check_box
+from lightning_morse.ladder import FOR_CURVATURE, climb, unclimbed
 from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import morse_graph
 from lightning_morse.record import MorseAnalysis
@@ -31,8 +33,6 @@ from lightning_morse.surrogate import SurrogateError
 Array = NDArray[np.float64]
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
-# Share of the failure probability that the band on the Hessian may use.
-_FOR_CURVATURE = 0.1
 _FEWEST_SAMPLES = 16
 _FEWEST_CELLS = 4
 
@@ -52,11 +52,14 @@ def analyze(
     The loss is evaluated at the centre of the box and a scrambled Sobol design, a Gaussian process
     is fitted, and the flow of every gradient field inside its simultaneous band is enclosed on a
     cubical grid. Given that the (warped) loss is a sample path of the fitted process, all of the
-    following holds at once with probability at least ``result.mu >= confidence``: each attractor
-    reported holds an attractor of the gradient flow, every critical point in the box lies in a
-    Morse set (or in a cell from which the exterior can be reached without one), every certain
-    basin label and every escape is right. See :mod:`lightning_morse.confidence` for what is proved
-    and what is not, :mod:`lightning_morse.gradient_flow` for the enclosure.
+    following holds at once with probability at least ``confidence``: each attractor reported holds
+    an attractor of the gradient flow, every critical point in the box lies in a Morse set (or in a
+    cell from which the exterior can be reached without one), every certain basin label and every
+    escape is right. The number of attractors holds with probability at least
+    ``result.mu >= confidence``, each single one with ``result.morse_sets[i].mu``. See
+    :mod:`lightning_morse.confidence` for what is proved and what is not,
+    :mod:`lightning_morse.gradient_flow` for the enclosure, :mod:`lightning_morse.ladder` for
+    ``mu``.
 
     Args:
         loss: Callable on ``(n, d)`` float64 tensors that returns ``(n,)``; it need not be
@@ -67,7 +70,7 @@ def analyze(
         n_samples: Number of loss evaluations, the centre included; at least 16. Powers of two
             fill the box best.
         resolution: Cells on each axis: one number, or one an axis; at least 4.
-        confidence: The level ``mu`` has to reach, in (0, 1).
+        confidence: The level at which everything has to hold, in (0, 1).
         seed: Of the Sobol scrambling and the simulation. Nothing reads or moves a global generator.
         band: ``"proved"``, or ``"simulated"`` for one that is some 10 % narrower and rests on
             simulated sample paths (see :mod:`lightning_morse.confidence`).
@@ -166,7 +169,7 @@ def _analyze(
         posterior = surrogate.lattice_posterior(lattice.axes)
     with clock("band"):
         # What the band on the Hessian needs is set aside beforehand.
-        on_curvature = _FOR_CURVATURE * (1 - confidence)
+        on_curvature = FOR_CURVATURE * (1 - confidence)
         for_gradient = confidence + on_curvature
         if band_kind == "simulated":
             rng = np.random.default_rng([seed, 1])  # not the stream of the design
@@ -174,7 +177,8 @@ def _analyze(
         else:
             band = gradient_band(surrogate, lattice, posterior, for_gradient)
     with clock("enclosure"):
-        images = image_boxes(lattice, posterior, band)
+        enclosure = FlowEnclosure.of(lattice, posterior)
+        images = enclosure.images(band)
     with clock("map"):
         diverged = _nearest_diverged(grid, x, finite)
         image = outer_approximation(
@@ -200,15 +204,36 @@ def _analyze(
         graph = nx.DiGraph()
         graph.add_nodes_from(range(len(sets)))
         graph.add_edges_from((number[q], number[p]) for q, p in found.graph.edges)
+        sets = [sets[i] for i in order]
+    with clock("ladder"):
+        attractors = [m.cells for m in sets if m.is_attractor]
+        mu = max(confidence, band.level - on_curvature)
+        if calibrated.trusted:
+            up = climb(
+                surrogate,
+                posterior,
+                enclosure,
+                attractors,
+                confidence,
+                lowest=None if band_kind == "simulated" else band,
+                outside=diverged,
+                counted=all(m.resolved for m in sets),
+            )
+            each = np.maximum(up.each, mu)
+            mu = max(mu, up.exact if all(m.resolved for m in sets) else up.together)
+        else:
+            # A bound that rests on a model which the samples refute is worth nothing.
+            up, each, mu = unclimbed(attractors, confidence), np.zeros(len(attractors)), 0.0
+        for i in range(len(attractors)):
+            sets[i] = dataclasses.replace(sets[i], mu=float(each[i]))
     return MorseAnalysis(
         grid=grid,
-        morse_sets=tuple(sets[i] for i in order),
+        morse_sets=tuple(sets),
         graph=graph,
         labels=renumber[labels],
         diverged=diverged,
         exit_volumes=exits,
-        # A bound that rests on a model which the samples refute is worth nothing.
-        mu=max(0.0, band.level - on_curvature) if calibrated.trusted else 0.0,
+        mu=mu,
         confidence=float(confidence),
         mean_loss=surrogate.warp.inverse(lattice.grid_corners(posterior.mean)),
         samples=x,
@@ -216,6 +241,7 @@ def _analyze(
         calibration=calibrated.factor,
         surrogate=_facts(calibrated, band.c),
         seconds=dict(clock.seconds),
+        ladder=up.ladder,
     )
 
 

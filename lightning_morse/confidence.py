@@ -40,6 +40,7 @@ fitted to the same samples, are the right ones; rounding.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,12 +163,30 @@ def quantile(confidence: float, lattice: Lattice) -> float:
 
 def level(c: float, lattice: Lattice) -> float:
     """Lower bound on the probability that the band of ``c`` deviations holds over the box."""
-    return max(0.0, 1 - math.exp(float(log_ndtr(-c))) * _tests(lattice))
+    return max(0.0, 1 - failure_bound(c, lattice))
 
 
-def _tests(lattice: Lattice) -> float:
+def failure_bound(c: float, lattice: Lattice, n_points: int | None = None) -> float:
+    r"""Upper bound on the probability that the band of ``c`` deviations fails on some cells.
+
+    The argument of the module for a set of lattice cells with ``n_points`` corners. The points
+    added when these cells are halved ``k`` times in all directions are at most ``n_points`` times
+    ``2**(d * k)``: rounded down to the lattice each is a corner of its cell, and so many go to one
+    corner. Hence the same allowance between the points is enough, at :math:`2 d n Q(c) (1 + \eta)`.
+
+    Args:
+        c: Number of standard deviations.
+        lattice: The lattice.
+        n_points: Number of corners of the cells; they have to be chosen from the posterior alone.
+            Left out: all points of the lattice.
+    """
+    return math.exp(float(log_ndtr(-c))) * _tests(lattice, n_points)
+
+
+def _tests(lattice: Lattice, n_points: int | None = None) -> float:
     """What the tail probability is multiplied by in the union bound."""
-    return 2 * lattice.dim * lattice.n_points * (1 + _BETWEEN)
+    n = lattice.n_points if n_points is None else n_points
+    return 2 * lattice.dim * n * (1 + _BETWEEN)
 
 
 def between(log_share: float, surrogate: GaussianProcess, lattice: Lattice) -> Array:
@@ -206,21 +225,44 @@ def hessian_band(
     Returns:
         Largest error of each entry anywhere in each of the cells, shape ``(k, d, d)``.
     """
+    (radius,) = hessian_bands(surrogate, lattice, cells, [failure])
+    return radius
+
+
+def hessian_bands(
+    surrogate: GaussianProcess,
+    lattice: Lattice,
+    cells: NDArray[np.int64],
+    failures: Sequence[float],
+) -> list[Array]:
+    """:func:`hessian_band` for several probabilities: the posterior is asked once.
+
+    Args:
+        surrogate: The fitted surrogate.
+        lattice: The lattice.
+        cells: Numbers of lattice cells, shape ``(k,)``.
+        failures: The probabilities with which each of the bands may fail.
+
+    Returns:
+        One array of shape ``(k, d, d)`` for each of them.
+    """
     d, kernel = lattice.dim, surrogate.kernel
     corners, points = lattice.corners(cells)
     n_entries = d * (d + 1) // 2
-    log_share = math.log(failure / (2 * n_entries * len(points) * (1 + _BETWEEN)))
-    c = -float(ndtri_exp(log_share))
-    deviation = surrogate.hessian_deviation(points)
-    radius = c * deviation[corners].max(axis=1)
-    for i in range(d):
-        for j in range(i, d):
-            by_order = (kernel.roughness_across, kernel.roughness_along, kernel.roughness_twice)
-            roughness = [[by_order[(i == a) + (j == a)] for a in range(d)]]
-            (extra,) = _chained(log_share + math.log(_BETWEEN), surrogate, lattice, roughness)
-            radius[:, i, j] += surrogate.prior_hessian_deviation[i, j] * extra
-            radius[:, j, i] = radius[:, i, j]
-    return np.asarray(radius)
+    largest = surrogate.hessian_deviation(points)[corners].max(axis=1)
+    by_order = (kernel.roughness_across, kernel.roughness_along, kernel.roughness_twice)
+    out = []
+    for failure in failures:
+        log_share = math.log(failure / (2 * n_entries * len(points) * (1 + _BETWEEN)))
+        radius = -float(ndtri_exp(log_share)) * largest
+        for i in range(d):
+            for j in range(i, d):
+                roughness = [[by_order[(i == a) + (j == a)] for a in range(d)]]
+                (extra,) = _chained(log_share + math.log(_BETWEEN), surrogate, lattice, roughness)
+                radius[:, i, j] += surrogate.prior_hessian_deviation[i, j] * extra
+                radius[:, j, i] = radius[:, i, j]
+        out.append(radius)
+    return out
 
 
 def _chained(

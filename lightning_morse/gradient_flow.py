@@ -23,6 +23,7 @@ covered by a small inflation; none of the three is a proof.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,9 +78,17 @@ def critical_cells(lattice: Lattice, posterior: Posterior, band: GradientBand) -
     Returns:
         Shape ``(n_lattice_cells,)``.
     """
+    (found,) = critical_cells_of(lattice, posterior, [band])
+    return found
+
+
+def critical_cells_of(
+    lattice: Lattice, posterior: Posterior, bands: Sequence[GradientBand]
+) -> list[Mask]:
+    """:func:`critical_cells` for each of several bands."""
     low, high = lattice.cell_range(posterior.gradient)
-    may_vanish = (low - band.radius <= 0) & (high + band.radius >= 0)
-    return np.asarray(may_vanish.all(axis=1))
+    may_vanish = [(low <= band.radius) & (high >= -band.radius) for band in bands]
+    return [np.asarray(mask.all(axis=1)) for mask in may_vanish]
 
 
 def image_boxes(lattice: Lattice, posterior: Posterior, band: GradientBand) -> FlowImages:
@@ -206,6 +215,11 @@ class BandsBetween:
     narrow: GradientBand
     wide: GradientBand
     _field: _Field
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice of the bands."""
+        return self._field.enclosure.lattice
 
     def share(self, band: GradientBand) -> float:
         """Smallest share at which a band lies.

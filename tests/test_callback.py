@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_morse import CubicalGrid, MorseAnalysis, MorseMonitor, MorseSet
+from lightning_morse import CubicalGrid, Ladder, MorseAnalysis, MorseMonitor, MorseSet
 from lightning_morse.box import half_widths, sample_box
 from lightning_morse.callback import BEFORE_FIRST
 from lightning_morse.directions import axis_labels
@@ -37,7 +37,7 @@ def one_attractor(samples, losses, lower, upper, resolution, confidence):
     grid = CubicalGrid(lower, upper, (resolution,) * len(lower))
     half = np.asarray(upper, dtype=float)
     sets = [
-        MorseSet(np.array([grid.size // 2]), True, True, 0, 0 * half, 0.125, 1 / grid.size),
+        MorseSet(np.array([grid.size // 2]), True, True, 0, 0 * half, 0.125, 1 / grid.size, 0.97),
         MorseSet(np.array([1]), False, False, None, 0.9 * half, 0.5, 1 / grid.size),
     ]
     labels = np.zeros(grid.size, dtype=np.int32)
@@ -57,6 +57,7 @@ def one_attractor(samples, losses, lower, upper, resolution, confidence):
         calibration=1.5,
         surrogate={},
         seconds={},
+        ladder=Ladder(np.array([confidence]), np.zeros((1, 1), dtype=np.int64)),
     )
 
 
@@ -229,7 +230,7 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
         assert [p.value for p in points] == pytest.approx(logged), name
     # The same axis as Lightning's own epoch values, so that curves can be laid side by side.
     assert set(steps) <= {p.step for p in events.Scalars("train_loss_epoch")}
-    for name in ("morse/basins", "morse/graph"):
+    for name in ("morse/basins", "morse/graph", "morse/merge"):
         assert [p.step for p in events.Images(name)] == steps
         assert events.Images(name)[0].width >= 640
     assert "morse/sets/text_summary" in tags["tensors"]
@@ -288,6 +289,7 @@ def test_current_basin_barrier_and_headroom_are_read_off(tmp_path):
     (row,) = watch.history
     assert row["morse/basin_current"] == 0
     assert row["morse/barrier"] == 0.375
+    assert row["morse/mu_current"] == row["morse/mu_smallest"] == 0.97
     assert row["morse/headroom"] == pytest.approx(watch.result.sample_losses[0] - 0.125)
     assert row["morse/undecided"] == row["morse/escape"] == 1 / 24**2
 
@@ -298,7 +300,9 @@ def test_files_without_tensorboard(pictures, tmp_path):
     folder = tmp_path / "morse"
     stems = [f"step-{STEPS_AN_EPOCH - 1:07d}", f"step-{2 * STEPS_AN_EPOCH - 1:07d}"]
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        s + end for s in stems for end in (".npz", ".json", "-basins.png", "-graph.png")
+        s + end
+        for s in stems
+        for end in (".npz", ".json", "-basins.png", "-graph.png", "-merge.png")
     )
     loaded = MorseAnalysis.load(folder / f"{stems[1]}.npz")
     assert np.array_equal(loaded.labels, watch.result.labels)

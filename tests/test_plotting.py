@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from lightning_morse import plotting
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.plotting import attractor_colors, plot_basins, plot_morse_graph
-from lightning_morse.record import MorseAnalysis, MorseSet
+from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
 
 
 def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
@@ -26,7 +26,8 @@ def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
     cells = np.flatnonzero(near)
     if attractor and resolved:
         index = 0
-    return MorseSet(cells, attractor, resolved, index, center, loss, cells.size / grid.size)
+    mu = 0.96 if attractor else None
+    return MorseSet(cells, attractor, resolved, index, center, loss, cells.size / grid.size, mu)
 
 
 def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
@@ -53,6 +54,7 @@ def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
         calibration=1.0,
         surrogate={},
         seconds={},
+        ladder=Ladder(np.array([0.95]), np.arange(sum(m.is_attractor for m in sets))[None]),
     )
 
 
