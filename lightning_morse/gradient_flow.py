@@ -43,6 +43,8 @@ _GROWN = 2.5
 _STRIDE = 0.75
 _GROWTH = 0.7
 _MAX_STEPS = 48
+# Among many bands a cell is also left where a step changes its box by less than this, in cells.
+_AT_REST = 0.01
 # Contact with the boundary that is only rounding, in lattice cells.
 _TOUCH = 1e-9
 _CHUNK = 8192
@@ -190,7 +192,7 @@ class FlowEnclosure:
                 f"{wide.radius[cell]} against {narrow.radius[cell]}"
             )
         first, last = self._forcing(narrow), self._forcing(wide)
-        return BandsBetween(narrow, wide, _Field(self, first, last - first))
+        return BandsBetween(narrow, wide, _Field(self, first, last - first, _AT_REST))
 
     def _forcing(self, band: GradientBand) -> Array:
         # The centre follows the interpolated mean, whose error is part of the forcing.
@@ -205,7 +207,8 @@ class BandsBetween:
     A band lies at ``share`` in [0, 1] if its radius is nowhere larger than ``(1 - share)`` times
     that of the narrow band plus ``share`` times that of the wide one. Largest values over windows
     are convex, so the same mixture of the bounds for the two covers it; only two bounds are kept,
-    however many bands there are.
+    however many bands there are. A cell is also left once its enclosure is at rest: flights of a
+    cell that holds a critical point would go on for all steps, and times are free.
 
     Attributes:
         narrow: The band at share 0.
@@ -274,11 +277,13 @@ class _Field:
         enclosure: What does not depend on the band.
         forcing: Upper bounds of the forcing over windows, shape ``(n_windows, n_cells, d)``.
         widening: What is added to it at share 1, same shape; None for one band.
+        at_rest: Stop a cell when a step changes its box by less, in grid cells.
     """
 
     enclosure: FlowEnclosure
     forcing: Array
     widening: Array | None = None
+    at_rest: float = 0.0
 
     def at(self, y: Array) -> Array:
         """Velocity by multilinear interpolation, constant beyond the box."""
@@ -406,11 +411,13 @@ def _follow(
         used[moved, :, 0] = np.minimum(used[moved, :, 0], np.maximum(corner[go] - reach, 0))
         used[moved, :, 1] = np.maximum(used[moved, :, 1], np.minimum(corner[go] + reach, last))
 
+        change = np.abs(ahead - y) + np.abs(grown - r)
+        rests = go & (change < field.at_rest * per_cell).all(axis=1)
         at, r = center[active], radius[active]
         gone = (np.abs(at - start[active]) >= _MOVED * per_cell).any(axis=1)
         outside = ((at + r < 0) | (at - r > extent)).any(axis=1)
         stuck = caution[active] < 1e-3
-        active = active[~(gone | outside | large | stuck)]
+        active = active[~(rests | gone | outside | large | stuck)]
     # A cell that could not be followed at all is its own image, and may leave wherever it touches.
     still = (times == 0)[:, None]
     exits[..., 0] |= still & (center - radius <= 0)

@@ -69,12 +69,15 @@ Array = NDArray[np.float64]
 Cells = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-# Failure probability of the highest rung, and rungs for each factor of ten on the way.
+# Failure probability of the highest rung, and rungs for each factor of ten on the way; half as many
+# where the attractors take more cells together than this.
 _LEAST_FAILURE = 1e-6
 _RUNGS_A_DECADE = 2
+_MANY_CELLS = 200
 # Share of a rung's failure probability that the band on the Hessian may use.
 FOR_CURVATURE = 0.1
-# Rounds of following the cells that the last round has added; a block that still grows is given up.
+# Cells to follow in a round, lower rungs first, and rounds; a block that still grows is given up.
+_A_ROUND = 1024
 _ROUNDS = 12
 
 
@@ -100,8 +103,15 @@ class Climb:
     blocks: tuple[tuple[Cells, ...], ...]
 
 
-def failures(confidence: float) -> Array:
+def failures(confidence: float, rungs_a_decade: int = _RUNGS_A_DECADE) -> Array:
     """Failure probabilities of the rungs, from ``1 - confidence`` down to 1e-6 in equal factors.
+
+    Args:
+        confidence: Level of the lowest rung.
+        rungs_a_decade: Rungs for each factor of ten.
+
+    Returns:
+        Descending, shape ``(n_rungs,)``; the lowest rung alone if it is that high already.
 
     Example:
         >>> [float(f"{p:.1e}") for p in failures(0.99)]
@@ -109,7 +119,7 @@ def failures(confidence: float) -> Array:
     """
     most = 1 - confidence
     decades = math.log10(most / _LEAST_FAILURE) if most > _LEAST_FAILURE else 0.0
-    return np.geomspace(most, _LEAST_FAILURE, 1 + math.ceil(_RUNGS_A_DECADE * decades - 1e-9))
+    return np.geomspace(most, _LEAST_FAILURE, 1 + math.ceil(rungs_a_decade * decades - 1e-9))
 
 
 def unclimbed(attractors: list[Cells], confidence: float) -> Climb:
@@ -159,7 +169,8 @@ def climb(
         How far up they stand.
     """
     lattice = enclosure.lattice
-    fails = failures(confidence)
+    many = sum(len(cells) for cells in attractors) > _MANY_CELLS
+    fails = failures(confidence, _RUNGS_A_DECADE // 2 if many else _RUNGS_A_DECADE)
     n, n_rungs = len(attractors), len(fails)
     levels = 1 - fails
     nobody = np.zeros(0, dtype=np.int64)
@@ -275,8 +286,10 @@ def _close(
     n, n_rungs, size = len(attractors), len(shares), grid.size
     out = _Closures(n, grid, n_rungs)
     base = np.concatenate([i * size + cells for i, cells in enumerate(attractors)])
-    fresh = (np.arange(n_rungs)[:, None] * (n * size) + np.sort(base)).ravel()
+    waiting = (np.arange(n_rungs)[:, None] * (n * size) + np.sort(base)).ravel()
     for _ in range(_ROUNDS):
+        # They are sorted by rungs: the lower ones come first.
+        fresh, waiting = waiting[:_A_ROUND], waiting[_A_ROUND:]
         out.inside = np.union1d(out.inside, fresh)
         rung, cell = fresh // (n * size), fresh % size
         pairs, of_pair = np.unique(rung * size + cell, return_inverse=True)
@@ -300,10 +313,11 @@ def _close(
         hit = np.setdiff1d(hit, out.inside)
         above = (hit + np.arange(n_rungs)[:, None] * (n * size)).ravel()
         above = np.setdiff1d(above[above < n_rungs * n * size], out.inside)
-        fresh = above[~out.leaks.ravel()[above // size]]
-        if not fresh.size:
+        waiting = np.union1d(waiting, above)
+        waiting = waiting[~out.leaks.ravel()[waiting // size]]
+        if not waiting.size:
             return out
-    out.leaks.ravel()[fresh // size] = True
+    out.leaks.ravel()[waiting // size] = True
     np.logical_or.accumulate(out.leaks, axis=0, out=out.leaks)
     return out
 
@@ -325,8 +339,9 @@ def _held_by(closures: _Closures, n: int, grid: CubicalGrid) -> Cells:
         size = n + (int(cell.max()) + 1 if cell.size else 0)
         links = coo_array((np.ones(cell.size), (owner, n + cell)), shape=(size, size))
         _, piece = connected_components(links, directed=False)
-        for i in standing:
-            out[j, i] = min(k for k in standing if piece[group[k]] == piece[group[i]])
+        first = np.full(piece.size, n)
+        np.minimum.at(first, piece[group[standing]], standing)
+        out[j, standing] = first[piece[group[standing]]]
         group = out[j].copy()
     return out
 

@@ -174,7 +174,7 @@ def _confidence(value: float) -> str:
     power = -math.log10(1 - value)
     if power > 4.5 and abs(power - round(power)) < 1e-6:
         return f"$1 - 10^{{-{round(power)}}}$"
-    return f"{value:.6g}"
+    return short_of_one(value)
 
 
 def _legend_handles(result: MorseAnalysis, drawn: int) -> list[Line2D]:
