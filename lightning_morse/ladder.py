@@ -78,7 +78,7 @@ _MANY_CELLS = 200
 FOR_CURVATURE = 0.1
 # Cells to follow in a round, lower rungs first, and rounds; a block that still grows is given up.
 _A_ROUND = 1024
-_ROUNDS = 12
+_ROUNDS = 24
 
 
 @dataclass(frozen=True, eq=False)
