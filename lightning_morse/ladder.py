@@ -298,7 +298,6 @@ def _close(
         met, counts = cells_met(images.lower, images.upper, grid)
         leaves = images.exits.any(axis=(1, 2)) | outside[pairs % size]
         leaves |= np.any((images.lower < grid.lower) | (images.upper > grid.upper), axis=1)
-        leaves[np.repeat(np.arange(len(pairs)), counts)[outside[met]]] = True
         owner = fresh // size
         out.leaks.ravel()[owner[leaves[of_pair]]] = True
         np.logical_or.accumulate(out.leaks, axis=0, out=out.leaks)

@@ -73,7 +73,7 @@ def plot_merge_diagram(result: MorseAnalysis) -> Figure:
 
 def _position(confidence: Any) -> Any:
     """Place of a confidence on the axis: powers of ten of the failure probability."""
-    return -np.log10(1 - np.asarray(confidence))
+    return -np.log10(np.maximum(1 - np.asarray(confidence), 1e-16))
 
 
 def _draw(ax: Axes, result: MorseAnalysis, drawn: int) -> None:
@@ -170,11 +170,11 @@ def _ticks(asked: float, left: float, right: float) -> list[float]:
 
 
 def _confidence(value: float) -> str:
-    """Write a confidence such as 0.999, or what it lacks to 1 where that is less than 0.001."""
+    """Write a confidence such as 0.999, or what it lacks to 1 where that is little."""
     power = -math.log10(1 - value)
-    if power > 4.5 and abs(power - round(power)) < 1e-6:
-        return f"$1 - 10^{{-{round(power)}}}$"
-    return short_of_one(value)
+    if abs(power - round(power)) > 1e-6:
+        return short_of_one(value)
+    return f"{value:.4g}" if power < 4.5 else f"$1 - 10^{{-{round(power)}}}$"
 
 
 def _legend_handles(result: MorseAnalysis, drawn: int) -> list[Line2D]:

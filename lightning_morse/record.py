@@ -64,7 +64,8 @@ def short_of_one(mu: float) -> str:
     """
     if mu < 0.9999:
         return f"{Decimal(repr(float(mu))).quantize(Decimal('0.0001'), ROUND_FLOOR).normalize():f}"
-    lacking = Decimal(1 - mu) - Decimal("1.2e-16")
+    rounding = Decimal("1.2e-16")
+    lacking = max(Decimal(1 - mu) - rounding, rounding)
     unit = Decimal(1).scaleb(lacking.adjusted() - 1)
     return f"1 - {float(lacking.quantize(unit, ROUND_CEILING)):.1e}"
 

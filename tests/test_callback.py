@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -292,6 +293,19 @@ def test_current_basin_barrier_and_headroom_are_read_off(tmp_path):
     assert row["morse/mu_current"] == row["morse/mu_smallest"] == 0.97
     assert row["morse/headroom"] == pytest.approx(watch.result.sample_losses[0] - 0.125)
     assert row["morse/undecided"] == row["morse/escape"] == 1 / 24**2
+
+
+def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
+    def sure(*args):
+        result = one_attractor(*args)
+        sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
+        return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
+
+    monkeypatch.setattr("lightning_morse.callback.analyze_samples", sure)
+    watch = monitor()
+    _, runner = fit(tmp_path, watch, max_epochs=1)
+    for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):
+        assert 0.999999 < runner.callback_metrics[name] < 1
 
 
 def test_files_without_tensorboard(pictures, tmp_path):
@@ -761,7 +775,7 @@ def test_digits_example(real, tmp_path, capsys, activation):
     assert len(lines) == len(watch.history) == 3
     assert "val accuracy 0.9" in lines[-1]
     assert f"tensorboard --logdir {tmp_path}" in out
-    assert len(list(tmp_path.rglob("*.png"))) == 2
+    assert len(list(tmp_path.rglob("*.png"))) == 3
     assert not any(row["morse/failed"] for row in watch.history)
     assert all(row["morse/mu"] >= 0.95 for row in watch.history)
     assert watch.history[-1]["morse/attractors"] >= 1
