@@ -55,6 +55,9 @@ def main():
         print(f"{stage:<12}" + "".join(f"{t:>12.4f}" for t in row) + f"{row[2] / row[1]:>10.1f}")
     total = [sum(median[s, r] for s in stages if s != "loss") for r in RESOLUTIONS]
     print(f"{'all but loss':<12}" + "".join(f"{t:>12.4f}" for t in total))
+    ladder = [median["ladder", r] for r in RESOLUTIONS]
+    share = [up / (t - up) for up, t in zip(ladder, total, strict=True)]
+    print(f"{'ladder/rest':<12}" + "".join(f"{s:>12.2f}" for s in share))
     print(f"{'peak MiB':<12}" + "".join(f"{peak[r] / 2**20:>12.1f}" for r in RESOLUTIONS))
 
 

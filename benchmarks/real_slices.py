@@ -25,8 +25,10 @@ A slice is wrong if it has a wrong label or a wrong count and says mu >= 0.95. O
 of the box in certain basins and that which escapes, both beside truth 1; the largest error of the
 posterior mean of the gradient over the lattice, in its standard deviations (beside the number of
 them ``c`` that the band is made of) and in half-widths of the band (above 1: the event that `mu` is
-about did not happen); the kernel that was chosen, its largest standardised leave-one-out
-residual and the factor by which deviations were inflated for it (the errors are in inflated ones).
+about did not happen); the kernel that was chosen, the number of samples that were needed; the
+largest standardised leave-one-out residual, the largest standardised error of a held-back
+derivative and the factor by which deviations were inflated for them (the errors are in inflated
+ones).
 """
 
 from __future__ import annotations
@@ -48,15 +50,15 @@ from torch import Tensor
 import lightning_morse as lm
 from lightning_morse.basins import certain_labels
 from lightning_morse.box import half_widths
-from lightning_morse.calibration import fit_calibrated
 from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.confidence import GradientBand, gradient_band
 from lightning_morse.gradient_flow import critical_cells, image_boxes
+from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
 from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import morse_graph
 from lightning_morse.record import ESCAPES
 from lightning_morse.subspace import AffineSubspace, pca_directions, random_directions
-from lightning_morse.surrogate import Posterior, SurrogateError, Warp
+from lightning_morse.surrogate import GaussianProcess, Posterior, SurrogateError, Warp
 
 CONFIDENCE = 0.95
 WEIGHT_DECAY = 1e-3
@@ -293,6 +295,24 @@ def flow(
     return end, status
 
 
+def surrogate_of(result: lm.MorseAnalysis) -> GaussianProcess:
+    """The surrogate that an analysis was made of, from the facts it tells."""
+    facts = result.surrogate
+    floor = -math.inf if facts["loss_floor"] is None else facts["loss_floor"]
+    warp = Warp(facts["loss_origin"], facts["loss_origin"] - floor)
+    kernel = MATERN_7_2 if facts["kernel"] == MATERN_7_2.name else MATERN_5_2
+    return GaussianProcess(
+        x=result.samples,
+        y=warp(result.sample_losses),
+        lengthscales=np.array(facts["lengthscales"]),
+        variance=facts["deviation"] ** 2,
+        noise=(facts["noise_deviation"] / facts["deviation"]) ** 2,
+        mean=facts["mean"],
+        kernel=kernel,
+        warp=warp,
+    )
+
+
 def judge(
     network: NetworkSlice, n_samples: int, resolution: int, n_starts: int, seed: int
 ) -> dict[str, object]:
@@ -305,8 +325,7 @@ def judge(
     except SurrogateError as refusal:
         return {"refused": str(refusal)}
     lattice = Lattice.of(result.grid)
-    calibrated = fit_calibrated(result.samples, result.sample_losses, low, up)
-    surrogate = calibrated.surrogate
+    surrogate = surrogate_of(result)
     posterior = surrogate.lattice_posterior(lattice.axes)
     # As wide as in the analysis, where a tenth of the failure probability is left for other claims.
     band = gradient_band(surrogate, lattice, posterior, 1 - 0.9 * (1 - CONFIDENCE))
@@ -378,8 +397,10 @@ def judge(
         "error": float((error / posterior.gradient_deviation).max()),
         "c": band.c,
         "violation": float((lattice.largest_corner(error) / band.radius).max()),
-        "loo": calibrated.largest_residual,
-        "factor": calibrated.factor,
+        "loo": result.surrogate["largest_residual"],
+        "held back": result.surrogate["largest_held_back"],
+        "factor": result.calibration,
+        "samples": len(result.samples),
         "kernel": surrogate.kernel.name.split("-")[-1],
         "disputed": n_disputed,
         "wrong labels": wrong,
@@ -425,25 +446,27 @@ def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, f
 
 
 HEADER = """\
-| slice | activation | seed | mu | attractors claimed | truth: engine, flows | in basins | truth \
-| escape | truth | error / deviation | c | error / band | kernel \
-| largest LOO, factor | labels disputed, wrong | |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| slice | activation | seed | 1 - mu | attractors claimed | truth: engine, flows | in basins \
+| truth | escape | truth | error / deviation | c | error / band | kernel | samples \
+| largest LOO, held back, factor | labels disputed, wrong | |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def as_row(row: dict) -> str:
     name = f"| {row['kind']} | {row['activation']} | {row['seed']} "
     if "refused" in row:
-        return f"{name}| refused: {row['refused']} |" + " |" * 13
+        return f"{name}| refused: {row['refused']} |" + " |" * 14
     how = "exactly" if row["exact"] else "at least"
     slow = f" ({row['slow']} slow)" if row["slow"] else ""
     unsettled = f" ({row['unsettled']} unsettled)" if row["unsettled"] else ""
     alarm = "**wrong**" if row["wrong"] else ("band" if row["violation"] > 1 else "")
     return (
-        f"{name}| {row['mu']:.3f} | {how} {row['claimed']} | {row['engine']}, {row['flows']}{slow} "
+        f"{name}| {1 - row['mu']:.1e} | {how} {row['claimed']} "
+        f"| {row['engine']}, {row['flows']}{slow} "
         f"| {row['basins']:.2f} | {row['true basins']:.2f} | {row['escape']:.2f} "
         f"| {row['true escape']:.2f} | {row['error']:.1f} | {row['c']:.1f} "
-        f"| {row['violation']:.2f} | {row['kernel']} | {row['loo']:.1f}, {row['factor']:.2f} "
+        f"| {row['violation']:.2f} | {row['kernel']} | {row['samples']} "
+        f"| {row['loo']:.1f}, {row['held back']:.1f}, {row['factor']:.2f} "
         f"| {row['disputed']}, {row['wrong labels']}{unsettled} "
         f"| {alarm} |"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,10 +76,11 @@ class EpochLine(pl.Callback):
         basin = int(found["morse/basin_current"])
         where = {-1: "undecided", -2: "escapes"}.get(basin, f"{basin}")
         least = ">=" if found["morse/unresolved"] else "="
+        mu = math.floor(1000 * found["morse/mu"]) / 1000  # rounded up it would claim too much
         print(
             f"epoch {trainer.current_epoch + 1:3d}   loss {found['train_loss']:.3f}   "
             f"val accuracy {found['val_accuracy']:.3f}   "
-            f"attractors {least} {found['morse/attractors']:.0f}   mu {found['morse/mu']:.3f}   "
+            f"attractors {least} {found['morse/attractors']:.0f}   mu {mu:.3f}   "
             f"basin {where:9s}   largest basin {found['morse/basin_max']:4.0%}"
         )
 

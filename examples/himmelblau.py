@@ -32,8 +32,12 @@ def main(argv: Sequence[str] | None = None) -> lm.MorseAnalysis:
     args.out.mkdir(parents=True, exist_ok=True)
     lm.plot_basins(result, axis_labels=("x", "y")).savefig(args.out / "basins.png")
     lm.plot_morse_graph(result).savefig(args.out / "graph.png")
+    lm.plot_merge_diagram(result).savefig(args.out / "merge.png")
     result.save(args.out / "analysis.npz")
-    print(f"{result.claim}, mu >= {result.mu:.3g}, {result.undecided:.1%} of the box undecided")
+    print(
+        f"{result.claim}, wrong with probability {1 - result.mu:.2g} at most, "
+        f"{result.undecided:.1%} of the box undecided"
+    )
     print(result.table())
     print(f"Pictures: {args.out / 'basins.png'}, {args.out / 'graph.png'}")
     return result

@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> tuple[lm.MorseAnalysis, np.ndarra
     args.out.mkdir(parents=True, exist_ok=True)
     lm.plot_basins(result).savefig(args.out / "basins.png")
     lm.plot_morse_graph(result).savefig(args.out / "graph.png")
-    print(f"{result.claim}, mu >= {result.mu:.3g}, {result.undecided:.1%} of the box undecided")
+    lm.plot_merge_diagram(result).savefig(args.out / "merge.png")
+    print(
+        f"{result.claim}, wrong with probability {1 - result.mu:.2g} at most, "
+        f"{result.undecided:.1%} of the box undecided"
+    )
     print(result.table())
     print(f"Basins of the three solutions: {result.basin_of(solutions).tolist()}")
     print(f"Pictures: {args.out / 'basins.png'}, {args.out / 'graph.png'}")

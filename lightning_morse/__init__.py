@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from lightning_morse.combinatorial_map import outer_approximation
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.loss_slice import LossSlice
+    from lightning_morse.merge_diagram import plot_merge_diagram
     from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
-    from lightning_morse.record import MorseAnalysis, MorseSet
+    from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
     from lightning_morse.subspace import AffineSubspace, plane_through
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AffineSubspace": "subspace",
     "CubicalGrid": "grid",
+    "Ladder": "record",
     "LossSlice": "loss_slice",
     "MorseAnalysis": "record",
     "MorseGraph": "morse_sets",
@@ -35,6 +37,7 @@ _HOMES = {
     "outer_approximation": "combinatorial_map",
     "plane_through": "subspace",
     "plot_basins": "plotting",
+    "plot_merge_diagram": "merge_diagram",
     "plot_morse_graph": "plotting",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import SupportsIndex
@@ -15,6 +16,7 @@ from lightning_morse.calibration import Calibrated, check, fit_calibrated, infla
 from lightning_morse.confidence import GradientBand, gradient_band, simulated_band
 from lightning_morse.description import describe
 from lightning_morse.grid import CubicalGrid, check_box
+from lightning_morse.ladder import BESIDE_BAND, climb, unclimbed
 from lightning_morse.lattice import Lattice
 from lightning_morse.phase_portrait import MakeBand, phase_portrait
 from lightning_morse.record import MorseAnalysis
@@ -34,8 +36,6 @@ from lightning_morse.surrogate import GaussianProcess, Posterior, SurrogateError
 
 Array = NDArray[np.float64]
 
-# Share of the failure probability for what is claimed beside the band, on the Morse sets.
-_BESIDE_BAND = 0.1
 _FEWEST_CELLS = 4
 
 
@@ -55,12 +55,15 @@ def analyze(
     picture is undecided (:mod:`lightning_morse.sampling`). A Gaussian process is fitted, and the
     flow of every gradient field inside its simultaneous band is enclosed on a cubical grid. Given
     that the (warped) loss is a sample path of the fitted process, all of the following holds at
-    once with probability at least ``result.mu >= confidence``: each attractor reported holds an
-    attractor of the gradient flow, every critical point in the box lies in a Morse set (or in a
-    cell from which the exterior can be reached without one), every Morse index, every certain
-    basin label and every escape is right. See :mod:`lightning_morse.confidence` for what is proved
-    and what is not, :mod:`lightning_morse.gradient_flow` for the enclosure and
-    :mod:`lightning_morse.critical_points` for the indices.
+    once with probability at least ``confidence``: each attractor reported holds an attractor of
+    the gradient flow, every critical point in the box lies in a Morse set (or in a cell from which
+    the exterior can be reached without one), every Morse index, every certain basin label and
+    every escape is right. The number of attractors holds with probability at least
+    ``result.mu >= confidence``, each single one with ``result.morse_sets[i].mu``. See
+    :mod:`lightning_morse.confidence` for what is proved and what is not,
+    :mod:`lightning_morse.gradient_flow` for the enclosure,
+    :mod:`lightning_morse.critical_points` for the indices, :mod:`lightning_morse.ladder` for
+    ``mu``.
 
     Args:
         loss: Callable on ``(n, d)`` float64 tensors that returns ``(n,)``; it need not be
@@ -71,7 +74,7 @@ def analyze(
         n_samples: Number of loss evaluations there may be, the centre included; at least 16.
             Fewer are made where the picture is resolved before.
         resolution: Cells on each axis: one number, or one an axis; at least 4.
-        confidence: The level ``mu`` has to reach, in (0, 1).
+        confidence: The level at which everything has to hold, in (0, 1).
         seed: Of the design, the places to sample and the simulation. Nothing reads or moves a
             global generator.
         band: ``"proved"``, or ``"simulated"`` for one that is some 10 % narrower and rests on
@@ -150,7 +153,7 @@ def analyze_further(
         n_samples - n_checks,
         # Where to look next is an estimate: it need not be simulated.
         _band_maker("proved", confidence, seed),
-        _BESIDE_BAND * (1 - confidence),
+        BESIDE_BAND * (1 - confidence),
         seed,
         clock,
     )
@@ -224,7 +227,7 @@ def _analyze(
         surrogate = calibrated.surrogate
     lattice = Lattice.of(grid)
     diverged = nearest_diverged(grid, x, finite)
-    beside = _BESIDE_BAND * (1 - confidence)
+    beside = BESIDE_BAND * (1 - confidence)
     make_band = _band_maker(band, confidence, seed)
     portrait = phase_portrait(surrogate, lattice, make_band, beside, diverged, clock)
     found, labels = portrait.found, portrait.labels
@@ -238,15 +241,37 @@ def _analyze(
         graph = nx.DiGraph()
         graph.add_nodes_from(range(len(sets)))
         graph.add_edges_from((number[q], number[p]) for q, p in found.graph.edges)
+        sets = [sets[i] for i in order]
+    with clock("ladder"):
+        exact = all(m.resolved for m in sets)
+        attractors = [m.cells for m in sets if m.is_attractor]
+        mu = max(confidence, portrait.level)
+        if calibrated.trusted:
+            climbed = climb(
+                surrogate,
+                portrait.posterior,
+                portrait.enclosure,
+                attractors,
+                confidence,
+                lowest=None if band == "simulated" else portrait.band,
+                outside=diverged,
+                counted=exact,
+            )
+            each = np.maximum(climbed.each, mu)
+            mu = max(mu, climbed.exact if exact else climbed.together)
+        else:
+            # A bound that rests on a model which the samples refute is worth nothing.
+            climbed, each, mu = unclimbed(attractors, confidence), np.zeros(len(attractors)), 0.0
+        for i in range(len(attractors)):
+            sets[i] = dataclasses.replace(sets[i], mu=float(each[i]))
     return MorseAnalysis(
         grid=grid,
-        morse_sets=tuple(sets[i] for i in order),
+        morse_sets=tuple(sets),
         graph=graph,
         labels=renumber[labels],
         diverged=diverged,
         exit_volumes=exits,
-        # A bound that rests on a model which the samples refute is worth nothing.
-        mu=portrait.level if calibrated.trusted else 0.0,
+        mu=mu,
         confidence=float(confidence),
         mean_loss=surrogate.warp.inverse(lattice.grid_corners(portrait.posterior.mean)),
         samples=x,
@@ -254,6 +279,7 @@ def _analyze(
         calibration=calibrated.factor,
         surrogate=_facts(calibrated, portrait.band.c),
         seconds=dict(clock.seconds),
+        ladder=climbed.ladder,
     )
 
 
@@ -274,7 +300,7 @@ def _fitted(x: Array, values: Array, partners: NDArray[np.int64], grid: CubicalG
 
 def _band_maker(kind: str, confidence: float, seed: int) -> MakeBand:
     """Makes the band on the gradient, which leaves something for all that is claimed beside it."""
-    level = confidence + _BESIDE_BAND * (1 - confidence)
+    level = confidence + BESIDE_BAND * (1 - confidence)
 
     def make(surrogate: GaussianProcess, lattice: Lattice, posterior: Posterior) -> GradientBand:
         if kind == "proved":
@@ -325,8 +351,10 @@ def _facts(calibrated: Calibrated, c: float) -> dict[str, float | int | str | li
         "kernel": surrogate.kernel.name,
         "n": len(surrogate.y),
         "lengthscales": surrogate.lengthscales.tolist(),
+        "mean": surrogate.mean,
         "deviation": math.sqrt(surrogate.variance),
         "noise_deviation": math.sqrt(surrogate.variance * surrogate.noise),
+        "loss_origin": surrogate.warp.origin,
         "loss_floor": floor if math.isfinite(floor) else None,
         "log_evidence": surrogate.log_evidence,
         "largest_residual": calibrated.largest_residual,

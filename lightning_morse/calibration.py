@@ -25,8 +25,9 @@ from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
 
 Array = NDArray[np.float64]
 
-# How often the model itself may exceed what is expected of its largest residual.
-_ALARM = 0.05
+# How often the model itself may exceed what is expected of its largest residual, and of the largest
+# error of its held-back derivatives: few of these say little, so they have to be plain.
+_ALARM, _ALARM_HELD_BACK = 0.05, 0.01
 # Gain in log evidence for which a warp, and the smoother kernel, are taken.
 _WARP_MARGIN = 3.0
 _SMOOTH_MARGIN = 5.0
@@ -61,14 +62,18 @@ class Calibrated:
         return self.factor < PLAINLY_WRONG
 
 
-def expected_largest(n: int) -> float:
-    """What the largest of ``n`` standard normal residuals exceeds in 5 % of the cases, in size.
+def expected_largest(n: int, alarm: float = _ALARM) -> float:
+    """What the largest of ``n`` standard normal residuals exceeds in few cases, in size.
+
+    Args:
+        n: How many there are.
+        alarm: In which share of the cases.
 
     Example:
         >>> round(expected_largest(128), 2)
         3.54
     """
-    return float(norm.isf(0.5 * -np.expm1(np.log1p(-_ALARM) / n)))
+    return float(norm.isf(0.5 * -np.expm1(np.log1p(-alarm) / n)))
 
 
 def fit_calibrated(
@@ -163,7 +168,7 @@ def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
     """Inflate the deviations if the largest error of ``n`` held-back derivatives calls for it."""
     if not n:
         return calibrated
-    total = max(calibrated.factor, min(largest / expected_largest(n), _MOST))
+    total = max(calibrated.factor, min(largest / expected_largest(n, _ALARM_HELD_BACK), _MOST))
     wider = (total / calibrated.factor) ** 2
     surrogate = dataclasses.replace(
         calibrated.surrogate, variance=calibrated.surrogate.variance * wider

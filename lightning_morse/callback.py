@@ -24,6 +24,7 @@ from lightning_morse.box import half_widths, sample_box
 from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import LossSlice, flat_parameters, trainable_parameters
+from lightning_morse.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting import plot_basins, plot_morse_graph
 from lightning_morse.record import ESCAPES, UNDECIDED, MorseAnalysis
 from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
@@ -41,12 +42,17 @@ SNAPSHOTS_PER_PERIOD = 8
 # An analysis that takes longer, in seconds, says so in a line.
 SILENT = 1.0
 
+# Loggers keep single precision, in which a bound on a probability must not become 1.
+_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
 # Every value is finite from the first step on: EarlyStopping ends a run on NaN or a missing key.
 BEFORE_FIRST = {
     "morse/attractors": 0.0,
     "morse/unresolved": 0.0,
     "morse/morse_sets": 0.0,
     "morse/mu": 0.0,
+    "morse/mu_smallest": 0.0,
+    "morse/mu_current": 0.0,
     "morse/basin_current": float(UNDECIDED),
     "morse/basin_max": 0.0,
     "morse/escape": 0.0,
@@ -89,7 +95,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``attractors``          attractors in the box: a lower bound while ``unresolved`` is not 0
     ``unresolved``          Morse sets that may hide a further attractor
     ``morse_sets``          Morse sets, attractors included
-    ``mu``                  lower bound on the probability that the picture is true
+    ``mu``                  lower bound on the probability that the number of attractors is right
+    ``mu_smallest``         the same for the least certain single attractor; 0 if there is none
+    ``mu_current``          the same for the attractor of the current basin; 0 if unknown
     ``basin_current``       number of the attractor in whose basin the weights certainly lie; -1
                             undecided, -2 they leave the box
     ``basin_max``           share of the box of the largest certain basin
@@ -107,8 +115,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ======================= =====================================================================
 
     All of them are finite from the start of training on. TensorBoard also gets the figures
-    ``morse/basins`` and ``morse/graph`` and the table ``morse/sets``; without it the same is
-    written to ``morse/`` under the log directory as PNG, JSON and NumPy archive.
+    ``morse/basins``, ``morse/graph`` and ``morse/merge`` (up to which confidence the attractors
+    stand) and the table ``morse/sets``; without it the same is written to ``morse/`` under the log
+    directory as PNG, JSON and NumPy archive.
 
     The loss is the module's own in eval mode, on the first training batches that passed by. Nothing
     of the run is changed but its wall time: not weights, buffers, gradients, optimizers, random
@@ -129,7 +138,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         n_samples: Loss evaluations an analysis, each over all probe batches; at least 16. A box
             that has to grow costs up to half as many again.
         resolution: Grid cells an axis.
-        confidence: The level ``mu`` has to reach, in (0, 1).
+        confidence: The level at which the picture has to be true, in (0, 1).
         extent: Half-widths of the box in weight-space units, one number or one an axis. ``"auto"``:
             1.5 times the reach of the trajectory (the given weights with ``"checkpoints"``; at
             least the norm of the raw directions with ``"random"``) on each axis, at least a quarter
@@ -318,7 +327,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     # --------------------------------------------------------------- pictures
 
     def figures(self) -> dict[str, Figure]:
-        """Draw the last analysis: ``"basins"`` and ``"graph"``, each a matplotlib figure.
+        """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.
 
         Raises:
             RuntimeError: If there has been no analysis in this process.
@@ -328,6 +337,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return {
             "basins": plot_basins(self.result, **self._view),
             "graph": plot_morse_graph(self.result),
+            "merge": plot_merge_diagram(self.result),
         }
 
     # --------------------------------------------------------------- analysis
@@ -500,15 +510,18 @@ def _readings(
 ) -> dict[str, float]:
     """The scalars that an analysis gives at the current point, all of them finite."""
     basin = int(result.basin_of(current[None])[0])
-    barrier = headroom = 0.0
+    barrier = headroom = mu_current = 0.0
     if basin >= 0:
+        mu_current = result.morse_sets[basin].mu or 0.0
         barrier = result.barrier(basin)
         headroom = loss_now - result.morse_sets[basin].loss
     readings = {
         "morse/attractors": float(result.n_attractors),
         "morse/unresolved": float(result.n_unresolved),
         "morse/morse_sets": float(result.n_morse_sets),
-        "morse/mu": result.mu,
+        "morse/mu": min(result.mu, _BELOW_ONE),
+        "morse/mu_smallest": min([*_mus(result), _BELOW_ONE]) if result.n_attractors else 0.0,
+        "morse/mu_current": min(mu_current, _BELOW_ONE),
         "morse/basin_current": float(basin),
         "morse/basin_max": max(result.basin_volumes.values(), default=0.0),
         "morse/escape": result.escape,
@@ -518,6 +531,10 @@ def _readings(
         "morse/calibration": result.calibration,
     }
     return {k: float(v) if math.isfinite(v) else BEFORE_FIRST[k] for k, v in readings.items()}
+
+
+def _mus(result: MorseAnalysis) -> list[float]:
+    return [result.morse_sets[i].mu or 0.0 for i in result.attractors]
 
 
 def _is_silent(trainer: Any) -> bool:

@@ -55,33 +55,22 @@ def outer_approximation(
     leaves = _mask(exits, "exits", grid)
     outside = _mask(exterior_cells, "exterior_cells", grid)
 
-    # First and last cell that the closed interval meets, one axis at a time.
-    first = np.empty((grid.size, grid.dim), dtype=np.int64)
-    last = np.empty_like(first)
-    for j, (edges, n) in enumerate(zip(grid.edges, grid.shape, strict=True)):
-        first[:, j] = np.maximum(np.searchsorted(edges[1:], low[:, j], side="left"), 0)
-        last[:, j] = np.minimum(np.searchsorted(edges[:-1], up[:, j], side="right") - 1, n - 1)
-    widths = np.maximum(last - first + 1, 0)
+    first, widths = _meets(low, up, grid)
     # The box of the grid is closed, so an image that only touches its boundary has not left.
     leaves |= np.any((low < grid.lower) | (up > grid.upper), axis=1)
 
     widths[outside] = 0
     leaves |= outside
     counts = widths.prod(axis=1)
-    strides = np.cumprod((1, *grid.shape[:0:-1]))[::-1]
 
-    # Enumerate the cells of all boxes at once, the exterior last in its row.
+    # The exterior comes last in its row.
     ends = np.cumsum(counts + leaves)
     index_type = np.int32 if ends[-1] < 2**31 else np.int64
     indptr = np.zeros(grid.size + 2, dtype=index_type)
     indptr[1:-1] = ends
     indptr[-1] = ends[-1] + 1
     indices = np.full(indptr[-1], grid.size, dtype=np.int32)
-    position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    target = np.repeat((first * strides).sum(axis=1), counts)
-    for j in range(grid.dim - 1, -1, -1):
-        position, offset = np.divmod(position, np.repeat(widths[:, j], counts))
-        target += offset * strides[j]
+    target = _enumerate(first, widths, grid)
     slots = np.repeat(indptr[:-2] - (np.cumsum(counts) - counts), counts)
     indices[slots + np.arange(counts.sum())] = target
     image = csr_array(
@@ -89,6 +78,49 @@ def outer_approximation(
         shape=(grid.size + 1, grid.size + 1),
     )
     return _redirect(image, outside) if outside.any() else image
+
+
+def cells_met(
+    lower: NDArray[np.float64], upper: NDArray[np.float64], grid: CubicalGrid
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All cells that meet each of some closed boxes.
+
+    Args:
+        lower: Lower corners of the boxes, shape ``(n, d)``, coordinates of the grid's box.
+        upper: Upper corners, same shape.
+        grid: The cubical grid.
+
+    Returns:
+        The cells of one box after the other, ascending; how many each box meets, shape ``(n,)``.
+    """
+    first, widths = _meets(lower, upper, grid)
+    return _enumerate(first, widths, grid), widths.prod(axis=1)
+
+
+def _meets(
+    low: NDArray[np.float64], up: NDArray[np.float64], grid: CubicalGrid
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First cell that each closed box meets, and how many from there on, along each axis."""
+    first = np.empty(low.shape, dtype=np.int64)
+    last = np.empty_like(first)
+    for j, (edges, n) in enumerate(zip(grid.edges, grid.shape, strict=True)):
+        first[:, j] = np.maximum(np.searchsorted(edges[1:], low[:, j], side="left"), 0)
+        last[:, j] = np.minimum(np.searchsorted(edges[:-1], up[:, j], side="right") - 1, n - 1)
+    return first, np.maximum(last - first + 1, 0)
+
+
+def _enumerate(
+    first: NDArray[np.int64], widths: NDArray[np.int64], grid: CubicalGrid
+) -> NDArray[np.int64]:
+    """Numbers of the cells of all boxes, one box after the other."""
+    counts = widths.prod(axis=1)
+    strides = np.cumprod((1, *grid.shape[:0:-1]))[::-1]
+    position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    target = np.repeat((first * strides).sum(axis=1), counts)
+    for j in range(grid.dim - 1, -1, -1):
+        position, offset = np.divmod(position, np.repeat(widths[:, j], counts))
+        target += offset * strides[j]
+    return target
 
 
 def _redirect(image: csr_array, outside: NDArray[np.bool_]) -> csr_array:

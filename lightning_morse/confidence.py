@@ -162,12 +162,30 @@ def quantile(confidence: float, lattice: Lattice) -> float:
 
 def level(c: float, lattice: Lattice) -> float:
     """Lower bound on the probability that the band of ``c`` deviations holds over the box."""
-    return max(0.0, 1 - math.exp(float(log_ndtr(-c))) * _tests(lattice))
+    return max(0.0, 1 - failure_bound(c, lattice))
 
 
-def _tests(lattice: Lattice) -> float:
+def failure_bound(c: float, lattice: Lattice, n_points: int | None = None) -> float:
+    r"""Upper bound on the probability that the band of ``c`` deviations fails on some cells.
+
+    The argument of the module for a set of lattice cells with ``n_points`` corners. The points
+    added when these cells are halved ``k`` times in all directions are at most ``n_points`` times
+    ``2**(d * k)``: rounded down to the lattice each is a corner of its cell, and so many go to one
+    corner. Hence the same allowance between the points is enough, at :math:`2 d n Q(c) (1 + \eta)`.
+
+    Args:
+        c: Number of standard deviations.
+        lattice: The lattice.
+        n_points: Number of corners of the cells; they have to be chosen from the posterior alone.
+            Left out: all points of the lattice.
+    """
+    return math.exp(float(log_ndtr(-c))) * _tests(lattice, n_points)
+
+
+def _tests(lattice: Lattice, n_points: int | None = None) -> float:
     """What the tail probability is multiplied by in the union bound."""
-    return 2 * lattice.dim * lattice.n_points * (1 + _BETWEEN)
+    n = lattice.n_points if n_points is None else n_points
+    return 2 * lattice.dim * n * (1 + _BETWEEN)
 
 
 def between(log_share: float, surrogate: GaussianProcess, lattice: Lattice) -> Array:

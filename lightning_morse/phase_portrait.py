@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_morse.basins import certain_labels
 from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.confidence import GradientBand
-from lightning_morse.gradient_flow import FlowImages, critical_cells, image_boxes
+from lightning_morse.gradient_flow import FlowEnclosure, FlowImages, critical_cells
 from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import MorseGraph, morse_graph
 from lightning_morse.settling import Settled, expected_in_sets, safest, settle
@@ -30,6 +30,7 @@ class PhasePortrait:
         lattice: The points the surrogate was asked at.
         posterior: Its answer.
         band: The simultaneous band on the gradient.
+        enclosure: The enclosure of the flow, for any band.
         images: The enclosed images of the grid's cells.
         candidates: Lattice cells that may hold a critical point, shape ``(n_lattice_cells,)``.
         found: The Morse graph, without the components that hold no critical point.
@@ -41,6 +42,7 @@ class PhasePortrait:
     lattice: Lattice
     posterior: Posterior
     band: GradientBand
+    enclosure: FlowEnclosure
     images: FlowImages
     candidates: Mask
     found: MorseGraph
@@ -82,7 +84,8 @@ def phase_portrait(
     with clock("band"):
         band = make_band(surrogate, lattice, posterior)
     with clock("enclosure"):
-        images = image_boxes(lattice, posterior, band)
+        enclosure = FlowEnclosure.of(lattice, posterior)
+        images = enclosure.images(band)
     with clock("map"):
         image = outer_approximation(
             images.lower,
@@ -112,6 +115,7 @@ def phase_portrait(
         lattice=lattice,
         posterior=posterior,
         band=band,
+        enclosure=enclosure,
         images=images,
         candidates=candidates,
         found=found,

@@ -47,16 +47,18 @@ class _Figure(Figure):
     """A figure drawn in this module's style: artists ask rcParams again when they are drawn."""
 
     def draw(self, renderer: RendererBase) -> None:
-        with _style():
+        with figure_style():
             super().draw(renderer)
 
 
-def _style() -> AbstractContextManager[None]:
+def figure_style() -> AbstractContextManager[None]:
+    """Settings of every figure, whatever the user's are."""
     own = {"font.family": "DejaVu Sans", "font.size": 10.5, "hatch.linewidth": 0.8}
     return style.context(["default", own])
 
 
-def _new_figure(width: float, height: float, **options: Any) -> Figure:
+def new_figure(width: float, height: float, **options: Any) -> Figure:
+    """Make an empty figure, unknown to pyplot; lengths in inches."""
     figure = _Figure(figsize=(width, height), dpi=100, facecolor="white", **options)
     FigureCanvasAgg(figure)
     return figure
@@ -188,8 +190,8 @@ def plot_basins(
 
     facts = f"{result.claim} · {_bound(result.mu)}"
     facts += f" · undecided {_percent(result.undecided)}, escape {_percent(result.escape)}"
-    with _style():
-        figure = _new_figure(8, 7 if d == 3 else 6, layout="constrained")
+    with figure_style():
+        figure = new_figure(8, 7 if d == 3 else 6, layout="constrained")
         heading = [textwrap.shorten(title, 72, placeholder=" …")] if title else []
         figure.suptitle("\n".join([*heading, facts]), fontsize=12)
         contours = None
@@ -507,8 +509,8 @@ def plot_morse_graph(result: MorseAnalysis) -> Figure:
     Returns:
         A figure of its own, unknown to pyplot.
     """
-    with _style():
-        figure = _new_figure(8, 5)
+    with figure_style():
+        figure = new_figure(8, 5)
         title = f"Morse graph: {result.claim} · {_bound(result.mu)}"
         if not result.morse_sets:
             if result.escape == 1:

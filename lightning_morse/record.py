@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lightning_morse.grid import CubicalGrid
 
 UNDECIDED = -1
 ESCAPES = -2
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class MorseSet:
     Attributes:
         cells: Numbers of its grid cells, ascending, shape ``(k,)``.
         is_attractor: Whether it is minimal and no path leads from it to the exterior. On the
-            event whose probability ``mu`` bounds, it then holds an attractor of the true flow.
+            event of the band at the level asked for, it then holds an attractor of the true flow.
         resolved: Whether it is certain that it hides no further attractor: for an attractor, that
             it holds exactly one; for another Morse set, that it holds none.
         index: Morse index (number of unstable directions, 0 to ``d``) shared by every critical
@@ -36,6 +37,10 @@ class MorseSet:
         center: Best estimate of its critical point, shape ``(d,)``.
         loss: Surrogate loss at ``center``, in the units of the loss.
         volume: Fraction of the box its cells take.
+        mu: For an attractor a lower bound on the probability that its block, grown with the band
+            as far as it stands, holds an attractor of the true flow, apart from the blocks of the
+            others; 0 if the samples refute the surrogate. None for other Morse sets. See
+            :mod:`lightning_morse.ladder`.
     """
 
     cells: NDArray[np.int64]
@@ -45,6 +50,24 @@ class MorseSet:
     center: NDArray[np.float64]
     loss: float
     volume: float
+    mu: float | None = None
+
+
+def short_of_one(mu: float) -> str:
+    """Write a lower bound on a probability, by what it lacks where that is little.
+
+    Neither way is it rounded up, by more than the rounding of a double.
+
+    Example:
+        >>> short_of_one(0.95879), short_of_one(1 - 3.21e-8), short_of_one(0.0)
+        ('0.9587', '1 - 3.3e-08', '0')
+    """
+    if mu < 0.9999:
+        return f"{Decimal(repr(float(mu))).quantize(Decimal('0.0001'), ROUND_FLOOR).normalize():f}"
+    rounding = Decimal("1.2e-16")
+    lacking = max(Decimal(1 - mu) - rounding, rounding)
+    unit = Decimal(1).scaleb(lacking.adjusted() - 1)
+    return f"1 - {float(lacking.quantize(unit, ROUND_CEILING)):.1e}"
 
 
 def _called(m: MorseSet, dim: int) -> str:
@@ -59,11 +82,36 @@ def _called(m: MorseSet, dim: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class Ladder:
+    """Which attractors stand, have merged or have vanished as the confidence goes up.
+
+    The number of blocks never rises along the ladder; see :mod:`lightning_morse.ladder`.
+
+    Attributes:
+        levels: The confidences, ascending, shape ``(k,)``; the first is the one asked for.
+        blocks: At each level, for each attractor, the lowest number of an attractor in the same
+            block: its own if it stands alone or is the first of those that have merged, -1 once it
+            has vanished; shape ``(k, n_attractors)``.
+    """
+
+    levels: NDArray[np.float64]
+    blocks: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of blocks at each level, shape ``(k,)``."""
+        return np.array([np.unique(row[row >= 0]).size for row in self.blocks], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
 class MorseAnalysis:
     """The Morse graph of a loss on a box, its basins, and how sure all of it is.
 
-    Everything here holds together with probability at least ``mu``, given that the loss is a
-    sample path of the fitted surrogate (see :mod:`lightning_morse.confidence` for the premise).
+    Everything here holds together with probability at least ``confidence``, given that the loss is
+    a sample path of the fitted surrogate (see :mod:`lightning_morse.confidence` for the premise).
+    What ``claim`` says of the attractors holds with probability at least ``mu``, often much more
+    (:mod:`lightning_morse.ladder`); Morse sets, their order, indices and labels with
+    ``confidence``.
 
     Attributes:
         grid: The cubical grid of the box.
@@ -76,8 +124,9 @@ class MorseAnalysis:
             They count as exterior.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
             ``(d, 2)``: axis, then lower and upper face.
-        mu: Lower bound on the probability that the picture is true; 0 if the samples refute the
-            surrogate (see :mod:`lightning_morse.calibration`).
+        mu: Lower bound on the probability that ``claim`` is true; at least ``confidence``, but 0 if
+            the samples refute the surrogate (see :mod:`lightning_morse.calibration`): then nothing
+            here is certain at any level.
         confidence: The level that was asked for.
         mean_loss: Surrogate mean of the loss at the vertices of the grid, its own units, shape
             ``shape + 1``.
@@ -87,6 +136,7 @@ class MorseAnalysis:
             leave-one-out residuals were larger than its own model allows; 1 if they were not.
         surrogate: Plain facts about the fitted surrogate (kernel, lengthscales, ...).
         seconds: Wall time of each stage.
+        ladder: Which attractors still stand as the confidence goes up.
     """
 
     grid: CubicalGrid
@@ -103,6 +153,7 @@ class MorseAnalysis:
     calibration: float
     surrogate: Mapping[str, Any]
     seconds: Mapping[str, float]
+    ladder: Ladder
 
     @property
     def attractors(self) -> tuple[int, ...]:
@@ -184,16 +235,18 @@ class MorseAnalysis:
 
     def table(self) -> str:
         """Return the Morse sets as a Markdown table, one row each."""
-        rows = ["| set | what | Morse index | loss | volume | basin | center |"]
-        rows.append("|---|---|---|---|---|---|---|")
+        rows = ["| set | what | Morse index | loss | volume | basin | mu | center |"]
+        rows.append("|---|---|---|---|---|---|---|---|")
         volumes = self.basin_volumes
         for i, m in enumerate(self.morse_sets):
             what = _called(m, self.grid.dim)
             center = ", ".join(f"{c:.3g}" for c in m.center)
             basin = f"{volumes[i]:.1%}" if m.is_attractor else ""
             index = "?" if m.index is None else str(m.index)
+            mu = "" if m.mu is None else short_of_one(m.mu)
             rows.append(
-                f"| {i} | {what} | {index} | {m.loss:.4g} | {m.volume:.2%} | {basin} | ({center}) |"
+                f"| {i} | {what} | {index} | {m.loss:.4g} | {m.volume:.2%} | {basin} | {mu} "
+                f"| ({center}) |"
             )
         return "\n".join(rows)
 
@@ -216,6 +269,7 @@ class MorseAnalysis:
                     "index": m.index,
                     "loss": m.loss,
                     "volume": m.volume,
+                    "mu": m.mu,
                 }
                 for m in self.morse_sets
             ],
@@ -245,6 +299,8 @@ class MorseAnalysis:
                     mean_loss=self.mean_loss,
                     samples=self.samples,
                     sample_losses=self.sample_losses,
+                    ladder_levels=self.ladder.levels,
+                    ladder_blocks=self.ladder.blocks,
                 )
             partial.replace(target)
         finally:
@@ -258,7 +314,8 @@ class MorseAnalysis:
             path: The file.
 
         Raises:
-            ValueError: If the file is not such an archive, is damaged, or of a newer format.
+            ValueError: If the file is not such an archive, is damaged, or of another format (files
+                of format 1 have no ladder and are not read).
             FileNotFoundError: If there is no such file.
         """
         try:
@@ -267,7 +324,9 @@ class MorseAnalysis:
             facts = json.loads(arrays.pop("facts").tobytes().decode())
             version = facts["format"]
             if version != FORMAT_VERSION:
-                raise ValueError(f"its format is {version}, this version reads {FORMAT_VERSION}")
+                raise ValueError(
+                    f"its format is {version}, this version reads {FORMAT_VERSION}; analyse again"
+                )
             grid = CubicalGrid(arrays["lower"], arrays["upper"], facts["shape"])
             cells = np.split(arrays["cells"], np.cumsum(arrays["cell_counts"])[:-1])
             sets = tuple(
@@ -294,6 +353,7 @@ class MorseAnalysis:
                 calibration=facts["calibration"],
                 surrogate=facts["surrogate"],
                 seconds=facts["seconds"],
+                ladder=Ladder(arrays["ladder_levels"], arrays["ladder_blocks"]),
             )
         except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as err:
             raise ValueError(f"{path} does not hold a Morse analysis: {err}") from err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_morse import CubicalGrid, MorseAnalysis, MorseMonitor, MorseSet
+from lightning_morse import CubicalGrid, Ladder, MorseAnalysis, MorseMonitor, MorseSet
 from lightning_morse.box import half_widths, sample_box
 from lightning_morse.callback import BEFORE_FIRST
 from lightning_morse.directions import axis_labels
@@ -37,7 +38,7 @@ def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, co
     grid = CubicalGrid(lower, upper, (resolution,) * len(lower))
     half = np.asarray(upper, dtype=float)
     sets = [
-        MorseSet(np.array([grid.size // 2]), True, True, 0, 0 * half, 0.125, 1 / grid.size),
+        MorseSet(np.array([grid.size // 2]), True, True, 0, 0 * half, 0.125, 1 / grid.size, 0.97),
         MorseSet(np.array([1]), False, False, None, 0.9 * half, 0.5, 1 / grid.size),
     ]
     labels = np.zeros(grid.size, dtype=np.int32)
@@ -57,6 +58,7 @@ def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, co
         calibration=1.5,
         surrogate={},
         seconds={},
+        ladder=Ladder(np.array([confidence]), np.zeros((1, 1), dtype=np.int64)),
     )
 
 
@@ -229,7 +231,7 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
         assert [p.value for p in points] == pytest.approx(logged), name
     # The same axis as Lightning's own epoch values, so that curves can be laid side by side.
     assert set(steps) <= {p.step for p in events.Scalars("train_loss_epoch")}
-    for name in ("morse/basins", "morse/graph"):
+    for name in ("morse/basins", "morse/graph", "morse/merge"):
         assert [p.step for p in events.Images(name)] == steps
         assert events.Images(name)[0].width >= 640
     assert "morse/sets/text_summary" in tags["tensors"]
@@ -288,8 +290,22 @@ def test_current_basin_barrier_and_headroom_are_read_off(tmp_path):
     (row,) = watch.history
     assert row["morse/basin_current"] == 0
     assert row["morse/barrier"] == 0.375
+    assert row["morse/mu_current"] == row["morse/mu_smallest"] == 0.97
     assert row["morse/headroom"] == pytest.approx(watch.result.sample_losses[0] - 0.125)
     assert row["morse/undecided"] == row["morse/escape"] == 1 / 24**2
+
+
+def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
+    def sure(*args):
+        result = one_attractor(*args)
+        sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
+        return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
+
+    monkeypatch.setattr("lightning_morse.callback.analyze_further", sure)
+    watch = monitor()
+    _, runner = fit(tmp_path, watch, max_epochs=1)
+    for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):
+        assert 0.999999 < runner.callback_metrics[name] < 1
 
 
 def test_files_without_tensorboard(pictures, tmp_path):
@@ -298,7 +314,9 @@ def test_files_without_tensorboard(pictures, tmp_path):
     folder = tmp_path / "morse"
     stems = [f"step-{STEPS_AN_EPOCH - 1:07d}", f"step-{2 * STEPS_AN_EPOCH - 1:07d}"]
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        s + end for s in stems for end in (".npz", ".json", "-basins.png", "-graph.png")
+        s + end
+        for s in stems
+        for end in (".npz", ".json", "-basins.png", "-graph.png", "-merge.png")
     )
     loaded = MorseAnalysis.load(folder / f"{stems[1]}.npz")
     assert np.array_equal(loaded.labels, watch.result.labels)
@@ -757,7 +775,7 @@ def test_digits_example(real, tmp_path, capsys, activation):
     assert len(lines) == len(watch.history) == 3
     assert "val accuracy 0.9" in lines[-1]
     assert f"tensorboard --logdir {tmp_path}" in out
-    assert len(list(tmp_path.rglob("*.png"))) == 2
+    assert len(list(tmp_path.rglob("*.png"))) == 3
     assert not any(row["morse/failed"] for row in watch.history)
     assert all(row["morse/mu"] >= 0.95 for row in watch.history)
     assert watch.history[-1]["morse/attractors"] >= 1

@@ -8,6 +8,7 @@ import pytest
 from lightning_morse import CubicalGrid
 from lightning_morse.confidence import (
     between,
+    failure_bound,
     gradient_band,
     level,
     quantile,
@@ -177,3 +178,34 @@ def test_a_grid_cell_has_its_lattice_cells():
 def test_coarse_grids_get_a_finer_lattice():
     assert Lattice.of(CubicalGrid([0, 0], [1, 1], (64, 128))).refinement == (2, 1)
     assert Lattice.of(CubicalGrid([0] * 4, [1] * 4, (4,) * 4)).refinement == (1, 1, 1, 1)
+
+
+def test_the_failure_on_some_cells_counts_their_corners():
+    lattice = Lattice.of(CubicalGrid([0.0, 0.0], [1.0, 1.0], (16, 16)))
+    assert 1 - failure_bound(5.0, lattice) == pytest.approx(level(5.0, lattice))
+    half = failure_bound(5.0, lattice, lattice.n_points // 2)
+    assert half == pytest.approx(failure_bound(5.0, lattice) / 2, rel=1e-3)
+
+
+def corners_of(lattice, cells):
+    """Index of every corner of some lattice cells, each once."""
+    index = np.stack(np.unravel_index(cells, lattice.cells), axis=1)
+    offsets = np.array(list(np.ndindex(*(2,) * lattice.dim)))
+    return np.unique((index[:, None] + offsets).reshape(-1, lattice.dim), axis=0)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_new_points_of_some_cells_are_as_few_as_supposed(dim):
+    """Halving cells k times: at most 2^(d k) points for each corner, however the cells lie."""
+    rng = np.random.default_rng(dim)
+    lattice = Lattice(CubicalGrid([0.0] * dim, [1.0] * dim, (4,) * dim), (1,) * dim)
+    for share in (0.05, 0.3, 1.0):
+        cells = np.flatnonzero(rng.random(lattice.grid.size) < share)
+        if not cells.size:
+            continue
+        corners = corners_of(lattice, cells)
+        for k in (1, 2):
+            fine = Lattice(lattice.grid, (2**k,) * dim)
+            inside = np.isin(fine.grid_cell_of(np.arange(np.prod(fine.cells))), cells)
+            points = corners_of(fine, np.flatnonzero(inside))
+            assert len(corners) < len(points) <= 2 ** (dim * k) * len(corners)

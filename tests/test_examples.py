@@ -15,7 +15,9 @@ def load(name):
 def test_himmelblau(tmp_path, capsys):
     result = load("himmelblau")(["--resolution", "64", "--out", str(tmp_path)])
     assert result.n_attractors == 4
-    assert {p.name for p in tmp_path.iterdir()} == {"basins.png", "graph.png", "analysis.npz"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("basins.png", "graph.png", "merge.png", "analysis.npz")
+    }
     assert "4 attractors" in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from lightning_morse import CubicalGrid, gradient_flow
 from lightning_morse.confidence import GradientBand, gradient_band
@@ -137,3 +138,25 @@ def test_critical_points_are_in_critical_cells():
         possible = lattice.any_in_grid_cell(critical_cells(lattice, posterior, band))
         assert possible[lattice.grid.cell_of(points)].all()
         assert possible.mean() < 0.2
+
+
+@pytest.mark.parametrize("shape", [(30,), (9, 17), (5, 3, 6)])
+def test_largest_values_over_windows_against_a_filter(shape):
+    lattice = Lattice(CubicalGrid([0.0] * len(shape), [1.0] * len(shape), shape), (1,) * len(shape))
+    values = np.random.default_rng(0).normal(size=(lattice.grid.size, 2))
+    reaches = np.array([1, 2, 3, 5, 7, 16])
+    found = gradient_flow._spread(lattice, values, reaches)
+    for reach, windows in zip(reaches, found, strict=True):
+        for k in range(2):
+            expected = maximum_filter(values[:, k].reshape(shape), 2 * reach + 1, mode="nearest")
+            assert np.array_equal(windows[:, k], expected.ravel())
+
+
+def test_critical_cells_of_several_bands():
+    gp, lattice, posterior, band = setting(himmelblau, [-5, -5], [5, 5], (24, 24))
+    bands = [band, gradient_band(gp, lattice, posterior, 0.9999)]
+    found = gradient_flow.critical_cells_of(lattice, posterior, bands)
+    for mask, each in zip(found, bands, strict=True):
+        assert np.array_equal(mask, critical_cells(lattice, posterior, each))
+    assert found[0].sum() < found[1].sum()
+    assert not (found[0] & ~found[1]).any()

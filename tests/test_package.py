@@ -34,9 +34,11 @@ LAYERS = [
     "stopwatch",
     "phase_portrait",
     "description",
+    "ladder",
     "sampling",
     "analysis",
     "plotting",
+    "merge_diagram",
     "trajectory",
     "directions",
     "box",
@@ -71,7 +73,7 @@ def test_modules_import_only_downwards(name):
     assert inner <= below, f"{name} imports {sorted(inner - below)}"
 
 
-@pytest.mark.parametrize("name", LAYERS[: LAYERS.index("plotting") + 1])
+@pytest.mark.parametrize("name", LAYERS[: LAYERS.index("merge_diagram") + 1])
 def test_numerics_do_not_import_lightning(name):
     assert not {m.split(".")[0] for m in imported(PACKAGE / f"{name}.py")} & FRAMEWORKS
 
@@ -83,7 +85,7 @@ for name in ("lightning", "pytorch_lightning", "tensorboard", "lightning_fabric"
     sys.modules[name] = None  # any import of it fails
 import lightning_morse as lm
 result = lm.analyze(lambda x: (x**2).sum(1), [-1], [1], n_samples=32, resolution=16)
-lm.plot_basins(result), lm.plot_morse_graph(result)
+lm.plot_basins(result), lm.plot_morse_graph(result), lm.plot_merge_diagram(result)
 assert result.n_attractors == 1
 lm.LossSlice, lm.AffineSubspace, lm.MorseAnalysis.load
 assert "matplotlib.pyplot" not in sys.modules

@@ -1,5 +1,6 @@
 """The figures say what the record says, and nothing on the page covers anything else."""
 
+import dataclasses
 import subprocess
 import sys
 from itertools import combinations, pairwise
@@ -15,8 +16,9 @@ from matplotlib.text import Text
 
 from lightning_morse import plotting
 from lightning_morse.grid import CubicalGrid
+from lightning_morse.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting import attractor_colors, plot_basins, plot_morse_graph
-from lightning_morse.record import MorseAnalysis, MorseSet
+from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
 
 
 def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
@@ -26,7 +28,8 @@ def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
     cells = np.flatnonzero(near)
     if attractor and resolved:
         index = 0
-    return MorseSet(cells, attractor, resolved, index, center, loss, cells.size / grid.size)
+    mu = 0.96 if attractor else None
+    return MorseSet(cells, attractor, resolved, index, center, loss, cells.size / grid.size, mu)
 
 
 def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
@@ -53,6 +56,7 @@ def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
         calibration=1.0,
         surrogate={},
         seconds={},
+        ladder=Ladder(np.array([0.95]), np.arange(sum(m.is_attractor for m in sets))[None]),
     )
 
 
@@ -484,13 +488,142 @@ class TestMorseGraph:
         assert "index 1" in words(plot_morse_graph(result))
 
 
+def laddered(result, events, mus, mu=0.96, rungs=11):
+    """The record with a ladder: at rung ``j`` block ``a`` merges into ``b``, or vanishes (-1)."""
+    blocks = np.tile(np.arange(result.n_attractors), (rungs, 1))
+    for j, a, b in events:
+        blocks[j:] = np.where(blocks[j:] == a, b, blocks[j:])
+    sets = list(result.morse_sets)
+    for i, value in enumerate(mus):
+        sets[i] = dataclasses.replace(sets[i], mu=value)
+    climb = Ladder(1 - np.geomspace(0.05, 1e-6, rungs), blocks)
+    return dataclasses.replace(result, ladder=climb, mu=mu, morse_sets=tuple(sets))
+
+
+def three():
+    """Two of three attractors merge at rung 4, what is left of them vanishes at rung 8."""
+    return laddered(plane(), [(4, 2, 1), (8, 1, -1)], [1 - 3.21e-8, 0.9995, 0.9991], 0.9985)
+
+
+def twelve():
+    events = [(1, 11, -1), (2, 5, 3), (2, 9, 8), (4, 3, 0), (5, 10, -1), (6, 8, 0), (9, 0, -1)]
+    mus = np.append(1 - np.geomspace(1e-9, 0.03, 11), 0.951)
+    return laddered(ring(12), events, mus)
+
+
+LADDERS = {
+    "none": nothing,
+    "one": lambda: laddered(
+        analysis(
+            CubicalGrid([-1.0], [1.0], (8,)),
+            [morse_set(CubicalGrid([-1.0], [1.0], (8,)), 0.0, 1.0, attractor=True)],
+            *([], np.zeros(8), lambda p: (p**2).sum(-1)),
+        ),
+        *([], [1 - 2e-8], 1 - 1e-6),
+    ),
+    "three": three,
+    "twelve": twelve,
+    "forty": lambda: laddered(ring(40), [(3, k, k - 1) for k in range(39, 20, -2)], [0.96] * 40),
+    "no rungs": plane,
+    "very sure": lambda: dataclasses.replace(
+        laddered(plane(), [], [1 - 1e-12] * 3, 1 - 2e-11, 1),
+        ladder=Ladder(np.array([1 - 3.3e-11]), np.arange(3)[None]),
+        confidence=1 - 3.3e-11,
+    ),
+    "half": lambda: dataclasses.replace(
+        plane(), ladder=Ladder(np.array([0.5]), np.arange(3)[None]), confidence=0.5, mu=0.55
+    ),
+}
+
+
+class TestMergeDiagram:
+    def lines(self, figure):
+        return {ln.get_gid(): ln for ln in figure.axes[0].lines if ln.get_gid()}
+
+    def test_lines_end_where_attractors_merge_or_vanish(self):
+        result = three()
+        lines = self.lines(plot_merge_diagram(result))
+        x = -np.log10(1 - result.ladder.levels)
+        assert [lines[f"line {a}"].get_xdata()[1] for a in range(3)] == pytest.approx(x[[-1, 7, 3]])
+        assert lines["merge 2"].get_xdata() == pytest.approx(x[[3, 4]])
+        assert lines["merge 2"].get_ydata().tolist() == [
+            lines["line 2"].get_ydata()[0],
+            lines["line 1"].get_ydata()[0],
+        ]
+        assert x[7] < lines["vanished 1"].get_xdata()[0] < x[8]
+        assert "vanished 2" not in lines  # it had merged before
+        assert "vanished 0" not in lines
+
+    def test_marks_each_confidence_on_the_scale_of_failures(self):
+        result = three()
+        lines = self.lines(plot_merge_diagram(result))
+        for a in range(3):
+            mu = result.morse_sets[a].mu
+            assert lines[f"alone {a}"].get_xdata()[0] == pytest.approx(-np.log10(1 - mu))
+        assert lines["mu"].get_xdata()[0] == pytest.approx(-np.log10(1 - 0.9985))
+        assert lines["asked"].get_xdata()[0] == pytest.approx(-np.log10(0.05))
+        ticks = {t.get_text() for t in plot_merge_diagram(result).axes[0].get_xticklabels()}
+        assert {"0.99", "0.999", "0.9999", "$1 - 10^{-5}$"} <= ticks
+
+    def test_says_what_is_known(self):
+        said = words(plot_merge_diagram(three())).split("\n")
+        assert "Attractors against confidence: at least 3 attractors · mu ≥ 0.9985" in said
+        assert [s for s in said if s in ("1", "2", "3")] == ["3", "2", "1"]  # blocks standing
+        assert {"attractor 0", "1 - 3.3e-08", "0.9995", "asked for: 0.95"} <= set(said)
+        assert "vanishes: may leave the box" in said
+
+    def test_colors_are_those_of_the_basins(self):
+        result = twelve()
+        lines = self.lines(plot_merge_diagram(result))
+        for a, color in attractor_colors(result).items():
+            assert mcolors.to_hex(lines[f"line {a}"].get_color()) == color.lower()
+            assert mcolors.to_hex(lines[f"alone {a}"].get_markerfacecolor()) == color.lower()
+
+    def test_a_line_that_joins_another_crosses_none_that_stands(self):
+        result = twelve()
+        lines = self.lines(plot_merge_diagram(result))
+        lanes = {a: lines[f"line {a}"].get_ydata()[0] for a in range(12)}
+        assert sorted(lanes.values()) == list(range(12))
+        merges = [line.get_ydata() for name, line in lines.items() if name.startswith("merge")]
+        ends = [line.get_xdata() for name, line in lines.items() if name.startswith("merge")]
+        assert len(merges) == 4
+        for (y0, y1), (start, _) in zip(merges, ends, strict=True):
+            for a, y in lanes.items():
+                if min(y0, y1) < y < max(y0, y1):
+                    assert lines[f"line {a}"].get_xdata()[1] <= start + 1e-9
+
+    @pytest.mark.parametrize("name", LADDERS)
+    def test_no_text_covers_another_or_leaves_the_page(self, name):
+        figure = plot_merge_diagram(LADDERS[name]())
+        figure.canvas.draw()
+        texts = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+        boxes = [t.get_window_extent() for t in texts]
+        for text, box in zip(texts, boxes, strict=True):
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
+        for (s, a), (t, b) in combinations(zip(texts, boxes, strict=True), 2):
+            assert not a.overlaps(b), (s, t)
+
+    def test_a_crowd_is_summed_up_not_silently(self):
+        figure = plot_merge_diagram(LADDERS["forty"]())
+        assert f"{40 - MAX_LANES} of higher loss not drawn" in words(figure)
+        assert sum(name.startswith("line") for name in self.lines(figure)) == MAX_LANES
+
+    def test_nothing(self):
+        assert "no attractor stands" in words(plot_merge_diagram(nothing()))
+        refuted = dataclasses.replace(plane(), mu=0.0)
+        assert "the samples refute the surrogate" in words(plot_merge_diagram(refuted))
+
+
 class TestManners:
     def test_every_figure_can_be_saved(self, landscape, tmp_path):
-        for k, figure in enumerate([plot_basins(landscape), plot_morse_graph(landscape)]):
+        for k, figure in enumerate(
+            [plot_basins(landscape), plot_morse_graph(landscape), plot_merge_diagram(landscape)]
+        ):
             figure.savefig(tmp_path / f"{k}.png")
             assert (tmp_path / f"{k}.png").read_bytes().startswith(b"\x89PNG")
 
-    @pytest.mark.parametrize("plot", [plot_basins, plot_morse_graph])
+    @pytest.mark.parametrize("plot", [plot_basins, plot_morse_graph, plot_merge_diagram])
     def test_user_settings_neither_matter_nor_change(self, plot):
         result = plane(16)
         expected = pixels(plot(result))
@@ -513,7 +646,7 @@ class TestManners:
 
     def test_loads_neither_pyplot_nor_torch(self):
         code = (
-            "import sys, lightning_morse.plotting\n"
+            "import sys, lightning_morse.merge_diagram\n"
             "bad = {'matplotlib.pyplot', 'torch', 'lightning', 'pytorch_lightning'}\n"
             "assert not bad & set(sys.modules), bad & set(sys.modules)"
         )
