@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> tuple[lm.MorseAnalysis, np.ndarra
     parser.add_argument("--activation", choices=sorted(ACTIVATIONS), default="tanh")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
     parser.add_argument("--samples", type=int, default=128, help="loss evaluations")
-    parser.add_argument("--resolution", type=int, default=64, help="cells on each axis")
+    parser.add_argument("--resolution", type=int, default=128, help="cells on each axis")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/three_solutions"), help="folder")
     args = parser.parse_args(argv)

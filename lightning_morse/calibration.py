@@ -31,6 +31,8 @@ _ALARM, _ALARM_HELD_BACK = 0.05, 0.01
 # Gain in log evidence for which a warp, and the smoother kernel, are taken.
 _WARP_MARGIN = 3.0
 _SMOOTH_MARGIN = 5.0
+# Gain over noise around a constant, without which nothing is seen where noise has this share.
+_MORE_THAN_NOISE, _LOUD = 3.0, 0.1
 # What the smoother kernel's deviations are multiplied by; see benchmarks/real_slices.py.
 _SMOOTH_CAUTION = 1.5
 # A largest residual of this many times the expected one means that the surrogate is plainly wrong.
@@ -99,8 +101,10 @@ def fit_calibrated(
 
     Raises:
         ValueError: As :func:`lightning_morse.surrogate.fit`.
+        SurrogateError: Also if the losses cannot be told from noise around a constant.
     """
     chosen = fit(x, losses, lower, upper)
+    _refuse_noise(chosen, np.asarray(losses, dtype=np.float64))
     warped = math.isfinite(chosen.warp.scale)
     if warped:
         plain = fit(x, losses, lower, upper, warped=False, start=chosen)
@@ -115,6 +119,19 @@ def fit_calibrated(
         return rough
     judged = _judged(_cautious(smooth))
     return rough if judged.factor > 1 else judged
+
+
+def _refuse_noise(surrogate: GaussianProcess, losses: Array) -> None:
+    """A plane of unknown slope through mere noise would have no critical point, quite certainly."""
+    n = len(losses)
+    of_noise = -0.5 * n * (math.log(np.var(losses)) + 1 + math.log(2 * math.pi))
+    gain = surrogate.log_evidence - of_noise
+    if surrogate.noise > _LOUD and gain < _MORE_THAN_NOISE:
+        raise SurrogateError(
+            f"the {n} losses cannot be told from noise around a constant (their log evidence is "
+            f"{gain:.1f} better, {_MORE_THAN_NOISE:g} would do): a larger box, more samples or a "
+            "less noisy loss would show a shape"
+        )
 
 
 def refit(

@@ -451,6 +451,7 @@ def fit(
         raise SurrogateError(
             "no covariance of the samples could be factorised; are many of them nearly equal?"
         )
+    log_evidence = -value - n * math.log(span) - 0.5 * n * (1 + math.log(2 * math.pi))
     lengthscales = np.exp(parameters[:d])
     noise, bend = np.exp(parameters[d:])
     warp = Warp(origin, math.inf if bend > 0.5 * _NO_WARP else float(bend) * span)
@@ -466,7 +467,7 @@ def fit(
         mean=mean,
         kernel=kernel,
         warp=warp,
-        log_evidence=-value - n * math.log(span) - 0.5 * n * (1 + math.log(2 * math.pi)),
+        log_evidence=log_evidence,
     )
 
 

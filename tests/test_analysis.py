@@ -310,3 +310,62 @@ def test_bad_arguments_are_refused(change, message):
 def test_bad_samples_are_refused():
     with pytest.raises(ValueError, match=r"samples must have shape \(n, 2\)"):
         analyze_samples(np.zeros((20, 1)), np.zeros(20), [0, 0], [1, 1])
+
+
+def test_two_modes_of_a_deep_linear_network():
+    """Two balanced scalar modes of strength 3 and 1 at depth 2: all of it is known."""
+
+    def loss(x):
+        return 0.5 * (3 - x[:, 0] ** 2) ** 2 + 0.5 * (1 - x[:, 1] ** 2) ** 2
+
+    result = lm.analyze(loss, [-2.5, -1.8], [2.5, 1.8], n_samples=128, resolution=64)
+    assert result.claim == "exactly 4 attractors"
+    assert [m.index for m in result.morse_sets] == [0] * 4 + [1] * 4 + [2]
+    assert result.graph.number_of_edges() == 12
+    minima = np.array([m.center for m in result.morse_sets[:4]])
+    assert np.abs(minima) == pytest.approx(np.tile([3**0.5, 1], (4, 1)), abs=0.01)
+    certain = result.labels >= 0
+    signs = np.sign(minima)[result.labels[certain]]
+    centers = result.grid.cell_centers()[certain]
+    assert (np.sign(centers) == signs).all()  # basins are the open quadrants
+    assert result.undecided < 0.1
+
+
+@pytest.mark.parametrize("noise", [0.3, 3.0])
+def test_noise_of_the_loss_is_estimated_and_carried(noise):
+    generator = torch.Generator().manual_seed(0)
+
+    def loss(x):
+        return land.himmelblau(x) + noise * torch.randn(len(x), generator=generator, dtype=x.dtype)
+
+    result = lm.analyze(loss, [-5, -5], [5, 5], n_samples=128, resolution=64)
+    quiet = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=64)
+    # With the deviations the noise is multiplied by up to 1.5 for the smoother kernel.
+    assert 0.8 * noise < result.surrogate["noise_deviation"] < 1.7 * noise
+    assert result.calibration == 1
+    assert result.undecided > quiet.undecided
+    assert result.n_attractors >= 3
+    assert (result.mu < 1 - 1e-6) == (noise > 1)
+    # No certain label contradicts the one without noise; minima may be told apart in one only.
+    for a in result.attractors:
+        ends = np.unique(quiet.labels[result.labels == a])
+        for end in ends[ends >= 0]:
+            cell = result.grid.cell_of(quiet.morse_sets[end].center[None])
+            near = np.abs(
+                result.grid.cell_centers()[result.morse_sets[a].cells]
+                - result.grid.cell_centers()[cell]
+            )
+            assert (near <= 1.5 * result.grid.cell_widths).all(axis=1).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_but_noise_is_refused(seed):
+    generator = torch.Generator().manual_seed(seed)
+    with pytest.raises(SurrogateError, match="cannot be told from noise around a constant"):
+        lm.analyze(
+            lambda x: torch.randn(len(x), generator=generator, dtype=x.dtype),
+            [-1, -1],
+            [1, 1],
+            n_samples=64,
+            resolution=32,
+        )

@@ -24,10 +24,12 @@ def test_himmelblau(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
-    """128 samples, 64 x 64 cells: as the documentation says."""
+    """128 samples, 128 x 128 cells: as the documentation says."""
     main = load("three_solutions")
     result, solutions = main(["--activation", activation, "--out", str(tmp_path)])
-    assert result.n_attractors == 3
+    assert result.claim == "exactly 3 attractors"
+    assert sorted(m.index for m in result.morse_sets) == [0, 0, 0, 1, 1, 1, 2]
     assert sorted(result.basin_of(solutions)) == [0, 1, 2]
     assert result.mu >= 0.95
+    assert len(result.samples) <= 128
     assert (tmp_path / "basins.png").exists()
