@@ -1,28 +1,93 @@
-"""The acyclic graph of strongly connected components, and unions over all that can be reached."""
+"""Strongly connected components of a directed graph, and what leads to and from where."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 
 @dataclass(frozen=True, eq=False)
 class Condensation:
     """Strongly connected components of a directed graph and the edges between them.
 
+    What is expensive is worked out when it is first asked for.
+
     Attributes:
         component: Component of each vertex, shape ``(n_vertices,)``.
         recurrent: Components with at least one edge inside, shape ``(n_components,)``.
-        graph: Adjacency of the components, acyclic, each edge once.
+        edges: The directed graph itself: square adjacency without stored zeros.
     """
 
     component: NDArray[np.int32]
     recurrent: NDArray[np.bool_]
-    graph: csr_array
+    edges: csr_array
+
+    @cached_property
+    def graph(self) -> csr_array:
+        """Adjacency of the components, acyclic.
+
+        An edge is stored as often as the graph has it: finding the doubles costs more than they do.
+        """
+        n = self.recurrent.size
+        by_component = np.argsort(self.component, kind="stable")
+        rows = self.edges[by_component]
+        ends = np.cumsum(np.bincount(self.component, minlength=n))
+        indptr = np.zeros(n + 1, dtype=rows.indptr.dtype)
+        indptr[1:] = rows.indptr[ends]
+        target = self.component[rows.indices]
+        leaves = target != np.repeat(np.arange(n, dtype=np.int32), np.diff(indptr))
+        kept = np.zeros(target.size + 1, dtype=indptr.dtype)
+        np.cumsum(leaves, out=kept[1:])
+        target = target[leaves]
+        return csr_array((np.ones(target.size, dtype=bool), target, kept[indptr]), shape=(n, n))
+
+    @cached_property
+    def _backward(self) -> csr_array:
+        """The edges turned round, with the float64 entries that SciPy's searches work on."""
+        turned = self.edges.T.tocsr()
+        weights = np.ones(turned.nnz)
+        return csr_array((weights, turned.indices, turned.indptr), shape=turned.shape)
+
+    def ancestors(self, vertex: int) -> NDArray[np.int32]:
+        """Vertices from which a path leads to a vertex, itself included, in no special order.
+
+        The work is linear in the edges between them.
+
+        Args:
+            vertex: Number of a vertex.
+        """
+        return breadth_first_order(self._backward, int(vertex), return_predecessors=False)
+
+    @cached_property
+    def levels(self) -> NDArray[np.int32]:
+        """Length of the longest path from each component to a sink, shape ``(n_components,)``."""
+        graph = self.graph
+        backward = graph.T.tocsr()
+        level = np.zeros(self.recurrent.size, dtype=np.int32)
+        waiting = np.diff(graph.indptr)
+        ready = np.flatnonzero(waiting == 0)
+        number = 0
+        while ready.size:
+            level[ready] = number
+            above, _, _ = gather_rows(backward, ready)
+            np.subtract.at(waiting, above, 1)
+            ready = above[waiting[above] == 0]
+            waiting[ready] = -1  # found as often as it has edges down
+            ready = np.sort(ready)
+            ready = ready[np.append(True, ready[1:] != ready[:-1])] if ready.size else ready
+            number += 1
+        return level
+
+    def generations(self) -> Iterator[NDArray[np.int64]]:
+        """Components by level, the sinks first: every edge leads to an earlier generation."""
+        order = np.argsort(self.levels, kind="stable")
+        yield from np.split(order, np.cumsum(np.bincount(self.levels))[:-1])
 
     def accumulate(self, marks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Union of the marks of everything each vertex can reach, itself included.
@@ -36,22 +101,15 @@ class Condensation:
         Returns:
             Same shape and packing.
         """
-        n_components = self.recurrent.size
-        reach = np.zeros((n_components, marks.shape[1]), dtype=np.uint8)
-        np.bitwise_or.at(reach, self.component, marks)
-        backward = self.graph.T.tocsr()
-        waiting = np.diff(self.graph.indptr)
-        ready = np.flatnonzero(waiting == 0)
-        while ready.size:
-            successors, starts, counts = _rows(self.graph, ready)
+        order = np.argsort(self.component, kind="stable")
+        sizes = np.bincount(self.component, minlength=self.recurrent.size)
+        reach = np.bitwise_or.reduceat(marks[order], np.cumsum(sizes) - sizes, axis=0)
+        for ready in self.generations():
+            below, starts, counts = gather_rows(self.graph, ready)
             branching = counts > 0
             if branching.any():
-                union = np.bitwise_or.reduceat(reach[successors], starts[branching], axis=0)
+                union = np.bitwise_or.reduceat(reach[below], starts[branching], axis=0)
                 reach[ready[branching]] |= union
-            predecessors, _, _ = _rows(backward, ready)
-            ready, edges = np.unique(predecessors, return_counts=True)
-            waiting[ready] -= edges
-            ready = ready[waiting[ready] == 0]
         return reach[self.component]
 
 
@@ -68,24 +126,29 @@ def condense(graph: csr_array) -> Condensation:
         >>> int(found.recurrent.sum())
         1
     """
+    if not graph.data.all():
+        graph = graph.copy()
+        graph.eliminate_zeros()
     n_components, component = connected_components(graph, connection="strong")
-    stored = graph.data.astype(bool)
-    source = np.repeat(component, np.diff(graph.indptr))[stored]
-    target = component[graph.indices][stored]
-    inner = source == target
-    recurrent = np.zeros(n_components, dtype=bool)
-    recurrent[source[inner]] = True
-    between = csr_array(
-        (np.ones((~inner).sum(), dtype=bool), (source[~inner], target[~inner])),
-        shape=(n_components, n_components),
-    )
-    return Condensation(component=component, recurrent=recurrent, graph=between)
+    # An edge stays inside a component of several vertices, and inside one of a single vertex
+    # if the vertex has an edge to itself.
+    recurrent = np.bincount(component, minlength=n_components) > 1
+    recurrent[component[graph.astype(bool, copy=False).diagonal()]] = True
+    return Condensation(component=component, recurrent=recurrent, edges=graph)
 
 
-def _rows(
-    graph: csr_array, rows: NDArray[np.int64]
+def gather_rows(
+    graph: csr_array, rows: NDArray[np.integer]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-    """Column indices of some rows one after the other, where each starts, how many it has."""
+    """Column indices of some rows, one row after the other.
+
+    Args:
+        graph: A sparse matrix.
+        rows: Numbers of rows, shape ``(k,)``.
+
+    Returns:
+        The indices, where each row starts among them, and how many each row has.
+    """
     begin = graph.indptr[rows].astype(np.int64)
     counts = graph.indptr[rows + 1] - begin
     starts = np.cumsum(counts) - counts

@@ -17,6 +17,7 @@ LAYERS = [
     "shadow",
     "loss_slice",
     "grid",
+    "box_maps",
     "kernel",
     "surrogate",
     "calibration",
