@@ -28,6 +28,8 @@ LAYERS = [
     "combinatorial_map",
     "condensation",
     "morse_sets",
+    "cubical_homology",
+    "conley",
     "record",
     "basins",
     "curvature",
