@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+# Up to here what reaches each vertex asked for is searched for one after the other, beyond for all
+# at once: one search costs less than its share of the sweep over all generations.
+_FEW = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Condensation:
@@ -63,6 +67,27 @@ class Condensation:
             vertex: Number of a vertex.
         """
         return breadth_first_order(self._backward, int(vertex), return_predecessors=False)
+
+    def reversed(self) -> Condensation:
+        """The same components with every edge turned round."""
+        return Condensation(self.component, self.recurrent, self.edges.T.tocsr())
+
+    def reach(self, targets: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Which of some vertices can be reached from each vertex, itself included.
+
+        Args:
+            targets: Numbers of vertices, shape ``(k,)``.
+
+        Returns:
+            Bit ``i`` of a row for target ``i``, packed little-endian into bytes, shape
+            ``(n_vertices, ceil(k / 8))``.
+        """
+        bits = np.zeros((self.component.size, -(-len(targets) // 8)), dtype=np.uint8)
+        few = len(targets) <= _FEW
+        for number, vertex in enumerate(targets):
+            rows = self.ancestors(vertex) if few else vertex
+            bits[rows, number // 8] |= np.uint8(1 << number % 8)
+        return bits if few else self.accumulate(bits)
 
     @cached_property
     def levels(self) -> NDArray[np.int32]:

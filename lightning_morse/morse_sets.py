@@ -11,10 +11,6 @@ from scipy.sparse import csr_array
 
 from lightning_morse.condensation import Condensation, condense
 
-# Up to here what reaches each Morse set is searched for one set after the other, from there on for
-# all at once: one search costs less than its share of the sweep over all generations.
-_MANY = 32
-
 
 @dataclass(frozen=True, eq=False)
 class MorseGraph:
@@ -111,16 +107,7 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     sets = np.split(by_set, np.cumsum(np.bincount(owner, minlength=n_sets))[:-1]) if n_sets else []
 
     representatives = np.array([cells[0] for cells in sets], dtype=np.int64)
-    if n_sets < _MANY:
-        reach = np.zeros((n, n_sets // 8 + 1), dtype=np.uint8)
-        for number, vertex in enumerate([*representatives, n - 1]):
-            reach[condensation.ancestors(vertex), number // 8] |= np.uint8(1 << number % 8)
-    else:
-        marks = np.zeros((n, n_sets // 8 + 1), dtype=np.uint8)
-        marks[inside, owner // 8] = 1 << (owner % 8)
-        marks[-1, n_sets // 8] = 1 << (n_sets % 8)
-        reach = condensation.accumulate(marks)
-
+    reach = condensation.reach(np.append(representatives, n - 1))
     reached = np.unpackbits(reach[representatives], axis=1, bitorder="little") == 1
     below = reached[:, :n_sets] & ~np.eye(n_sets, dtype=bool)
     minimal = ~below.any(axis=1) & ~reached[:, n_sets]

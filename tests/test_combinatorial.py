@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 
-from lightning_morse import CubicalGrid, morse_graph, morse_sets, outer_approximation
+from lightning_morse import CubicalGrid, condensation, morse_graph, outer_approximation
 from lightning_morse.basins import certain_labels, exit_volumes
 from lightning_morse.condensation import condense
 from lightning_morse.record import ESCAPES, UNDECIDED
@@ -186,7 +186,7 @@ def test_morse_graph_equals_networkx(case):
             assert found.reaches(i)[v] == bool(below & set(cells))
         assert found.reaches(len(expected))[v] == (len(matrix) - 1 in below)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(morse_sets, "_MANY", 0)  # the other way to what can be reached
+        patch.setattr(condensation, "_FEW", 0)  # the other way to what can be reached
         assert np.array_equal(morse_graph(csr_array(matrix)).reach, found.reach)
     order = nx.transitive_closure(found.graph)
     for q, p in itertools.permutations(range(len(expected)), 2):
