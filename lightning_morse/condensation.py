@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-# Up to here what reaches each vertex asked for is searched for one after the other, beyond for all
-# at once: one search costs less than its share of the sweep over all generations.
-_FEW = 32
+# What leads to some vertices is searched for one vertex after the other, until the searches have
+# seen so many times as many vertices as there are; a sweep over all generations does the rest.
+_PASSES = 48
+# What a search costs however little it finds, as a part of such a pass.
+_START = 1 / 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +85,14 @@ class Condensation:
             ``(n_vertices, ceil(k / 8))``.
         """
         bits = np.zeros((self.component.size, -(-len(targets) // 8)), dtype=np.uint8)
-        few = len(targets) <= _FEW
+        passes = 0.0
         for number, vertex in enumerate(targets):
-            rows = self.ancestors(vertex) if few else vertex
+            rows: int | NDArray[np.int32] = vertex
+            if passes < _PASSES:
+                rows = self.ancestors(vertex)
+                passes += _START + rows.size / self.component.size
             bits[rows, number // 8] |= np.uint8(1 << number % 8)
-        return bits if few else self.accumulate(bits)
+        return bits if passes < _PASSES else self.accumulate(bits)
 
     @cached_property
     def levels(self) -> NDArray[np.int32]:

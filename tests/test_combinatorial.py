@@ -186,7 +186,7 @@ def test_morse_graph_equals_networkx(case):
             assert found.reaches(i)[v] == bool(below & set(cells))
         assert found.reaches(len(expected))[v] == (len(matrix) - 1 in below)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(condensation, "_FEW", 0)  # the other way to what can be reached
+        patch.setattr(condensation, "_PASSES", 0)  # the other way to what can be reached
         assert np.array_equal(morse_graph(csr_array(matrix)).reach, found.reach)
     order = nx.transitive_closure(found.graph)
     for q, p in itertools.permutations(range(len(expected)), 2):

@@ -104,7 +104,7 @@ def test_with_many_morse_sets_nothing_changes(matrix):
     found = morse_graph(csr_array(matrix))
     expected = order_retraction(found)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(condensation, "_FEW", 0)
+        patch.setattr(condensation, "_PASSES", 0)
         result = order_retraction(morse_graph(csr_array(matrix)))
     assert np.array_equal(result.tiles, expected.tiles)
     assert result.reason == expected.reason
