@@ -11,31 +11,50 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_morse.analysis import analyze
+    from lightning_morse.box_maps import corner_images, lipschitz_images, time_map
     from lightning_morse.callback import MorseMonitor
     from lightning_morse.combinatorial_map import outer_approximation
+    from lightning_morse.conley import ConleyIndex, conley_indices
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.loss_slice import LossSlice
     from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import MorseAnalysis, MorseSet
+    from lightning_morse.retraction import (
+        OrderRetraction,
+        attracting_block,
+        down_sets,
+        order_retraction,
+        separatrix,
+    )
     from lightning_morse.subspace import AffineSubspace, plane_through
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AffineSubspace": "subspace",
+    "ConleyIndex": "conley",
     "CubicalGrid": "grid",
     "LossSlice": "loss_slice",
     "MorseAnalysis": "record",
     "MorseGraph": "morse_sets",
     "MorseMonitor": "callback",
     "MorseSet": "record",
+    "OrderRetraction": "retraction",
     "analyze": "analysis",
+    "attracting_block": "retraction",
+    "conley_indices": "conley",
+    "corner_images": "box_maps",
+    "down_sets": "retraction",
+    "lipschitz_images": "box_maps",
     "morse_graph": "morse_sets",
+    "order_retraction": "retraction",
     "outer_approximation": "combinatorial_map",
     "plane_through": "subspace",
     "plot_basins": "plotting",
     "plot_morse_graph": "plotting",
+    "separatrix": "retraction",
+    "time_map": "box_maps",
 }
 
 __all__ = sorted(_HOMES)

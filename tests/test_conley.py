@@ -181,6 +181,17 @@ def test_kinds():
     assert {b: ConleyIndex(b).kind for b in kinds} == kinds
 
 
+def test_no_morse_sets_and_one_that_is_everything():
+    line = CubicalGrid([0.0, 0.0], [1.0, 1.0], (8, 8))
+    away = outer_approximation(*corner_images(lambda x: x + 5, line), line)
+    assert conley_indices(away, morse_graph(away), line) == ()
+    torus = CubicalGrid([0.0, 0.0], [1.0, 1.0], (40, 40), (True, True))
+    turn = outer_approximation(*corner_images(lambda x: x + np.array([0.123, 0.456]), torus), torus)
+    (index,) = conley_indices(turn, morse_graph(turn), torus)
+    assert index.betti == (1, 2, 1)
+    assert index.kind == "other"
+
+
 def test_a_set_whose_image_leaves_has_no_index():
     grid = CubicalGrid([0.0], [1.0], (4,))
     image = outer_approximation(*corner_images(lambda x: 2 * x - 0.1, grid), grid)

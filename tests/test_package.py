@@ -28,7 +28,7 @@ LAYERS = [
     "combinatorial_map",
     "condensation",
     "morse_sets",
-    "order_retraction",
+    "retraction",
     "cubical_homology",
     "conley",
     "record",

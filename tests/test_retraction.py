@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from lightning_morse import CubicalGrid, condensation, morse_graph, outer_approximation
 from lightning_morse.box_maps import corner_images
-from lightning_morse.order_retraction import (
+from lightning_morse.retraction import (
     attracting_block,
     down_sets,
     order_retraction,
@@ -232,6 +232,21 @@ def test_separatrix_of_a_double_well():
         separatrix(found, left, left)
     with pytest.raises(ValueError, match="two of the attractors"):
         separatrix(found, left, len(found.morse_sets))
+
+
+def test_no_recurrent_cells_and_nothing_but_recurrent_cells():
+    n = 20_000
+    out = csr_array((np.ones(n + 1, bool), (np.arange(n + 1), np.full(n + 1, n))))
+    result = order_retraction(morse_graph(out))
+    assert (result.tiles == 0).all()  # that of the exterior
+    assert [sorted(s) for s in down_sets(morse_graph(out))] == [[]]
+    assert not attracting_block(morse_graph(out), []).any()
+    cycle = csr_array(
+        (np.ones(n + 1, bool), (np.arange(n + 1), np.append(np.roll(np.arange(n), 1), n)))
+    )
+    found = morse_graph(cycle)
+    assert (order_retraction(found).tiles == 0).all()
+    assert attracting_block(found, [0]).all()
 
 
 def test_bad_members_are_refused():
