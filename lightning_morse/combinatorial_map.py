@@ -10,6 +10,9 @@ from scipy.sparse import csr_array
 
 from lightning_morse.grid import CubicalGrid
 
+# Boxes enumerated at once: what is needed on the way stays in the cache.
+_CHUNK = 2**14
+
 
 def outer_approximation(
     image_lower: ArrayLike,
@@ -166,42 +169,68 @@ def _enumerate(
     Returns:
         Where each box ends, and the cells.
     """
-    exterior = grid.size
     counts = leaves.astype(np.int64)
     counts += math.prod(w.astype(np.int64) for w in width)
     n_edges = int(counts.sum()) + 1  # and the exterior's own
     index_type: DTypeLike = np.int32 if n_edges < 2**31 else np.int64
     ends = np.cumsum(counts, dtype=index_type)
-    steps = np.ones(n_edges, dtype=np.int32)
+    cells = np.empty(n_edges, dtype=np.int32)
+    cells[-1] = grid.size
+    done = 0
+    for start in range(0, counts.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        upto = int(ends[part][-1])
+        _fill(
+            cells[done:upto],
+            [f[part] for f in first],
+            [w[part] for w in width],
+            leaves[part],
+            grid,
+        )
+        done = upto
+    return ends, cells
 
-    filled = counts > leaves
+
+def _fill(
+    cells: NDArray[np.int32],
+    first: _Axes,
+    width: _Axes,
+    leaves: NDArray[np.bool_],
+    grid: CubicalGrid,
+) -> None:
+    """Write the cells of some boxes into an array of the right length."""
+    exterior = grid.size
+    counts = math.prod(w.astype(np.int64) for w in width)
+    filled = counts > 0
+    begins = np.cumsum(counts + leaves) - counts - leaves
+    cells[:] = 1
     strides = [math.prod(grid.shape[axis + 1 :]) for axis in range(grid.dim)]
     # How far the number falls back when the axes seen so far start again, from the last axis up,
     # and how long a run over them is.
-    back = np.zeros(filled.size, dtype=np.int32)
-    length = np.ones(filled.size, dtype=index_type)
+    back = np.zeros(leaves.size, dtype=np.int32)
+    length = np.ones(leaves.size, dtype=np.int64)
     for axis in range(grid.dim - 1, 0, -1):
         back += (width[axis] - 1) * np.int32(strides[axis])
         length *= width[axis]
         runs = math.prod(w.astype(np.int64) for w in width[:axis]) * filled
-        lengths = np.repeat(length, runs)
-        lengths[np.cumsum(runs)[filled] - 1] += leaves[filled]
-        following = np.cumsum(lengths, dtype=index_type)
-        lone = leaves & ~filled
-        if lone.any():
-            following += np.repeat(np.cumsum(lone, dtype=index_type), runs)
-        # What follows the last run of a box is the next box, which is set below.
-        steps[following] = np.repeat(np.int32(strides[axis - 1]) - back, runs)
+        # Where the runs of each box begin: its own beginning, then a run further each time.
+        starts = np.cumsum(runs) - runs
+        places = np.repeat(length, runs)
+        places[starts[filled]] = np.diff(begins[filled], prepend=0) - (
+            np.append(0, ((runs - 1) * length)[filled][:-1])
+        )
+        cells[np.cumsum(places)] = np.repeat(np.int32(strides[axis - 1]) - back, runs)
     back += (width[0] - 1) * np.int32(strides[0])
 
+    # The beginning of each box, and the exterior behind it, from what stands before them.
     begin = sum(f * np.int32(s) for f, s in zip(first, strides, strict=True))
-    begin = np.append(np.where(filled, begin, exterior), exterior).astype(np.int32)
-    final = begin[:-1] + back
-    steps[(ends - 1)[leaves]] = (exterior - final)[leaves]
+    begin = np.where(filled, begin, exterior).astype(np.int32)
+    final = begin + back
+    cells[(begins + counts)[leaves]] = (exterior - final)[leaves]
     final[leaves] = exterior
-    steps[0] = begin[0]
-    steps[ends] = begin[1:] - final
-    return ends, np.cumsum(steps, dtype=np.int32, out=steps)
+    cells[begins[1:]] = begin[1:] - final[:-1]
+    cells[0] = begin[0]
+    np.cumsum(cells, dtype=np.int32, out=cells)
 
 
 def _redirect(image: csr_array, outside: NDArray[np.bool_]) -> csr_array:

@@ -55,10 +55,8 @@ class Condensation:
 
     @cached_property
     def _backward(self) -> csr_array:
-        """The edges turned round, with the float64 entries that SciPy's searches work on."""
-        turned = self.edges.T.tocsr()
-        weights = np.ones(turned.nnz)
-        return csr_array((weights, turned.indices, turned.indptr), shape=turned.shape)
+        """The edges turned round, for SciPy's searches."""
+        return _searchable(self.edges.T.tocsr())
 
     def ancestors(self, vertex: int) -> NDArray[np.int32]:
         """Vertices from which a path leads to a vertex, itself included, in no special order.
@@ -159,12 +157,21 @@ def condense(graph: csr_array) -> Condensation:
     if not graph.data.all():
         graph = graph.copy()
         graph.eliminate_zeros()
-    n_components, component = connected_components(graph, connection="strong")
+    n_components, component = connected_components(_searchable(graph), connection="strong")
     # An edge stays inside a component of several vertices, and inside one of a single vertex
     # if the vertex has an edge to itself.
     recurrent = np.bincount(component, minlength=n_components) > 1
     recurrent[component[graph.astype(bool, copy=False).diagonal()]] = True
     return Condensation(component=component, recurrent=recurrent, edges=graph)
+
+
+def _searchable(graph: csr_array) -> csr_array:
+    """Turn the entries into what SciPy's graph routines would otherwise make of them, float64.
+
+    They look at the structure alone, so a single one in the place of all saves 8 bytes an edge.
+    """
+    ones = np.broadcast_to(np.float64(1), graph.indices.shape)
+    return csr_array((ones, graph.indices, graph.indptr), shape=graph.shape, copy=False)
 
 
 def gather_rows(

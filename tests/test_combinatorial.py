@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 
-from lightning_morse import CubicalGrid, condensation, morse_graph, outer_approximation
+from lightning_morse import (
+    CubicalGrid,
+    combinatorial_map,
+    condensation,
+    morse_graph,
+    outer_approximation,
+)
 from lightning_morse.basins import certain_labels, exit_volumes
 from lightning_morse.condensation import condense
 from lightning_morse.record import ESCAPES, UNDECIDED
@@ -50,13 +56,15 @@ def box_maps(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(box_maps(), st.booleans())
-def test_outer_approximation_equals_the_naive_one(case, with_masks):
+@given(box_maps(), st.booleans(), st.sampled_from([1, 3, 2**14]))
+def test_outer_approximation_equals_the_naive_one(case, with_masks, chunk):
     grid, lower, upper = case
     rng = np.random.default_rng(0)
     exits = rng.random(grid.size) < 0.3 if with_masks else None
     exterior = rng.random(grid.size) < 0.3 if with_masks else None
-    image = outer_approximation(lower, upper, grid, exits=exits, exterior_cells=exterior)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(combinatorial_map, "_CHUNK", chunk)
+        image = outer_approximation(lower, upper, grid, exits=exits, exterior_cells=exterior)
     assert image.has_sorted_indices
     assert np.array_equal(
         image.toarray(), naive_outer_approximation(lower, upper, grid, exits, exterior)
