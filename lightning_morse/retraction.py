@@ -23,7 +23,8 @@ class OrderRetraction:
 
     Attributes:
         tiles: For each cell the number of the Morse set in whose tile it lies, ``n_morse_sets``
-            for the tile of the exterior; shape ``(n_cells,)``. None if no retraction was found.
+            for the tile of the exterior, -1 for a cell left out because it may leave; shape
+            ``(n_cells,)``. None if no retraction was found.
         reason: Empty if there is one; otherwise what stands in its way.
         impossible: Whether it is certain that there is none. Otherwise the search, which does not
             go back on a choice, may have missed it.
@@ -50,7 +51,7 @@ class OrderRetraction:
         return np.isin(self.tiles, list(members))
 
 
-def order_retraction(found: MorseGraph) -> OrderRetraction:
+def order_retraction(found: MorseGraph, *, confined: bool = False) -> OrderRetraction:
     r"""Find an order retraction :math:`\sigma: SC(F) \to M(F)`.
 
     The components of the map and the Morse sets among them are partially ordered by paths. An
@@ -67,8 +68,13 @@ def order_retraction(found: MorseGraph) -> OrderRetraction:
     it; where least upper bounds exist that never fails. If it fails the same is tried from the
     sources down. What comes out is checked on every edge.
 
+    A cell at the edge of the box that may leave or fall to an attractor, with no Morse set above
+    both, already rules a retraction out. With ``confined`` only the cells from which the exterior
+    cannot be reached take part: no path leads out of them, so they are a map of their own.
+
     Args:
         found: A Morse graph.
+        confined: Whether to leave out the cells, and the Morse sets, that can reach the exterior.
 
     Returns:
         The retraction, or the reason why there is none.
@@ -94,17 +100,27 @@ def order_retraction(found: MorseGraph) -> OrderRetraction:
     above = _unpack(down.reach(homes)[vertex], exterior + 1)
 
     order = below[condensation.component[homes]]  # order[q, p]: p <= q
-    pairs, pair = np.unique(
-        np.packbits(np.hstack([below, above]), axis=1), axis=0, return_inverse=True
-    )
-    both = np.unpackbits(pairs, axis=1)[:, : 2 * (exterior + 1)].astype(np.float32)
-    reached, reaching = both[:, : exterior + 1], both[:, exterior + 1 :]
+    left_out = below[:, exterior].copy() if confined else np.zeros(len(below), dtype=bool)
+    inner = ~left_out[condensation.component[homes]]
+    below &= inner
+    above &= inner
+    if confined:
+        # What is left out goes to the exterior, as if that lay above everything.
+        order[exterior] = True
+        order[:exterior, exterior] = False
+
+    both = np.packbits(np.hstack([below, above]), axis=1)
+    pairs, pair = np.unique(both, axis=0, return_inverse=True)
+    bits = np.unpackbits(pairs, axis=1)[:, : 2 * (exterior + 1)].astype(np.float32)
+    reached, reaching = bits[:, : exterior + 1], bits[:, exterior + 1 :]
     # m may take a component if it lies above all it reaches and below all that reach it.
     strange = (~order).astype(np.float32)
-    may = (reached @ strange.T == 0) & (reaching @ strange == 0)
-    stuck = np.flatnonzero(~may.any(axis=1))
+    may = (reached @ strange.T == 0) & (reaching @ strange == 0) & inner
+    choices = may[pair.ravel()]
+    choices[left_out] = np.arange(exterior + 1) == exterior
+    stuck = np.flatnonzero(~choices.any(axis=1))
     if stuck.size:
-        first = int(np.flatnonzero(np.isin(pair.ravel(), stuck))[0])
+        first = int(stuck[0])
         low, high = np.flatnonzero(below[first]), np.flatnonzero(above[first])
         return OrderRetraction(
             None,
@@ -112,11 +128,15 @@ def order_retraction(found: MorseGraph) -> OrderRetraction:
             f"and below all of {high.tolist()}, which reach it",
             True,
         )
-    choices = may[pair.ravel()]
     for graph, related in ((up, order), (down, order.T)):
         sigma = _settle(graph, choices, related)
         if sigma is not None and _keeps_order(up, sigma, order):
-            return OrderRetraction(sigma[condensation.component[:-1]], "", False)
+            tiles = sigma[condensation.component[:-1]]
+            return OrderRetraction(
+                np.where(left_out[condensation.component[:-1]], -1, tiles).astype(np.int32),
+                "",
+                False,
+            )
     return OrderRetraction(
         None, "the search, from the sinks up and from the sources down, ran into a dead end", False
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from lightning_morse import CubicalGrid, condensation, morse_graph, outer_approximation
-from lightning_morse.box_maps import corner_images
+from lightning_morse.box_maps import corner_images, time_map
 from lightning_morse.retraction import (
     attracting_block,
     down_sets,
@@ -110,6 +110,34 @@ def test_with_many_morse_sets_nothing_changes(matrix):
     assert result.reason == expected.reason
 
 
+@settings(max_examples=300, deadline=None)
+@given(maps())
+def test_confined_to_cells_that_cannot_leave_it_is_that_of_the_map_on_them(matrix):
+    whole = morse_graph(csr_array(matrix))
+    stays = np.flatnonzero(~whole.reaches(len(whole.morse_sets))[:-1])
+    kept = np.append(stays, len(matrix) - 1)
+    part = matrix[np.ix_(kept, kept)]
+    result = order_retraction(whole, confined=True)
+    if not stays.size:
+        assert (result.tiles == -1).all()
+        return
+    found = morse_graph(csr_array(part))
+    exists, order = exhaustive(part, found)
+    if result.tiles is None:
+        assert not (exists and result.impossible)
+        return
+    assert exists
+    outside = np.setdiff1d(np.arange(len(matrix) - 1), stays)
+    assert (result.tiles[outside] == -1).all()
+    number = {cells[0]: n for n, cells in enumerate(whole.morse_sets)}
+    rename = {number[stays[cells[0]]]: n for n, cells in enumerate(found.morse_sets)}
+    sigma = np.array([rename[t] for t in result.tiles[stays]])
+    for source, target in np.argwhere(part[:-1, :-1]):
+        assert order[sigma[source], sigma[target]]
+    for n, cells in enumerate(found.morse_sets):
+        assert (sigma[cells] == n).all()
+
+
 def test_no_retraction_between_two_saddles_and_two_attractors():
     """2 and 3 lead through 4 to 0 and 1: cell 4 would have to lie on both and below both."""
     edges = [(0, 0), (1, 1), (2, 2), (3, 3), (2, 4), (3, 4), (4, 0), (4, 1)]
@@ -204,6 +232,23 @@ def test_down_sets_are_all_of_them_and_their_blocks_the_largest(matrix):
         others = {homes[j] for j in range(k) if j not in members} | {len(matrix) - 1}
         assert block.tolist() == [not reached[v] & others for v in range(len(matrix) - 1)]
         assert not matrix[:-1][block][:, np.append(~block, True)].any()
+
+
+def test_van_der_pol_needs_to_be_confined():
+    """Cells at the edge may leave or fall to the cycle, and nothing is above both."""
+    flow = time_map(lambda y: np.stack([y[:, 1], (1 - y[:, 0] ** 2) * y[:, 1] - y[:, 0]], 1), 1, 20)
+    grid = CubicalGrid([-4, -4], [4, 4], (128, 128))
+    found = morse_graph(outer_approximation(*corner_images(flow, grid, padding=0.5), grid))
+    result = order_retraction(found)
+    assert result.impossible
+    assert "and below all of []" in result.reason
+    confined = order_retraction(found, confined=True)
+    leaves = found.reaches(len(found.morse_sets))[:-1]
+    assert np.array_equal(confined.tiles == -1, leaves)
+    (cycle,) = found.attractors
+    (origin,) = grid.cell_of([[0.01, 0.01]])
+    assert cycle != confined.tiles[origin] != -1
+    assert confined.block([cycle])[found.morse_sets[cycle]].all()
 
 
 def test_down_sets_come_one_at_a_time():
