@@ -92,6 +92,33 @@ class Condensation:
             bits[rows, number // 8] |= np.uint8(1 << number % 8)
         return bits if passes < _PASSES else self.accumulate(bits)
 
+    def between(self, vertices: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of some vertices can be reached from which of them.
+
+        Searched forwards, from one vertex after the other: what lies above them is never seen.
+
+        Args:
+            vertices: Numbers of ``k`` different vertices.
+
+        Returns:
+            Shape ``(k, k)``, true where the vertex of the column can be reached from that of the
+            row; true on the diagonal.
+        """
+        k = len(vertices)
+        number = np.full(self.component.size, k, dtype=np.int32)
+        number[vertices] = np.arange(k)
+        forward = _searchable(self.edges)
+        reached = np.zeros((k, k + 1), dtype=bool)
+        passes = 0.0
+        for row, vertex in enumerate(vertices):
+            seen = breadth_first_order(forward, int(vertex), return_predecessors=False)
+            reached[row, number[seen]] = True
+            passes += _START + seen.size / self.component.size
+            if passes >= _PASSES:
+                bits = self.reach(vertices)[vertices]
+                return np.unpackbits(bits, axis=1, count=k, bitorder="little") == 1
+        return reached[:, :k]
+
     @cached_property
     def levels(self) -> NDArray[np.int32]:
         """Length of the longest path from each component to a sink, shape ``(n_components,)``."""

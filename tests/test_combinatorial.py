@@ -195,7 +195,10 @@ def test_morse_graph_equals_networkx(case):
         assert found.reaches(len(expected))[v] == (len(matrix) - 1 in below)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(condensation, "_PASSES", 0)  # the other way to what can be reached
-        assert np.array_equal(morse_graph(csr_array(matrix)).reach, found.reach)
+        swept = morse_graph(csr_array(matrix))
+        assert np.array_equal(swept.reach, found.reach)
+        assert set(swept.graph.edges) == set(found.graph.edges)
+        assert swept.attractors == found.attractors
     order = nx.transitive_closure(found.graph)
     for q, p in itertools.permutations(range(len(expected)), 2):
         assert order.has_edge(q, p) == (expected[p][0] in descendants[expected[q][0]])
