@@ -62,9 +62,12 @@ def index_pair(
     :math:`P_1 = M \cup F(M)` and :math:`P_0 = F(M) \setminus M` (Arai, Kalies, Kokubu,
     Mischaikow, Oka, Pilarczyk, "A database schema for the analysis of global dynamics of
     multiparameter systems", 2009). ``M`` is a strongly connected component, so nothing of
-    :math:`P_0` comes back to it. If ``image`` is an outer approximation of a continuous map whose
-    values hold the image of each cell in their interior, :math:`(|P_1|, |P_0|)` is an index pair of
-    that map for the invariant set in ``M``.
+    :math:`P_0` comes back to it. If ``image`` is an outer approximation of a continuous map in
+    which the image of a cell lies in the interior of what it is sent to (relative to the box; it
+    does where contact counts, as in
+    :func:`~lightning_morse.combinatorial_map.outer_approximation`), :math:`(|P_1|, |P_0|)` is an
+    index pair of that map for the invariant set in ``M``: what is in :math:`|M| \cap |P_0|` leaves
+    :math:`|M|` with the next step, so the invariant set is not there.
 
     Args:
         image: Adjacency of the combinatorial map, the exterior last.
@@ -113,10 +116,12 @@ def conley_indices(
 ) -> tuple[ConleyIndex | None, ...]:
     r"""Betti numbers of an index pair of each Morse set.
 
-    *For the time map of a flow* the homological Conley index of the flow is what the induced map
-    of the index pair does not kill in the long run (it acts there as the identity). These Betti
-    numbers bound its dimensions from above, and equal them where the pair carries nothing else;
-    that is so in every case with a known answer in the tests, and is not checked here.
+    *For the map of a flow after a fixed time* the homological Conley index of the flow is what the
+    induced map of the index pair does not kill in the long run (it acts there as the identity).
+    These Betti numbers bound its dimensions from above, and equal them where the pair carries nothing else;
+    that is so in every case with a known answer in the tests, and is not checked here. Image boxes
+    at a time of its own for each cell, as :mod:`~lightning_morse.gradient_flow` makes them, are not
+    those of one map: there the reading rests on these cases alone.
     *For other maps* the Conley index is the shift-equivalence class of the induced map (Mrozek,
     "Leray functor and cohomological Conley index for discrete dynamical systems", 1990), which is
     not computed: two fixed points that differ only in orientation, say, are not told apart.
