@@ -118,10 +118,11 @@ def conley_indices(
 
     *For the map of a flow after a fixed time* the homological Conley index of the flow is what the
     induced map of the index pair does not kill in the long run (it acts there as the identity).
-    These Betti numbers bound its dimensions from above, and equal them where the pair carries nothing else;
-    that is so in every case with a known answer in the tests, and is not checked here. Image boxes
-    at a time of its own for each cell, as :mod:`~lightning_morse.gradient_flow` makes them, are not
-    those of one map: there the reading rests on these cases alone.
+    These Betti numbers bound its dimensions from above, and equal them where the pair carries
+    nothing else; that is so in every case with a known answer in the tests, and is not checked
+    here. Image boxes at a time of its own for each cell, as
+    :mod:`~lightning_morse.gradient_flow` makes them, are not those of one map: there the reading
+    rests on these cases alone.
     *For other maps* the Conley index is the shift-equivalence class of the induced map (Mrozek,
     "Leray functor and cohomological Conley index for discrete dynamical systems", 1990), which is
     not computed: two fixed points that differ only in orientation, say, are not told apart.
