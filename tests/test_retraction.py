@@ -186,6 +186,18 @@ def test_choices_and_dead_ends():
     assert not result.impossible
 
 
+def test_a_cell_lies_above_all_it_leads_to_and_no_higher_than_it_must():
+    """Attractors 0 and 1, saddles 2 and 3 above both, 4 above everything.
+
+    Cells 5 and 6 lie below one saddle each, 7 leads to both of them, 8 to the attractors only.
+    """
+    edges = [(i, i) for i in range(5)] + [(4, 2), (4, 3), (2, 0), (2, 1), (3, 0), (3, 1)]
+    edges += [(2, 5), (5, 0), (5, 1), (3, 6), (6, 0), (6, 1), (7, 5), (7, 6), (8, 0), (8, 1)]
+    tiles = order_retraction(morse_graph(image_of(edges, 9))).tiles
+    assert tiles[5:8].tolist() == [2, 3, 4]
+    assert tiles[8] in (2, 3)
+
+
 def test_leslie_map():
     """The published case, 2^16 boxes: 3 Morse sets; checked on every edge, one by one."""
     grid = CubicalGrid([-0.001, -0.001], [90, 70], (256, 256))
