@@ -11,20 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_morse.analysis import analyze
+    from lightning_morse.box_maps import corner_images, lipschitz_images, time_map
     from lightning_morse.callback import MorseMonitor
     from lightning_morse.combinatorial_map import outer_approximation
+    from lightning_morse.conley import ConleyIndex, conley_indices
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.loss_slice import LossSlice
     from lightning_morse.merge_diagram import plot_merge_diagram
     from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
+    from lightning_morse.retraction import (
+        OrderRetraction,
+        attracting_block,
+        down_sets,
+        order_retraction,
+        separatrix,
+    )
     from lightning_morse.subspace import AffineSubspace, plane_through
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AffineSubspace": "subspace",
+    "ConleyIndex": "conley",
     "CubicalGrid": "grid",
     "Ladder": "record",
     "LossSlice": "loss_slice",
@@ -32,13 +42,22 @@ _HOMES = {
     "MorseGraph": "morse_sets",
     "MorseMonitor": "callback",
     "MorseSet": "record",
+    "OrderRetraction": "retraction",
     "analyze": "analysis",
+    "attracting_block": "retraction",
+    "conley_indices": "conley",
+    "corner_images": "box_maps",
+    "down_sets": "retraction",
+    "lipschitz_images": "box_maps",
     "morse_graph": "morse_sets",
+    "order_retraction": "retraction",
     "outer_approximation": "combinatorial_map",
     "plane_through": "subspace",
     "plot_basins": "plotting",
     "plot_merge_diagram": "merge_diagram",
     "plot_morse_graph": "plotting",
+    "separatrix": "retraction",
+    "time_map": "box_maps",
 }
 
 __all__ = sorted(_HOMES)

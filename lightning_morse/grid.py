@@ -25,10 +25,12 @@ class CubicalGrid:
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape, ``lower < upper`` on every axis.
         shape: Number of cells on each axis, ``d`` positive integers.
+        periodic: Axes whose two ends are one and the same point, ``d`` booleans; none by default.
 
     Raises:
         ValueError: If a corner is not finite, the box is empty on an axis, or ``shape`` does not
-            have one positive integer an axis, or asks for more cells than an int32 can number.
+            have one positive integer an axis, or asks for more cells than an int32 can number, or
+            ``periodic`` does not have one boolean an axis.
 
     Example:
         >>> grid = CubicalGrid(lower=[0.0, 0.0], upper=[1.0, 3.0], shape=(2, 3))
@@ -41,8 +43,15 @@ class CubicalGrid:
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     shape: tuple[int, ...]
+    periodic: tuple[bool, ...]
 
-    def __init__(self, lower: ArrayLike, upper: ArrayLike, shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        shape: Sequence[int],
+        periodic: Sequence[bool] | None = None,
+    ) -> None:
         low, up = check_box(lower, upper)
         cells = tuple(int(s) for s in shape)
         if len(cells) != len(low) or any(
@@ -58,9 +67,16 @@ class CubicalGrid:
                 f"numbered, and their map alone would take {math.prod(cells) * 4 / 2**30:.0f} GiB. "
                 "Use a coarser grid or fewer axes"
             )
+        wraps = (False,) * len(low) if periodic is None else tuple(periodic)
+        if len(wraps) != len(low) or not all(isinstance(w, (bool, np.bool_)) for w in wraps):
+            raise ValueError(
+                f"periodic must give one boolean for each of the {len(low)} axes of the box, "
+                f"got {periodic!r}"
+            )
         object.__setattr__(self, "lower", low)
         object.__setattr__(self, "upper", up)
         object.__setattr__(self, "shape", cells)
+        object.__setattr__(self, "periodic", tuple(bool(w) for w in wraps))
 
     @property
     def dim(self) -> int:
@@ -107,7 +123,7 @@ class CubicalGrid:
         """Number of the cell that holds each point; -1 outside the box.
 
         A point on a face between two cells is counted to the upper one, except on the upper face
-        of the box.
+        of the box. On a periodic axis no point is outside: its coordinate is wrapped round.
 
         Args:
             points: Shape ``(n, d)``, coordinates of the box.
@@ -124,6 +140,11 @@ class CubicalGrid:
         if np.isnan(x).any():
             bad = int(np.flatnonzero(np.isnan(x).any(axis=1))[0])
             raise ValueError(f"points must not be NaN, but row {bad} is {x[bad].tolist()}")
+        if any(self.periodic):
+            period = self.upper - self.lower
+            with np.errstate(invalid="ignore"):  # infinity has no place on a circle
+                wrapped = x - np.floor((x - self.lower) / period) * period
+            x = np.where(self.periodic, np.clip(wrapped, self.lower, self.upper), x)
         inside = np.all((x >= self.lower) & (x <= self.upper), axis=1)
         index = [
             np.clip(np.searchsorted(e, x[:, j], side="right") - 1, 0, n - 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 import numpy as np
@@ -22,17 +24,23 @@ class MorseGraph:
         graph: Directed graph on ``range(len(morse_sets))``: an edge ``q -> p`` means that a path
             of the map leads from ``q`` down to ``p``; transitively reduced.
         attractors: Numbers of the minimal Morse sets with no path to the exterior.
-        reach: What each vertex can reach: bit ``i`` of a row for Morse set ``i``, the bit after
-            the last Morse set for the exterior; packed little-endian into bytes, shape
-            ``(n_vertices, n_sets // 8 + 1)``. A vertex of a Morse set reaches that set.
         condensation: The acyclic graph all of this was read from.
     """
 
     morse_sets: tuple[NDArray[np.int64], ...]
     graph: nx.DiGraph
     attractors: tuple[int, ...]
-    reach: NDArray[np.uint8]
     condensation: Condensation
+
+    @cached_property
+    def reach(self) -> NDArray[np.uint8]:
+        """What each vertex can reach, worked out when it is first asked for.
+
+        Bit ``i`` of a row for Morse set ``i``, the bit after the last Morse set for the exterior;
+        packed little-endian into bytes, shape ``(n_vertices, n_sets // 8 + 1)``. A vertex of a
+        Morse set reaches that set.
+        """
+        return self.condensation.reach(_homes(self.morse_sets, self.condensation))
 
     def reaches(self, target: int) -> NDArray[np.bool_]:
         """Which vertices have a path to a Morse set, shape ``(n_vertices,)``.
@@ -60,7 +68,7 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
             Without it every recurrent component counts.
 
     Returns:
-        The Morse sets, their order, and the reachability of every vertex.
+        The Morse sets and their order; what each vertex reaches is worked out on request.
 
     Raises:
         ValueError: If ``image`` is not square or empty, or ``critical`` has the wrong shape.
@@ -106,22 +114,21 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     by_set = inside[np.argsort(owner, kind="stable")]
     sets = np.split(by_set, np.cumsum(np.bincount(owner, minlength=n_sets))[:-1]) if n_sets else []
 
-    marks = np.zeros((n, n_sets // 8 + 1), dtype=np.uint8)
-    marks[inside, owner // 8] = 1 << (owner % 8)
-    marks[-1, n_sets // 8] = 1 << (n_sets % 8)
-    reach = condensation.accumulate(marks)
-
-    representatives = np.array([cells[0] for cells in sets], dtype=np.int64)
-    reached = np.unpackbits(reach[representatives], axis=1, bitorder="little") == 1
+    reached = condensation.between(_homes(sets, condensation))[:-1]
     below = reached[:, :n_sets] & ~np.eye(n_sets, dtype=bool)
     minimal = ~below.any(axis=1) & ~reached[:, n_sets]
     return MorseGraph(
         morse_sets=tuple(sets),
         graph=_reduced(below),
         attractors=tuple(int(i) for i in np.flatnonzero(minimal)),
-        reach=reach,
         condensation=condensation,
     )
+
+
+def _homes(sets: Sequence[NDArray[np.int64]], condensation: Condensation) -> NDArray[np.int64]:
+    """One vertex of each Morse set, and the exterior."""
+    exterior = condensation.component.size - 1
+    return np.array([*(cells[0] for cells in sets), exterior], dtype=np.int64)
 
 
 def _reduced(below: NDArray[np.bool_]) -> nx.DiGraph:

@@ -180,3 +180,30 @@ def test_groups_of_ends_are_chained_by_their_distance(real_slices):
 
 def test_bench_analyze_loads():
     assert load("bench_analyze").RESOLUTIONS
+
+
+def test_bench_engine_prints_a_row_a_map_and_one_for_the_process(capsys):
+    bench = load("bench_engine")
+    rows = bench.main(["--repeats", "1", "--cells", "6", "8", "--process-cells", "6"])
+    assert len(rows) == 2 * len(bench.CASES) + 1
+    assert all(row["Morse sets"] > 0 and row["ratio"] > 0 for row in rows)
+    assert all(row["bytes per edge"] > 5 for row in rows[:-1])
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert {line.count("|") for line in table} == {table[0].count("|")}
+
+
+def test_no_time_counts_if_the_graphs_differ(monkeypatch):
+    bench = load("bench_engine")
+    case, graph = bench.CASES["Van der Pol"], bench.graph_of_ours
+
+    def one_cell_short(found):
+        sets, order = graph(found)
+        largest = max(sets, key=len)
+        return {*(sets - {largest}), largest - {min(largest)}}, order
+
+    for falsify in (one_cell_short, lambda found: (graph(found)[0], {(0, 1)})):
+        monkeypatch.setattr(bench, "graph_of_ours", falsify)
+        with pytest.raises(AssertionError, match="the two Morse graphs differ"):
+            bench.compare(case, 10, 1)
+        with pytest.raises(AssertionError, match="the two Morse graphs differ"):
+            bench.compare_process(bench.process_case(30), 6)

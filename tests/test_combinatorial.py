@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 
-from lightning_morse import CubicalGrid, morse_graph, outer_approximation
+from lightning_morse import (
+    CubicalGrid,
+    combinatorial_map,
+    condensation,
+    morse_graph,
+    outer_approximation,
+)
 from lightning_morse.basins import certain_labels, exit_volumes
 from lightning_morse.condensation import condense
 from lightning_morse.record import ESCAPES, UNDECIDED
@@ -50,18 +56,78 @@ def box_maps(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(box_maps(), st.booleans())
-def test_outer_approximation_equals_the_naive_one(case, with_masks):
+@given(box_maps(), st.booleans(), st.sampled_from([1, 3, 2**14]))
+def test_outer_approximation_equals_the_naive_one(case, with_masks, chunk):
     grid, lower, upper = case
     rng = np.random.default_rng(0)
     exits = rng.random(grid.size) < 0.3 if with_masks else None
     exterior = rng.random(grid.size) < 0.3 if with_masks else None
-    image = outer_approximation(lower, upper, grid, exits=exits, exterior_cells=exterior)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(combinatorial_map, "_CHUNK", chunk)
+        image = outer_approximation(lower, upper, grid, exits=exits, exterior_cells=exterior)
     assert image.has_sorted_indices
     assert np.array_equal(
         image.toarray(), naive_outer_approximation(lower, upper, grid, exits, exterior)
     )
     assert image.nnz == image.toarray().sum()  # no edge twice
+
+
+def naive_periodic_map(lower, upper, grid):
+    """Every cell, and its copies turns away, against every image; exact on dyadic numbers."""
+    cells = list(zip(*grid.cell_bounds(), strict=True))
+    period = grid.upper - grid.lower
+    turns = [np.arange(-12, 13) if wraps else np.zeros(1) for wraps in grid.periodic]
+    image = np.zeros((grid.size + 1, grid.size + 1), dtype=bool)
+    image[-1, -1] = True
+    for i, j in itertools.product(range(grid.size), repeat=2):
+        image[i, j] = all(
+            any(
+                lower[i, a] <= cells[j][1][a] + t * period[a]
+                and upper[i, a] >= cells[j][0][a] + t * period[a]
+                for t in turns[a]
+            )
+            for a in range(grid.dim)
+        )
+    out = (lower < grid.lower) | (upper > grid.upper)
+    image[:-1, -1] = (out & ~np.array(grid.periodic)).any(1)
+    return image
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_periodic_axes_equal_the_naive_map(d, seed):
+    """On numbers that are exact in binary, so that contact on faces is exact as well."""
+    rng = np.random.default_rng(seed)
+    shape = 2 ** rng.integers(0, 3 if d < 3 else 2, d)
+    grid = CubicalGrid([-0.5] * d, [1.5] * d, shape.tolist(), (rng.random(d) < 0.7).tolist())
+    corners = rng.integers(-40, 40, (2, grid.size, d)) / 4
+    if rng.random() < 0.7:
+        corners[1] = corners[0] + rng.integers(0, 8, (grid.size, d)) / 8
+    lower, upper = corners.min(0), corners.max(0)
+    exterior = rng.random(grid.size) < 0.2
+    image = outer_approximation(lower, upper, grid)
+    expected = naive_periodic_map(lower, upper, grid)
+    assert image.has_sorted_indices
+    assert np.array_equal(image.toarray(), expected)
+    assert image.nnz == expected.sum()
+    expected[:-1, -1] |= expected[:-1, :-1][:, exterior].any(1)
+    expected[:-1, :-1][:, exterior] = False
+    expected[:-1][exterior] = False
+    expected[:-1, -1] |= exterior
+    redirected = outer_approximation(lower, upper, grid, exterior_cells=exterior)
+    assert np.array_equal(redirected.toarray(), expected)
+
+
+def test_images_round_a_circle():
+    """Four cells on a circle: across the seam, on the seam, and all the way round."""
+    grid = CubicalGrid([0.0], [1.0], (4,), (True,))
+    lower, upper = (
+        np.array([[0.9], [1.0], [-7.3], [5.0]]),
+        np.array([[1.1], [1.1], [-6.3], [np.inf]]),
+    )
+    image = outer_approximation(lower, upper, grid)
+    rows = [row.tolist() for row in np.split(image.indices, image.indptr[1:-1])]
+    assert rows == [[0, 3], [0, 3], [0, 1, 2, 3], [0, 1, 2, 3], [4]]
 
 
 @settings(max_examples=100, deadline=None)
@@ -127,6 +193,12 @@ def test_morse_graph_equals_networkx(case):
         for i, cells in enumerate(expected):
             assert found.reaches(i)[v] == bool(below & set(cells))
         assert found.reaches(len(expected))[v] == (len(matrix) - 1 in below)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(condensation, "_PASSES", 0)  # the other way to what can be reached
+        swept = morse_graph(csr_array(matrix))
+        assert np.array_equal(swept.reach, found.reach)
+        assert set(swept.graph.edges) == set(found.graph.edges)
+        assert swept.attractors == found.attractors
     order = nx.transitive_closure(found.graph)
     for q, p in itertools.permutations(range(len(expected)), 2):
         assert order.has_edge(q, p) == (expected[p][0] in descendants[expected[q][0]])
@@ -227,9 +299,66 @@ def test_condensation_accumulates_over_all_paths():
     assert np.array_equal(condense(csr_array(matrix)).accumulate(marks), expected)
 
 
+def test_condensation_is_acyclic_and_in_generations():
+    rng = np.random.default_rng(4)
+    matrix = rng.random((60, 60)) < 0.03
+    found = condense(csr_array(matrix))
+    graph = nx.from_numpy_array(matrix, create_using=nx.DiGraph)
+    components = list(nx.strongly_connected_components(graph))
+    assert {
+        frozenset(np.flatnonzero(found.component == c)) for c in np.unique(found.component)
+    } == {frozenset(c) for c in components}
+    source, target = np.nonzero(matrix)
+    source, target = found.component[source], found.component[target]
+    edges = {(s, t) for s, t in zip(source, target, strict=True) if s != t}
+    assert set(zip(*found.graph.toarray().nonzero(), strict=True)) == edges
+    dag = nx.DiGraph(edges)
+    dag.add_nodes_from(range(found.recurrent.size))
+    expected = {}
+    for c in reversed(list(nx.topological_sort(dag))):
+        expected[c] = max((expected[b] + 1 for b in dag[c]), default=0)
+    assert found.levels.tolist() == [expected[c] for c in range(len(expected))]
+    order = np.concatenate(list(found.generations()))
+    assert sorted(order) == list(range(found.recurrent.size))
+    assert (np.diff(found.levels[order]) >= 0).all()
+    assert sorted(found.ancestors(5)) == sorted({5} | nx.ancestors(graph, 5))
+
+
+def test_stored_zeros_are_no_edges():
+    data, indices, indptr = np.array([0, 1, 0, 1]), np.array([0, 1, 0, 2]), np.array([0, 2, 3, 4])
+    image = csr_array((data, indices, indptr), shape=(3, 3))  # only 0 -> 1 and the exterior
+    found = morse_graph(image)
+    assert found.morse_sets == ()
+    assert image.nnz == 4
+
+
+def test_hundreds_of_attractors():
+    """Each of 700 fixed cells is an attractor, with the cell after it as its basin."""
+    n = 1400
+    image = csr_array(
+        (np.ones(n + 1, bool), (np.arange(n + 1), np.append(np.arange(n) // 2 * 2, n))),
+        shape=(n + 1, n + 1),
+    )
+    found = morse_graph(image)
+    assert found.attractors == tuple(range(700))
+    assert np.array_equal(certain_labels(found), np.arange(n) // 2)
+
+
+def test_a_grid_of_one_cell():
+    grid = CubicalGrid([0.0], [1.0], (1,))
+    stays = morse_graph(outer_approximation([[0.2]], [[0.3]], grid))
+    assert stays.attractors == (0,)
+    leaves = morse_graph(outer_approximation([[0.2]], [[1.3]], grid))
+    assert [c.tolist() for c in leaves.morse_sets] == [[0]]
+    assert leaves.attractors == ()
+    wraps = CubicalGrid([0.0], [1.0], (1,), (True,))
+    assert morse_graph(outer_approximation([[0.2]], [[1.3]], wraps)).attractors == (0,)
+
+
 @pytest.mark.parametrize(
     ("lower", "upper", "message"),
     [
+        (np.zeros((0, 1)), np.zeros((0, 1)), "image_lower must have one row"),
         (np.zeros((3, 1)), np.ones((4, 1)), "image_lower must have one row"),
         (np.zeros((4, 1)), np.ones((4, 2)), "image_upper must have one row"),
         (np.ones((4, 1)), np.zeros((4, 1)), "cell 0 has lower 1.0 and upper 0.0 on axis 0"),

@@ -53,3 +53,19 @@ def test_bad_boxes_are_refused(lower, upper, shape, message):
 def test_bad_points_are_refused(points, message):
     with pytest.raises(ValueError, match=message):
         CubicalGrid([0, 0], [1, 1], (2, 2)).cell_of(points)
+
+
+def test_periodic_axes():
+    grid = CubicalGrid([0, -1], [1, 1], (4, 4), (True, False))
+    assert grid.periodic == (True, False)
+    assert CubicalGrid([0], [1], (4,)).periodic == (False,)
+    points = [[1.3, 0.1], [-0.1, 0.1], [0.3, 1.5], [np.inf, 0.1], [7.0, -1.0]]
+    assert grid.cell_of(points).tolist() == [6, 14, -1, -1, 0]
+    for wrong in ((True,), (1, 0), "no"):
+        with pytest.raises(ValueError, match="periodic must give one boolean for each of the 2"):
+            CubicalGrid([0, -1], [1, 1], (4, 4), wrong)
+
+
+def test_too_many_cells_are_refused_with_their_memory():
+    with pytest.raises(ValueError, match=r"2.15e.09 cells; .* would take 8 GiB"):
+        CubicalGrid([0, 0], [1, 1], (2**16, 2**15))
