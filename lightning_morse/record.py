@@ -178,8 +178,10 @@ class MorseAnalysis:
     @property
     def claim(self) -> str:
         """What is said of the number of attractors, such as ``"at least 3 attractors"``."""
-        how = "at least" if self.n_unresolved else "exactly"
-        return f"{how} {self.n_attractors} attractor{'' if self.n_attractors == 1 else 's'}"
+        n = self.n_attractors
+        how = "" if self.mu == 0 else ("at least " if self.n_unresolved else "exactly ")
+        number = f"{how}{n} attractor{'' if n == 1 else 's'}"
+        return number if how else f"{number}, not certain"
 
     @property
     def basin_volumes(self) -> dict[int, float]:
