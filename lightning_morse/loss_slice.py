@@ -147,6 +147,11 @@ class LossSlice:
             p for p, trained in zip(self._shadow.parameters(), trains, strict=True) if trained
         ]
 
+    @property
+    def n_examples(self) -> int:
+        """Number of examples in the probe set."""
+        return sum(self._sizes)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss.
 
@@ -170,7 +175,7 @@ class LossSlice:
         if not torch.isfinite(points).all():
             i = int((~torch.isfinite(points)).any(dim=1).nonzero()[0])
             raise ValueError(f"x must be finite, got {points[i].tolist()} in row {i}")
-        with _plain_arithmetic(self._weights[0].device.type), _preserved_random_state():
+        with _plain_arithmetic(self._weights[0].device.type), preserved_random_state():
             return points.new_tensor([self._loss_at(point) for point in points])
 
     def _loss_at(self, point: Tensor) -> float:
@@ -294,7 +299,7 @@ def _plain_arithmetic(device_type: str) -> Iterator[None]:
 
 
 @contextmanager
-def _preserved_random_state() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Restore the global random number generators on the way out."""
     cuda = torch.cuda.is_initialized()
     torch_state, python_state = torch.get_rng_state(), random.getstate()

@@ -101,6 +101,12 @@ class AffineSubspace:
         """Dimension ``p`` of the weight space."""
         return len(self.origin)
 
+    def to(self, device: torch.device | str) -> AffineSubspace:
+        """The same subspace on another device; itself if it is there."""
+        if self.origin.device == torch.device(device):
+            return self
+        return AffineSubspace(self.origin.to(device), self.directions.to(device))
+
     def point(self, x: Tensor | Sequence[float]) -> Tensor:
         """Weights at the coordinates ``x``.
 

@@ -170,7 +170,7 @@ def test_failure_keeps_the_last_good_values(tmp_path):
         def on_train_epoch_end(self, trainer, pl_module):
             loss_fn.broken = True
 
-    watch = Break(n_samples=24, resolution=24, loss_fn=loss_fn)
+    watch = Break(n_samples=24, resolution=24, loss_fn=loss_fn, max_overhead=1.0)
     _, runner = fit(tmp_path, watch)
     good, bad = watch.history
     assert (good["morse/failed"], bad["morse/failed"]) == (0, 1)
@@ -727,9 +727,9 @@ def test_a_second_fit_starts_afresh(tmp_path):
 def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
     watch = monitor()
     watch._probe = [{"x": torch.ones(2), "ids": ["a"]}]
-    assert watch.state_dict()["probe"] == watch._probe
+    assert watch.state_dict()["probes"] == [watch._probe]
     watch._probe = [{"x": torch.ones(2), "when": Path("here")}]
-    assert watch.state_dict()["probe"] == []
+    assert watch.state_dict()["probes"] == []
 
 
 # --------------------------------------------------------------------------------- example
