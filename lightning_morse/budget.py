@@ -26,7 +26,7 @@ class Budget:
 
     def __init__(self, max_overhead: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.max_overhead = max_overhead
-        self._clock = clock
+        self.now = clock
         self._began: float | None = None
         self._before = 0.0
         self._spent = 0.0
@@ -35,10 +35,10 @@ class Budget:
     def start(self) -> None:
         """Begin to count the wall time, or go on after :meth:`load_state_dict`; once."""
         if self._began is None:
-            self._began = self._clock() - self._before
+            self._began = self.now() - self._before
 
     def _elapsed(self) -> float:
-        return self._before if self._began is None else self._clock() - self._began
+        return self._before if self._began is None else self.now() - self._began
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -46,16 +46,16 @@ class Budget:
         if self._working is not None:
             yield
             return
-        self._working = self._clock()
+        self._working = self.now()
         try:
             yield
         finally:
-            self._spent += self._clock() - self._working
+            self._spent += self.now() - self._working
             self._working = None
 
     def overhead(self) -> float:
         """Share of the wall time since the start that the work took, work under way included."""
-        spent = self._spent + (0.0 if self._working is None else self._clock() - self._working)
+        spent = self._spent + (0.0 if self._working is None else self.now() - self._working)
         return spent / max(spent, self._elapsed(), 1e-9)
 
     def allows(self, seconds: float) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -450,7 +449,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         where = self._where(trainer)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         problem: Exception | None = None
-        start = time.perf_counter()
+        start = self._budget.now()
         with self._guarded("publishing"), preserved_random_state():
             try:
                 found = self._analyze(pl_module, f"epoch {trainer.current_epoch + 1}")
@@ -467,7 +466,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 self._scalars.update(found)
                 if self._processes.leads:
                     self._draw(trainer, step)
-            self._last_cost = time.perf_counter() - start
+            self._last_cost = self._budget.now() - start
             # The times are those of the first process, so that all of them publish the same.
             seconds, overhead = self._processes.share((self._last_cost, self._budget.overhead()))
             self._scalars["morse/overhead"] = overhead

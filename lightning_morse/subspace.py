@@ -366,17 +366,17 @@ def random_directions(
         for t, w in zip(parameters, weights, strict=True)
     ]
     tensors = [w.reshape(1, -1) for w in weights]
-    one = [torch.full((1, p), p**-0.5, dtype=flat.dtype)]
+    one = [torch.tensor(p**-0.5, dtype=flat.dtype).expand(1, p)]
 
-    noise = torch.empty(dim, p, dtype=flat.dtype)
-    for direction in noise:
-        direction.normal_(generator=generator)
+    raw = torch.empty(dim, p, dtype=flat.dtype)
+    state = generator.get_state()
     for rows in (filters, tensors, one):
-        raw = noise.clone()
+        generator.set_state(state)  # the same noise, without a copy of it
+        for direction in raw:
+            direction.normal_(generator=generator)
         for part, row in zip(raw.split([r.numel() for r in rows], dim=1), rows, strict=True):
-            part *= (row.norm(dim=1) / part.unflatten(1, row.shape).norm(dim=2)).repeat_interleave(
-                row.shape[1], dim=1
-            )
+            shaped = part.unflatten(1, row.shape)
+            shaped *= (row.norm(dim=1) / shaped.norm(dim=2))[..., None]
         norms = _gram(raw.T).diagonal().sqrt()
         if norms.all() and _first_dependent(raw.T) is None:
             break
