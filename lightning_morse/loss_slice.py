@@ -143,9 +143,7 @@ class LossSlice:
             if self._promoted:
                 self._shadow.float()
             self._state = ModuleState(self._shadow)
-        self._weights = [
-            p for p, trained in zip(self._shadow.parameters(), trains, strict=True) if trained
-        ]
+            self._bind(trains)
 
     @property
     def n_examples(self) -> int:
@@ -178,16 +176,35 @@ class LossSlice:
         with _plain_arithmetic(self._weights[0].device.type), preserved_random_state():
             return points.new_tensor([self._loss_at(point) for point in points])
 
+    def _bind(self, trains: Sequence[bool]) -> None:
+        """Make the weights of the copy pieces of one vector, so that a point is written once."""
+        self._weights = [
+            p for p, trained in zip(self._shadow.parameters(), trains, strict=True) if trained
+        ]
+        self._theta = torch.empty_like(self.subspace.origin)
+        pieces = self._theta.split([w.numel() for w in self._weights])
+        self._pieces: list[tuple[nn.Parameter, Tensor]] = []
+        self._copied: list[tuple[nn.Parameter, Tensor]] = []
+        for weight, piece in zip(self._weights, pieces, strict=True):
+            alike = weight.is_contiguous() and (weight.dtype, weight.device) == (
+                piece.dtype,
+                piece.device,
+            )
+            (self._pieces if alike else self._copied).append((weight, piece.view_as(weight)))
+            if alike:
+                weight.data = piece.view_as(weight)  # frees what it held
+
     def _loss_at(self, point: Tensor) -> float:
         self._state.restore()
-        theta = self.subspace.point(point)
-        pieces = theta.split([w.numel() for w in self._weights])
-        for weight, piece in zip(self._weights, pieces, strict=True):
-            weight.copy_(piece.view_as(weight))
+        self.subspace.point(point, out=self._theta)
+        for weight, piece in self._pieces:
+            weight.data = piece  # each time: a step may have bound it to something else
+        for weight, piece in self._copied:
+            weight.copy_(piece)
         _seed_everything(self.seed)
         total = 0.0
         for size, batch in zip(self._sizes, self._batches, strict=True):
-            loss = self._loss_fn(self._shadow, tree_map(self._fresh, batch))
+            loss = self._loss_fn(self._shadow, self._fresh_batch(batch))
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 raise ValueError(
                     f"loss_fn must return a tensor with one element, got {_described(loss)}. "
@@ -196,11 +213,16 @@ class LossSlice:
             total += size * loss.item()
         return total / sum(self._sizes)
 
+    def _fresh_batch(self, batch: Any) -> Any:
+        if type(batch) in (list, tuple) and all(type(leaf) is Tensor for leaf in batch):
+            return type(batch)([self._fresh(leaf) for leaf in batch])  # much faster than a tree
+        return tree_map(self._fresh, batch)
+
     def _fresh(self, leaf: Any) -> Any:
         """Copy a part of a batch: what a step does to its batch in place ends with the step."""
         if not isinstance(leaf, Tensor):
             return copy.deepcopy(leaf)
-        return leaf.float() if self._promoted and _is_half(leaf) else leaf.detach().clone()
+        return leaf.float() if self._promoted and _is_half(leaf) else leaf.clone()
 
 
 def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:
