@@ -102,7 +102,12 @@ def main(argv: Sequence[str] | None = None) -> MorseMonitor:
     pl.seed_everything(args.seed, verbose=False)
 
     train, val = make_data()
-    monitor = MorseMonitor(n_samples=args.n_samples, resolution=args.resolution, seed=args.seed)
+    monitor = MorseMonitor(
+        n_samples=args.n_samples,
+        resolution=args.resolution,
+        seed=args.seed,
+        max_overhead=1.0,  # the run is shorter than an analysis, and here to show one an epoch
+    )
     logger = TensorBoardLogger(args.log_dir, name=f"digits-{args.activation}")
     trainer = pl.Trainer(
         max_epochs=args.epochs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -58,6 +58,33 @@ def half_widths(
             "the trajectory does not move inside the slice, so it gives the box no size; set extent"
         )
     return np.maximum(reach, THINNEST * reach.max())
+
+
+def given_half_widths(extent: str | float | Sequence[float], dim: int) -> Array | None:
+    """Half-widths a user gave.
+
+    Args:
+        extent: ``"auto"``, a number, or ``dim`` of them.
+        dim: Number of axes.
+
+    Returns:
+        Shape ``(dim,)``; None for ``"auto"``.
+
+    Raises:
+        ValueError: If they are not positive and finite, or there is another number of them.
+    """
+    if isinstance(extent, str) and extent == "auto":
+        return None
+    try:
+        half = np.array(extent, dtype=np.float64)
+    except (TypeError, ValueError):
+        half = np.array(np.nan)
+    if half.shape not in ((), (dim,)) or not np.isfinite(half).all() or not (half > 0).all():
+        raise ValueError(
+            f"extent must be 'auto', a positive half-width, or {dim} of them for the {dim} axes, "
+            f"got {extent!r}"
+        )
+    return np.broadcast_to(half, (dim,))
 
 
 def sample_box(

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
-import time
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_morse.analysis import analyze_further
-from lightning_morse.box import half_widths, sample_box
+from lightning_morse.box import given_half_widths, half_widths, sample_box
+from lightning_morse.budget import Budget
 from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
+from lightning_morse.failures import cause, must_end_run, origin
 from lightning_morse.log_sinks import log_pictures, log_scalars
-from lightning_morse.loss_slice import LossSlice, flat_parameters, trainable_parameters
+from lightning_morse.loss_slice import (
+    LossSlice,
+    flat_parameters,
+    preserved_random_state,
+    trainable_parameters,
+)
 from lightning_morse.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting import plot_basins, plot_morse_graph
-from lightning_morse.record import ESCAPES, UNDECIDED, MorseAnalysis
+from lightning_morse.probe import copied, is_plain, moved
+from lightning_morse.processes import Processes, SharedLoss
+from lightning_morse.readings import BEFORE_FIRST, readings
+from lightning_morse.record import ESCAPES, MorseAnalysis
 from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
+from lightning_morse.subspace import AffineSubspace
 from lightning_morse.trajectory import Trajectory
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
@@ -42,29 +49,11 @@ SNAPSHOTS_PER_PERIOD = 8
 # An analysis that takes longer, in seconds, says so in a line.
 SILENT = 1.0
 
-# Loggers keep single precision, in which a bound on a probability must not become 1.
-_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
-
-# Every value is finite from the first step on: EarlyStopping ends a run on NaN or a missing key.
-BEFORE_FIRST = {
-    "morse/attractors": 0.0,
-    "morse/unresolved": 0.0,
-    "morse/morse_sets": 0.0,
-    "morse/mu": 0.0,
-    "morse/mu_smallest": 0.0,
-    "morse/mu_current": 0.0,
-    "morse/basin_current": float(UNDECIDED),
-    "morse/basin_max": 0.0,
-    "morse/escape": 0.0,
-    "morse/undecided": 1.0,
-    "morse/barrier": 0.0,
-    "morse/headroom": 0.0,
-    "morse/explained": 0.0,
-    "morse/residual": 0.0,
-    "morse/calibration": 0.0,
-    "morse/seconds": 0.0,
-    "morse/overhead": 0.0,
-    "morse/failed": 0.0,
+SNAPSHOT_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
 }
 
 
@@ -122,8 +111,19 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     The loss is the module's own in eval mode, on the first training batches that passed by. Nothing
     of the run is changed but its wall time: not weights, buffers, gradients, optimizers, random
     number generators, data order or the values the module logs. An analysis that fails is logged
-    with its cause, and training goes on. In checkpoints the callback keeps up to ``max_snapshots``
+    with its cause, and training goes on; what is meant to end a run (an interrupt, Optuna's
+    ``TrialPruned``) passes through. In checkpoints the callback keeps up to ``max_snapshots``
     copies of the trainable weights and the probe batches, so that a resumed run looks at the same.
+
+    On top of the snapshots an analysis takes memory for ``3 dim + 3`` copies of the trainable
+    weights while it makes principal directions and ``dim + 3`` while it evaluates the loss (the
+    shadow copy, the weights, the point and the directions), plus one forward pass without
+    gradients, whatever ``n_samples``.
+
+    With several processes (DDP) each keeps its own first batches as probe set. The loss is the mean
+    over the examples of all of them, as the gradient of the run is a mean over processes; the first
+    process chooses the points and makes the Morse graph, and all publish the same values. Batch
+    statistics are those each process has. Sharded weights (FSDP) are not supported.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
@@ -151,9 +151,19 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         seed: Of the design, the random directions and whatever the loss draws.
         checkpoints: With ``directions="checkpoints"``: ``dim + 1`` weights, each a flat tensor of
             the trainable weights, a state dict, or the path of a checkpoint.
+        max_overhead: Share of the wall time since the start that the callback may take, in (0, 1];
+            1 for no limit. It measures itself: an analysis that is due is left out where another
+            one as long as the last would exceed the share. The first one is always made.
+        snapshot_dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the
+            weights kept along the trajectory: 4 bytes a weight and snapshot by default. Half
+            precision blurs the principal directions once the steps get smaller than its rounding.
+        on_error: ``"warn"``: an analysis that fails is logged, once for each cause, and training
+            goes on. ``"raise"``: it ends the run.
+        name: What the names of the metrics start with; the monitors of one Trainer need different
+            ones.
 
     Attributes:
-        result: The last analysis, None before the first.
+        result: The last analysis, None before the first; in the first process of several.
         history: One row an analysis: ``step``, ``epoch`` and the scalars.
 
     Raises:
@@ -181,6 +191,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         max_snapshots: int = 32,
         seed: int = 0,
         checkpoints: Sequence[Weights] | None = None,
+        max_overhead: float = 0.05,
+        snapshot_dtype: str = "float32",
+        on_error: str = "warn",
+        name: str = "morse",
     ) -> None:
         super().__init__()
         if every_n_epochs is not None and every_n_steps is not None:
@@ -190,7 +204,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             )
         if every_n_steps is None and every_n_epochs is None:
             every_n_epochs = 1
-        for name, value, least in (
+        for argument, value, least in (
             ("dim", dim, 1),
             ("every_n_epochs", every_n_epochs, 1),
             ("every_n_steps", every_n_steps, 1),
@@ -201,13 +215,32 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             ("seed", seed, 0),
         ):
             if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+                raise ValueError(
+                    f"{argument} must be an integer of at least {least}, got {value!r}"
+                )
         if dim > 3:
             raise ValueError(
                 f"dim must be 1, 2 or 3, got {dim}: the cells of a grid grow with its power"
             )
         if not isinstance(confidence, int | float) or not 0 < confidence < 1:
             raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
+        if type(max_overhead) not in (int, float) or not 0 < max_overhead <= 1:
+            raise ValueError(
+                "max_overhead must be a share of the wall time in (0, 1], 1 for no limit, got "
+                f"{max_overhead!r}"
+            )
+        if snapshot_dtype not in SNAPSHOT_DTYPES:
+            raise ValueError(
+                f"snapshot_dtype must be one of {', '.join(map(repr, SNAPSHOT_DTYPES))}, got "
+                f"{snapshot_dtype!r}"
+            )
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(
+                f"name must be letters, digits, '_', '-' or '.', got {name!r}. It goes before the "
+                "slash in the names of the metrics"
+            )
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
         self.dim = dim
@@ -217,16 +250,20 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.resolution = resolution
         self.confidence = confidence
         self.extent = extent
-        self._given_half = _given_half_widths(extent, dim)
+        self._given_half = given_half_widths(extent, dim)
         self.loss_fn = loss_fn
         self.probe_batches = probe_batches
         self.max_snapshots = max_snapshots
         self.seed = seed
+        self.max_overhead = max_overhead
+        self.snapshot_dtype = snapshot_dtype
+        self.on_error = on_error
+        self.name = name
         self.result: MorseAnalysis | None = None
         self.history: list[dict[str, float]] = []
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
-        self._clock_start = self._spent = 0.0
+        self._processes = Processes()
         self._forget()
 
     def _forget(self) -> None:
@@ -234,16 +271,25 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.result = None
         self.history = []
         self._scalars = dict(BEFORE_FIRST)
-        self._trajectory = Trajectory(self.max_snapshots)
+        self._trajectory = self._new_trajectory()
         self._probe: list[Any] = []
+        self._probes_before: list[list[Any]] = []
         self._last_step = 0
         self._seen_step = 0
+        self._last_cost: float | None = None
+        self._budget = Budget(self.max_overhead)
         self._said: set[str] = set()
 
     # ------------------------------------------------------------------ hooks
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check the directions against the network."""
+        """Check what can only be seen with the network and the trainer."""
+        for other in trainer.callbacks:
+            if isinstance(other, MorseMonitor) and other is not self and other.name == self.name:
+                raise ValueError(
+                    f"name must differ between the monitors of one Trainer, got {self.name!r} "
+                    "twice. Give one of them another name; its metrics then start with that"
+                )
         if self.loss_fn is None and not pl_module.automatic_optimization:
             raise ValueError(
                 f"loss_fn must be given for a module with manual optimization such as "
@@ -251,20 +297,23 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 "the loss to look at"
             )
         self._source.bind(dict(trainable_parameters(pl_module)))
+        self._processes = Processes.of(trainer.world_size)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Publish first values, so that other callbacks find their keys, and start the record."""
-        self._clock_start, self._spent = time.perf_counter(), 0.0
+        if trainer.global_step == 0:
+            self._forget()
+        self._budget.start()
         with self._guarded("starting"):
-            if trainer.global_step == 0:
-                self._forget()
+            self._publish(trainer)
+            self._seen_step = trainer.global_step
             if not len(self._trajectory):
                 self._last_step = trainer.global_step
-                self._trajectory = Trajectory(self.max_snapshots, self._stride(trainer))
-                self._trajectory.step(lambda: flat_parameters(pl_module))
-            self._seen_step = trainer.global_step
-            self._probe = _moved(self._probe, pl_module.device)
-            self._publish(trainer)
+                self._trajectory.stride = self._stride(trainer)
+                self._record(pl_module)
+            if len(self._probes_before) == self._processes.size:
+                self._probe = self._probes_before[self._processes.rank]
+            self._probe = moved(self._probe[: self.probe_batches], pl_module.device)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -274,7 +323,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             return
         with self._guarded("keeping a probe batch"):
             # Fetching a batch of our own from the loader would change what training sees.
-            self._probe.append(_copied(batch))
+            self._probe.append(copied(batch))
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -285,12 +334,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         if trainer.global_step != self._seen_step:  # else gradients were only accumulated
             self._seen_step = trainer.global_step
             with self._guarded("recording the trajectory"):
-                if self._trajectory.n_parameters != _count(pl_module):
-                    self._trajectory = Trajectory(self.max_snapshots, self._stride(trainer))
-                self._trajectory.step(lambda: flat_parameters(pl_module))
+                self._record(pl_module)
         if self._is_due(trainer):
             self._last_step = trainer.global_step
-            self._analyze_and_tell(trainer, pl_module)
+            if self._may_analyze(trainer):
+                self._analyze_and_tell(trainer, pl_module)
 
     # ------------------------------------------------------------------ state
 
@@ -298,6 +346,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def state_key(self) -> str:
         """Tells the states of several monitors in one checkpoint apart."""
         return self._generate_state_key(
+            name=self.name,
             directions=self._source.kind,
             dim=self.dim,
             every_n_epochs=self.every_n_epochs,
@@ -307,10 +356,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
+        # Of one process its own batches; those of all of them once an analysis has gathered them.
+        probes = [self._probe] if self._processes.size == 1 else self._probes_before
         return {
             "trajectory": self._trajectory.state_dict(),
-            "probe": _moved(self._probe, "cpu") if _is_plain(self._probe) else [],
+            "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
+            "last_cost": self._last_cost,
+            "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
             "history": [dict(row) for row in self.history],
         }
@@ -319,8 +372,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Go on from a checkpoint."""
         self._forget()
         self._trajectory.load_state_dict(state_dict["trajectory"])
-        self._probe = list(state_dict["probe"])[: self.probe_batches]
+        self._probes_before = list(state_dict["probes"])
         self._last_step = state_dict["last_step"]
+        self._last_cost = state_dict["last_cost"]
+        self._budget.load_state_dict(state_dict["budget"])
         self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
         self.history = [dict(row) for row in state_dict["history"]]
 
@@ -342,6 +397,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     # --------------------------------------------------------------- analysis
 
+    def _new_trajectory(self) -> Trajectory:
+        return Trajectory(self.max_snapshots, dtype=SNAPSHOT_DTYPES[self.snapshot_dtype])
+
     def _stride(self, trainer: Any) -> int:
         """Optimizer steps between two snapshots, so that a period has a handful of them."""
         period: float = self.every_n_steps or 0
@@ -351,6 +409,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         # Epochs of unknown length start with every step; the record thins itself.
         return max(1, int(period / SNAPSHOTS_PER_PERIOD)) if math.isfinite(period) else 1
 
+    def _record(self, module: Any) -> None:
+        if self._processes.leads:
+            self._trajectory.step(lambda: flat_parameters(module))
+
     def _is_due(self, trainer: Any) -> bool:
         if self.every_n_steps is not None:
             # Not modulo: with several optimizers the counter goes up by more than one.
@@ -358,48 +420,107 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         ends = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         return bool(ends and trainer.global_step != self._last_step)
 
-    def _analyze_and_tell(self, trainer: Any, pl_module: Any) -> None:
-        where = f"epoch {trainer.current_epoch + 1}"
+    def _may_analyze(self, trainer: Any) -> bool:
+        """Whether there is time for an analysis; the same answer in every process."""
+        cost = self._last_cost
+        wait, overhead = self._processes.share(
+            (0.0 if cost is None else self._budget.wait(cost), self._budget.overhead())
+        )
+        if cost is None or wait <= 0:
+            return True
+        if "budget" not in self._said:
+            self._said.add("budget")
+            _tell(
+                logging.INFO,
+                f"{self._where(trainer)}: no analysis, the last one took {cost:.2g} s and "
+                f"max_overhead={self.max_overhead:g} has room for another in {wait:.2g} s; what is "
+                "due until then is left out",
+            )
+        self._scalars["morse/overhead"] = overhead
+        self._publish(trainer)
+        return False
+
+    def _where(self, trainer: Any) -> str:
         if self.every_n_steps is not None:
-            where = f"step {trainer.global_step}"
+            return f"step {trainer.global_step}"
+        return f"epoch {trainer.current_epoch + 1}"
+
+    def _analyze_and_tell(self, trainer: Any, pl_module: Any) -> None:
+        where = self._where(trainer)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        with self._guarded("publishing"):
-            start = time.perf_counter()
+        problem: Exception | None = None
+        start = self._budget.now()
+        with self._guarded("publishing"), preserved_random_state():
             try:
-                if trainer.world_size > 1:
-                    raise NotImplementedError(
-                        f"runs with {trainer.world_size} processes are not analysed yet"
-                    )
                 found = self._analyze(pl_module, f"epoch {trainer.current_epoch + 1}")
             except Exception as error:
-                cause = f"{type(error).__name__}: {error}"
-                self._say_once(f"no analysis, training goes on ({cause})", where)
-                _log.debug("the analysis that failed", exc_info=True)
+                if must_end_run(error):
+                    raise
+                problem = error
                 self._scalars["morse/failed"] = 1.0
+                goes_on = "" if self.on_error == "raise" else ", training goes on"
+                message = f"no analysis{goes_on} ({cause(error)})"
+                self._say_once(message, where, about=origin(error))
+                _log.debug("the analysis that failed", exc_info=True)
             else:
                 self._scalars.update(found)
-                self._draw(trainer, step)
-                self._scalars["morse/seconds"] = time.perf_counter() - start
-                if time.perf_counter() - start > SILENT:
+                if self._processes.leads:
+                    self._draw(trainer, step)
+            self._last_cost = self._budget.now() - start
+            # The times are those of the first process, so that all of them publish the same.
+            seconds, overhead = self._processes.share((self._last_cost, self._budget.overhead()))
+            self._scalars["morse/overhead"] = overhead
+            if problem is None:
+                self._scalars["morse/seconds"] = seconds
+                if seconds > SILENT and self._processes.leads:
                     _tell(logging.INFO, f"{where}: {self._summary()}")
-            now = time.perf_counter()
-            spent, elapsed = self._spent + now - start, now - self._clock_start
-            self._scalars["morse/overhead"] = spent / max(spent, elapsed)
             self._publish(trainer)
-            self.history.append({"step": step, "epoch": trainer.current_epoch, **self._scalars})
-            if trainer.is_global_zero:
-                log_scalars(trainer, self._scalars, step, self._say_once)
+            named = self._named()
+            self.history.append({"step": step, "epoch": trainer.current_epoch, **named})
+            if self._processes.leads:
+                log_scalars(trainer, named, step, self._say_once)
+        if problem is not None and self.on_error == "raise":
+            raise problem
 
     def _analyze(self, module: Any, title: str) -> dict[str, float]:
-        if not self._probe:
-            raise RuntimeError("no training batch has passed by that could be the probe set")
-        weights = flat_parameters(module)
-        snapshots = self._trajectory.snapshots()
+        """The readings, in every process; the analysis itself stays in the first."""
+        processes = self._processes
+        chosen: Slice | None = None
+        weights: Tensor | None = None
+
+        def choose() -> AffineSubspace:
+            nonlocal chosen, weights
+            weights = flat_parameters(module)
+            chosen = self._slice(module, weights)
+            # Tensors on an accelerator would arrive on that of the sender.
+            return chosen.subspace if processes.size == 1 else chosen.subspace.to("cpu")
+
+        subspace = processes.first(choose)
+        loss = processes.each(lambda: self._loss_slice(module, subspace))
+        if processes.size > 1 and not self._probes_before:
+            self._probes_before = processes.gather(moved(self._probe, "cpu"))
+        shared = SharedLoss(loss, loss.n_examples, processes)
+        # Only the first process runs this, in which both are known.
+        return shared.explore(lambda: self._explored(shared, chosen, weights, title))  # type: ignore[arg-type]
+
+    def _slice(self, module: Any, weights: Tensor) -> Slice:
+        path = self._trajectory.up_to(weights)
         shapes = [p.shape for _, p in trainable_parameters(module)]
-        chosen = self._source.slice_at(weights, snapshots, shapes)
+        chosen = self._source.slice_at(weights, path, shapes)
         if chosen.fallback:
             self._say_once(f"random directions instead of pca: {chosen.fallback}")
-        loss = LossSlice(module, chosen.subspace, self._probe, self.loss_fn, self.seed)
+        return chosen
+
+    def _loss_slice(self, module: Any, subspace: AffineSubspace) -> LossSlice:
+        if not self._probe:
+            raise RuntimeError("no training batch has passed by that could be the probe set")
+        subspace = subspace.to(trainable_parameters(module)[0][1].device)
+        return LossSlice(module, subspace, self._probe, self.loss_fn, self.seed)
+
+    def _explored(
+        self, loss: Callable[[Tensor], Tensor], chosen: Slice, weights: Tensor, title: str
+    ) -> dict[str, float]:
+        """Analyse the loss on a slice, and read off where training is in it."""
         half, samples, losses = sample_box(
             loss,
             self._half_widths(chosen),
@@ -420,9 +541,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         )
         current = chosen.subspace.project(weights)
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
+        snapshots = self._trajectory.snapshots()
         coverage = chosen.coverage(weights, snapshots)
-        readings = {
-            **_readings(result, current.numpy(), now),
+        found = {
+            **readings(result, current.numpy(), now),
             "morse/explained": coverage.explained,
             "morse/residual": coverage.residual,
             "morse/failed": 0.0,
@@ -434,7 +556,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             "axis_labels": axis_labels(chosen.kind, coverage.shares),
             "title": title,
         }
-        return readings
+        return found
 
     def _half_widths(self, chosen: Slice) -> Any:
         if self._given_half is not None:
@@ -445,19 +567,27 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     # ----------------------------------------------------------------- telling
 
     def _draw(self, trainer: Any, step: int) -> None:
+        """Give away pictures and the table; what fails here is no failed analysis."""
         assert self.result is not None
         try:
-            figures = self.figures()
+            figures: dict[str, Figure] = self.figures()
         except Exception as error:
-            self._say_once(f"drawing failed: {type(error).__name__}: {error}")
+            self._say_once(f"drawing failed: {cause(error)}")
             figures = {}
-        timed = ("morse/seconds", "morse/overhead")  # not known yet
-        facts = {k: v for k, v in self._scalars.items() if k not in timed}
+        timed = {f"{self.name}/{k}" for k in ("seconds", "overhead")}  # not known yet
+        facts = {k: v for k, v in self._named().items() if k not in timed}
         row = {"step": step, "epoch": trainer.current_epoch, **facts}
-        log_pictures(trainer, self.result, figures, row, step, self._say_once)
+        try:
+            log_pictures(trainer, self.result, figures, row, step, self._say_once, self.name)
+        except Exception as error:
+            self._say_once(f"logging pictures failed: {cause(error)}")
+
+    def _named(self) -> dict[str, float]:
+        """The scalars under the name of this monitor."""
+        return {f"{self.name}/{k.split('/')[1]}": v for k, v in self._scalars.items()}
 
     def _publish(self, trainer: Any) -> None:
-        for name, value in self._scalars.items():
+        for name, value in self._named().items():
             trainer.callback_metrics[name] = torch.tensor(value)
 
     def _summary(self) -> str:
@@ -472,98 +602,25 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         seconds = self._scalars["morse/seconds"]
         return f"{self.result.claim}, mu {mu:g}, {where}, {seconds:.1f} s"
 
-    def _say_once(self, message: str, where: str = "MorseMonitor") -> None:
-        if message not in self._said:
-            self._said.add(message)
+    def _say_once(self, message: str, where: str = "MorseMonitor", about: str = "") -> None:
+        if (about or message) not in self._said:
+            self._said.add(about or message)
             _tell(logging.WARNING, f"{where}: {message}")
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
         """Count the time, and let nothing that goes wrong here end the run."""
-        start = time.perf_counter()
         try:
-            yield
+            with self._budget.work():
+                yield
         except Exception as error:
-            self._say_once(f"{what} failed: {type(error).__name__}: {error}")
-        finally:
-            self._spent += time.perf_counter() - start
-
-
-def _given_half_widths(extent: str | float | Sequence[float], dim: int) -> Any:
-    """Half-widths the user gave, shape ``(dim,)``; None for "auto"."""
-    if isinstance(extent, str) and extent == "auto":
-        return None
-    try:
-        half = np.array(extent, dtype=np.float64)
-    except (TypeError, ValueError):
-        half = np.array(np.nan)
-    if half.shape not in ((), (dim,)) or not np.isfinite(half).all() or not (half > 0).all():
-        raise ValueError(
-            f"extent must be 'auto', a positive half-width, or {dim} of them for the {dim} axes, "
-            f"got {extent!r}"
-        )
-    return np.broadcast_to(half, (dim,))
-
-
-def _readings(
-    result: MorseAnalysis, current: NDArray[np.float64], loss_now: float
-) -> dict[str, float]:
-    """The scalars that an analysis gives at the current point, all of them finite."""
-    basin = int(result.basin_of(current[None])[0])
-    barrier = headroom = mu_current = 0.0
-    if basin >= 0:
-        mu_current = result.morse_sets[basin].mu or 0.0
-        barrier = result.barrier(basin)
-        headroom = loss_now - result.morse_sets[basin].loss
-    readings = {
-        "morse/attractors": float(result.n_attractors),
-        "morse/unresolved": float(result.n_unresolved),
-        "morse/morse_sets": float(result.n_morse_sets),
-        "morse/mu": min(result.mu, _BELOW_ONE),
-        "morse/mu_smallest": min([*_mus(result), _BELOW_ONE]) if result.n_attractors else 0.0,
-        "morse/mu_current": min(mu_current, _BELOW_ONE),
-        "morse/basin_current": float(basin),
-        "morse/basin_max": max(result.basin_volumes.values(), default=0.0),
-        "morse/escape": result.escape,
-        "morse/undecided": result.undecided,
-        "morse/barrier": barrier,
-        "morse/headroom": headroom,
-        "morse/calibration": result.calibration,
-    }
-    return {k: float(v) if math.isfinite(v) else BEFORE_FIRST[k] for k, v in readings.items()}
-
-
-def _mus(result: MorseAnalysis) -> list[float]:
-    return [result.morse_sets[i].mu or 0.0 for i in result.attractors]
+            if self.on_error == "raise" or must_end_run(error):
+                raise
+            self._say_once(f"{what} failed: {cause(error)}", about=f"{what} {origin(error)}")
 
 
 def _is_silent(trainer: Any) -> bool:
     return bool(trainer.fast_dev_run)
-
-
-def _count(module: Any) -> int:
-    return sum(p.numel() for _, p in trainable_parameters(module))
-
-
-def _copied(batch: Any) -> Any:
-    """A copy that nothing done to the batch can reach; views do not drag their storage along."""
-    clone = apply_to_collection(batch, Tensor, lambda t: t.detach().clone(), allow_frozen=True)
-    return deepcopy(clone)
-
-
-def _moved(batches: list[Any], device: Any) -> list[Any]:
-    return [
-        apply_to_collection(b, Tensor, lambda t: t.to(device), allow_frozen=True) for b in batches
-    ]
-
-
-def _is_plain(data: Any) -> bool:
-    """Whether ``torch.load(..., weights_only=True)`` will read it back."""
-    if type(data) in (list, tuple):
-        return all(map(_is_plain, data))
-    if type(data) is dict:
-        return all(map(_is_plain, data)) and all(map(_is_plain, data.values()))
-    return type(data) in (Tensor, int, float, str, bool, type(None))
 
 
 @rank_zero_only

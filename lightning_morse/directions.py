@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -173,13 +174,14 @@ class DirectionSource:
                 raise ValueError(f"checkpoints do not span a plane: {error}") from error
             self._plane = plane, plane.project(torch.stack(weights))
 
-    def slice_at(self, weights: Tensor, snapshots: Tensor, shapes: Sequence[torch.Size]) -> Slice:
+    def slice_at(self, weights: Tensor, path: Tensor, shapes: Sequence[torch.Size]) -> Slice:
         """The slice to analyse at the current weights.
 
         Args:
             weights: The trainable weights, flat, shape ``(p,)``.
-            snapshots: Earlier weights, oldest first, shape ``(T, p)`` with ``T >= 1``. The first of
-                them scales random directions, which are therefore the same all through the run.
+            path: Weights along the trajectory, oldest first and the current ones last, shape
+                ``(T, p)`` with ``T >= 2``, on the CPU. The first of them scales random directions,
+                which are therefore the same all through the run.
             shapes: Shapes of the trainable parameters, in order.
 
         Raises:
@@ -195,29 +197,28 @@ class DirectionSource:
             _check_length("directions", len(self._fixed), len(weights))
             plane = AffineSubspace(weights, self._fixed.to(weights))
             natural = weights.double().norm().cpu().expand(self.dim)
-            return Slice(plane, "user", plane.project(snapshots), natural)
+            return Slice(plane, "user", plane.project(path[:-1]), natural)
         fallback = ""
         if self.kind == "pca":
-            path = torch.cat([snapshots, weights.cpu()[None]])
-            moves = int((path[1:] != path[:-1]).any(dim=1).sum())
+            moves = sum(not a.equal(b) for a, b in pairwise(path))
             if moves + 1 < FEWEST_FOR_PCA:
                 fallback = f"there are only {moves + 1} distinct snapshots of the trajectory yet"
             else:
                 try:
-                    plane = AffineSubspace(weights, pca_directions(path, self.dim).to(weights))
-                    return Slice(plane, "pca", plane.project(snapshots))
+                    plane = AffineSubspace(weights, _like(weights, pca_directions(path, self.dim)))
+                    return Slice(plane, "pca", plane.project(path[:-1]))
                 except ValueError as error:
                     fallback = str(error)
         filters = [
             part.reshape(shape)
             for part, shape in zip(
-                snapshots[0].split([shape.numel() for shape in shapes]), shapes, strict=True
+                path[0].split([shape.numel() for shape in shapes]), shapes, strict=True
             )
         ]
         generator = torch.Generator().manual_seed(self.seed)
         columns, norms = random_directions(filters, self.dim, generator)
-        plane = AffineSubspace(weights, columns.to(weights))
-        return Slice(plane, "random", plane.project(snapshots), norms, fallback)
+        plane = AffineSubspace(weights, _like(weights, columns))
+        return Slice(plane, "random", plane.project(path[:-1]), norms, fallback)
 
 
 def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
@@ -232,6 +233,13 @@ def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
         f"{name.get(kind, 'direction')} {j} ({100 * share:.0f} % of the trajectory)"
         for j, share in enumerate(explained, start=1)
     ]
+
+
+def _like(weights: Tensor, columns: Tensor) -> Tensor:
+    """Orthonormal columns in the precision of the weights, orthonormal to that precision."""
+    finer = torch.finfo(weights.dtype).eps < torch.finfo(columns.dtype).eps
+    columns = columns.to(weights)
+    return orthonormal_columns(columns) if finer else columns
 
 
 def _listed(given: Any, name: str) -> list[Any]:

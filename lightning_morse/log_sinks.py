@@ -43,6 +43,7 @@ def log_pictures(
     row: Mapping[str, Any],
     step: int,
     complain: Complain,
+    name: str = "morse",
 ) -> None:
     """Give figures and the table of Morse sets to TensorBoard, or write them to files without it.
 
@@ -57,27 +58,28 @@ def log_pictures(
         row: Plain facts about the analysis.
         step: The step Lightning uses for its own logging.
         complain: Takes a message for each sink that failed.
+        name: Of the monitor: tags and the folder start with it.
     """
     writers = [w for w in map(_tensorboard_writer, trainer.loggers) if w is not None]
     for writer in writers:
         with _attempt("drawing to TensorBoard", complain):
-            for name, figure in figures.items():
-                writer.add_figure(f"morse/{name}", figure, step, close=False)
-            writer.add_text("morse/sets", result.table(), step)
+            for kind, figure in figures.items():
+                writer.add_figure(f"{name}/{kind}", figure, step, close=False)
+            writer.add_text(f"{name}/sets", result.table(), step)
             writer.flush()
     if writers:
         return
     with _attempt("writing pictures", complain):
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "morse"
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"step-{step:07d}"
         result.save(folder / f"{stem}.npz")
         text = json.dumps({**row, "sets": result.table().splitlines()}, indent=2)
         _write_whole(folder / f"{stem}.json", text.encode())
-        for name, figure in figures.items():
+        for kind, figure in figures.items():
             png = BytesIO()
             figure.savefig(png, format="png")
-            _write_whole(folder / f"{stem}-{name}.png", png.getvalue())
+            _write_whole(folder / f"{stem}-{kind}.png", png.getvalue())
 
 
 def _tensorboard_writer(logger: Any) -> Any:

@@ -143,9 +143,12 @@ class LossSlice:
             if self._promoted:
                 self._shadow.float()
             self._state = ModuleState(self._shadow)
-        self._weights = [
-            p for p, trained in zip(self._shadow.parameters(), trains, strict=True) if trained
-        ]
+            self._bind(trains)
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples in the probe set."""
+        return sum(self._sizes)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss.
@@ -170,19 +173,38 @@ class LossSlice:
         if not torch.isfinite(points).all():
             i = int((~torch.isfinite(points)).any(dim=1).nonzero()[0])
             raise ValueError(f"x must be finite, got {points[i].tolist()} in row {i}")
-        with _plain_arithmetic(self._weights[0].device.type), _preserved_random_state():
+        with _plain_arithmetic(self._weights[0].device.type), preserved_random_state():
             return points.new_tensor([self._loss_at(point) for point in points])
+
+    def _bind(self, trains: Sequence[bool]) -> None:
+        """Make the weights of the copy pieces of one vector, so that a point is written once."""
+        self._weights = [
+            p for p, trained in zip(self._shadow.parameters(), trains, strict=True) if trained
+        ]
+        self._theta = torch.empty_like(self.subspace.origin)
+        pieces = self._theta.split([w.numel() for w in self._weights])
+        self._pieces: list[tuple[nn.Parameter, Tensor]] = []
+        self._copied: list[tuple[nn.Parameter, Tensor]] = []
+        for weight, piece in zip(self._weights, pieces, strict=True):
+            alike = weight.is_contiguous() and (weight.dtype, weight.device) == (
+                piece.dtype,
+                piece.device,
+            )
+            (self._pieces if alike else self._copied).append((weight, piece.view_as(weight)))
+            if alike:
+                weight.data = piece.view_as(weight)  # frees what it held
 
     def _loss_at(self, point: Tensor) -> float:
         self._state.restore()
-        theta = self.subspace.point(point)
-        pieces = theta.split([w.numel() for w in self._weights])
-        for weight, piece in zip(self._weights, pieces, strict=True):
-            weight.copy_(piece.view_as(weight))
+        self.subspace.point(point, out=self._theta)
+        for weight, piece in self._pieces:
+            weight.data = piece  # each time: a step may have bound it to something else
+        for weight, piece in self._copied:
+            weight.copy_(piece)
         _seed_everything(self.seed)
         total = 0.0
         for size, batch in zip(self._sizes, self._batches, strict=True):
-            loss = self._loss_fn(self._shadow, tree_map(self._fresh, batch))
+            loss = self._loss_fn(self._shadow, self._fresh_batch(batch))
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 raise ValueError(
                     f"loss_fn must return a tensor with one element, got {_described(loss)}. "
@@ -191,11 +213,16 @@ class LossSlice:
             total += size * loss.item()
         return total / sum(self._sizes)
 
+    def _fresh_batch(self, batch: Any) -> Any:
+        if type(batch) in (list, tuple) and all(type(leaf) is Tensor for leaf in batch):
+            return type(batch)([self._fresh(leaf) for leaf in batch])  # much faster than a tree
+        return tree_map(self._fresh, batch)
+
     def _fresh(self, leaf: Any) -> Any:
         """Copy a part of a batch: what a step does to its batch in place ends with the step."""
         if not isinstance(leaf, Tensor):
             return copy.deepcopy(leaf)
-        return leaf.float() if self._promoted and _is_half(leaf) else leaf.detach().clone()
+        return leaf.float() if self._promoted and _is_half(leaf) else leaf.clone()
 
 
 def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:
@@ -294,7 +321,7 @@ def _plain_arithmetic(device_type: str) -> Iterator[None]:
 
 
 @contextmanager
-def _preserved_random_state() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Restore the global random number generators on the way out."""
     cuda = torch.cuda.is_initialized()
     torch_state, python_state = torch.get_rng_state(), random.getstate()

@@ -101,11 +101,18 @@ class AffineSubspace:
         """Dimension ``p`` of the weight space."""
         return len(self.origin)
 
-    def point(self, x: Tensor | Sequence[float]) -> Tensor:
+    def to(self, device: torch.device | str) -> AffineSubspace:
+        """The same subspace on another device; itself if it is there."""
+        if self.origin.device == torch.device(device):
+            return self
+        return AffineSubspace(self.origin.to(device), self.directions.to(device))
+
+    def point(self, x: Tensor | Sequence[float], out: Tensor | None = None) -> Tensor:
         """Weights at the coordinates ``x``.
 
         Args:
             x: Coordinates in weight-space units, shape ``(d,)``.
+            out: Where to write them, shape ``(p,)``; by default a new tensor.
 
         Returns:
             Flat weights, shape ``(p,)``, dtype and device of ``origin``; exactly ``origin`` at 0.
@@ -119,7 +126,7 @@ class AffineSubspace:
                 f"x must have shape ({self.dim},), one coordinate for each direction, got "
                 f"{tuple(coordinates.shape)}"
             )
-        return torch.addmv(self.origin, self.directions, coordinates)
+        return torch.addmv(self.origin, self.directions, coordinates, out=out)
 
     def project(self, theta: Tensor) -> Tensor:
         r"""Coordinates :math:`D^\top (\theta - \theta_c)` of the nearest point of the subspace.
@@ -136,7 +143,7 @@ class AffineSubspace:
         rows = self._rows(theta)
         x = torch.zeros(len(rows), self.dim, dtype=torch.float64)
         for block, offset in self._offsets(rows):
-            x += (offset @ _double(self.directions[block])).cpu()
+            x += (offset @ _double(self.directions[block]).contiguous()).cpu()
         return x.reshape(*theta.shape[:-1], self.dim)
 
     def residual(self, theta: Tensor) -> Tensor:
@@ -157,7 +164,7 @@ class AffineSubspace:
         x = self.project(rows)
         squares = torch.zeros(len(rows), dtype=torch.float64)
         for block, offset in self._offsets(rows):
-            directions = _double(self.directions[block])
+            directions = _double(self.directions[block]).contiguous()
             off_slice = offset - x.to(directions.device) @ directions.T
             squares += off_slice.square().sum(dim=1).cpu()
         return squares.sqrt().reshape(theta.shape[:-1])
@@ -302,7 +309,7 @@ def pca_directions(snapshots: Tensor, dim: int) -> Tensor:
     leading = torch.where(leading[-1] < 0, -leading, leading)
     # With weights that sum to zero the mean of the snapshots drops out.
     leading -= leading.mean(dim=0)
-    directions = snapshots.new_empty((p, dim), dtype=_working_dtype(snapshots.dtype))
+    directions = snapshots.new_empty((dim, p), dtype=_working_dtype(snapshots.dtype)).T
     for block in _blocks(p):
         offsets = _double(snapshots[:, block]) - _double(snapshots[:1, block])
         directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
@@ -360,17 +367,17 @@ def random_directions(
         for t, w in zip(parameters, weights, strict=True)
     ]
     tensors = [w.reshape(1, -1) for w in weights]
-    one = [torch.full((1, p), p**-0.5, dtype=flat.dtype)]
+    one = [torch.tensor(p**-0.5, dtype=flat.dtype).expand(1, p)]
 
-    noise = torch.empty(dim, p, dtype=flat.dtype)
-    for direction in noise:
-        direction.normal_(generator=generator)
+    raw = torch.empty(dim, p, dtype=flat.dtype)
+    state = generator.get_state()
     for rows in (filters, tensors, one):
-        raw = noise.clone()
+        generator.set_state(state)  # the same noise, without a copy of it
+        for direction in raw:
+            direction.normal_(generator=generator)
         for part, row in zip(raw.split([r.numel() for r in rows], dim=1), rows, strict=True):
-            part *= (row.norm(dim=1) / part.unflatten(1, row.shape).norm(dim=2)).repeat_interleave(
-                row.shape[1], dim=1
-            )
+            shaped = part.unflatten(1, row.shape)
+            shaped *= (row.norm(dim=1) / shaped.norm(dim=2))[..., None]
         norms = _gram(raw.T).diagonal().sqrt()
         if norms.all() and _first_dependent(raw.T) is None:
             break
@@ -495,7 +502,8 @@ def _gram(columns: Tensor) -> Tensor:
 
 def _times(columns: Tensor, matrix: Tensor) -> Tensor:
     """Product with a small float64 matrix, rounded once to the dtype of the columns."""
-    product = torch.empty_like(columns)
+    # Column by column in memory, in which order AffineSubspace.point reads them fastest.
+    product = columns.new_empty(columns.shape[::-1]).T
     for block in _blocks(len(columns)):
         rows = _double(columns[block])
         product[block] = (rows @ matrix.to(rows.device)).to(product)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 
+import networkx as nx
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_morse import MorseMonitor
+from lightning_morse import CubicalGrid, Ladder, MorseAnalysis, MorseMonitor, MorseSet
 
 
 class Net(pl.LightningModule):
@@ -48,8 +51,9 @@ def loader(n: int = 48, shuffle: bool = True, batch_size: int = 8) -> DataLoader
 
 
 def monitor(**options: object) -> MorseMonitor:
-    """A monitor with little to do."""
-    return MorseMonitor(**{"n_samples": 24, "resolution": 24, "probe_batches": 2, **options})  # type: ignore[arg-type]
+    """A monitor with little to do, that may take all the time it needs."""
+    defaults = {"n_samples": 24, "resolution": 24, "probe_batches": 2, "max_overhead": 1.0}
+    return MorseMonitor(**{**defaults, **options})  # type: ignore[arg-type]
 
 
 def seed_all(seed: int = 0) -> None:
@@ -91,3 +95,43 @@ def fit(
     runner = trainer(root, *callbacks, **options)
     runner.fit(module, loader(), loader(16, shuffle=False), ckpt_path=ckpt_path)
     return module, runner
+
+
+def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, confidence, seed):
+    """Stands in for the analysis: one attractor at the centre, a saddle beside it."""
+    if not np.isfinite(losses).any():
+        raise ValueError("the loss is not finite at any sample")
+    grid = CubicalGrid(lower, upper, (resolution,) * len(lower))
+    half = np.asarray(upper, dtype=float)
+    sets = [
+        MorseSet(np.array([grid.size // 2]), True, True, 0, 0 * half, 0.125, 1 / grid.size, 0.97),
+        MorseSet(np.array([1]), False, False, None, 0.9 * half, 0.5, 1 / grid.size),
+    ]
+    labels = np.zeros(grid.size, dtype=np.int32)
+    labels[0], labels[1] = -2, -1
+    return MorseAnalysis(
+        grid=grid,
+        morse_sets=tuple(sets),
+        graph=nx.DiGraph([(1, 0)]),
+        labels=labels,
+        diverged=np.zeros(grid.size, dtype=bool),
+        exit_volumes=np.zeros((grid.dim, 2)),
+        mu=0.9515,
+        confidence=confidence,
+        mean_loss=np.ones([n + 1 for n in grid.shape]),
+        samples=samples,
+        sample_losses=losses,
+        calibration=1.5,
+        surrogate={},
+        seconds={},
+        ladder=Ladder(np.array([confidence]), np.zeros((1, 1), dtype=np.int64)),
+    )
+
+
+def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
+    """Put a quick analysis, and unless asked for quick pictures, in the place of the real ones."""
+    patch.setattr("lightning_morse.callback.analyze_further", one_attractor)
+    if not pictures:
+        for name in ("plot_basins", "plot_morse_graph"):
+            plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731
+            patch.setattr(f"lightning_morse.callback.{name}", plot)

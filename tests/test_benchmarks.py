@@ -3,12 +3,15 @@
 import dataclasses
 import importlib.util
 import math
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+import lightning_morse as lm
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -207,3 +210,15 @@ def test_no_time_counts_if_the_graphs_differ(monkeypatch):
             bench.compare(case, 10, 1)
         with pytest.raises(AssertionError, match="the two Morse graphs differ"):
             bench.compare_process(bench.process_case(30), 6)
+
+
+def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
+    bench = load("bench_monitor")
+    short = {"n_samples": 16, "resolution": 8, "probe_batches": 1}
+    monkeypatch.setattr(bench, "MorseMonitor", lambda: lm.MorseMonitor(**short))
+    found = bench.main(["--seconds", "0.5", "--repeats", "1"])
+    assert set(found["overhead"]) == {"digits", "cnn"}
+    assert all(facts["analyses"] >= 1 for facts in found["overhead"].values())
+    assert all(0 < facts["overhead_reported"] < 1 for facts in found["overhead"].values())
+    assert all(facts["ratio"] > 0 for facts in found["evaluation"].values())
+    assert len(re.findall("holds|DOES NOT HOLD", capsys.readouterr().out)) == 4

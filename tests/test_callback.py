@@ -10,56 +10,32 @@ import re
 from pathlib import Path
 
 import matplotlib as mpl
-import networkx as nx
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_morse import CubicalGrid, Ladder, MorseAnalysis, MorseMonitor, MorseSet
+from lightning_morse import MorseAnalysis, MorseMonitor
 from lightning_morse.box import half_widths, sample_box
 from lightning_morse.callback import BEFORE_FIRST
 from lightning_morse.directions import axis_labels
 from lightning_morse.trajectory import Trajectory
-from tests.callback_models import Net, fit, loader, monitor, rng_state, trainer
+from tests.callback_models import (
+    Net,
+    fit,
+    loader,
+    monitor,
+    one_attractor,
+    rng_state,
+    stub_analysis,
+    trainer,
+)
 
 N_WEIGHTS = sum(p.numel() for p in Net().parameters())
 STEPS_AN_EPOCH = 6
-
-
-def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, confidence, seed):
-    """Stands in for the analysis: one attractor at the centre, a saddle beside it."""
-    if not np.isfinite(losses).any():
-        raise ValueError("the loss is not finite at any sample")
-    grid = CubicalGrid(lower, upper, (resolution,) * len(lower))
-    half = np.asarray(upper, dtype=float)
-    sets = [
-        MorseSet(np.array([grid.size // 2]), True, True, 0, 0 * half, 0.125, 1 / grid.size, 0.97),
-        MorseSet(np.array([1]), False, False, None, 0.9 * half, 0.5, 1 / grid.size),
-    ]
-    labels = np.zeros(grid.size, dtype=np.int32)
-    labels[0], labels[1] = -2, -1
-    return MorseAnalysis(
-        grid=grid,
-        morse_sets=tuple(sets),
-        graph=nx.DiGraph([(1, 0)]),
-        labels=labels,
-        diverged=np.zeros(grid.size, dtype=bool),
-        exit_volumes=np.zeros((grid.dim, 2)),
-        mu=0.9515,
-        confidence=confidence,
-        mean_loss=np.ones([n + 1 for n in grid.shape]),
-        samples=samples,
-        sample_losses=losses,
-        calibration=1.5,
-        surrogate={},
-        seconds={},
-        ladder=Ladder(np.array([confidence]), np.zeros((1, 1), dtype=np.int64)),
-    )
 
 
 @pytest.fixture
@@ -76,11 +52,7 @@ def pictures():
 def analysis(request, monkeypatch):
     """What surrounds the analysis is tested here, so most tests put a quick one in its place."""
     if "real" not in request.fixturenames:
-        monkeypatch.setattr("lightning_morse.callback.analyze_further", one_attractor)
-        if "pictures" not in request.fixturenames:
-            for name in ("plot_basins", "plot_morse_graph"):
-                plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731
-                monkeypatch.setattr(f"lightning_morse.callback.{name}", plot)
+        stub_analysis(monkeypatch, pictures="pictures" in request.fixturenames)
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -198,7 +170,7 @@ def test_failure_keeps_the_last_good_values(tmp_path):
         def on_train_epoch_end(self, trainer, pl_module):
             loss_fn.broken = True
 
-    watch = Break(n_samples=24, resolution=24, loss_fn=loss_fn)
+    watch = Break(n_samples=24, resolution=24, loss_fn=loss_fn, max_overhead=1.0)
     _, runner = fit(tmp_path, watch)
     good, bad = watch.history
     assert (good["morse/failed"], bad["morse/failed"]) == (0, 1)
@@ -755,9 +727,9 @@ def test_a_second_fit_starts_afresh(tmp_path):
 def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
     watch = monitor()
     watch._probe = [{"x": torch.ones(2), "ids": ["a"]}]
-    assert watch.state_dict()["probe"] == watch._probe
+    assert watch.state_dict()["probes"] == [watch._probe]
     watch._probe = [{"x": torch.ones(2), "when": Path("here")}]
-    assert watch.state_dict()["probe"] == []
+    assert watch.state_dict()["probes"] == []
 
 
 # --------------------------------------------------------------------------------- example
