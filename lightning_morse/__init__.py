@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_morse import deep_linear
     from lightning_morse.analysis import analyze
     from lightning_morse.callback import MorseMonitor
     from lightning_morse.combinatorial_map import outer_approximation
@@ -41,10 +42,15 @@ _HOMES = {
     "plot_morse_graph": "plotting",
 }
 
+# Modules that are public as they are, loaded on first use too.
+_MODULES = ("deep_linear",)
+
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -53,4 +59,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})
