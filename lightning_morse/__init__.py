@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_morse.analysis import analyze
     from lightning_morse.callback import MorseMonitor
     from lightning_morse.combinatorial_map import outer_approximation
+    from lightning_morse.deep_linear_monitor import DeepLinearMonitor
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.loss_slice import LossSlice
     from lightning_morse.merge_diagram import plot_merge_diagram
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AffineSubspace": "subspace",
     "CubicalGrid": "grid",
+    "DeepLinearMonitor": "deep_linear_monitor",
     "Ladder": "record",
     "LossSlice": "loss_slice",
     "MorseAnalysis": "record",

@@ -46,11 +46,17 @@ LAYERS = [
     "linear_dynamics",
     "linear_decay",
     "deep_linear",
+    "network_measures",
+    "linear_moments",
+    "linear_stack",
+    "linear_reading",
+    "linear_plot",
     "trajectory",
     "directions",
     "box",
     "log_sinks",
     "callback",
+    "deep_linear_monitor",
 ]
 FRAMEWORKS = {"lightning", "pytorch_lightning", "tensorboard"}
 
