@@ -44,6 +44,10 @@ from lightning_morse.subspace import AffineSubspace
 MAX_MODES = 10  # logged one by one
 # Relative difference up to which the module's loss is a multiple of the squared error.
 SAME_LOSS = 1e-3
+# A loss has to change by so many of its rounding errors for an energy ratio.
+MEASURABLE = 32
+# The figure is drawn again when there are so many times as many reports.
+REDRAW = 1.25
 
 BEFORE_FIRST = {
     "linear/score": 0.0,
@@ -183,7 +187,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         self._ratios: list[float] = []
         self._biased = False
         self._sizes: tuple[int, ...] = ()
-        self._last_step = self._seen_step = 0
+        self._last_step = self._seen_step = self._drawn = 0
         self._before: Any = None
         self._gradient_square: float | None = None
         self._said: set[str] = set()
@@ -239,6 +243,12 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             self._last_step = trainer.global_step
             with self._guarded("reporting"):
                 self._report(trainer, pl_module, batch)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw the whole run."""
+        with self._guarded("drawing"):
+            if self._is_linear and len(self.history) > self._drawn:
+                self._draw(trainer, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     # ------------------------------------------------------------------ state
 
@@ -332,6 +342,9 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         line = AffineSubspace(self._flat, (step / step.norm())[:, None])
         losses = LossSlice(module, line, [batch], self.loss_fn)(torch.tensor([[0.0], [length]]))
         before, after = losses.tolist()
+        expected = rate * self._gradient_square
+        if expected <= MEASURABLE * torch.finfo(self._flat.dtype).eps * abs(before):
+            return  # the loss is not known so exactly
         self._ratios.append(energy_ratio(before, after, rate, self._gradient_square))
 
     def _is_due(self, trainer: Any) -> bool:
@@ -352,7 +365,8 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         self.history.append({"step": step, "epoch": trainer.current_epoch, **self._scalars})
         log_scalars(trainer, self._scalars, step, self._say_once)
-        if self._is_linear:
+        # Each figure shows the whole run so far: draw anew when it has something to add.
+        if self._is_linear and len(self.history) >= REDRAW * self._drawn:
             self._draw(trainer, step)
 
     def _network_scalars(self, module: Any) -> dict[str, float]:
@@ -458,6 +472,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
     def _draw(self, trainer: Any, step: int) -> None:
         if not self._factor:
             return
+        self._drawn = len(self.history)
         figure = self.figure()
         writers = [
             logger.experiment
