@@ -10,11 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_morse import deep_linear
     from lightning_morse.analysis import analyze
     from lightning_morse.box_maps import corner_images, lipschitz_images, time_map
     from lightning_morse.callback import MorseMonitor
     from lightning_morse.combinatorial_map import outer_approximation
     from lightning_morse.conley import ConleyIndex, conley_indices
+    from lightning_morse.deep_linear_monitor import DeepLinearMonitor
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.loss_slice import LossSlice
     from lightning_morse.merge_diagram import plot_merge_diagram
@@ -36,6 +38,7 @@ _HOMES = {
     "AffineSubspace": "subspace",
     "ConleyIndex": "conley",
     "CubicalGrid": "grid",
+    "DeepLinearMonitor": "deep_linear_monitor",
     "Ladder": "record",
     "LossSlice": "loss_slice",
     "MorseAnalysis": "record",
@@ -60,10 +63,15 @@ _HOMES = {
     "time_map": "box_maps",
 }
 
+# Modules that are public as they are, loaded on first use too.
+_MODULES = ("deep_linear",)
+
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -72,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

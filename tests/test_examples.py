@@ -21,6 +21,13 @@ def test_himmelblau(tmp_path, capsys):
     assert "4 attractors" in capsys.readouterr().out
 
 
+def test_deep_linear(tmp_path, capsys):
+    results = load("deep_linear")(["--slices", "chain", "--out", str(tmp_path)])
+    assert results["chain"].n_attractors == 2
+    assert (tmp_path / "chain.png").exists()
+    assert "exactly 2 attractors" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
