@@ -68,3 +68,26 @@ def follow(gradient, x, *, steps, length):
 
 def flat(x):
     return torch.zeros(len(x), dtype=torch.float64)
+
+
+def himmelblau_critical(lower, upper):
+    """Which boxes can hold a zero of the gradient: its centre value and bounds on the Hessian."""
+    x, y = (np.stack([lower[:, a], upper[:, a]]) for a in (0, 1))
+    squares = [np.abs(c).max(0) ** 2 for c in (x, y)]
+    least = [np.where(c[0] * c[1] < 0, 0, np.abs(c).min(0)) ** 2 for c in (x, y)]
+    diagonal = [
+        np.maximum(
+            np.abs(12 * most + 4 * other.max(0) - c), np.abs(12 * few + 4 * other.min(0) - c)
+        )
+        for most, few, other, c in zip(squares, least, (y, x), (42, 26), strict=True)
+    ]
+    across = 4 * np.abs(x + y).max(0)
+    half = 0.5 * (upper - lower) * (1 + 1e-9)
+    reach = np.stack(
+        [
+            diagonal[0] * half[:, 0] + across * half[:, 1],
+            across * half[:, 0] + diagonal[1] * half[:, 1],
+        ],
+        axis=1,
+    )
+    return (np.abs(himmelblau_gradient(0.5 * (lower + upper))) <= reach + 1e-9).all(1)
