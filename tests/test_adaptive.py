@@ -1,6 +1,7 @@
 """Adaptive grids, the map on them, and Morse graphs that are fine only where they have to be."""
 
 import itertools
+from collections import Counter
 
 import networkx as nx
 import numpy as np
@@ -13,12 +14,26 @@ from lightning_morse import (
     CubicalGrid,
     adaptive_map,
     adaptive_outer_approximation,
+    attracting_block,
     morse_graph,
+    order_retraction,
     outer_approximation,
     refined_morse_graph,
 )
+from lightning_morse.adaptive_grid import raster
 from lightning_morse.basins import certain_labels
+from lightning_morse.box_maps import corner_box_map, lipschitz_box_map, time_map
+from lightning_morse.conley import conley_indices
+from lightning_morse.cubical_homology import relative_betti
 from lightning_morse.record import ESCAPES, UNDECIDED
+from tests.landscapes import (
+    HIMMELBLAU_MAXIMA,
+    HIMMELBLAU_MINIMA,
+    HIMMELBLAU_SADDLES,
+    himmelblau_critical,
+    himmelblau_gradient,
+)
+from tests.test_against_cmgdb import leslie
 from tests.test_combinatorial import box_maps
 
 
@@ -193,6 +208,38 @@ def test_bad_images():
         adaptive_outer_approximation(good * np.nan, good, tree)
     with pytest.raises(ValueError, match=r"exits must be boolean with one entry for each of the 4"):
         adaptive_outer_approximation(good, good, tree, exits=np.zeros(3, bool))
+
+
+# Pictures of cells, for indices
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_homology_on_cells_of_several_sizes(d, rounds, seed):
+    """A random pair of sets, drawn around their difference and drawn on the finest whole grid."""
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 4 if d < 3 else 3, d).tolist()
+    tree = grown(CubicalGrid([0.0] * d, [1.0] * d, shape), rounds, rng, 0.3 if d < 3 else 0.15)
+    upper = rng.random(tree.size) < 0.6
+    lower = upper & (rng.random(tree.size) < 0.5)
+    cells = upper & ~lower
+    if not cells.any():
+        return
+    fine, around = in_order(tree, rounds)
+    expected = relative_betti(upper[around], lower[around], fine)
+    window, (p1, p0) = raster(tree, cells, [upper, lower])
+    assert window.size <= fine.size
+    assert relative_betti(p1, p0, window) == expected
+
+
+def test_pictures_that_would_be_too_large(monkeypatch):
+    monkeypatch.setattr("lightning_morse.adaptive_grid._MAX_RASTER", 63)
+    tree = AdaptiveGrid.of(CubicalGrid([0.0, 0.0], [1.0, 1.0], (4, 4)))
+    tree = tree.refine(np.arange(16) == 5)
+    with pytest.raises(ValueError, match=r"reach over \(8, 8\) cells of level 1, more than 63"):
+        raster(tree, np.ones(tree.size, dtype=bool), [])
+    small, _ = raster(tree, np.arange(tree.size) == 5, [])
+    assert small.shape == (3, 3)
 
 
 # Refinement against the uniform grid
@@ -408,3 +455,217 @@ def test_bad_arguments(options, message):
     given_ = {"images": shrink, "grid": CubicalGrid([-1.0], [1.0], (4,)), "depth": 2}
     with pytest.raises(ValueError, match=message):
         refined_morse_graph(**{**given_, **options})
+
+
+# Known landscapes
+
+
+def descent(x):
+    """Himmelblau's gradient flow after a tenth of a unit of time."""
+    return time_map(lambda y: -himmelblau_gradient(y), 0.1, 50)(x)
+
+
+HIMMELBLAU_BOX = ([-5.0, -5.0], [5.0, 5.0])
+
+
+@pytest.mark.parametrize("refine", ["recurrent", "undecided"])
+@pytest.mark.parametrize("padding", [0.1, 0.5])
+def test_himmelblau_beside_the_uniform_grid(refine, padding):
+    """Same Morse sets, same order, same attractors; as many certain cells where torn ones are."""
+    images = corner_box_map(descent, padding=padding)
+    grid = CubicalGrid(*HIMMELBLAU_BOX, (32, 32))
+    result = refined_morse_graph(images, grid, 3, refine=refine)
+    fine, reference = uniform(images, grid, 3)
+    match, pairs, ours, theirs, sure = beside_uniform(result, fine, reference)
+    assert pairs == set(nx.transitive_closure(reference.graph).edges)
+    assert {match[a] for a in result.found.attractors} == set(reference.attractors)
+    assert np.array_equal(ours[sure], theirs[sure])
+    if refine == "undecided":
+        assert np.array_equal(ours, theirs)
+    else:
+        assert sure.mean() > 0.9
+    assert result.grid.size < fine.size / 20
+    by_index = conley_indices(result.image, result.found, result.grid)
+    image = outer_approximation(*images(*fine.cell_bounds()), fine)
+    theirs_by_index = conley_indices(image, reference, fine)
+    assert [theirs_by_index[m] for m in match] == list(by_index)
+
+
+def kinds_around(result, indices, points):
+    """Kinds of the Morse sets that hold some points."""
+    cells = result.grid.cell_of(points)
+    sets = zip(indices, result.found.morse_sets, strict=True)
+    return Counter(index.kind for index, m in sets if np.isin(cells, m).any())
+
+
+@pytest.mark.parametrize("refine", ["recurrent", "undecided"])
+def test_himmelblau_on_4096_cells_an_axis(refine):
+    """4 minima, 4 saddles above two of them each, a maximum above all; labels that hold."""
+    result = refined_morse_graph(
+        corner_box_map(descent, padding=0.1),
+        CubicalGrid(*HIMMELBLAU_BOX, (64, 64)),
+        6,
+        refine=refine,
+        critical=himmelblau_critical,
+    )
+    assert result.complete
+    assert result.grid.size < (6000 if refine == "recurrent" else 40_000)  # of 16.8 million
+    found = result.found
+    for cells in found.morse_sets:
+        assert (result.grid.levels[cells] == 6).all()
+    indices = conley_indices(result.image, found, result.grid)
+    kinds = Counter(index.kind for index in indices)
+    del kinds["trivial"]  # a critical cell beside a saddle may recur by itself
+    assert kinds == {"attractor": 4, "saddle of index 1": 4, "repeller": 1}
+    assert kinds_around(result, indices, HIMMELBLAU_MINIMA) == {"attractor": 4}
+    assert kinds_around(result, indices, HIMMELBLAU_SADDLES) == {"saddle of index 1": 4}
+    assert kinds_around(result, indices, HIMMELBLAU_MAXIMA) == {"repeller": 1}
+    assert len(found.attractors) == 4
+    for number, index in enumerate(indices):
+        falls_to = nx.descendants(found.graph, number) & set(found.attractors)
+        if index.kind == "saddle of index 1":
+            assert len(falls_to) == 2
+        if index.kind == "repeller":
+            assert len(falls_to) == 4
+
+    labels = result.labels
+    assert result.volume(UNDECIDED) < (0.05 if refine == "recurrent" else 0.001)
+    points = np.random.default_rng(0).uniform(*HIMMELBLAU_BOX, (4000, 2))
+    near = result.grid.cell_bounds(np.flatnonzero(labels == UNDECIDED)[::5])[0]
+    points = np.concatenate([points, np.clip(near - 2e-3, -5, 5)])  # beside undecided cells
+    label = labels[result.grid.cell_of(points)]
+    assert (label != ESCAPES).all()
+    for _ in range(60):
+        points = descent(points)
+    distance = np.linalg.norm(points[:, None] - HIMMELBLAU_MINIMA, axis=2)
+    settled = distance.min(1) < 1e-6
+    assert settled.mean() > 0.99
+    homes = labels[result.grid.cell_of(HIMMELBLAU_MINIMA)]
+    sure = settled & (label != UNDECIDED)
+    assert sure.sum() > 3500
+    assert np.array_equal(label[sure], homes[distance.argmin(1)[sure]])
+
+
+def test_blocks_and_tiles_on_an_adaptive_grid():
+    """What needs no grid works on cells of several sizes."""
+    images = corner_box_map(descent, padding=0.1)
+    grid = CubicalGrid(*HIMMELBLAU_BOX, (32, 32))
+    result = refined_morse_graph(images, grid, 4, critical=himmelblau_critical)
+    for attractor in result.found.attractors:
+        block = attracting_block(result.found, [attractor])
+        inside = np.append(block, False)
+        assert inside[result.image[np.flatnonzero(block)].indices].all()
+        assert np.array_equal(block, result.labels == attractor)
+    retraction = order_retraction(result.found, confined=True)
+    assert retraction.tiles is not None, retraction.reason
+    for number, cells in enumerate(result.found.morse_sets):
+        assert (retraction.tiles[cells] == number).all()
+
+
+def test_leslie_beside_the_uniform_grid():
+    """256 x 256 cells with a padding of one: the three Morse sets CMGDB finds there."""
+    grid = CubicalGrid([-0.001, -0.001], [90, 70], (16, 16))
+    images = corner_box_map(leslie, padding=1)
+    result = refined_morse_graph(images, grid, 4)
+    fine, reference = uniform(images, grid, 4)
+    assert len(reference.morse_sets) == 3
+    _, pairs, *_ = beside_uniform(result, fine, reference)
+    assert pairs == set(nx.transitive_closure(reference.graph).edges)
+    assert result.grid.size < fine.size / 4
+
+
+def wells(x):
+    """The flow of x' = x - x^3 on each axis after two units of time; it rises on each of them."""
+    return time_map(lambda y: y - y * y * y, 2.0, 40)(x)
+
+
+def wells_images(lower, upper):
+    """Exact but for the error of Runge-Kutta, far below 1e-5: each coordinate on its own rises."""
+    return wells(lower) - 1e-5, wells(upper) + 1e-5
+
+
+def wells_critical(lower, upper):
+    return np.any([(lower <= c) & (upper >= c) for c in (-1, 0, 1)], axis=0).all(1)
+
+
+@pytest.mark.parametrize(
+    ("d", "cells", "depth", "betti"),
+    [
+        (3, 16, 4, {(1, 0, 0, 0): 8, (0, 1, 0, 0): 12, (0, 0, 1, 0): 6, (0, 0, 0, 1): 1}),
+        (
+            4,
+            8,
+            5,
+            {
+                (1, 0, 0, 0, 0): 16,
+                (0, 1, 0, 0, 0): 32,
+                (0, 0, 1, 0, 0): 24,
+                (0, 0, 0, 1, 0): 8,
+                (0, 0, 0, 0, 1): 1,
+            },
+        ),
+    ],
+)
+def test_sums_of_double_wells(d, cells, depth, betti):
+    """Each axis has two wells and the barrier between: 256 cells an axis, 3^d Morse sets.
+
+    The order is that of the product: below a barrier on an axis are both of its wells.
+    """
+    grid = CubicalGrid([-1.7] * d, [1.6] * d, (cells,) * d)
+    result = refined_morse_graph(wells_images, grid, depth, critical=wells_critical)
+    assert result.complete
+    found = result.found
+    assert len(found.attractors) == 2**d
+    places = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=d)))
+    home = np.full(result.grid.size, -1)
+    for number, m in enumerate(found.morse_sets):
+        home[m] = number
+    numbers = home[result.grid.cell_of(places + 1e-9)]
+    assert sorted(numbers) == list(range(3**d))
+    assert len(found.morse_sets) == 3**d
+    below = nx.transitive_closure(found.graph)
+    for i, j in itertools.permutations(range(len(places)), 2):
+        true = ((places[i] == 0) | (places[i] == places[j])).all()
+        assert below.has_edge(numbers[i], numbers[j]) == true
+    indices = conley_indices(result.image, found, result.grid)
+    assert Counter(index.betti for index in indices) == betti
+
+
+def test_certain_labels_of_three_double_wells():
+    """Cells torn between wells refined too: a certain cell lies in one orthant."""
+    grid = CubicalGrid([-1.7] * 3, [1.6] * 3, (8,) * 3)
+    result = refined_morse_graph(wells_images, grid, 3, refine="undecided", critical=wells_critical)
+    assert len(result.found.attractors) == 8
+    minima = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    homes = result.labels[result.grid.cell_of(minima)]
+    assert sorted(homes) == sorted(result.found.attractors)
+    lower, upper = result.grid.cell_bounds()
+    sure = result.labels != UNDECIDED
+    assert ((lower > 0) | (upper < 0))[sure].all()
+    orthant = np.where(lower > 0, 1, 0) @ [4, 2, 1]
+    assert np.array_equal(result.labels[sure], homes[orthant[sure]])
+    coarse = refined_morse_graph(wells_images, grid, 3, critical=wells_critical)
+    assert result.volume(UNDECIDED) < 0.4 * coarse.volume(UNDECIDED)
+
+
+def test_a_proved_enclosure_of_a_flow():
+    """Lipschitz bounds box by box: what Gronwall's inequality says of the double wells in 2-D."""
+
+    def growth(lower, upper):
+        # The flow of x' = x - x^3 leads a box no further out than its corners and the wells, and
+        # its derivative is exp of the integral of 1 - 3 x^2 along the orbit.
+        inner = np.where(lower * upper <= 0, 0.0, np.minimum(np.abs(lower), np.abs(upper)))
+        slowest = np.minimum(inner, 1.0)
+        return np.exp(2.0 * (1 - 3 * slowest**2))[:, :, None] * np.eye(2)
+
+    images = lipschitz_box_map(wells, growth, padding=1e-4)
+    grid = CubicalGrid([-1.7] * 2, [1.6] * 2, (16, 16))
+    result = refined_morse_graph(images, grid, 5, critical=wells_critical)
+    low, up = images(*result.grid.cell_bounds())
+    exact = wells_images(*result.grid.cell_bounds())
+    assert (low <= exact[0] + 2e-5).all()
+    assert (up >= exact[1] - 2e-5).all()
+    indices = conley_indices(result.image, result.found, result.grid)
+    kinds = Counter(index.kind for index in indices)
+    del kinds["trivial"]
+    assert kinds == {"attractor": 4, "saddle of index 1": 4, "repeller": 1}
