@@ -71,23 +71,11 @@ def flat(x):
 
 
 def himmelblau_critical(lower, upper):
-    """Which boxes can hold a zero of the gradient: its centre value and bounds on the Hessian."""
-    x, y = (np.stack([lower[:, a], upper[:, a]]) for a in (0, 1))
-    squares = [np.abs(c).max(0) ** 2 for c in (x, y)]
-    least = [np.where(c[0] * c[1] < 0, 0, np.abs(c).min(0)) ** 2 for c in (x, y)]
-    diagonal = [
-        np.maximum(
-            np.abs(12 * most + 4 * other.max(0) - c), np.abs(12 * few + 4 * other.min(0) - c)
-        )
-        for most, few, other, c in zip(squares, least, (y, x), (42, 26), strict=True)
-    ]
-    across = 4 * np.abs(x + y).max(0)
-    half = 0.5 * (upper - lower) * (1 + 1e-9)
-    reach = np.stack(
-        [
-            diagonal[0] * half[:, 0] + across * half[:, 1],
-            across * half[:, 0] + diagonal[1] * half[:, 1],
-        ],
-        axis=1,
-    )
-    return (np.abs(himmelblau_gradient(0.5 * (lower + upper))) <= reach + 1e-9).all(1)
+    """Which boxes can hold a zero of the gradient, by bounds on the Hessian over each of them."""
+    x, y = (0.5 * (lower + upper)).T
+    h, k = (0.5 * (upper - lower) * (1 + 1e-9)).T
+    across = 4 * (np.abs(x + y) + h + k)
+    first = np.abs(12 * x**2 + 4 * y - 42) + 12 * (2 * np.abs(x) + h) * h + 4 * k
+    second = np.abs(12 * y**2 + 4 * x - 26) + 12 * (2 * np.abs(y) + k) * k + 4 * h
+    reach = np.stack([first * h + across * k, across * h + second * k], axis=1)
+    return (np.abs(himmelblau_gradient(0.5 * (lower + upper))) <= reach + 1e-9).all(axis=1)
