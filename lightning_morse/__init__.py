@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_morse import deep_linear
+    from lightning_morse.adaptive_grid import AdaptiveGrid
+    from lightning_morse.adaptive_map import adaptive_outer_approximation
     from lightning_morse.analysis import analyze
-    from lightning_morse.box_maps import corner_images, lipschitz_images, time_map
+    from lightning_morse.box_maps import (
+        corner_box_map,
+        corner_images,
+        lipschitz_box_map,
+        lipschitz_images,
+        time_map,
+    )
     from lightning_morse.callback import MorseMonitor
     from lightning_morse.combinatorial_map import outer_approximation
     from lightning_morse.conley import ConleyIndex, conley_indices
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
+    from lightning_morse.refinement import RefinedMorseGraph, refined_morse_graph
     from lightning_morse.retraction import (
         OrderRetraction,
         attracting_block,
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptiveGrid": "adaptive_grid",
     "AffineSubspace": "subspace",
     "ConleyIndex": "conley",
     "CubicalGrid": "grid",
@@ -46,11 +56,15 @@ _HOMES = {
     "MorseMonitor": "callback",
     "MorseSet": "record",
     "OrderRetraction": "retraction",
+    "RefinedMorseGraph": "refinement",
+    "adaptive_outer_approximation": "adaptive_map",
     "analyze": "analysis",
     "attracting_block": "retraction",
     "conley_indices": "conley",
+    "corner_box_map": "box_maps",
     "corner_images": "box_maps",
     "down_sets": "retraction",
+    "lipschitz_box_map": "box_maps",
     "lipschitz_images": "box_maps",
     "morse_graph": "morse_sets",
     "order_retraction": "retraction",
@@ -59,6 +73,7 @@ _HOMES = {
     "plot_basins": "plotting",
     "plot_merge_diagram": "merge_diagram",
     "plot_morse_graph": "plotting",
+    "refined_morse_graph": "refinement",
     "separatrix": "retraction",
     "time_map": "box_maps",
 }

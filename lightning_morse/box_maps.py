@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from lightning_morse.grid import CubicalGrid
 
 Array = NDArray[np.float64]
 PointMap = Callable[[Array], Array]
+BoxMap = Callable[[Array, Array], tuple[Array, Array]]
 
 # Points handed to a map at once: few enough that what it computes in between stays in the cache.
 _CHUNK = 2**15
@@ -101,28 +103,97 @@ def lipschitz_images(
         [[-0.1875, 0.3125], [0.0625, 1.0625]]
     """
     pad = _check_padding(padding) * grid.cell_widths
-    bound = np.asarray(lipschitz, dtype=np.float64)
-    d = grid.dim
-    if bound.shape not in ((), (d, d), (grid.size, d, d)):
-        raise ValueError(
-            f"lipschitz must be a number or have shape ({d}, {d}) or ({grid.size}, {d}, {d}), "
-            f"got shape {bound.shape}"
-        )
-    if not (np.isfinite(bound) & (bound >= 0)).all():
-        raise ValueError(
-            f"lipschitz must be finite and not negative, got {bound.min()} to {bound.max()}"
-        )
-    half = 0.5 * grid.cell_widths
-    radius = np.full(d, bound * np.linalg.norm(half)) if bound.ndim == 0 else bound @ half
-    # A cell may be a rounding error wider than its width and its centre off by another, and the
-    # sum over j rounds at most d + 1 times: far less than this.
+    bound = _check_lipschitz(lipschitz, grid.size, grid.dim)
     largest = np.maximum(np.abs(grid.lower), np.abs(grid.upper)).max()
-    slack = 8 * (d + 2) * np.finfo(np.float64).eps
-    steepest = bound.sum(axis=-1) if bound.ndim else np.full(d, bound)
-    radius = radius * (1 + slack) + slack * largest * steepest + pad
+    radius = _radius(bound, 0.5 * grid.cell_widths, largest) + pad
     middle = [0.5 * (e[:-1] + e[1:]) for e in grid.edges]
-    values = _evaluate(point_map, middle).reshape(grid.size, d)
+    values = _evaluate(point_map, middle).reshape(grid.size, grid.dim)
     return np.nextafter(values - radius, -np.inf), np.nextafter(values + radius, np.inf)
+
+
+def corner_box_map(point_map: PointMap, *, padding: float = 0.0) -> BoxMap:
+    r"""As :func:`corner_images`, for boxes of any size: the map an adaptive grid asks for.
+
+    Each box is widened by ``padding`` of its own widths. The corners are evaluated for each box.
+
+    Args:
+        point_map: As in :func:`corner_images`.
+        padding: What is added on every side, in widths of the box.
+
+    Returns:
+        Takes lower and upper corners, two arrays of shape ``(n, d)``, to those of the image boxes.
+
+    Raises:
+        ValueError: If ``padding`` is negative or not finite; when called, if the map returns
+            another shape or NaN.
+
+    Example:
+        >>> images = corner_box_map(lambda x: x / 2, padding=1)
+        >>> images(np.array([[0.0], [1.0]]), np.array([[1.0], [4.0]]))
+        (array([[-1. ],
+               [-2.5]]), array([[1.5],
+               [5. ]]))
+    """
+    part = _check_padding(padding)
+
+    def images(lower: Array, upper: Array) -> tuple[Array, Array]:
+        n, d = lower.shape
+        low, up = np.full((n, d), np.inf), np.full((n, d), -np.inf)
+        for corner in itertools.product((False, True), repeat=d):
+            values = _in_chunks(point_map, np.where(corner, upper, lower))
+            np.minimum(low, values, out=low)
+            np.maximum(up, values, out=up)
+        pad = part * (upper - lower)
+        return low - pad, up + pad
+
+    return images
+
+
+def lipschitz_box_map(
+    point_map: PointMap,
+    lipschitz: ArrayLike | Callable[[Array, Array], ArrayLike],
+    *,
+    padding: float = 0.0,
+) -> BoxMap:
+    r"""As :func:`lipschitz_images`, for boxes of any size: the map an adaptive grid asks for.
+
+    The bound may depend on the box; the smaller the boxes, the better it then can be.
+
+    Args:
+        point_map: As in :func:`corner_images`.
+        lipschitz: A number, a matrix of shape ``(d, d)``, as in :func:`lipschitz_images`; or what
+            takes corners of boxes, two arrays of shape ``(n, d)``, to bounds on them, shape
+            ``(n, d, d)``.
+        padding: What is added on every side, in widths of the box.
+
+    Returns:
+        Takes lower and upper corners, two arrays of shape ``(n, d)``, to those of the image boxes.
+
+    Raises:
+        ValueError: If ``padding`` is negative or not finite; when called, if the bound has another
+            shape, is negative or not finite, or the map returns another shape or NaN.
+
+    Example:
+        x^2, whose slope on a box in [0, 1] is at most twice the upper end:
+
+        >>> images = lipschitz_box_map(lambda x: x**2, lambda low, up: 2 * up[:, :, None])
+        >>> lower, upper = images(np.array([[0.0], [0.5]]), np.array([[0.5], [1.0]]))
+        >>> np.round(np.hstack([lower, upper]), 6).tolist()
+        [[-0.1875, 0.3125], [0.0625, 1.0625]]
+    """
+    part = _check_padding(padding)
+
+    def images(lower: Array, upper: Array) -> tuple[Array, Array]:
+        n, d = lower.shape
+        given = lipschitz(lower, upper) if callable(lipschitz) else lipschitz
+        bound = _check_lipschitz(given, n, d)
+        width = upper - lower
+        largest = np.maximum(np.abs(lower), np.abs(upper)).max(axis=1, keepdims=True)
+        radius = _radius(bound, 0.5 * width, largest) + part * width
+        values = _in_chunks(point_map, 0.5 * (lower + upper))
+        return np.nextafter(values - radius, -np.inf), np.nextafter(values + radius, np.inf)
+
+    return images
 
 
 def time_map(field: PointMap, time: float, steps: int) -> PointMap:
@@ -176,20 +247,73 @@ def _evaluate(point_map: PointMap, axes: Sequence[Array]) -> Array:
     for start in range(0, shape[0], step):
         part = np.meshgrid(axes[0][start : start + step], *axes[1:], indexing="ij")
         points = np.stack([a.ravel() for a in part], axis=1)
-        images = np.asarray(point_map(points), dtype=np.float64)
-        if images.shape != points.shape:
-            raise ValueError(
-                f"point_map must return one image of {d} coordinates for each of the "
-                f"{len(points)} points, shape {points.shape}, got {images.shape}"
-            )
-        wrong = np.isnan(images).any(axis=1)
-        if wrong.any():
-            raise ValueError(
-                f"point_map must not return NaN, but does at {points[wrong][0].tolist()}; return "
-                "infinity where the map diverges, or shrink the box of the grid"
-            )
+        images = _checked(point_map, points)
         out[start : start + step] = images.reshape((*part[0].shape, d))
     return out
+
+
+def _in_chunks(point_map: PointMap, points: Array) -> Array:
+    """Images of some points, shape ``(n, d)``, a part of them at a time."""
+    out = np.empty(points.shape)
+    for start in range(0, len(points), _CHUNK):
+        part = points[start : start + _CHUNK]
+        out[start : start + _CHUNK] = _checked(point_map, part)
+    return out
+
+
+def _checked(point_map: PointMap, points: Array) -> Array:
+    """Images of some points, or what is wrong with them."""
+    images = np.asarray(point_map(points), dtype=np.float64)
+    if images.shape != points.shape:
+        raise ValueError(
+            f"point_map must return one image of {points.shape[1]} coordinates for each of the "
+            f"{len(points)} points, shape {points.shape}, got {images.shape}"
+        )
+    wrong = np.isnan(images).any(axis=1)
+    if wrong.any():
+        raise ValueError(
+            f"point_map must not return NaN, but does at {points[wrong][0].tolist()}; return "
+            "infinity where the map diverges, or shrink the box of the grid"
+        )
+    return images
+
+
+def _check_lipschitz(lipschitz: ArrayLike, n: int, d: int) -> Array:
+    bound = np.asarray(lipschitz, dtype=np.float64)
+    if bound.shape not in ((), (d, d), (n, d, d)):
+        raise ValueError(
+            f"lipschitz must be a number or have shape ({d}, {d}) or ({n}, {d}, {d}), "
+            f"got shape {bound.shape}"
+        )
+    if not (np.isfinite(bound) & (bound >= 0)).all():
+        raise ValueError(
+            f"lipschitz must be finite and not negative, got {bound.min()} to {bound.max()}"
+        )
+    return bound
+
+
+def _radius(bound: Array, half: Array, largest: ArrayLike) -> Array:
+    """How far the image of a box can reach from that of its centre, rounded up.
+
+    A box may be a rounding error wider than its width and its centre off by another, and the sum
+    over the axes rounds at most ``d + 1`` times: far less than what is added.
+
+    Args:
+        bound: A number, or matrices of shape ``(d, d)`` or ``(n, d, d)``.
+        half: Half the widths of the boxes, shape ``(d,)`` or ``(n, d)``.
+        largest: Largest coordinate of the boxes, a number or shape ``(n, 1)``.
+
+    Returns:
+        Shape ``(d,)`` or ``(n, d)``.
+    """
+    d = half.shape[-1]
+    if bound.ndim == 0:
+        length = np.linalg.norm(half, axis=-1, keepdims=True)
+        radius, steepest = np.broadcast_to(bound * length, half.shape), np.full(d, bound)
+    else:
+        radius, steepest = (bound @ half[..., None])[..., 0], bound.sum(axis=-1)
+    slack = 8 * (d + 2) * np.finfo(np.float64).eps
+    return radius * (1 + slack) + slack * largest * steepest
 
 
 def _check_padding(padding: float) -> float:

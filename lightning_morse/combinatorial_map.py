@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array
 
-from lightning_morse.grid import CubicalGrid
+from lightning_morse.grid import CubicalGrid, check_mask
 
 # Boxes enumerated at once: what is needed on the way stays in the cache.
 _CHUNK = 2**14
@@ -57,9 +57,9 @@ def outer_approximation(
         >>> [row.tolist() for row in np.split(image.indices, image.indptr[1:-1])]
         [[0, 1], [1, 2], [1, 2], [2, 3], [4]]
     """
-    low, up = _check_images(image_lower, image_upper, grid)
-    leaves = _mask(exits, "exits", grid)
-    outside = _mask(exterior_cells, "exterior_cells", grid)
+    low, up = check_images(image_lower, image_upper, grid.size, grid.dim)
+    leaves = check_mask(exits, "exits", grid.size)
+    outside = check_mask(exterior_cells, "exterior_cells", grid.size)
 
     first, width = [], []
     for axis, wraps in enumerate(grid.periodic):
@@ -264,16 +264,27 @@ def _redirect(image: csr_array, outside: NDArray[np.bool_]) -> csr_array:
     return merged
 
 
-def _check_images(
-    image_lower: ArrayLike, image_upper: ArrayLike, grid: CubicalGrid
+def check_images(
+    image_lower: ArrayLike, image_upper: ArrayLike, size: int, dim: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners of image boxes as float64 arrays, or say what is wrong with them.
+
+    Args:
+        image_lower: Lower corners, shape ``(size, dim)``.
+        image_upper: Upper corners, same shape.
+        size: Number of cells.
+        dim: Number of axes.
+
+    Raises:
+        ValueError: If a shape is another, or a box is reversed or NaN.
+    """
     low = np.asarray(image_lower, dtype=np.float64)
     up = np.asarray(image_upper, dtype=np.float64)
     for name, corner in (("image_lower", low), ("image_upper", up)):
-        if corner.shape != (grid.size, grid.dim):
+        if corner.shape != (size, dim):
             raise ValueError(
-                f"{name} must have one row for each of the {grid.size} cells and one column for "
-                f"each of the {grid.dim} axes, got shape {corner.shape}"
+                f"{name} must have one row for each of the {size} cells and one column for "
+                f"each of the {dim} axes, got shape {corner.shape}"
             )
     if not (low <= up).all():  # false for NaN as well
         cell, axis = (int(i) for i in np.argwhere(~(low <= up))[0])
@@ -282,15 +293,3 @@ def _check_images(
             f"{low[cell, axis]} and upper {up[cell, axis]} on axis {axis}"
         )
     return low, up
-
-
-def _mask(mask: ArrayLike | None, name: str, grid: CubicalGrid) -> NDArray[np.bool_]:
-    if mask is None:
-        return np.zeros(grid.size, dtype=bool)
-    out = np.array(mask)
-    if out.dtype != bool or out.shape != (grid.size,):
-        raise ValueError(
-            f"{name} must be boolean with one entry for each of the {grid.size} cells, "
-            f"got {out.dtype} of shape {out.shape}"
-        )
-    return out

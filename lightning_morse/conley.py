@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from lightning_morse.adaptive_grid import AdaptiveGrid, raster
 from lightning_morse.condensation import gather_rows
 from lightning_morse.cubical_homology import relative_betti
 from lightning_morse.grid import CubicalGrid
@@ -112,7 +113,7 @@ def index_pair(
 
 
 def conley_indices(
-    image: csr_array, found: MorseGraph, grid: CubicalGrid
+    image: csr_array, found: MorseGraph, grid: CubicalGrid | AdaptiveGrid
 ) -> tuple[ConleyIndex | None, ...]:
     r"""Betti numbers of an index pair of each Morse set.
 
@@ -131,13 +132,15 @@ def conley_indices(
         image: Adjacency of the combinatorial map, as
             :func:`~lightning_morse.combinatorial_map.outer_approximation` gives it.
         found: Its Morse graph.
-        grid: Its grid.
+        grid: Its grid. On an adaptive one the cells of an index pair are cut to the size of the
+            smallest; that changes neither of the two sets.
 
     Returns:
         The index of each Morse set in their order; None for a set whose image leaves the box.
 
     Raises:
-        ValueError: If the sizes of the map and the grid disagree.
+        ValueError: If the sizes of the map and the grid disagree, or a Morse set on an adaptive
+            grid reaches over more than 2^26 of its smallest cells.
 
     Example:
         A double well in one dimension, x' = x - x^3, and the Morse sets that hold something:
@@ -160,5 +163,15 @@ def conley_indices(
     out: list[ConleyIndex | None] = []
     for cells in found.morse_sets:
         pair = index_pair(image, cells)
-        out.append(None if pair is None else ConleyIndex(relative_betti(*pair, grid)))
+        out.append(None if pair is None else ConleyIndex(_betti(*pair, grid)))
     return tuple(out)
+
+
+def _betti(
+    upper: NDArray[np.bool_], lower: NDArray[np.bool_], grid: CubicalGrid | AdaptiveGrid
+) -> tuple[int, ...]:
+    if isinstance(grid, CubicalGrid):
+        return relative_betti(upper, lower, grid)
+    # What of the pair is not P_0 is the Morse set: cells that do not touch it play no part.
+    window, (upper, lower) = raster(grid, upper & ~lower, [upper, lower])
+    return relative_betti(upper, lower, window)

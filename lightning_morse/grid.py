@@ -192,3 +192,25 @@ def check_box(
         raise ValueError(f"upper - lower must be finite, got {width.tolist()}")
     low.flags.writeable = up.flags.writeable = False
     return low, up
+
+
+def check_mask(mask: ArrayLike | None, name: str, size: int) -> NDArray[np.bool_]:
+    """Return a mask of cells as a fresh array, all false for None, or say what is wrong with it.
+
+    Args:
+        mask: Boolean, shape ``(size,)``, or None.
+        name: What it is called in messages.
+        size: Number of cells.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if mask is None:
+        return np.zeros(size, dtype=bool)
+    out = np.array(mask)
+    if out.dtype != bool or out.shape != (size,):
+        raise ValueError(
+            f"{name} must be boolean with one entry for each of the {size} cells, "
+            f"got {out.dtype} of shape {out.shape}"
+        )
+    return out

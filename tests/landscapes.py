@@ -68,3 +68,14 @@ def follow(gradient, x, *, steps, length):
 
 def flat(x):
     return torch.zeros(len(x), dtype=torch.float64)
+
+
+def himmelblau_critical(lower, upper):
+    """Which boxes can hold a zero of the gradient, by bounds on the Hessian over each of them."""
+    x, y = (0.5 * (lower + upper)).T
+    h, k = (0.5 * (upper - lower) * (1 + 1e-9)).T
+    across = 4 * (np.abs(x + y) + h + k)
+    first = np.abs(12 * x**2 + 4 * y - 42) + 12 * (2 * np.abs(x) + h) * h + 4 * k
+    second = np.abs(12 * y**2 + 4 * x - 26) + 12 * (2 * np.abs(y) + k) * k + 4 * h
+    reach = np.stack([first * h + across * k, across * h + second * k], axis=1)
+    return (np.abs(himmelblau_gradient(0.5 * (lower + upper))) <= reach + 1e-9).all(axis=1)

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_morse import CubicalGrid, morse_graph, outer_approximation
-from lightning_morse.box_maps import corner_images
+from lightning_morse import CubicalGrid, morse_graph, outer_approximation, refined_morse_graph
+from lightning_morse.box_maps import corner_box_map, corner_images, time_map
+from tests.landscapes import himmelblau_gradient
 
 
 def halvings(depth, dim):
@@ -185,3 +186,54 @@ def test_corner_images_are_those_of_the_reference():
         theirs = CMGDB.BoxMapBatch(leslie, rects, padding=bool(padding))
         ours = np.hstack(corner_images(leslie, grid, padding=padding))
         assert np.allclose(ours, theirs, rtol=1e-13, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("point_map", "lower", "upper", "start", "depth"),
+    [
+        (leslie, [-0.001, -0.001], [90.0, 70.0], 4, 4),
+        (time_map(lambda x: -himmelblau_gradient(x), 0.1, 50), [-5.0] * 2, [5.0] * 2, 6, 3),
+        (time_map(lambda x: x - x * x * x, 2.0, 40), [-1.7] * 3, [1.6] * 3, 3, 3),
+    ],
+    ids=["Leslie", "Himmelblau", "wells"],
+)
+def test_refined_morse_graphs(point_map, lower, upper, start, depth):
+    """Both refine what recurs: the same Morse sets, and an order that is at least as strict.
+
+    The order of the reference holds pairs that the uniform grid does not have; ours holds none.
+    """
+    dim = len(lower)
+    model = CMGDB.Model(
+        dim * (start + depth),
+        dim * (start + depth),
+        dim * start,
+        2**30,
+        lower,
+        upper,
+        lambda rect: CMGDB.BoxMap(lambda x: point_map(np.array([x]))[0], rect, padding=True),
+    )
+    model.set_batch_map(lambda rects: CMGDB.BoxMapBatch(point_map, rects, padding=True))
+    reference, _ = CMGDB.ComputeMorseGraph(model)
+    images = corner_box_map(point_map, padding=1)
+    result = refined_morse_graph(images, CubicalGrid(lower, upper, (2**start,) * dim), depth)
+    fine = CubicalGrid(lower, upper, (2 ** (start + depth),) * dim)
+    uniform = morse_graph(outer_approximation(*images(*fine.cell_bounds()), fine))
+
+    def in_fine_cells(boxes):
+        return frozenset(fine.cell_of((boxes[:, :dim] + boxes[:, dim:]) / 2).tolist())
+
+    sets = [
+        in_fine_cells(np.array([reference.phase_space_box(c) for c in reference.morse_set(v)]))
+        for v in reference.vertices()
+    ]
+    bounds = np.hstack(result.grid.cell_bounds())
+    ours = [in_fine_cells(bounds[cells]) for cells in result.found.morse_sets]
+    assert len(ours) == len(sets)
+    assert set(ours) == set(sets) == {frozenset(m.tolist()) for m in uniform.morse_sets}
+    order = nx.DiGraph(reference.edges())
+    theirs = {(sets[q], sets[p]) for q, p in nx.transitive_closure(order).edges}
+    found = {(ours[q], ours[p]) for q, p in nx.transitive_closure(result.found.graph).edges}
+    true = [frozenset(m.tolist()) for m in uniform.morse_sets]
+    expected = {(true[q], true[p]) for q, p in nx.transitive_closure(uniform.graph).edges}
+    assert found == expected
+    assert theirs >= found

@@ -222,3 +222,36 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     assert all(0 < facts["overhead_reported"] < 1 for facts in found["overhead"].values())
     assert all(facts["ratio"] > 0 for facts in found["evaluation"].values())
     assert len(re.findall("holds|DOES NOT HOLD", capsys.readouterr().out)) == 4
+
+
+@pytest.fixture
+def adaptive(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)  # it takes a map from its neighbour
+    yield load("bench_adaptive")
+    sys.modules.pop("bench_engine", None)
+
+
+def test_bench_adaptive_prints_a_row_a_case(adaptive, capsys):
+    beside, alone = adaptive.main(
+        ["--repeats", "1", "--cases", "Himmelblau", "wells 4-D, recurrent"]
+    )
+    assert beside["attractors"] == "4"
+    assert beside["CMGDB's"].endswith(", 0 of ours missing")
+    assert (alone["Morse sets"], alone["attractors"], alone["complete"]) == ("81", "16", "True")
+    assert int(alone["cells"]) < 20_000
+    assert alone["uniform grid"] == "2.8e+14"
+    tables = capsys.readouterr().out.strip().split("\n\n")
+    assert [len(table.splitlines()) for table in tables] == [3, 3]
+    assert adaptive.main(["--cases", "Himmelblau", "--skip-cmgdb"]) == []
+
+
+def test_no_time_of_a_refinement_counts_if_the_morse_sets_differ(adaptive, monkeypatch):
+    case = dataclasses.replace(adaptive.CASES["Leslie"], depth=1)
+    coarser = dataclasses.replace(case, depth=0)
+    monkeypatch.setattr(adaptive, "theirs", lambda _, right=adaptive.theirs: right(coarser))
+    with pytest.raises(AssertionError, match="holds a box that is no cell here"):
+        adaptive.compare("Leslie", case, 1)
+    sets, pairs = adaptive.graph_of_ours(adaptive.ours(case))
+    monkeypatch.setattr(adaptive, "graph_of_theirs", lambda *_: (set(list(sets)[1:]), pairs))
+    with pytest.raises(AssertionError, match="Leslie: the Morse sets differ"):
+        adaptive.compare("Leslie", case, 1)

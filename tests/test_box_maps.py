@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_morse import CubicalGrid, box_maps, morse_graph, outer_approximation
-from lightning_morse.box_maps import corner_images, lipschitz_images, time_map
+from lightning_morse.box_maps import (
+    corner_box_map,
+    corner_images,
+    lipschitz_box_map,
+    lipschitz_images,
+    time_map,
+)
 
 
 def naive_corner_images(point_map, grid, padding):
@@ -75,6 +81,76 @@ def test_results_do_not_depend_on_the_chunks(monkeypatch):
     assert max(sizes) <= 13
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from([0, 0.5, 1]))
+def test_box_maps_are_those_of_the_grid_on_its_cells(d, seed, padding):
+    rng = np.random.default_rng(seed)
+    grid = CubicalGrid(rng.uniform(-2, 0, d), rng.uniform(1, 2, d), rng.integers(1, 6, d).tolist())
+    matrix = rng.normal(0, 2, (d, d))
+    point_map = waves(matrix, rng.normal(size=d))
+    bounds = grid.cell_bounds()
+    found = corner_box_map(point_map, padding=padding)(*bounds)
+    assert np.allclose(found, corner_images(point_map, grid, padding=padding), atol=1e-13)
+    for bound in (
+        np.linalg.norm(matrix, 2),
+        np.abs(matrix),
+        rng.random((grid.size, 1, 1)) * np.abs(matrix),
+    ):
+        found = lipschitz_box_map(point_map, bound, padding=padding)(*bounds)
+        theirs = lipschitz_images(point_map, grid, bound, padding=padding)
+        assert np.allclose(found, theirs, atol=1e-13)
+        again = lipschitz_box_map(point_map, lambda low, up, b=bound: b, padding=padding)(*bounds)
+        assert np.array_equal(found, again)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 1e-6]))
+def test_lipschitz_box_maps_hold_the_image_of_every_point(d, seed, size):
+    """Boxes of all sizes at once, far from the origin as well, with a bound for each."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-1, 1, (30, d)) * 10 ** rng.uniform(-3, 3, (30, 1))
+    up = low + size * rng.random((30, d)) * 10 ** rng.uniform(-4, 0, (30, 1))
+    matrix = rng.normal(0, 2, (d, d))
+    shift = rng.normal(size=d)
+    # sin(y) + y with y = matrix @ x: a slope of 2 at most; linear where it is measured exactly.
+    point_map = lambda x: np.sin(x @ matrix.T + shift) + x @ matrix.T  # noqa: E731
+    images = lipschitz_box_map(
+        point_map, lambda a, b: np.broadcast_to(2 * np.abs(matrix), (30, d, d))
+    )
+    lower, upper = images(low, up)
+    for _ in range(20):
+        part = rng.choice([0, 1, rng.random()], low.shape)
+        inside = np.clip(low + part * (up - low), low, up)
+        found = point_map(inside)
+        rounding = 1e-14 * (1 + np.abs(inside) @ np.abs(matrix).T)  # that of point_map itself
+        assert ((lower - rounding <= found) & (found <= upper + rounding)).all()
+
+
+def test_box_maps_widen_each_box_by_its_own_size():
+    low, up = np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([[1.0, 4.0], [1.5, 2.25]])
+    for make in (corner_box_map, lambda f, **k: lipschitz_box_map(f, np.eye(2), **k)):
+        thin, thick = (np.array(make(lambda x: x, padding=p)(low, up)) for p in (0, 2))
+        assert np.allclose(thin[0], low)
+        assert np.allclose(thin[1], up)
+        assert np.allclose(thin[0] - thick[0], 2 * (up - low))
+        assert np.allclose(thick[1] - thin[1], 2 * (up - low))
+
+
+def test_box_maps_evaluate_in_chunks(monkeypatch):
+    sizes = []
+
+    def watched(x):
+        sizes.append(len(x))
+        return x**2 - x[:, ::-1]
+
+    bounds = CubicalGrid([-1, -1], [1, 1], (7, 5)).cell_bounds()
+    whole = corner_box_map(watched)(*bounds)
+    monkeypatch.setattr(box_maps, "_CHUNK", 13)
+    sizes.clear()
+    assert np.array_equal(corner_box_map(watched)(*bounds), whole)
+    assert sizes == [13, 13, 9] * 4
+
+
 def test_time_map_of_a_rotation_and_its_order():
     def field(x):
         return np.stack([-x[:, 1], x[:, 0]], axis=1)
@@ -123,6 +199,11 @@ def test_bad_maps_are_refused(change, message):
         corner_images(arguments["point_map"], grid, padding=arguments["padding"])
     with pytest.raises(ValueError, match=message.replace("16", "9")):
         lipschitz_images(arguments["point_map"], grid, 1.0, padding=arguments["padding"])
+    bounds = grid.cell_bounds()
+    with pytest.raises(ValueError, match=message.replace("16", "9")):
+        corner_box_map(arguments["point_map"], padding=arguments["padding"])(*bounds)
+    with pytest.raises(ValueError, match=message.replace("16", "9")):
+        lipschitz_box_map(arguments["point_map"], 1.0, padding=arguments["padding"])(*bounds)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +217,10 @@ def test_bad_maps_are_refused(change, message):
 def test_bad_bounds_are_refused(bound, message):
     with pytest.raises(ValueError, match=message):
         lipschitz_images(lambda x: x, CubicalGrid([0, 0], [1, 1], (3, 3)), bound)
+    bounds = CubicalGrid([0, 0], [1, 1], (3, 3)).cell_bounds()
+    for given_ in (bound, lambda low, up: bound):
+        with pytest.raises(ValueError, match=message):
+            lipschitz_box_map(lambda x: x, given_)(*bounds)
 
 
 @pytest.mark.parametrize(
