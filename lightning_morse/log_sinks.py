@@ -43,6 +43,7 @@ def log_pictures(
     row: Mapping[str, Any],
     step: int,
     complain: Complain,
+    folder: Path,
     name: str = "morse",
 ) -> None:
     """Give figures and the table of Morse sets to TensorBoard, or write them to files without it.
@@ -58,6 +59,8 @@ def log_pictures(
         row: Plain facts about the analysis.
         step: The step Lightning uses for its own logging.
         complain: Takes a message for each sink that failed.
+        folder: The log directory. Not asked for here, where only the first process comes by:
+            ``trainer.log_dir`` is an exchange between all of them.
         name: Of the monitor: tags and the folder start with it.
     """
     writers = [w for w in map(_tensorboard_writer, trainer.loggers) if w is not None]
@@ -70,7 +73,7 @@ def log_pictures(
     if writers:
         return
     with _attempt("writing pictures", complain):
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / name
+        folder = folder / name
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"step-{step:07d}"
         result.save(folder / f"{stem}.npz")
