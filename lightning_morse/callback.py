@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -264,6 +265,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
         self._processes = Processes()
+        self._folder = Path()
         self._forget()
 
     def _forget(self) -> None:
@@ -298,6 +300,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             )
         self._source.bind(dict(trainable_parameters(pl_module)))
         self._processes = Processes.of(trainer.world_size)
+        # Asking for it is an exchange between all processes, which only happens here.
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Publish first values, so that other callbacks find their keys, and start the record."""
@@ -578,7 +582,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         facts = {k: v for k, v in self._named().items() if k not in timed}
         row = {"step": step, "epoch": trainer.current_epoch, **facts}
         try:
-            log_pictures(trainer, self.result, figures, row, step, self._say_once, self.name)
+            log_pictures(
+                trainer, self.result, figures, row, step, self._say_once, self._folder, self.name
+            )
         except Exception as error:
             self._say_once(f"logging pictures failed: {cause(error)}")
 

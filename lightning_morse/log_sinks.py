@@ -14,6 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_morse.record import MorseAnalysis
@@ -43,13 +45,15 @@ def log_pictures(
     row: Mapping[str, Any],
     step: int,
     complain: Complain,
+    folder: Path,
     name: str = "morse",
 ) -> None:
-    """Give figures and the table of Morse sets to TensorBoard, or write them to files without it.
+    """Give figures and the table of Morse sets to the loggers that take them, or write files.
 
-    The files are ``morse/step-<step>-<figure>.png``, ``.json`` (``row`` and the table) and ``.npz``
-    (:meth:`MorseAnalysis.load` reads it) under the log directory of the trainer. Each is written in
-    whole or not at all.
+    TensorBoard, W&B and MLflow take figures. Where no logger has taken them there will be files:
+    ``<name>/step-<step>-<figure>.png``, ``.json`` (``row`` and the table) and ``.npz``
+    (:meth:`MorseAnalysis.load` reads it) under the log directory. Each is written in whole or not
+    at all.
 
     Args:
         trainer: The Lightning trainer.
@@ -58,23 +62,23 @@ def log_pictures(
         row: Plain facts about the analysis.
         step: The step Lightning uses for its own logging.
         complain: Takes a message for each sink that failed.
+        folder: The log directory. Not asked for here, where only the first process comes by:
+            ``trainer.log_dir`` is an exchange between all of them.
         name: Of the monitor: tags and the folder start with it.
     """
-    writers = [w for w in map(_tensorboard_writer, trainer.loggers) if w is not None]
-    for writer in writers:
-        with _attempt("drawing to TensorBoard", complain):
-            for kind, figure in figures.items():
-                writer.add_figure(f"{name}/{kind}", figure, step, close=False)
-            writer.add_text(f"{name}/sets", result.table(), step)
-            writer.flush()
-    if writers:
+    table = result.table()
+    taken = False
+    for logger in trainer.loggers:
+        with _attempt(f"drawing to {type(logger).__name__}", complain):
+            taken |= any(take(logger, figures, table, step, name) for take in _TAKERS)
+    if taken:
         return
     with _attempt("writing pictures", complain):
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / name
+        folder = folder / name
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"step-{step:07d}"
         result.save(folder / f"{stem}.npz")
-        text = json.dumps({**row, "sets": result.table().splitlines()}, indent=2)
+        text = json.dumps({**row, "sets": table.splitlines()}, indent=2)
         _write_whole(folder / f"{stem}.json", text.encode())
         for kind, figure in figures.items():
             png = BytesIO()
@@ -82,14 +86,50 @@ def log_pictures(
             _write_whole(folder / f"{stem}-{kind}.png", png.getvalue())
 
 
-def _tensorboard_writer(logger: Any) -> Any:
-    """The logger's SummaryWriter; None if it has none.
+# Loggers are known by what they can do: those of the two Lightning packages are different classes.
 
-    Known by what it can do: the loggers of the two Lightning packages are different classes.
-    """
-    experiment = getattr(logger, "experiment", None)
-    able = all(callable(getattr(experiment, a, None)) for a in ("add_figure", "add_text", "flush"))
-    return experiment if able else None
+
+def _tensorboard(
+    logger: Any, figures: Mapping[str, Figure], table: str, step: int, name: str
+) -> bool:
+    writer: Any = getattr(logger, "experiment", None)
+    if not _can(writer, "add_figure", "add_text", "flush"):
+        return False
+    for kind, figure in figures.items():
+        writer.add_figure(f"{name}/{kind}", figure, step, close=False)
+    writer.add_text(f"{name}/sets", table, step)
+    writer.flush()
+    return True
+
+
+def _wandb(logger: Any, figures: Mapping[str, Figure], table: str, step: int, name: str) -> bool:
+    if not _can(logger, "log_image", "log_table"):
+        return False
+    for kind, figure in figures.items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        logger.log_image(f"{name}/{kind}", [np.asarray(canvas.buffer_rgba())], step)
+    lines = [[line] for line in table.splitlines()]
+    logger.log_table(f"{name}/sets", columns=["sets"], data=lines, step=step)
+    return True
+
+
+def _mlflow(logger: Any, figures: Mapping[str, Figure], table: str, step: int, name: str) -> bool:
+    client: Any = getattr(logger, "experiment", None)
+    if not _can(client, "log_figure", "log_text"):
+        return False
+    stem = f"{name}/step-{step:07d}"
+    for kind, figure in figures.items():
+        client.log_figure(logger.run_id, figure, f"{stem}-{kind}.png")
+    client.log_text(logger.run_id, table, f"{stem}-sets.md")
+    return True
+
+
+_TAKERS = (_tensorboard, _wandb, _mlflow)
+
+
+def _can(thing: Any, *methods: str) -> bool:
+    return all(callable(getattr(thing, method, None)) for method in methods)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

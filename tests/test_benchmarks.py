@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import lightning_morse as lm
-
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -215,11 +213,13 @@ def test_no_time_counts_if_the_graphs_differ(monkeypatch):
 def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     bench = load("bench_monitor")
     short = {"n_samples": 16, "resolution": 8, "probe_batches": 1}
-    monkeypatch.setattr(bench, "MorseMonitor", lambda: lm.MorseMonitor(**short))
+    timed = bench.Timed
+    monkeypatch.setattr(bench, "Timed", lambda: timed(**short))
     found = bench.main(["--seconds", "0.5", "--repeats", "1"])
     assert set(found["overhead"]) == {"digits", "cnn"}
     assert all(facts["analyses"] >= 1 for facts in found["overhead"].values())
     assert all(0 < facts["overhead_reported"] < 1 for facts in found["overhead"].values())
+    assert all(facts["overhead_hooks"] > 0 for facts in found["overhead"].values())
     assert all(facts["ratio"] > 0 for facts in found["evaluation"].values())
     assert len(re.findall("holds|DOES NOT HOLD", capsys.readouterr().out)) == 4
 

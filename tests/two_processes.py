@@ -1,0 +1,140 @@
+"""What one of two processes does in test_processes: several runs, and a report of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
+
+import lightning_morse.callback as home
+from lightning_morse.budget import Budget
+from lightning_morse.loss_slice import loss_from_steps
+from tests.callback_models import Net, loader, monitor, rng_state, seed_all
+
+RANK = int(os.environ["LOCAL_RANK"])
+ROOT = Path(sys.argv[1])
+TIME_LIMIT = timedelta(seconds=60)
+
+
+class TrialPruned(Exception):
+    """As in Optuna."""
+
+
+class Fails:
+    """A loss that fails in one process, in the second analysis."""
+
+    def __init__(self, rank: int, error: Exception, call: int = 5) -> None:
+        self.rank, self.error, self.call = rank, error, call
+        self.calls = 0
+
+    def __call__(self, module, batch):
+        if self.watch.history and self.rank == RANK:
+            self.calls += 1
+            if self.calls == self.call:
+                raise self.error
+        return loss_from_steps(module, batch)
+
+
+def run(name, watch=None, epochs=3, ckpt_path=None, keep=False):
+    seed_all()
+    if watch is not None and isinstance(watch.loss_fn, Fails):
+        watch.loss_fn.watch = watch
+    callbacks = [watch] if watch else []
+    if keep:
+        callbacks.append(ModelCheckpoint(dirpath=ROOT / name, save_last=True))
+    module = Net()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(process_group_backend="gloo", timeout=TIME_LIMIT),
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=keep,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(ROOT / name),
+    )
+    ended = ""
+    try:
+        trainer.fit(module, loader(), ckpt_path=ckpt_path)
+    except Exception as error:
+        ended = f"{type(error).__name__}: {error}"
+    facts = {
+        "weights": [p.tolist() for p in module.state_dict().values()],
+        "seen": module.seen,
+        "generators": str(rng_state()),
+        "ended": ended,
+    }
+    if watch is not None:
+        metrics = trainer.callback_metrics
+        facts["metrics"] = {k: float(v) for k, v in metrics.items() if k.startswith("morse/")}
+        facts["history"] = watch.history
+        facts["found"] = watch.result is not None
+        facts["probe"] = [x.tolist() for x, _ in watch._probe]
+        facts["snapshots"] = len(watch._trajectory)
+        if watch._probe and not ended:
+            module.eval()
+            with torch.no_grad():
+                losses = [float((module.net(x) - y).square().mean()) for x, y in watch._probe]
+            facts["own_loss"] = sum(losses) / len(losses)
+        if watch.result is not None:
+            facts["centre_loss"] = float(watch.result.sample_losses[0])
+    (ROOT / f"{name}-{RANK}.json").write_text(json.dumps(facts))
+
+
+def small(**options):
+    return monitor(**{"n_samples": 16, "resolution": 8, "dim": 1, **options})
+
+
+def main():
+    run("bare")
+    run("watched", small(), keep=True)
+    run("resumed", small(), epochs=4, ckpt_path=str(ROOT / "watched" / "last.ckpt"))
+    run("first_fails", small(loss_fn=Fails(0, ValueError("lost"))))
+    run("second_fails", small(loss_fn=Fails(1, MemoryError("lost"))))
+    run("second_fails_at_once", small(loss_fn=Fails(1, ValueError("lost"), call=1)))
+
+    make_slice = home.LossSlice
+    broken = small()
+
+    def no_slice(*args):
+        if broken.history and RANK == 1:
+            raise MemoryError("no room for a copy")
+        return make_slice(*args)
+
+    home.LossSlice = no_slice
+    run("second_has_no_copy", broken)
+    home.LossSlice = make_slice
+
+    analyze, numerics = home.analyze_further, small()
+
+    def no_analysis(*args):
+        if numerics.history:
+            raise torch.linalg.LinAlgError("not positive-definite")
+        return analyze(*args)
+
+    home.analyze_further = no_analysis
+    run("numerics_fail", numerics)
+    home.analyze_further = analyze
+
+    run("raises", small(loss_fn=Fails(1, ValueError("lost")), on_error="raise"))
+    run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))
+
+    # The second process has seen a hundred times the wall time: by itself it would go on.
+    ticks = iter(range(10**9))
+    scale = 1 + 99 * RANK
+    home.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
+    run("budget", small(max_overhead=0.4), epochs=8)
+
+
+if __name__ == "__main__":
+    main()
