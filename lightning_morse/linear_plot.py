@@ -52,7 +52,7 @@ def plot_staircase(
         _number_levels(upper, levels, values)
         upper.plot(when, values, color=DARK, linewidth=1.8, label="loss")
         upper.set_ylabel("loss")
-        upper.legend(loc="upper right", framealpha=0.9)
+        upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
         for a in range(min(parts.shape[1], MAX_MODES)):
             lower.plot(when, parts[:, a], color=OKABE_ITO[a], linewidth=1.6, label=f"mode {a}")
         lower.axhline(1.0, color="#9a9a9a", linewidth=0.9, linestyle="--")
