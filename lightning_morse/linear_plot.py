@@ -68,7 +68,7 @@ def _number_levels(axes: object, levels: Sequence[float], values: np.ndarray) ->
     """How many modes each level has learned, at the right edge, as far as they lie apart."""
     low = min([*levels, *values[np.isfinite(values)]])
     high = max([*levels, *values[np.isfinite(values)]])
-    room = max(high - low, 1e-300) / 16
+    room = max(high - low, 1e-300) / 22
     last = np.inf
     for k, level in enumerate(levels):
         if last - level >= room:
