@@ -27,12 +27,12 @@ from lightning_morse.linear_stack import (
     LinearStack,
     layers_at,
     linear_stack,
-    on_a_copy,
     sharpness,
+    squared_error_factors,
     targets,
 )
 from lightning_morse.log_sinks import log_scalars
-from lightning_morse.loss_slice import LossSlice, flat_parameters, loss_from_steps
+from lightning_morse.loss_slice import LossSlice, flat_parameters
 from lightning_morse.network_measures import (
     energy_ratio,
     energy_violations,
@@ -430,17 +430,15 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             return None
         width = stack.outputs.shape[1]
         y = targets(batch, width) if self.target_fn is None else self.target_fn(batch)
-        wrong = stack.outputs.double() - y.to(stack.outputs.device).double()
-        half = float(wrong.square().sum(1).mean()) / 2
-        value = on_a_copy(module, batch, self.loss_fn or loss_from_steps)
-        if not half > 0:
-            return self._factor
-        factor = value / half
-        known = self._factor if self._factor is not None else _usual_factor(factor, width)
-        if known is None or abs(factor - known) > SAME_LOSS * known:
+        found = squared_error_factors(module, batch, y, self.loss_fn, self.network)
+        if not all(map(math.isfinite, found)):
+            return self._factor  # nothing to tell from a squared error of zero
+        known = _usual_factor(found[0], width) if self._factor is None else self._factor
+        if any(abs(f - known) > SAME_LOSS * known for f in found):
             self._say_once(
-                f"the loss must be a multiple of the squared error, got {value:.6g} where half the "
-                f"squared error is {half:.6g}: modes, levels and sharpness are left out"
+                "the loss must be a multiple of the squared error, got one that is "
+                f"{found[0]:.6g} times half of it here and {found[1]:.6g} times at larger weights: "
+                "modes, levels and sharpness are left out"
             )
             self._factor = 0.0
             return None
@@ -525,10 +523,8 @@ def _reading_scalars(reading: LinearReading, factor: float, rate: float) -> dict
     return found
 
 
-def _usual_factor(factor: float, width: int) -> float | None:
-    """The factor itself, made exact where it is that of a usual loss; None if it is none."""
-    if not (factor > 0 and math.isfinite(factor)):
-        return None
+def _usual_factor(factor: float, width: int) -> float:
+    """The factor itself, made exact where it is that of a usual loss."""
     usual = (2 / width, 1 / width, 2.0, 1.0)
     return next((u for u in usual if abs(factor - u) <= SAME_LOSS * u), factor)
 

@@ -52,7 +52,7 @@ def plot_staircase(
         _number_levels(upper, levels, values)
         upper.plot(when, values, color=DARK, linewidth=1.8, label="loss")
         upper.set_ylabel("loss")
-        upper.legend(loc="upper right", framealpha=0.9)
+        upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
         for a in range(min(parts.shape[1], MAX_MODES)):
             lower.plot(when, parts[:, a], color=OKABE_ITO[a], linewidth=1.6, label=f"mode {a}")
         lower.axhline(1.0, color="#9a9a9a", linewidth=0.9, linestyle="--")
@@ -68,7 +68,7 @@ def _number_levels(axes: object, levels: Sequence[float], values: np.ndarray) ->
     """How many modes each level has learned, at the right edge, as far as they lie apart."""
     low = min([*levels, *values[np.isfinite(values)]])
     high = max([*levels, *values[np.isfinite(values)]])
-    room = max(high - low, 1e-300) / 16
+    room = max(high - low, 1e-300) / 22
     last = np.inf
     for k, level in enumerate(levels):
         if last - level >= room:

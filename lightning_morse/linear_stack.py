@@ -87,6 +87,51 @@ def linear_stack(module: nn.Module, batch: Any, network: str | None = None) -> L
     return found[0]
 
 
+def squared_error_factors(
+    module: nn.Module,
+    batch: Any,
+    y: Tensor,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    network: str | None = None,
+) -> list[float]:
+    """The loss of a module over half its mean squared error, here and at larger weights (by half).
+
+    Two equal numbers say that the loss is that multiple of the squared error: 1 for half of it, 2
+    over the width of the output for ``mse_loss``. Other losses, and a penalty on the weights, give
+    two different ones.
+
+    Args:
+        module: A module.
+        batch: A batch.
+        y: Its targets, shape ``(m, n_L)``.
+        loss_fn: As :class:`~lightning_morse.LossSlice` takes it.
+        network: As in :func:`linear_stack`.
+
+    Returns:
+        The two ratios; infinite or NaN where the squared error is zero.
+
+    Example:
+        >>> net, batch = nn.Linear(1, 2, bias=False), (torch.ones(1, 1), torch.ones(1, 2))
+        >>> def loss(net, batch):
+        ...     return nn.functional.mse_loss(net(batch[0]), batch[1])
+        >>> [round(r, 6) for r in squared_error_factors(net, batch, batch[1], loss)]
+        [1.0, 1.0]
+    """
+    weights = flat_parameters(module)
+    size = float(weights.double().norm())
+    direction = weights / weights.norm() if size > 0 else torch.eye(1, len(weights)).to(weights)[0]
+    line = AffineSubspace(weights, direction[:, None])
+    points = torch.tensor([[0.0], [size / 2 or 1.0]], dtype=torch.float64)
+
+    def half(copy: nn.Module, given: Any) -> Tensor:
+        wrong = _observed(copy, given, network).outputs.double() - y.double().to(weights.device)
+        return wrong.square().sum(1).mean() / 2
+
+    above = LossSlice(module, line, [batch], loss_fn)(points)
+    below = LossSlice(module, line, [batch], half)(points)
+    return [float(r) for r in above / below]
+
+
 def first(batch: Any) -> Any:
     """The inputs in a batch: its first part if it has parts."""
     return batch[0] if isinstance(batch, Sequence) else batch
