@@ -261,6 +261,10 @@ class Atoms:
         elif kind == "smooth":
             turn = rng.normal(0, 3, (d, d))
             middle = 0.5 + 0.5 * np.sin(centers @ turn + rng.uniform(0, 6, d))
+        elif kind == "wells":
+            middle = centers + rng.normal(0, 0.5, centers.shape) / np.array(self.fine.shape)
+            for _ in range(rng.integers(2, 8)):
+                middle = middle - 0.9 * np.sin(4 * np.pi * (middle - 0.2)) / (4 * np.pi)
         else:
             middle = centers + rng.normal(0, 1.5, centers.shape) / np.array(self.fine.shape)
         half = rng.uniform(0, rng.choice([0.02, 0.6]), centers.shape) / self.fine.shape
@@ -337,7 +341,7 @@ def beside_uniform(result, fine, reference):
 @given(
     st.integers(1, 3),
     st.integers(0, 2**32 - 1),
-    st.sampled_from(["scattered", "smooth", "near"]),
+    st.sampled_from(["scattered", "smooth", "near", "wells", "wells"]),
     st.sampled_from(["recurrent", "undecided"]),
     st.booleans(),
 )
@@ -345,7 +349,8 @@ def test_random_maps_beside_the_uniform_grid(d, seed, kind, refine, filtered):
     """Same Morse sets, cell for cell; no order, no exit and no reachable set is lost."""
     rng = np.random.default_rng(seed)
     depth = int(rng.integers(0, (6, 4, 3)[d - 1]))
-    grid = CubicalGrid([0.3] * d, [2.0] * d, rng.integers(1, 4 if d < 3 else 3, d).tolist())
+    shape = rng.integers(1, (7, 6, 4)[d - 1], d).tolist()
+    grid = CubicalGrid([0.3] * d, [2.0] * d, shape)
     images = Atoms(grid, depth, rng, kind)
     critical = images.critical if filtered else None
     result = refined_morse_graph(images, grid, depth, refine=refine, critical=critical)
