@@ -38,15 +38,22 @@ def certain_labels(found: MorseGraph) -> NDArray[np.int32]:
 
 
 def exit_volumes(
-    found: MorseGraph, labels: NDArray[np.int32], exits: NDArray[np.bool_]
+    found: MorseGraph,
+    labels: NDArray[np.int32],
+    exits: NDArray[np.bool_],
+    *,
+    volumes: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Fraction of the cells that escape and can do so through each face of the box.
+    """Fraction of the box that escapes and can do so through each face of it.
 
     Args:
         found: The Morse graph of the map.
         labels: As :func:`certain_labels` gives them, shape ``(n_cells,)``.
         exits: Whether the image of a cell itself crosses each face, shape ``(n_cells, d, 2)``:
             axis, then lower and upper face.
+        volumes: Each cell's part of the box, shape ``(n_cells,)``, as
+            :attr:`~lightning_morse.adaptive_grid.AdaptiveGrid.volumes` gives it; the same for all
+            cells by default.
 
     Returns:
         Shape ``(d, 2)``. A cell that can leave through several faces counts for each of them.
@@ -56,4 +63,5 @@ def exit_volumes(
     flat[:-1] = exits.reshape(n_cells, 2 * dim)
     reach = found.condensation.accumulate(np.packbits(flat, axis=1))
     through = np.unpackbits(reach[:-1], axis=1)[:, : 2 * dim] == 1
-    return (through & (labels == ESCAPES)[:, None]).mean(axis=0).reshape(dim, 2)
+    escapes = through & (labels == ESCAPES)[:, None]
+    return np.average(escapes, axis=0, weights=volumes).reshape(dim, 2)

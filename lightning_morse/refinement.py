@@ -155,9 +155,9 @@ def _inside(found: MorseGraph) -> NDArray[np.bool_]:
 
 def _torn(found: MorseGraph) -> NDArray[np.bool_]:
     """Cells from which two of the attractors and the exterior can be reached."""
-    ends = np.zeros(8 * found.reach.shape[1], dtype=bool)
-    ends[[*found.attractors, len(found.morse_sets)]] = True
-    met = found.reach[:-1] & np.packbits(ends, bitorder="little")
+    exterior = found.condensation.component.size - 1
+    ends = np.array([*(found.morse_sets[a][0] for a in found.attractors), exterior])
+    met = found.condensation.reach(ends)[:-1]
     return _BITS_SET[met].sum(axis=1) > 1
 
 

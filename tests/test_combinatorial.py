@@ -288,6 +288,8 @@ def test_labels_and_exits_by_face():
     exits = np.zeros((5, 1, 2), dtype=bool)
     exits[0, 0, 0] = exits[4, 0, 1] = True
     assert exit_volumes(found, labels, exits).tolist() == [[0.2, 0.4]]
+    volumes = np.array([0.5, 0.125, 0.125, 0.125, 0.125])
+    assert exit_volumes(found, labels, exits, volumes=volumes).tolist() == [[0.5, 0.25]]
 
 
 def test_condensation_accumulates_over_all_paths():
