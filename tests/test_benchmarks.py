@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import math
-import re
 import sys
 from pathlib import Path
 
@@ -193,5 +192,12 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     assert all(facts["analyses"] >= 1 for facts in found["overhead"].values())
     assert all(0 < facts["overhead_reported"] < 1 for facts in found["overhead"].values())
     assert all(facts["overhead_hooks"] > 0 for facts in found["overhead"].values())
-    assert all(facts["ratio"] > 0.8 for facts in found["evaluation"].values())
-    assert len(re.findall("holds|DOES NOT HOLD", capsys.readouterr().out)) == 4
+    assert all(facts["ratio"] > 0 for facts in found["evaluation"].values())
+    lines = capsys.readouterr().out.splitlines()
+    for net, facts in found["overhead"].items():
+        share = facts["overhead_hooks"]
+        verdict = "holds" if share <= 0.06 else "DOES NOT HOLD"
+        assert f"overhead, {net}: {share:.3f}: {verdict}" in lines
+    for net, facts in found["evaluation"].items():
+        verdict = "holds" if facts["ratio"] <= 1.15 else "DOES NOT HOLD"
+        assert f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}" in lines
