@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}")
     for net, facts in found["overhead"].items():
         verdict = (
-            "holds" if facts["overhead_wall"] <= MAX_OVERHEAD + POINTS_OVER else "DOES NOT HOLD"
+            "holds" if facts["overhead_hooks"] <= MAX_OVERHEAD + POINTS_OVER else "DOES NOT HOLD"
         )
         print(f"overhead, {net}: {facts['overhead_hooks']:.3f}: {verdict}")
     return found

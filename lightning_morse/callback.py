@@ -154,7 +154,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             the trainable weights, a state dict, or the path of a checkpoint.
         max_overhead: Share of the wall time since the start that the callback may take, in (0, 1];
             1 for no limit. It measures itself: an analysis that is due is left out where another
-            one as long as the last would exceed the share. The first one is always made.
+            one as long as the last would exceed the share. The first one is always made; one that
+            takes longer than the last exceeds the share until the run has made up for it.
         snapshot_dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the
             weights kept along the trajectory: 4 bytes a weight and snapshot by default. Half
             precision blurs the principal directions once the steps get smaller than its rounding.

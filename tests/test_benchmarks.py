@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import math
-import re
 import sys
 from pathlib import Path
 
@@ -255,3 +254,11 @@ def test_no_time_of_a_refinement_counts_if_the_morse_sets_differ(adaptive, monke
     monkeypatch.setattr(adaptive, "graph_of_theirs", lambda *_: (set(list(sets)[1:]), pairs))
     with pytest.raises(AssertionError, match="Leslie: the Morse sets differ"):
         adaptive.compare("Leslie", case, 1)
+    lines = capsys.readouterr().out.splitlines()
+    for net, facts in found["overhead"].items():
+        share = facts["overhead_hooks"]
+        verdict = "holds" if share <= 0.06 else "DOES NOT HOLD"
+        assert f"overhead, {net}: {share:.3f}: {verdict}" in lines
+    for net, facts in found["evaluation"].items():
+        verdict = "holds" if facts["ratio"] <= 1.15 else "DOES NOT HOLD"
+        assert f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}" in lines

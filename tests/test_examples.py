@@ -40,3 +40,14 @@ def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
     assert result.mu >= 0.95
     assert len(result.samples) <= 128
     assert (tmp_path / "basins.png").exists()
+
+
+@pytest.mark.slow
+def test_sweep_prunes_by_the_headroom(capsys):
+    pytest.importorskip("optuna")
+    options = ["--trials", "2", "--epochs", "2", "--n-samples", "32", "--resolution", "32"]
+    study = load("sweep_optuna")(options)
+    assert len(study.trials) == 2
+    assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
+    assert study.best_value > 0.5
+    assert "best: accuracy" in capsys.readouterr().out
