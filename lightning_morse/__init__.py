@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
+    from lightning_morse.recurrence import period
     from lightning_morse.retraction import (
         OrderRetraction,
         attracting_block,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         separatrix,
     )
     from lightning_morse.subspace import AffineSubspace, plane_through
+    from lightning_morse.trajectory_analysis import analyze_trajectories
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,7 @@ _HOMES = {
     "MorseSet": "record",
     "OrderRetraction": "retraction",
     "analyze": "analysis",
+    "analyze_trajectories": "trajectory_analysis",
     "attracting_block": "retraction",
     "conley_indices": "conley",
     "corner_images": "box_maps",
@@ -52,6 +55,7 @@ _HOMES = {
     "morse_graph": "morse_sets",
     "order_retraction": "retraction",
     "outer_approximation": "combinatorial_map",
+    "period": "recurrence",
     "plane_through": "subspace",
     "plot_basins": "plotting",
     "plot_merge_diagram": "merge_diagram",
