@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -341,7 +341,7 @@ def _grid(
         tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * dim
     )
     if len(shape) != dim or not all(
-        isinstance(n, SupportsIndex) and n >= _FEWEST_CELLS for n in shape
+        isinstance(n, int | np.integer) and n >= _FEWEST_CELLS for n in shape
     ):
         raise ValueError(
             f"resolution must be an integer of at least {_FEWEST_CELLS}, or {dim} of them for the "

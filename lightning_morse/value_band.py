@@ -116,8 +116,8 @@ def correction_deviation(surrogate: GaussianProcess, lattice: Lattice) -> float:
     r"""Bound on the prior deviation of the first correction, at any point of the box.
 
     :math:`\sigma \sqrt{\kappa''''(0)} \sum_j \delta_j^2 / (8 \lambda_j^2)`; every halving divides
-    it by 4. It bounds the deviation of ``f(x)`` less the multilinear interpolation at *any* ``x`` as
-    well: at the share :math:`\theta` of the way :math:`|e^{i\omega\theta\delta} - (1 - \theta) -
+    it by 4. It bounds the deviation of ``f(x)`` less the multilinear interpolation at *any* ``x``
+    as well: at the share :math:`\theta` of the way :math:`|e^{i\omega\theta\delta} - (1 - \theta) -
     \theta e^{i\omega\delta}| \le \theta (1 - \theta) \omega^2\delta^2 / 2`, largest in the middle.
     """
     share = np.sum(lattice.spacing**2 / (8 * surrogate.lengthscales**2))
