@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         order_retraction,
         separatrix,
     )
+    from lightning_morse.run_files import Run, load_runs
     from lightning_morse.subspace import AffineSubspace, plane_through
     from lightning_morse.trajectory_analysis import analyze_trajectories
+    from lightning_morse.weight_recorder import WeightRecorder
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,8 @@ _HOMES = {
     "MorseMonitor": "callback",
     "MorseSet": "record",
     "OrderRetraction": "retraction",
+    "Run": "run_files",
+    "WeightRecorder": "weight_recorder",
     "analyze": "analysis",
     "analyze_trajectories": "trajectory_analysis",
     "attracting_block": "retraction",
@@ -52,6 +56,7 @@ _HOMES = {
     "corner_images": "box_maps",
     "down_sets": "retraction",
     "lipschitz_images": "box_maps",
+    "load_runs": "run_files",
     "morse_graph": "morse_sets",
     "order_retraction": "retraction",
     "outer_approximation": "combinatorial_map",

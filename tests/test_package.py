@@ -49,10 +49,12 @@ LAYERS = [
     "plotting",
     "merge_diagram",
     "trajectory",
+    "run_files",
     "directions",
     "box",
     "log_sinks",
     "callback",
+    "weight_recorder",
 ]
 FRAMEWORKS = {"lightning", "pytorch_lightning", "tensorboard"}
 
