@@ -288,3 +288,13 @@ def test_a_grid_of_another_dimension_is_refused():
         analyze_pairs(pairs, lm.CubicalGrid([0, 0], [1, 1], (8, 8)))
     with pytest.raises(ValueError, match="none periodic"):
         analyze_pairs(pairs, lm.CubicalGrid([0], [1], (8,), periodic=(True,)))
+
+
+def test_nothing_is_certain_where_the_pairs_refute_the_surrogate():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (200, 1))
+    y = 0.5 * x + 0.002 * rng.standard_normal(x.shape)
+    y[7] += 0.5
+    result = lm.analyze_trajectories(list(np.stack([x, y], axis=1)), lower=[-1.0], upper=[1.0])
+    assert result.calibration >= 2
+    assert result.mu == 0.0

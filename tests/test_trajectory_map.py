@@ -12,7 +12,7 @@ from lightning_morse.lattice import Lattice
 from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
 from lightning_morse.trajectory_map import TrajectoryMap, fit_trajectory_map
 from lightning_morse.trajectory_pairs import pairs_of_runs
-from lightning_morse.value_band import value_band
+from lightning_morse.value_band import mean_remainder, value_band
 
 
 def cubic(x):
@@ -230,3 +230,17 @@ def test_narrower_boxes_do_not_hold_them():
         cell = grid.cell_of(x)
         held += bool(((low[cell] <= cubic(x)) & (cubic(x) <= up[cell])).all())
     assert held <= 5
+
+
+def test_boxes_are_the_corners_and_all_that_happens_between_them():
+    model, _ = learnt(60, 0.05)
+    lattice = Lattice(CubicalGrid([-1.5], [1.5], (16,)), (1,))
+    values = model.values(lattice)
+    band = value_band(model.processes, lattice, 0.95)
+    low, up = model.image_boxes(lattice, values, band)
+    wide = band.between[0] + mean_remainder(model.processes[0], lattice)
+    assert wide > 1e-4
+    for cell in range(16):
+        m, s = values.mean[cell : cell + 2, 0], values.deviation[cell : cell + 2, 0]
+        assert low[cell, 0] == pytest.approx((m - band.c * s).min() - wide, abs=1e-9)
+        assert up[cell, 0] == pytest.approx((m + band.c * s).max() + wide, abs=1e-9)

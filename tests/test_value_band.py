@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
@@ -162,3 +163,15 @@ def test_the_band_covers_sample_paths_between_the_points_too():
         held_at_points += bool(few.all())
     assert held / n_draws >= wanted
     assert held_at_points / n_draws < wanted  # 1.5 deviations at the points are not enough
+
+
+def test_the_allowance_is_the_sum_of_all_corrections():
+    gp = process(variance=2.0, dim=2)
+    lattice = Lattice(CubicalGrid([-1.0, -1.0], [1.0, 1.0], (32, 16)), (1, 1))
+    tail = 1e-7
+    total = 0.0
+    for k in range(1, 40):
+        quantile = norm.isf(tail * 2.0 ** (-3 * k))
+        spacing = lattice.spacing / 2 ** (k - 1)
+        total += quantile * math.sqrt(2 * 25) * np.sum(spacing**2 / (8 * gp.lengthscales**2))
+    assert between(math.log(tail), gp, lattice) == pytest.approx(total)
