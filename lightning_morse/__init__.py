@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
     from lightning_morse.refinement import RefinedMorseGraph, refined_morse_graph
+    from lightning_morse.recurrence import period
     from lightning_morse.retraction import (
         OrderRetraction,
         attracting_block,
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
         order_retraction,
         separatrix,
     )
+    from lightning_morse.run_files import Run, load_runs
     from lightning_morse.subspace import AffineSubspace, plane_through
+    from lightning_morse.trajectory_analysis import analyze_trajectories
+    from lightning_morse.weight_recorder import WeightRecorder
 
 __version__ = "0.1.0"
 
@@ -58,7 +62,10 @@ _HOMES = {
     "OrderRetraction": "retraction",
     "RefinedMorseGraph": "refinement",
     "adaptive_outer_approximation": "adaptive_map",
+    "Run": "run_files",
+    "WeightRecorder": "weight_recorder",
     "analyze": "analysis",
+    "analyze_trajectories": "trajectory_analysis",
     "attracting_block": "retraction",
     "conley_indices": "conley",
     "corner_box_map": "box_maps",
@@ -66,9 +73,11 @@ _HOMES = {
     "down_sets": "retraction",
     "lipschitz_box_map": "box_maps",
     "lipschitz_images": "box_maps",
+    "load_runs": "run_files",
     "morse_graph": "morse_sets",
     "order_retraction": "retraction",
     "outer_approximation": "combinatorial_map",
+    "period": "recurrence",
     "plane_through": "subspace",
     "plot_basins": "plotting",
     "plot_merge_diagram": "merge_diagram",

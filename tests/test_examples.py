@@ -51,3 +51,15 @@ def test_sweep_prunes_by_the_headroom(capsys):
     assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
     assert study.best_value > 0.5
     assert "best: accuracy" in capsys.readouterr().out
+def test_runs_on_iris(tmp_path, capsys):
+    main = load("doodl3")
+    short = ["--runs", "20", "--epochs", "40", "--lag", "8", "--resolution", "24"]
+    results = main([*short, "--out", str(tmp_path)])
+    assert len(results) == 2
+    assert (tmp_path / "principal_basins.png").exists()
+    printed = capsys.readouterr().out
+    assert printed.count("| start in | runs | training loss | test accuracy |") == 2
+    for result in results.values():
+        assert result.surrogate["n"] == 20 * 5
+        # Two of nine weights are not the whole state, and that shows as noise.
+        assert max(result.surrogate["noise_deviation"]) > 1e-3

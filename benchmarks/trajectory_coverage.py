@@ -1,0 +1,152 @@
+"""How often the image boxes of a learnt map hold all true images of all cells at once.
+
+    python benchmarks/trajectory_coverage.py --repetitions 200
+
+For each map and noise level: runs from random starts, the map learnt from them with its
+hyper-parameters fitted to the same pairs, boxes at the level asked for. A repetition *holds* if at
+every one of many points of the box the true image lies in the box of the point's cell. Known cells
+only; the others count as exterior and nothing is said of them. Reported besides: the share of
+single (point, coordinate) images outside, the median half-width of the boxes in cells beyond what
+the image of the cell itself takes, the unknown share of the box.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_morse.box_maps import time_map
+from lightning_morse.grid import CubicalGrid
+from lightning_morse.lattice import Lattice
+from lightning_morse.trajectory_map import fit_trajectory_map
+from lightning_morse.trajectory_pairs import pairs_of_runs
+from lightning_morse.value_band import value_band
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A known map, its box, and how it is sampled."""
+
+    name: str
+    point_map: Callable[[Array], Array]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    n_runs: int
+    length: int
+    resolution: int
+
+
+def bistable_field(z: Array) -> Array:
+    """The field (x (2 - x - y), y (4 x - x^2 - 3)): sinks (1, 1) and (3, -1), a saddle (2, 0)."""
+    x, y = z[:, 0], z[:, 1]
+    return np.stack([x * (2 - x - y), y * (4 * x - x**2 - 3)], axis=1)
+
+
+CASES = {
+    "cubic": Case(
+        "cubic", lambda x: x + 0.4 * (x - x**3), (-1.5,), (1.5,), n_runs=20, length=4, resolution=64
+    ),
+    "waves": Case(
+        "waves",
+        lambda x: 0.7 * x + 0.4 * np.sin(4 * x),
+        (-2.0,),
+        (2.0,),
+        n_runs=40,
+        length=3,
+        resolution=64,
+    ),
+    "kinked": Case(
+        "kinked",
+        lambda x: 0.9 - 1.6 * np.abs(x),
+        (-1.0,),
+        (1.0,),
+        n_runs=30,
+        length=3,
+        resolution=64,
+    ),
+    "bistable": Case(
+        "bistable",
+        time_map(bistable_field, 0.4, 8),
+        (0.5, -1.5),
+        (3.5, 1.8),
+        n_runs=60,
+        length=3,
+        resolution=32,
+    ),
+}
+
+
+def sample_runs(case: Case, noise: float, rng: np.random.Generator) -> list[Array]:
+    """Runs of a case with Gaussian noise in every step, shape ``(length, d)`` each."""
+    states = [rng.uniform(case.lower, case.upper, (case.n_runs, len(case.lower)))]
+    for _ in range(case.length - 1):
+        ideal = case.point_map(states[-1])
+        states.append(ideal + noise * rng.standard_normal(ideal.shape))
+    return list(np.stack(states, axis=1))
+
+
+def one_repetition(
+    case: Case, noise: float, confidence: float, seed: int, n_points: int = 4000
+) -> tuple[bool, float, float, float]:
+    """Whether all images are held; share outside; median excess half-width; unknown share."""
+    rng = np.random.default_rng([seed, 7])
+    grid = CubicalGrid(case.lower, case.upper, (case.resolution,) * len(case.lower))
+    lattice = Lattice(grid, (1,) * grid.dim)
+    pairs = pairs_of_runs(sample_runs(case, noise, rng)).starting_in(grid.lower, grid.upper)
+    model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
+    values = model.values(lattice)
+    band = value_band(model.processes, lattice, confidence)
+    low, up = model.image_boxes(lattice, values, band)
+    unknown = model.unknown_cells(lattice, values)
+    points = rng.uniform(grid.lower, grid.upper, (n_points, grid.dim))
+    cell = grid.cell_of(points)
+    known = ~unknown[cell]
+    image = case.point_map(points)
+    outside = ((image < low[cell]) | (image > up[cell]))[known]
+    excess = band.c * lattice.largest_corner(values.deviation) / grid.cell_widths
+    return (
+        not outside.any(),
+        float(outside.sum() / points.size),
+        float(np.median(excess)),
+        float(unknown.mean()),
+    )
+
+
+def main(arguments: list[str] | None = None) -> dict[tuple[str, float], float]:
+    """Print a table; return the share of repetitions that hold for each case and noise."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--confidence", type=float, default=0.95)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.003, 0.03, 0.15])
+    given = parser.parse_args(arguments)
+    print("| map | noise | holds | images outside | half-width, cells | unknown | seconds each |")
+    print("|---|---|---|---|---|---|---|")
+    shares = {}
+    for name in given.cases:
+        for noise in given.noise:
+            start = time.perf_counter()
+            rows = [
+                one_repetition(CASES[name], noise, given.confidence, seed)
+                for seed in range(given.repetitions)
+            ]
+            held, outside, width, unknown = np.mean(rows, axis=0)
+            each = (time.perf_counter() - start) / given.repetitions
+            shares[name, noise] = float(held)
+            print(
+                f"| {name} | {noise:g} | {held:.3f} | {outside:.2e} | {width:.2f} | {unknown:.3f} "
+                f"| {each:.2f} |",
+                flush=True,
+            )
+    return shares
+
+
+if __name__ == "__main__":
+    main()
