@@ -77,10 +77,11 @@ def refined_morse_graph(
     before is relied on.
 
     *Beside the uniform grid* whose cells all have ``depth``: if smaller cells have smaller images
-    (the box of a part of a cell lies in the box of the cell) and the result is complete, the Morse
-    sets are those of the uniform grid, cell for cell. A path of the uniform map is one here, so
-    each pair in order there is in order here, and no cell has two different certain labels. Coarse
-    cells may add paths: the order may hold more pairs here, and fewer cells may be certain.
+    (the box of a part of a cell lies in the box of the cell; a cell is ``critical`` if a part of it
+    is) and the result is complete, the Morse sets are those of the uniform grid, cell for cell. A
+    path of the uniform map is one here, so each pair in order there is in order here, and no cell
+    has two different certain labels. Coarse cells may add paths: the order may hold more pairs
+    here, and fewer cells may be certain.
 
     *What it takes.* Refining pays only where images shrink with the cells, and cells move by more
     than their size: take the map of a flow after a good while, not after a short step.

@@ -242,6 +242,22 @@ def test_pictures_that_would_be_too_large(monkeypatch):
     assert small.shape == (3, 3)
 
 
+def test_indices_look_at_a_morse_set_and_its_neighbours_only(monkeypatch):
+    """A small cell that goes everywhere: a repeller, however large the rest of its image is."""
+    monkeypatch.setattr("lightning_morse.adaptive_grid._MAX_RASTER", 9)
+    tree = AdaptiveGrid.of(CubicalGrid([0.0, 0.0], [1.0, 1.0], (4, 4)))
+    tree = tree.refine(np.arange(16) == 5)
+    lower, upper = (corner.copy() for corner in tree.cell_bounds([0] * tree.size))
+    lower[5], upper[5] = 0, 1
+    image = adaptive_outer_approximation(lower / 2, np.where(upper == 1, 1, upper / 2), tree)
+    found = morse_graph(image)
+    assert [cells.tolist() for cells in found.morse_sets] == [[0], [5]]
+    kinds = [index.kind for index in conley_indices(image, found, tree)]
+    assert kinds == ["attractor", "repeller"]
+    with pytest.raises(ValueError, match=r"each of the 19 cells of the grid and one for the ext"):
+        conley_indices(image[:-1, :-1], found, tree)
+
+
 # Refinement against the uniform grid
 
 

@@ -1,5 +1,7 @@
 """Image boxes from maps given at points."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,6 +126,23 @@ def test_lipschitz_box_maps_hold_the_image_of_every_point(d, seed, size):
         found = point_map(inside)
         rounding = 1e-14 * (1 + np.abs(inside) @ np.abs(matrix).T)  # that of point_map itself
         assert ((lower - rounding <= found) & (found <= upper + rounding)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_lipschitz_box_maps_are_tight_on_linear_maps(d, seed):
+    """The corners go to the faces of the image box: not beyond them, and not far from them."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(-64, 64, (20, d)) / 8.0
+    up = low + rng.integers(1, 32, (20, d)) / 8.0
+    matrix = rng.integers(-9, 10, (d, d)).astype(float)  # all of it exact in binary
+    lower, upper = lipschitz_box_map(lambda x: x @ matrix.T, np.abs(matrix))(low, up)
+    corners = [np.where(c, up, low) @ matrix.T for c in itertools.product((0, 1), repeat=d)]
+    least, most = np.min(corners, axis=0), np.max(corners, axis=0)
+    assert (lower < least).all()
+    assert (upper > most).all()
+    assert np.allclose(lower, least, rtol=0, atol=1e-10)
+    assert np.allclose(upper, most, rtol=0, atol=1e-10)
 
 
 def test_box_maps_widen_each_box_by_its_own_size():
