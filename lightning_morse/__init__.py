@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from lightning_morse.morse_sets import MorseGraph, morse_graph
     from lightning_morse.plotting import plot_basins, plot_morse_graph
     from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
-    from lightning_morse.refinement import RefinedMorseGraph, refined_morse_graph
     from lightning_morse.recurrence import period
+    from lightning_morse.refinement import RefinedMorseGraph, refined_morse_graph
     from lightning_morse.retraction import (
         OrderRetraction,
         attracting_block,

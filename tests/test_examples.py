@@ -51,6 +51,8 @@ def test_sweep_prunes_by_the_headroom(capsys):
     assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
     assert study.best_value > 0.5
     assert "best: accuracy" in capsys.readouterr().out
+
+
 def test_runs_on_iris(tmp_path, capsys):
     main = load("doodl3")
     short = ["--runs", "20", "--epochs", "40", "--lag", "8", "--resolution", "24"]
