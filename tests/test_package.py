@@ -43,6 +43,7 @@ LAYERS = [
     "analysis",
     "plotting",
     "merge_diagram",
+    "view_record",
     "trajectory",
     "directions",
     "box",
