@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
+    from lightning_morse.grid import CubicalGrid
     from lightning_morse.record import MorseAnalysis
 
 FORMAT = "lightning-morse-view"
@@ -58,7 +59,8 @@ class ViewRecord:
         ladder_blocks: Blocks of the ladder, see :class:`lightning_morse.Ladder`.
         exits: Share of the box that may leave it through each face, ``d`` pairs.
         facts: ``claim``, ``mu``, ``confidence``, ``calibration``, ``escape``, ``undecided``,
-            ``center_loss`` (the loss at the centre of the box, None if not finite).
+            ``loss_now`` (the loss where training was, if that is the centre of the box and the loss
+            is finite, else None).
         scalars: What was logged with the analysis, by name.
         trajectory: Earlier points of training in the slice, shape ``(T, d)``.
         current: Where training was, shape ``(d,)``; None if there is no training.
@@ -192,7 +194,7 @@ def encode(
             "calibration": float(result.calibration),
             "escape": result.escape,
             "undecided": result.undecided,
-            "center_loss": _number(result.sample_losses[0]),
+            "loss_now": _number(result.sample_losses[0]) if _is_center(now, grid) else None,
         },
         "scalars": dict(_finite(scalars or {})),
         "trajectory": _short(path),
@@ -240,6 +242,21 @@ def decode(text: str | bytes) -> ViewRecord:
         raise ValueError(f"broken view record: {error}") from error
 
 
+def summary(record: ViewRecord) -> dict[str, Any]:
+    """What of a record is shown over training: counts, bounds and shares, plain values."""
+    attractors = [m for m in record.sets if m["attractor"]]
+    return {
+        "step": record.step,
+        "epoch": record.epoch,
+        "attractors": len(attractors),
+        "unresolved": sum(not m["resolved"] for m in record.sets),
+        "mu": record.facts["mu"],
+        "escape": record.facts["escape"],
+        "undecided": record.facts["undecided"],
+        "basins": [{"volume": m["basin"], "color": m["color"]} for m in attractors],
+    }
+
+
 def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
     shape = tuple(raw["shape"])
     d = len(shape)
@@ -277,8 +294,8 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
     for name in ("mu", "confidence", "calibration", "escape", "undecided"):
         _expect(_is_number(facts[name]), name, facts[name], "a number")
     _expect(isinstance(facts["claim"], str), "claim", facts["claim"])
-    loss_now = facts["center_loss"]
-    _expect(loss_now is None or _is_number(loss_now), "center_loss", loss_now)
+    loss_now = facts["loss_now"]
+    _expect(loss_now is None or _is_number(loss_now), "loss_now", loss_now)
     for name, value in raw["scalars"].items():
         _expect(_is_number(value), "scalars", {name: value}, "finite numbers")
     path = raw["trajectory"]
@@ -318,6 +335,7 @@ def _checked_set(m: Any, number: int, d: int) -> Mapping[str, Any]:
     _expect(_is_number(m["volume"]), f"volume of {where}", m["volume"], "a number")
     for name in ("loss", "mu", "basin"):
         _expect(m[name] is None or _is_number(m[name]), f"{name} of {where}", m[name], "a number")
+    _expect((m["basin"] is None) != m["attractor"], f"basin of {where}", m["basin"])
     color = m["color"]
     hexadecimal = isinstance(color, str) and len(color) == 7 and color[0] == "#"
     hexadecimal = hexadecimal and set(color[1:]) <= set("0123456789abcdefABCDEF")
@@ -440,6 +458,11 @@ def _short(values: NDArray[np.float64]) -> Any:
     if values.ndim > 1:
         return [_short(v) for v in values]
     return [float(f"{v:.6g}") for v in values]
+
+
+def _is_center(point: NDArray[np.float64] | None, grid: CubicalGrid) -> bool:
+    middle, width = (grid.lower + grid.upper) / 2, grid.upper - grid.lower
+    return point is not None and bool((np.abs(point - middle) <= 1e-9 * width).all())
 
 
 def _number(value: Any) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_morse import view_record
 from lightning_morse.plotting import attractor_colors
-from lightning_morse.view_record import MAX_CELLS, decode, encode
+from lightning_morse.view_record import MAX_CELLS, decode, encode, summary
 from tests import test_plotting as drawn
 
 LANDSCAPES = {
@@ -97,6 +97,22 @@ def test_more_than_three_axes_are_refused(monkeypatch):
         encode(drawn.line())
 
 
+def test_the_loss_now_is_that_of_the_centre_and_of_no_other_point():
+    result = drawn.plane(8)
+    at = [decode(encode(result, current=p)).facts["loss_now"] for p in ([0, 0], [0.1, 0])]
+    assert at == [result.sample_losses[0], None]
+
+
+def test_summary():
+    result = drawn.plane(32)
+    found = summary(decode(encode(result, step=3, epoch=1)))
+    assert (found["step"], found["epoch"], found["attractors"]) == (3, 1, 3)
+    assert found["unresolved"] == result.n_unresolved == 1
+    assert [b["volume"] for b in found["basins"]] == list(result.basin_volumes.values())
+    total = sum(b["volume"] for b in found["basins"]) + found["escape"] + found["undecided"]
+    assert total == pytest.approx(1)
+
+
 def changed(**changes):
     raw = json.loads(encode(drawn.plane(8)))
     raw.update(changes)
@@ -152,10 +168,11 @@ def changed_part(part, **changes):
         (changed_set(index=3), '"index of set 0"'),
         (changed_set(attractor=1), '"attractor of set 0" should be true or false'),
         (changed_set(volume=None), '"volume of set 0" should be a number'),
+        (changed_set(basin=None), '"basin of set 0"'),
         (changed_set(center=[1]), '"center" should be 2 finite numbers'),
         (changed_part("facts", mu="x"), '"mu" should be a number'),
         (changed_part("facts", claim=1), '"claim"'),
-        (changed_part("facts", center_loss="x"), '"center_loss"'),
+        (changed_part("facts", loss_now="x"), '"loss_now"'),
         (changed_part("loss", data="AAAA"), '"loss" should have .* characters .* got 4'),
         (changed_part("loss", shape=[4096, 4097]), '"loss shape" should be smaller'),
         (changed_part("loss", shape=[9]), '"loss shape"'),
