@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_morse.record import MorseAnalysis
+from lightning_morse.view_record import SUFFIX, encode
 
 Complain = Callable[[str], None]
 
@@ -55,6 +56,10 @@ def log_pictures(
     (:meth:`MorseAnalysis.load` reads it) under the log directory. Each is written in whole or not
     at all.
 
+    With TensorBoard or without, ``step-<step>.view.json`` is written there too: the record that
+    ``lightning-morse report`` shows (:mod:`lightning_morse.view_record`). TensorBoard gets the same
+    record for its tab "Morse".
+
     Args:
         trainer: The Lightning trainer.
         result: The analysis.
@@ -66,6 +71,7 @@ def log_pictures(
             ``trainer.log_dir`` is an exchange between all of them.
         name: Of the monitor: tags and the folder start with it.
     """
+    _log_view(trainer, result, row, step, complain, folder, name)
     table = result.table()
     taken = False
     for logger in trainer.loggers:
@@ -84,6 +90,63 @@ def log_pictures(
             png = BytesIO()
             figure.savefig(png, format="png")
             _write_whole(folder / f"{stem}-{kind}.png", png.getvalue())
+
+
+def _log_view(
+    trainer: Any,
+    result: MorseAnalysis,
+    row: Mapping[str, Any],
+    step: int,
+    complain: Complain,
+    folder: Path,
+    name: str,
+) -> None:
+    """Write the record that views show to the log directory, and give it to TensorBoard."""
+    text = None
+    with _attempt("making the view record", complain):
+        text = encode(
+            result,
+            step=step,
+            epoch=row.get("epoch"),
+            scalars={k: v for k, v in row.items() if k.startswith(f"{name}/")},
+            **_course(trainer, result),
+        )
+    if text is None:
+        return
+    with _attempt("writing the view record", complain):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / name / f"step-{step:07d}{SUFFIX}", text.encode())
+    for logger in trainer.loggers:
+        with _attempt("giving the view record to TensorBoard", complain):
+            writer: Any = getattr(logger, "experiment", None)
+            if _can(getattr(writer, "file_writer", None), "add_summary"):
+                _add_record(writer, text, step)
+
+
+def _course(trainer: Any, result: MorseAnalysis) -> dict[str, Any]:
+    """Trajectory, current point, axis labels and title of the callback that made the analysis."""
+    for callback in getattr(trainer, "callbacks", ()):
+        if getattr(callback, "result", None) is result:
+            return dict(getattr(callback, "_view", {}))
+    return {}
+
+
+def _add_record(writer: Any, text: str, step: int) -> None:
+    """Add a record to the event file of a SummaryWriter, marked for the plugin ``morse``."""
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+    tensor = TensorProto(
+        dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()]
+    )
+    metadata = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name="morse"),
+        data_class=DATA_CLASS_TENSOR,
+    )
+    value = Summary.Value(tag="morse/record", tensor=tensor, metadata=metadata)
+    writer.file_writer.add_summary(Summary(value=[value]), step)
 
 
 # Loggers are known by what they can do: those of the two Lightning packages are different classes.

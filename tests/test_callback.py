@@ -23,6 +23,7 @@ from lightning_morse.box import half_widths, sample_box
 from lightning_morse.callback import BEFORE_FIRST
 from lightning_morse.directions import axis_labels
 from lightning_morse.trajectory import Trajectory
+from lightning_morse.view_record import decode
 from tests.callback_models import (
     Net,
     fit,
@@ -209,6 +210,13 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     assert "morse/sets/text_summary" in tags["tensors"]
     assert [p.step for p in events.Tensors("morse/sets/text_summary")] == steps
     assert not list(tmp_path.rglob("*.npz"))
+    written = [path.read_bytes() for path in sorted(tmp_path.rglob("*.view.json"))]
+    assert [decode(text).step for text in written] == steps
+    assert [p.step for p in events.Tensors("morse/record")] == steps
+    assert [p.tensor_proto.string_val[0] for p in events.Tensors("morse/record")] == written
+    metadata = events.SummaryMetadata("morse/record")
+    assert metadata.plugin_data.plugin_name == "morse"
+    assert metadata.data_class == 2  # tensors; without it the plugin is given nothing
 
 
 def test_scalars_agree_with_the_analysis(real, tmp_path):
@@ -288,13 +296,19 @@ def test_files_without_tensorboard(pictures, tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         s + end
         for s in stems
-        for end in (".npz", ".json", "-basins.png", "-graph.png", "-merge.png")
+        for end in (".npz", ".json", ".view.json", "-basins.png", "-graph.png", "-merge.png")
     )
     loaded = MorseAnalysis.load(folder / f"{stems[1]}.npz")
     assert np.array_equal(loaded.labels, watch.result.labels)
     facts = json.loads((folder / f"{stems[1]}.json").read_text())
     assert facts["morse/mu"] == watch.history[1]["morse/mu"]
     assert facts["sets"] == watch.result.table().splitlines()
+    view = decode((folder / f"{stems[1]}.view.json").read_bytes())
+    assert np.array_equal(view.labels, watch.result.labels)
+    assert view.scalars["morse/mu"] == watch.history[1]["morse/mu"]
+    assert view.step == watch.history[1]["step"]
+    assert len(view.trajectory) > 2
+    assert view.current.tolist() == [0, 0]
     assert (folder / f"{stems[0]}-basins.png").read_bytes()[:4] == b"\x89PNG"
 
 

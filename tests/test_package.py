@@ -64,7 +64,12 @@ LAYERS = [
     "linear_stack",
     "linear_reading",
     "linear_plot",
+    "view_record",
+    "run_records",
+    "view",
+    "report",
     "trajectory",
+    "tensorboard_plugin",
     "run_files",
     "directions",
     "box",
@@ -76,8 +81,14 @@ LAYERS = [
     "callback",
     "deep_linear_monitor",
     "weight_recorder",
+    "cli",
 ]
 FRAMEWORKS = {"lightning", "pytorch_lightning", "tensorboard"}
+
+
+def source(name):
+    path = PACKAGE / f"{name}.py"
+    return path if path.exists() else PACKAGE / name / "__init__.py"
 
 
 def imported(path):
@@ -91,14 +102,16 @@ def imported(path):
 
 
 def test_every_module_has_its_layer():
-    assert {p.stem for p in PACKAGE.glob("*.py")} == {*LAYERS, "__init__"}
+    modules = {p.stem for p in PACKAGE.glob("*.py")}
+    packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert modules | packages == {*LAYERS, "__init__"}
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_modules_import_only_downwards(name):
     inner = {
         module.split(".")[1]
-        for module in imported(PACKAGE / f"{name}.py")
+        for module in imported(source(name))
         if module.startswith("lightning_morse.")
     }
     below = set(LAYERS[: LAYERS.index(name)])
@@ -107,7 +120,7 @@ def test_modules_import_only_downwards(name):
 
 @pytest.mark.parametrize("name", LAYERS[: LAYERS.index("trajectory")])
 def test_numerics_do_not_import_lightning(name):
-    assert not {m.split(".")[0] for m in imported(PACKAGE / f"{name}.py")} & FRAMEWORKS
+    assert not {m.split(".")[0] for m in imported(source(name))} & FRAMEWORKS
 
 
 def test_numerics_load_and_run_without_lightning():

@@ -1,0 +1,278 @@
+"""The command ``lightning-morse``: reports, tables and comparisons of runs, and analyses."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_morse.report import report
+from lightning_morse.run_records import Run, read_runs
+from lightning_morse.view_record import ViewRecord
+
+_RUN = "log directory of a run, a folder of such, or an archive of MorseAnalysis.save"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments; those of the process if None.
+
+    Returns:
+        0 if all went well, 1 if something could not be read, done or written; wrong usage exits
+        with 2.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-morse", description="Morse graphs of the loss landscape of training runs."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("report", help="write an HTML page that needs no network")
+    command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="where to (report.html)"
+    )
+    command.set_defaults(run=_report)
+
+    command = commands.add_parser("show", help="print the analyses of a run and its Morse sets")
+    command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
+    command.set_defaults(run=_show)
+
+    command = commands.add_parser("compare", help="print one row a run, the least loss first")
+    command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
+    command.add_argument("--csv", action="store_true", help="comma-separated values")
+    command.add_argument("--sort", metavar="COLUMN", default="loss", help="sort by (loss)")
+    command.set_defaults(run=_compare)
+
+    command = commands.add_parser("analyze", help="analyse a function given by its import path")
+    command.add_argument(
+        "--callable",
+        required=True,
+        metavar="MODULE:FUNCTION",
+        help="takes a float64 tensor of shape (n, d), returns n losses",
+    )
+    for name in ("lower", "upper"):
+        command.add_argument(
+            f"--{name}",
+            required=True,
+            nargs="+",
+            type=float,
+            metavar="X",
+            help=f"{name} corner of the box, one number an axis",
+        )
+    command.add_argument("--samples", type=int, default=128, help="loss evaluations (128)")
+    command.add_argument("--resolution", type=int, default=128, help="cells an axis (128)")
+    command.add_argument("--confidence", type=float, default=0.95, help="level (0.95)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
+    command.add_argument("-o", "--output", type=Path, help="archive to write, such as found.npz")
+    command.set_defaults(run=_analyze)
+
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:  # a reader such as head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError) as error:
+        return _complain(str(error))
+
+
+def _complain(message: str) -> int:
+    print(f"lightning-morse: {message}", file=sys.stderr)
+    return 1
+
+
+def _read(paths: Iterable[str]) -> tuple[list[Run], bool]:
+    """Read runs; say which records are broken, and whether none is."""
+    runs = [run for path in paths for run in read_runs(path)]
+    whole = True
+    for run in runs:
+        for reading in run.readings:
+            if reading.error:
+                whole = False
+                _complain(f"{run.name}: {reading.error}")
+    return runs, whole
+
+
+def _report(args: argparse.Namespace) -> int:
+    runs, whole = _read(args.runs)
+    page = report(runs).encode()
+    args.output.write_bytes(page)
+    count = sum(len(run.readings) for run in runs)
+    size = f"{len(page) / 1e6:.1f} MB" if len(page) > 1e5 else f"{len(page) / 1e3:.0f} kB"
+    print(f"{args.output}: {_counted(count, 'record')} of {_counted(len(runs), 'run')}, {size}")
+    return 0 if whole else 1
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _show(args: argparse.Namespace) -> int:
+    runs, whole = _read(args.runs)
+    for run in runs:
+        print(run.name)
+        rows = [_facts(r.record) for r in run.readings if r.record]
+        if not rows:
+            continue
+        _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
+        assert run.last is not None
+        print(f"\nMorse sets at step {run.last.step}: {run.last.facts['claim']}")
+        _print_table(
+            [
+                {
+                    "set": i,
+                    "what": _called(m, len(run.last.shape)),
+                    "index": "?" if m["index"] is None else m["index"],
+                    "loss": m["loss"],
+                    "volume": m["volume"],
+                    "basin": m["basin"],
+                    "mu": m["mu"],
+                }
+                for i, m in enumerate(run.last.sets)
+            ]
+        )
+        print()
+    return 0 if whole else 1
+
+
+def _called(m: Any, dim: int) -> str:
+    if m["attractor"]:
+        return "attractor" if m["resolved"] else "attractor(s)"
+    if not m["resolved"]:
+        return "unresolved"
+    if m["index"] is None:
+        return "saddle or repeller"
+    return "repeller" if m["index"] == dim else "saddle"
+
+
+def _facts(record: ViewRecord) -> dict[str, Any]:
+    scalars = record.scalars
+    basin = scalars.get("morse/basin_current")
+    names = {-1.0: "undecided", -2.0: "escapes"}
+    return {
+        "step": record.step,
+        "epoch": record.epoch,
+        "loss": record.facts["loss_now"],
+        "attractors": sum(m["attractor"] for m in record.sets),
+        "unresolved": sum(not m["resolved"] for m in record.sets),
+        "mu": record.facts["mu"],
+        "basin": None if basin is None else names.get(basin, f"{basin:.0f}"),
+        "barrier": scalars.get("morse/barrier"),
+        "undecided": record.facts["undecided"],
+        "escape": record.facts["escape"],
+    }
+
+
+def _compare(args: argparse.Namespace) -> int:
+    runs, whole = _read(args.runs)
+    names = dict.fromkeys(k for run in runs for k in run.hparams)
+    rows = []
+    for run in runs:
+        if run.last is not None:
+            given = {f"hparams.{k}": run.hparams.get(k) for k in names}
+            rows.append({"run": run.name, **given, **_facts(run.last)})
+    if not rows:
+        return _complain("none of the records can be read, so there is nothing to compare")
+    if args.sort not in rows[0]:
+        return _complain(f"--sort must be one of {', '.join(rows[0])}, got {args.sort}")
+    rows.sort(key=lambda row: _rank(row[args.sort]))
+    if args.csv:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        _print_table(rows)
+    return 0 if whole else 1
+
+
+def _rank(value: Any) -> tuple[int, float, str]:
+    """Numbers first, then text, then what is missing."""
+    if value is None:
+        return 2, 0.0, ""
+    if isinstance(value, (int, float)) and not math.isnan(value):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows under the names of their columns, numbers to the right."""
+    head = list(rows[0])
+    cells = [[_written(k, row[k]) for k in head] for row in rows]
+    wide = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(head)]
+    right = [all(not isinstance(row[k], str) or row[k] == "?" for row in rows) for k in head]
+    for line in [head, *cells]:
+        padded = [
+            c.rjust(n) if r else c.ljust(n) for c, n, r in zip(line, wide, right, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def _written(name: str, value: Any) -> str:
+    from lightning_morse.record import short_of_one
+
+    if value is None:
+        return ""
+    if name == "mu":
+        return short_of_one(value)  # a bound: never rounded up
+    if name in ("undecided", "escape", "volume") or (name == "basin" and isinstance(value, float)):
+        return f"{value:.1%}"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    # A name from a file must not move the cursor of a terminal.
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _analyze(args: argparse.Namespace) -> int:
+    if len(args.lower) != len(args.upper):
+        return _complain(
+            f"--lower and --upper must have one number an axis, got {len(args.lower)} and "
+            f"{len(args.upper)}"
+        )
+    try:
+        loss = _imported(args.callable)
+    except (ImportError, AttributeError, TypeError) as error:
+        return _complain(f"--callable {args.callable}: {error}")
+    if args.output is not None and not args.output.parent.is_dir():
+        return _complain(f"{args.output}: there is no folder {args.output.parent}")
+    from lightning_morse.analysis import analyze
+
+    result = analyze(
+        loss,
+        args.lower,
+        args.upper,
+        n_samples=args.samples,
+        resolution=args.resolution,
+        confidence=args.confidence,
+        seed=args.seed,
+    )
+    print(f"{result.claim}, undecided {result.undecided:.1%}, escape {result.escape:.1%}")
+    print(result.table())
+    if args.output is not None:
+        result.save(args.output)
+        print(f"{args.output}: lightning-morse report {args.output}")
+    return 0
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ImportError("expected MODULE:FUNCTION, such as mypackage.losses:himmelblau")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as with python -m
+    found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"it is a {type(found).__name__}, not a function")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

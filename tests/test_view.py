@@ -1,0 +1,256 @@
+"""The front end in a real browser: what is pressed changes what is seen, and nothing complains."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lightning_morse.report import report
+from lightning_morse.run_records import Run, read_runs
+from tests import test_plotting as drawn
+from tests.browser import Browser
+from tests.test_report import HOSTILE, write_run
+
+pytestmark = pytest.mark.slow
+
+CANVAS = "document.querySelector('.slice canvas').toDataURL()"
+LEFT, RIGHT, UP, ENTER = ("ArrowLeft", 37), ("ArrowRight", 39), ("ArrowUp", 38), ("Enter", 13)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as found:
+        yield found
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    def opened(runs, ready="document.querySelector('#view').dataset.shown"):
+        path = tmp_path / "report.html"
+        path.write_text(report(runs), encoding="utf-8")
+        browser.complaints.clear()
+        browser.requests.clear()
+        browser.go("about:blank")
+        browser.wait("location.href === 'about:blank'")
+        browser.go(path.as_uri())
+        browser.wait(ready)
+        return browser
+
+    browser.theme("light")
+    browser.resize(1280, 800)
+    yield opened
+    assert browser.complaints == []
+    assert {url.split(":")[0] for url in browser.requests} <= {"file", "about"}
+
+
+def turning():
+    """Landscapes of which each differs from the one before."""
+    for k in range(9):
+        result = drawn.plane(48)
+        labels = np.where(result.labels == 0, -1 if k % 2 else 0, result.labels)
+        yield dataclasses.replace(result, labels=labels)
+
+
+def run_of(folder, make=drawn.plane, **options):
+    write_run(folder, make=make, **options)
+    return read_runs(folder)
+
+
+def center(browser, selector):
+    box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+    return browser.run(f"(() => {{const r={box}; return [r.x + r.width/2, r.y + r.height/2]}})()")
+
+
+def test_the_slider_changes_the_picture(show, tmp_path):
+    landscapes = turning()
+    page = show(run_of(tmp_path / "v0", make=lambda: next(landscapes)))
+    assert page.run("document.querySelector('.when').textContent") == "step 29 · epoch 3"
+    last = page.run(CANVAS)
+    path = page.run("document.querySelector('.trajectory').getAttribute('points')")
+    page.run("document.querySelector('.steps input').focus()")
+    page.press(*LEFT)
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 19')")
+    assert page.run("document.querySelector('.when').textContent") == "step 19 · epoch 2"
+    assert page.run(CANVAS) != last
+    assert page.run("document.querySelector('.trajectory').getAttribute('points')") != path
+    page.run("document.activeElement.blur()")
+    page.press(*RIGHT)
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 29')")
+    assert page.run(CANVAS) == last
+
+
+def test_playing_goes_through_the_steps_and_ends(show, tmp_path):
+    page = show(run_of(tmp_path / "v0"))
+    play = (
+        "[...document.querySelectorAll('button')].find(b => ['Play','Stop'].includes(b.innerText))"
+    )
+    page.run(f"{play}.click()")
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 9')")
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 29')")
+    page.wait(f"{play}.innerText === 'Play'")
+
+
+@pytest.mark.parametrize("how", ["mouse", "keyboard"])
+def test_choosing_a_node_lights_up_its_basin(show, tmp_path, how):
+    page = show(run_of(tmp_path / "v0"))
+    before = page.run(CANVAS)
+    seen = [before]
+    for n in (0, 4):
+        if how == "mouse":
+            page.click(*center(page, f'[data-set="{n}"] rect'))
+        else:
+            page.run(f"document.querySelector('[data-set=\"{n}\"]').focus()")
+            page.press(*ENTER)
+        chosen = page.run(
+            "[...document.querySelectorAll('.selected[data-set]')].map(e => e.dataset.set)"
+        )
+        assert chosen == [str(n)]
+        row = page.run("document.querySelector('tr.selected td').textContent")
+        assert row == str(n)
+        assert page.run(CANVAS) not in seen
+        seen.append(page.run(CANVAS))
+    page.click(*center(page, '[data-set="4"] rect'))
+    assert page.run(CANVAS) == before
+
+
+def test_colours_are_those_of_the_figures(show, tmp_path):
+    """Each cell that no line crosses has the colour its label has in the figures."""
+    result = drawn.plane(8)
+    result = dataclasses.replace(result, labels=np.full(64, 1, np.int32), mean_loss=np.ones((9, 9)))
+    page = show(run_of(tmp_path / "v0", make=lambda: result))
+    pixel = page.run(
+        "(() => { const c = document.querySelector('.slice canvas');"
+        "return [...c.getContext('2d').getImageData(c.width * .2, c.height * .2, 1, 1).data] })()"
+    )
+    tint = [round(0.42 * c + 0.58 * 255) for c in (0xE6, 0x9F, 0x00)]
+    assert np.abs(np.array(pixel[:3]) - tint).max() <= 1
+    faces = page.run("[...document.querySelectorAll('.node rect')].map(e => e.style.fill)")
+    assert "rgb(0, 114, 178)" in faces
+
+
+def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
+    result = drawn.plane(48)
+    page = show(run_of(tmp_path / "v0", make=lambda: result))
+    said = "document.querySelector('.probe').innerText"
+    box = page.run("JSON.stringify(document.querySelector('.slice svg').getBoundingClientRect())")
+    box = json.loads(box)
+    for i, j in ((24, 24), (10, 20), (46, 46), (3, 3)):
+        page.move(
+            box["x"] + 52 + (i + 0.5) / 48 * (box["width"] - 64),
+            box["y"] + 6 + (1 - (j + 0.5) / 48) * (box["height"] - 48),
+        )
+        lines = page.run(said).split("\n")
+        label = -3 if result.diverged[48 * i + j] else int(result.labels[48 * i + j])
+        names = {-1: "undecided", -2: "leaves the box", -3: "diverged"}
+        assert lines[0] == names.get(label, f"basin of attractor {label}")
+        loss = result.mean_loss[i : i + 2, j : j + 2].mean()
+        assert float(lines[1].split()[1]) == pytest.approx(loss, rel=0.02)
+        owner = [k for k, m in enumerate(result.morse_sets) if 48 * i + j in m.cells]
+        assert [line for line in lines if "Morse set" in line] == [
+            line for line in lines if owner and f"in Morse set {owner[0]}," in line
+        ]
+        assert bool(owner) == any("Morse set" in line for line in lines)
+    page.run("document.querySelector('.slice svg').focus()")
+    before = page.run(said)
+    page.press(*UP)
+    assert page.run(said) != before
+
+
+def test_names_are_only_ever_text(show, tmp_path):
+    (run,) = run_of(tmp_path / "v0", axis_labels=[HOSTILE, HOSTILE], title=HOSTILE)
+    page = show([Run(HOSTILE, run.readings, {})])
+    assert (
+        page.run("document.querySelector('#morse-run').selectedOptions[0].textContent") == HOSTILE
+    )
+    assert page.run("document.images.length") == 0
+    axis = page.run("[...document.querySelectorAll('.slice text')].map(t => t.textContent)")
+    assert axis.count(HOSTILE) == 2
+
+
+def test_a_broken_record_is_said_so_and_the_others_are_shown(show, tmp_path):
+    write_run(tmp_path / "v0")
+    (tmp_path / "v0/morse/step-0000019.view.json").write_text("<b>")
+    page = show(read_runs(tmp_path / "v0"))
+    page.press(*LEFT)
+    page.wait("!document.querySelector('.message').hidden")
+    said = page.run("document.querySelector('.message').innerText")
+    assert "step-0000019.view.json: not a view record, or cut off" in said
+    page.press(*LEFT)
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 9')")
+    assert page.run("document.querySelector('.message').hidden")
+
+
+def test_the_theme_is_that_of_the_system_until_chosen(show, tmp_path):
+    page = show(run_of(tmp_path / "v0"))
+    ground = "getComputedStyle(document.querySelector('#view')).backgroundColor"
+    light, picture = page.run(ground), page.run(CANVAS)
+    page.theme("dark")
+    page.wait(f"{ground} !== {light!r}")
+    assert page.run(CANVAS) != picture
+    page.run("document.querySelector('.theme').click()")
+    assert page.run(ground) == light
+
+
+@pytest.mark.parametrize("make", [drawn.line, drawn.double_well], ids=["line", "solid"])
+def test_other_dimensions(show, tmp_path, make):
+    page = show(run_of(tmp_path / "v0", make=make))
+    before = page.run(CANVAS)
+    solid = make is drawn.double_well
+    assert page.run("document.querySelector('.section').hidden") != solid
+    if solid:
+        page.run("document.querySelector('.section input').focus()")
+        page.press(*RIGHT)
+        assert page.run(CANVAS) != before
+        page.run(
+            "(() => {const s = document.querySelector('.section select'); s.selectedIndex = 2;"
+            "s.dispatchEvent(new Event('change'))})()"
+        )
+        assert page.run(CANVAS) != before
+
+
+# Texts that leave their drawing or lie on another, and cards that must be scrolled sideways.
+FAULTS = """(() => {
+  const faults = [];
+  for (const svg of document.querySelectorAll('.card div > svg, .slice > svg')) {
+    const page = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll('text')].filter((t) => !t.closest('svg svg'));
+    const boxes = texts.map((t) => t.getBoundingClientRect());
+    boxes.forEach((a, i) => {
+      const inside = a.left >= page.left - 1 && a.right <= page.right + 1;
+      if (!inside || a.top < page.top - 1 || a.bottom > page.bottom + 1)
+        faults.push('cut: ' + texts[i].textContent);
+      boxes.slice(i + 1).forEach((b, j) => {
+        const over = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (over > 1 && down > 3)
+          faults.push(texts[i].textContent + ' on ' + texts[i + 1 + j].textContent);
+      });
+    });
+  }
+  for (const card of document.querySelectorAll('.card'))
+    if (!card.hidden && card.scrollWidth > card.clientWidth + 1)
+      faults.push('wide: ' + card.getAttribute('aria-label'));
+  return document.querySelectorAll('svg text').length > 5 ? faults : ['no text was found'];
+})()"""
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+@pytest.mark.parametrize(
+    "make",
+    [drawn.plane, drawn.nothing, lambda: drawn.crowd(60), drawn.twelve, drawn.line],
+    ids=["plane", "nothing", "crowd", "twelve", "line"],
+)
+def test_nothing_is_cut_off_and_no_text_covers_another(show, tmp_path, make, width):
+    page = show(run_of(tmp_path / "v0", make=make))
+    page.resize(width, 800 if width == 1280 else 1080)
+    page.run("new Promise(r => setTimeout(r, 300))")
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    faults = page.run(FAULTS)
+    assert faults == []
+
+
+def test_a_run_without_attractors_and_a_single_step(show, tmp_path):
+    page = show(run_of(tmp_path / "v0", make=drawn.nothing, steps=1))
+    assert "No Morse set" in page.run("document.querySelector('.graph').innerText")
+    assert page.run("document.querySelector('.steps').hidden")
