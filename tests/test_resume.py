@@ -18,6 +18,7 @@ from torch import nn
 
 from lightning_morse import MorseAnalysis
 from lightning_morse.readings import BEFORE_FIRST
+from lightning_morse.view_record import decode
 from tests.callback_models import Net, loader, monitor, seed_all, stub_analysis, trainer
 
 CLOCKS = ("morse/seconds", "morse/overhead")
@@ -146,11 +147,13 @@ def test_a_killed_run_leaves_what_it_had_found(place, logger, tmp_path):
     for path in written:  # those of the second analysis as well, as far as it got
         if path.suffix == ".npz":
             assert MorseAnalysis.load(path).n_morse_sets >= 0
+        elif path.name.endswith(".view.json"):
+            assert decode(path.read_text())
         elif path.suffix == ".json":
             assert json.loads(path.read_text())["morse/mu"] >= 0
         else:
             assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
-    assert len(written) < 10
+    assert len(written) < 12
 
 
 # ------------------------------------------------------------------------- several monitors
@@ -189,7 +192,7 @@ def test_the_files_of_two_monitors_are_apart(tmp_path, monkeypatch):
     runner = trainer(tmp_path, monitor(), monitor(name="b"), logger=logger, max_epochs=1)
     runner.fit(Calm(), loader())
     folder = tmp_path / "x" / "version_0"
-    assert len(list((folder / "morse").iterdir())) == len(list((folder / "b").iterdir())) == 5
+    assert len(list((folder / "morse").iterdir())) == len(list((folder / "b").iterdir())) == 6
     assert json.loads((folder / "b" / "step-0000005.json").read_text())["b/mu"] > 0
 
 
