@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from lightning_morse.subspace import (
+    WHOLE,
     AffineSubspace,
+    Whole,
     orthonormal_columns,
     pca_directions,
     plane_through,
-    random_directions,
 )
 
 NAMED = ("pca", "random", "checkpoints")
@@ -55,7 +56,7 @@ class Slice:
             weights: The current weights, shape ``(p,)``.
             snapshots: Earlier weights, shape ``(T, p)``.
         """
-        about = AffineSubspace(weights, self.subspace.directions)
+        about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
         along = about.project(snapshots).square().sum(dim=0)
         total = float(along.sum() + about.residual(snapshots).square().sum())
         shares = along / total if total > 0 else torch.zeros(self.subspace.dim)
@@ -174,7 +175,13 @@ class DirectionSource:
                 raise ValueError(f"checkpoints do not span a plane: {error}") from error
             self._plane = plane, plane.project(torch.stack(weights))
 
-    def slice_at(self, weights: Tensor, path: Tensor, shapes: Sequence[torch.Size]) -> Slice:
+    def slice_at(
+        self,
+        weights: Tensor,
+        path: Tensor,
+        shapes: Sequence[torch.Size],
+        rows: Whole = WHOLE,
+    ) -> Slice:
         """The slice to analyse at the current weights.
 
         Args:
@@ -183,6 +190,8 @@ class DirectionSource:
                 ``(T, p)`` with ``T >= 2``, on the CPU. The first of them scales random directions,
                 which are therefore the same all through the run.
             shapes: Shapes of the trainable parameters, in order.
+            rows: How the weights are spread over processes, as in :class:`AffineSubspace`;
+                ``"pca"`` and ``"random"`` only.
 
         Raises:
             ValueError: If the network no longer has the weights it was bound to, or weights are not
@@ -200,24 +209,20 @@ class DirectionSource:
             return Slice(plane, "user", plane.project(path[:-1]), natural)
         fallback = ""
         if self.kind == "pca":
-            moves = sum(not a.equal(b) for a, b in pairwise(path))
+            moved = torch.tensor([float(not a.equal(b)) for a, b in pairwise(path)])
+            moves = int(rows.largest(moved).sum())
             if moves + 1 < FEWEST_FOR_PCA:
                 fallback = f"there are only {moves + 1} distinct snapshots of the trajectory yet"
             else:
                 try:
-                    plane = AffineSubspace(weights, _like(weights, pca_directions(path, self.dim)))
+                    columns = _like(weights, pca_directions(path, self.dim, rows), rows)
+                    plane = AffineSubspace(weights, columns, rows)
                     return Slice(plane, "pca", plane.project(path[:-1]))
                 except ValueError as error:
                     fallback = str(error)
-        filters = [
-            part.reshape(shape)
-            for part, shape in zip(
-                path[0].split([shape.numel() for shape in shapes]), shapes, strict=True
-            )
-        ]
         generator = torch.Generator().manual_seed(self.seed)
-        columns, norms = random_directions(filters, self.dim, generator)
-        plane = AffineSubspace(weights, _like(weights, columns))
+        columns, norms = rows.random_directions(path[0], shapes, self.dim, generator)
+        plane = AffineSubspace(weights, _like(weights, columns, rows), rows)
         return Slice(plane, "random", plane.project(path[:-1]), norms, fallback)
 
 
@@ -235,11 +240,11 @@ def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
     ]
 
 
-def _like(weights: Tensor, columns: Tensor) -> Tensor:
+def _like(weights: Tensor, columns: Tensor, rows: Whole) -> Tensor:
     """Orthonormal columns in the precision of the weights, orthonormal to that precision."""
     finer = torch.finfo(weights.dtype).eps < torch.finfo(columns.dtype).eps
     columns = columns.to(weights)
-    return orthonormal_columns(columns) if finer else columns
+    return orthonormal_columns(columns, rows=rows) if finer else columns
 
 
 def _listed(given: Any, name: str) -> list[Any]:

@@ -117,7 +117,7 @@ class LossSlice:
         seed: int = 0,
     ) -> None:
         trains = [p.requires_grad for p in module.parameters()]
-        n_weights = sum(p.numel() for _, p in trainable_parameters(module))
+        n_weights = self._count(module)
         if subspace.n_parameters != n_weights:
             raise ValueError(
                 f"subspace must have one entry for each of the {n_weights} trainable weights of "
@@ -138,7 +138,7 @@ class LossSlice:
             )
         self._loss_fn = loss_from_steps if loss_fn is None else loss_fn
         with torch.inference_mode(False), torch.no_grad():
-            self._shadow = shadow_copy(module)
+            self._shadow = self._copy(module)
             self._promoted = any(map(_is_half, self._shadow.parameters()))
             if self._promoted:
                 self._shadow.float()
@@ -176,6 +176,12 @@ class LossSlice:
         with _plain_arithmetic(self._weights[0].device.type), preserved_random_state():
             return points.new_tensor([self._loss_at(point) for point in points])
 
+    def _count(self, module: nn.Module) -> int:
+        return sum(p.numel() for _, p in trainable_parameters(module))
+
+    def _copy(self, module: nn.Module) -> nn.Module:
+        return shadow_copy(module)
+
     def _bind(self, trains: Sequence[bool]) -> None:
         """Make the weights of the copy pieces of one vector, so that a point is written once."""
         self._weights = [
@@ -194,13 +200,17 @@ class LossSlice:
             if alike:
                 weight.data = piece.view_as(weight)  # frees what it held
 
-    def _loss_at(self, point: Tensor) -> float:
-        self._state.restore()
+    def _write(self, point: Tensor) -> None:
+        """Put the weights of a point into the copy."""
         self.subspace.point(point, out=self._theta)
         for weight, piece in self._pieces:
             weight.data = piece  # each time: a step may have bound it to something else
         for weight, piece in self._copied:
             weight.copy_(piece)
+
+    def _loss_at(self, point: Tensor) -> float:
+        self._state.restore()
+        self._write(point)
         _seed_everything(self.seed)
         total = 0.0
         for size, batch in zip(self._sizes, self._batches, strict=True):

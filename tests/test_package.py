@@ -77,6 +77,7 @@ LAYERS = [
     "budget",
     "failures",
     "processes",
+    "sharded",
     "log_sinks",
     "callback",
     "deep_linear_monitor",
