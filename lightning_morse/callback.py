@@ -139,7 +139,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     With several processes (DDP) each keeps its own first batches as probe set. The loss is the mean
     over the examples of all of them, as the gradient of the run is a mean over processes; the first
     process chooses the points and makes the Morse graph, and all publish the same values. Batch
-    statistics are those each process has. Sharded weights (FSDP) are not supported.
+    statistics are those each process has.
+
+    Networks sharded by ``fully_shard`` (FSDP2, with Lightning's ``ModelParallelStrategy``) stay
+    sharded: each process keeps its own rows of the snapshots and directions, and during an
+    evaluation gets the weights of one unit at a time. They are evaluated in float32 or better
+    whatever the ``MixedPrecisionPolicy``. ``directions`` is then ``"pca"`` or ``"random"``, and the
+    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew.
+    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are not supported.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
@@ -185,7 +192,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     Raises:
         ValueError: If an argument is out of range; what can only be seen with the network
-            (lengths, collinear directions, identical checkpoints) when training starts.
+            (lengths, collinear directions, identical checkpoints, weights sharded in a way that is
+            not supported) when training starts.
 
     Example:
         >>> from pytorch_lightning import Trainer
