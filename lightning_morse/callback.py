@@ -146,7 +146,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     evaluation gets the weights of one unit at a time. They are evaluated in float32 or better
     whatever the ``MixedPrecisionPolicy``. ``directions`` is then ``"pca"`` or ``"random"``, and the
     snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew.
-    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are not supported.
+    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are refused.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
@@ -323,7 +323,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 f"{type(pl_module).__name__}, got None. Pass loss_fn(module, batch) that returns "
                 "the loss to look at"
             )
-        check_sharding(pl_module, trainer.world_size)
+        # The strategy's model too, in which the module may be wrapped.
+        check_sharding(trainer.model or pl_module, trainer.world_size)
         self._sharded = is_sharded(pl_module)
         if self._sharded and self._source.kind not in ("pca", "random"):
             raise ValueError(

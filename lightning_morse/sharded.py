@@ -26,7 +26,7 @@ from lightning_morse.shadow import Silence, deep_copy, shadow_copy, stand_ins
 from lightning_morse.subspace import AffineSubspace, Whole, flatten, orthonormal_columns
 
 try:  # torch 2.6 and later, built with distributed
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
     AVAILABLE = True
@@ -51,10 +51,16 @@ def check_sharding(module: nn.Module, n_processes: int) -> None:
 
     Raises:
         ValueError: If a parameter is split along more than one axis (tensor parallel meshes), in
-            uncommon ways, outside of ``fully_shard``, or over a part of the processes only.
+            uncommon ways, outside of ``fully_shard``, or over a part of the processes only; if a
+            part is wrapped in ``FullyShardedDataParallel`` (FSDP1).
     """
     if not AVAILABLE:
         return
+    if any(isinstance(part, FullyShardedDataParallel) for part in module.modules()):
+        raise ValueError(
+            "sharded weights must be those of fully_shard, got FullyShardedDataParallel (FSDP1). "
+            "Use ModelParallelStrategy and fully_shard, or leave the monitor out"
+        )
     units = [part for part in module.modules() if isinstance(part, FSDPModule)]
     inside = {id(p) for unit in units for p in unit.parameters()}
     for name, parameter in module.named_parameters():

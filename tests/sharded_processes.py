@@ -16,6 +16,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     FSDPModule,
+    FullyShardedDataParallel,
     MixedPrecisionPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -380,11 +381,13 @@ def refusals():
     )
     free = nn.Linear(4, 4)
     free.weight = nn.Parameter(distribute_tensor(free.weight.detach(), mesh["data"], [Shard(0)]))
+    older = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
     few = fully_shard(nn.Linear(4, 4), mesh=mesh["data"])
     for name, module, n_processes in (
         ("crossed", crossed, SIZE),
         ("free", free, SIZE),
         ("few", few, SIZE + 2),
+        ("first", nn.Sequential(older), SIZE),
     ):
         try:
             check_sharding(module, n_processes)

@@ -184,6 +184,7 @@ def test_what_is_not_supported_is_refused(reports):
         assert "split along one axis, got (Shard(dim=0), Shard(dim=1))" in report["crossed"]
         assert "which fully_shard does not hold" in report["free"]
         assert "spread over all 4 processes" in report["few"]
+        assert "got FullyShardedDataParallel (FSDP1)" in report["first"]
     for report in reports["tensors"]:
         assert report["ended"].startswith("ValueError: directions must be 'pca' or 'random'")
 
