@@ -157,6 +157,7 @@ def test_a_resumed_run_starts_its_record_anew(reports):
 def test_shards_are_the_whole(how, reports):
     found = reports[f"whole_{how}"]
     for report in found:
+        assert report["left_over"]
         assert report["weights"] == 0
         for what in ("pca", "random", "loss"):
             assert report[what] < 1e-5, what
