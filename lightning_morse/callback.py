@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from lightning_morse.readings import BEFORE_FIRST, readings
 from lightning_morse.record import ESCAPES, MorseAnalysis
 from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
 from lightning_morse.subspace import AffineSubspace
+from lightning_morse.timeline import plot_timeline
+from lightning_morse.tracking import AttractorTracker
 from lightning_morse.trajectory import Trajectory
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
@@ -47,6 +49,8 @@ except ImportError:
 
 
 SNAPSHOTS_PER_PERIOD = 8
+# Basins kept of each analysis for the timeline.
+MOST_BASINS = 32
 # An analysis that takes longer, in seconds, says so in a line.
 SILENT = 1.0
 
@@ -88,8 +92,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``mu``                  lower bound on the probability that the number of attractors is right
     ``mu_smallest``         the same for the least certain single attractor; 0 if there is none
     ``mu_current``          the same for the attractor of the current basin; 0 if unknown
-    ``basin_current``       number of the attractor in whose basin the weights certainly lie; -1
-                            undecided, -2 they leave the box
+    ``basin_current``       number of the attractor in whose basin the weights certainly lie, in
+                            this analysis alone; -1 undecided, -2 they leave the box
+    ``basin_switches``      how often, at the least, the weights have certainly changed basins
+    ``identity_current``    as ``basin_current``, but the attractor's identity, the same number from
+                            one analysis to the next; -1 undecided, -2 they leave the box
     ``basin_max``           share of the box of the largest certain basin
     ``escape``              share of the box that certainly leaves it
     ``undecided``           share of the box of which nothing is certain
@@ -106,8 +113,16 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     All of them are finite from the start of training on. TensorBoard also gets the figures
     ``morse/basins``, ``morse/graph`` and ``morse/merge`` (up to which confidence the attractors
-    stand) and the table ``morse/sets``; without it the same is written to ``morse/`` under the log
-    directory as PNG, JSON and NumPy archive.
+    stand), from the second analysis on ``morse/timeline`` (the basins over training), and the table
+    ``morse/sets``; without it the same is written to ``morse/`` under the log directory as PNG,
+    JSON and NumPy archive.
+
+    An attractor keeps its identity and its colour from one analysis to the next where it can be
+    recognised, and a change of basins counts where one slice certainly shows it:
+    :mod:`lightning_morse.tracking` has the rule and its premise. The comparison keeps up to three
+    slices on the CPU, ``3 (dim + 1)`` weight vectors at the most and mostly ``dim + 1``: with
+    ``dim=2`` and 4 bytes a number 36 bytes a weight at the most and mostly 12, in memory and in
+    checkpoints, on top of the 132 bytes of the snapshots.
 
     The loss is the module's own in eval mode, on the first training batches that passed by. Nothing
     of the run is changed but its wall time: not weights, buffers, gradients, optimizers, random
@@ -166,7 +181,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
-        history: One row an analysis: ``step``, ``epoch`` and the scalars.
+        history: One row an analysis: ``step``, ``epoch``, the scalars, and ``basins``, the share of
+            the box of each certain basin by its attractor's identity (of the 32 largest).
 
     Raises:
         ValueError: If an argument is out of range; what can only be seen with the network
@@ -262,7 +278,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.on_error = on_error
         self.name = name
         self.result: MorseAnalysis | None = None
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
         self._processes = Processes()
@@ -274,6 +290,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.result = None
         self.history = []
         self._scalars = dict(BEFORE_FIRST)
+        self._basins: dict[int, float] = {}
+        self._tracker = AttractorTracker()
         self._trajectory = self._new_trajectory()
         self._probe: list[Any] = []
         self._probes_before: list[list[Any]] = []
@@ -370,6 +388,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             "last_cost": self._last_cost,
             "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
+            "basins": dict(self._basins),
+            "tracker": self._tracker.state_dict(),
             "history": [dict(row) for row in self.history],
         }
 
@@ -382,6 +402,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self._last_cost = state_dict["last_cost"]
         self._budget.load_state_dict(state_dict["budget"])
         self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
+        self._basins = dict(state_dict["basins"])
+        self._tracker.load_state_dict(state_dict["tracker"])
         self.history = [dict(row) for row in state_dict["history"]]
 
     # --------------------------------------------------------------- pictures
@@ -389,16 +411,25 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.
 
+        From the second analysis on also ``"timeline"``, the run so far.
+
         Raises:
             RuntimeError: If there has been no analysis in this process.
         """
         if self.result is None:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return {
+        return self._figures(self.history)
+
+    def _figures(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+        assert self.result is not None
+        known = self._view["identities"]
+        drawn = {
             "basins": plot_basins(self.result, **self._view),
-            "graph": plot_morse_graph(self.result),
-            "merge": plot_merge_diagram(self.result),
+            "graph": plot_morse_graph(self.result, known),
+            "merge": plot_merge_diagram(self.result, known),
         }
+        made = [row for row in history if not row[f"{self.name}/failed"]]
+        return drawn if len(made) < 2 else {**drawn, "timeline": plot_timeline(made)}
 
     # --------------------------------------------------------------- analysis
 
@@ -468,7 +499,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 self._say_once(message, where, about=origin(error))
                 _log.debug("the analysis that failed", exc_info=True)
             else:
-                self._scalars.update(found)
+                scalars, self._basins = found
+                self._scalars.update(scalars)
                 if self._processes.leads:
                     self._draw(trainer, step)
             self._last_cost = self._budget.now() - start
@@ -481,14 +513,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                     _tell(logging.INFO, f"{where}: {self._summary()}")
             self._publish(trainer)
             named = self._named()
-            self.history.append({"step": step, "epoch": trainer.current_epoch, **named})
+            row = {"step": step, "epoch": trainer.current_epoch, **named}
+            self.history.append({**row, "basins": dict(self._basins)})
             if self._processes.leads:
                 log_scalars(trainer, named, step, self._say_once)
         if problem is not None and self.on_error == "raise":
             raise problem
 
-    def _analyze(self, module: Any, title: str) -> dict[str, float]:
-        """The readings, in every process; the analysis itself stays in the first."""
+    def _analyze(self, module: Any, title: str) -> tuple[dict[str, float], dict[int, float]]:
+        """Readings and certain basins, in every process; the analysis stays in the first."""
         processes = self._processes
         chosen: Slice | None = None
         weights: Tensor | None = None
@@ -524,8 +557,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def _explored(
         self, loss: Callable[[Tensor], Tensor], chosen: Slice, weights: Tensor, title: str
-    ) -> dict[str, float]:
-        """Analyse the loss on a slice, and read off where training is in it."""
+    ) -> tuple[dict[str, float], dict[int, float]]:
+        """Analyse the loss on a slice, and read off where training is in it.
+
+        Returns:
+            The readings, and the share of the box of each certain basin, by identity.
+        """
         half, samples, losses = sample_box(
             loss,
             self._half_widths(chosen),
@@ -548,10 +585,13 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
         snapshots = self._trajectory.snapshots()
         coverage = chosen.coverage(weights, snapshots)
+        tracked = self._tracker.update(chosen.subspace, result, current.numpy())
         found = {
             **readings(result, current.numpy(), now),
             "morse/explained": coverage.explained,
             "morse/residual": coverage.residual,
+            "morse/identity_current": float(tracked.current),
+            "morse/basin_switches": float(self._tracker.switches),
             "morse/failed": 0.0,
         }
         self.result = result
@@ -560,8 +600,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             "current": current.numpy(),
             "axis_labels": axis_labels(chosen.kind, coverage.shares),
             "title": title,
+            "identities": tracked.identities,
         }
-        return found
+        largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS]
+        return found, {tracked.identities[a]: volume for a, volume in largest}
 
     def _half_widths(self, chosen: Slice) -> Any:
         if self._given_half is not None:
@@ -574,14 +616,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _draw(self, trainer: Any, step: int) -> None:
         """Give away pictures and the table; what fails here is no failed analysis."""
         assert self.result is not None
-        try:
-            figures: dict[str, Figure] = self.figures()
-        except Exception as error:
-            self._say_once(f"drawing failed: {cause(error)}")
-            figures = {}
         timed = {f"{self.name}/{k}" for k in ("seconds", "overhead")}  # not known yet
         facts = {k: v for k, v in self._named().items() if k not in timed}
         row = {"step": step, "epoch": trainer.current_epoch, **facts}
+        try:
+            figures = self._figures([*self.history, {**row, "basins": self._basins}])
+        except Exception as error:
+            self._say_once(f"drawing failed: {cause(error)}")
+            figures = {}
         try:
             log_pictures(
                 trainer, self.result, figures, row, step, self._say_once, self._folder, self.name
