@@ -9,10 +9,10 @@ is more than that, a statement about one slice that its own band makes certain.
 distance between the two is at most a quarter of the room around the attractor in whose basin that
 point certainly lies: the lesser of the distance to the nearest other attractor of that analysis and
 the smallest half-width of its box. Two attractors are the same if each is seen in the certain basin
-of the other. An attractor is the same as at most one earlier one; one that is the same as none gets
-a new identity. In two boxes of one plane there is more to it: the flow is the same, what is seen of
-an attractor flows to that of the other analysis, and if both Morse sets are resolved and both bands
-hold, they hold the very same minimum.
+of the other. An attractor is the same as at most one earlier one, later analyses being asked first;
+one that is the same as none gets a new identity. In two boxes of one plane there is more to it: the
+flow is the same, what is seen of an attractor flows to that of the other analysis, and if both
+Morse sets are resolved and both bands hold, they hold the very same minimum.
 
 **A change of basins.** The weights were certainly in the basin of ``A``, and at the next analysis
 that is certain of their basin again they are in that of ``B``. This counts only if one of the two
