@@ -34,11 +34,12 @@ _DOT: dict[str, Any] = {"marker": "o", "ms": 7, "mec": "black", "mew": 0.9, "lin
 def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the certain basins over training, stacked, and the line of ``mu`` below.
 
-    One colour an identity, that of the attractor in the figures of each analysis. On top is what
-    is undecided, hatched, and what leaves the box, grey. All are shares of the box of each
-    analysis, which may be another every time; between two analyses they are interpolated. A dashed
-    line stands at an analysis that found the weights certainly in another basin than before; the
-    dots on the line of ``mu`` have the colour of the basin that the weights are in.
+    One column an analysis, from half way since the one before to half way to the next: nothing is
+    known in between. One colour an identity, that of the attractor in the figures of each analysis.
+    On top is what is undecided, hatched, and what leaves the box, grey. All are shares of the box
+    of each analysis, which may be another every time. A dashed line stands to the left of an
+    analysis that found the weights certainly in another basin than before; the dots on the line of
+    ``mu`` have the colour of the basin that the weights are in.
 
     Args:
         history: Rows of :attr:`lightning_morse.MorseMonitor.history`; those of failed analyses are
@@ -80,18 +81,20 @@ def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
         )
     names = sorted({i for row in basins for i in row})
     shares = {i: np.array([row.get(i, 0.0) for row in basins]) for i in names}
-    changed = steps[1:][np.diff(switches) > 0]
+    middle = 0.5 * (steps[1:] + steps[:-1])
+    edges = np.array([2 * steps[0] - middle[0], *middle, 2 * steps[-1] - middle[-1]])
+    changed = middle[np.diff(switches) > 0]
     with figure_style():
         figure = new_figure(8, 5, layout="constrained")
         top, bottom = figure.subplots(2, sharex=True, height_ratios=(5, 1))
-        others = _draw_shares(top, steps, shares, undecided, escape)
+        others = _draw_shares(top, edges, shares, undecided, escape)
         _draw_mu(bottom, steps, mu, current)
         for ax in (top, bottom):
             for step in changed:
                 ax.axvline(step, **_SWITCH, zorder=4)
         n = int(switches[-1])
         figure.suptitle(
-            f"Basins over training: {len(names)} attractor{'s'[: len(names) != 1]} seen · "
+            f"Basins over training: {len(names)} identit{'y' if len(names) == 1 else 'ies'} · "
             f"{n} certain change{'s'[: n != 1]} of basins",
             fontsize=12,
         )
@@ -107,13 +110,13 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _draw_shares(
     ax: Axes,
-    steps: NDArray[np.float64],
+    edges: NDArray[np.float64],
     shares: Mapping[int, NDArray[np.float64]],
     undecided: NDArray[np.float64],
     escape: NDArray[np.float64],
 ) -> bool:
     """Stack the shares; return whether basins were too small to have been kept by name."""
-    floor = np.zeros_like(steps)
+    floor = np.zeros_like(escape)
     others = np.clip(1 - sum(shares.values(), floor) - undecided - escape, 0, None)
     some = bool(others.max() > 1e-9)
     layers: list[tuple[str, NDArray[np.float64], dict[str, Any]]] = [
@@ -124,9 +127,11 @@ def _draw_shares(
     layers += [("undecided", undecided, _UNDECIDED), ("escapes", escape, _ESCAPES)]
     for name, share, look in layers:
         roof = floor + share
-        ax.fill_between(steps, floor, roof, linewidth=0.6, gid=name, zorder=2, **look)
+        # Once more at the right edge of the last column.
+        low, high = (np.append(v, v[-1]) for v in (floor, roof))
+        ax.fill_between(edges, low, high, step="post", linewidth=0.6, gid=name, zorder=2, **look)
         floor = roof
-    ax.set(xlim=(steps[0], steps[-1]), ylim=(0, 1), ylabel="share of the box")
+    ax.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="share of the box")
     ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f} %")
     return some
 
