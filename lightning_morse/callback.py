@@ -119,10 +119,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     An attractor keeps its identity and its colour from one analysis to the next where it can be
     recognised, and a change of basins counts where one slice certainly shows it:
-    :mod:`lightning_morse.tracking` has the rule and its premise. The comparison keeps up to three
-    slices on the CPU, ``3 (dim + 1)`` weight vectors at the most and mostly ``dim + 1``: with
-    ``dim=2`` and 4 bytes a number 36 bytes a weight at the most and mostly 12, in memory and in
-    checkpoints, on top of the 132 bytes of the snapshots.
+    :mod:`lightning_morse.tracking` has the rule and its premise. The first process
+    keeps one to three slices on the CPU for it, up to ``3 (dim + 1)`` weight vectors: with
+    ``dim=2`` and 4 bytes a number 12 to 36 bytes a weight, in memory and in checkpoints, on top of
+    the 132 bytes of the snapshots.
 
     The loss is the module's own in eval mode, on the first training batches that passed by. Nothing
     of the run is changed but its wall time: not weights, buffers, gradients, optimizers, random

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -273,6 +274,46 @@ def test_current_basin_barrier_and_headroom_are_read_off(tmp_path):
     assert row["morse/mu_current"] == row["morse/mu_smallest"] == 0.97
     assert row["morse/headroom"] == pytest.approx(watch.result.sample_losses[0] - 0.125)
     assert row["morse/undecided"] == row["morse/escape"] == 1 / 24**2
+
+
+def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    drawn = []
+    monkeypatch.setattr(
+        "lightning_morse.callback.plot_timeline", lambda h: drawn.append(h) or Figure()
+    )
+    watch = monitor(directions="random")
+    fit(tmp_path, watch, max_epochs=3)
+    share = watch.result.basin_volumes[0]
+    assert [len(h) for h in drawn] == [2, 3]  # the one being drawn is among them
+    for row, last in zip(watch.history, drawn[-1], strict=True):
+        assert row["basins"] == last["basins"]
+        assert list(row["basins"].values()) == [share]
+        assert list(row["basins"]) == [row["morse/identity_current"]]
+        assert row["morse/basin_switches"] == 0
+    assert set(watch._view["identities"]) == {0}
+    assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
+
+
+def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    drawn, calls = [], []
+
+    def sometimes(*args):
+        calls.append(None)
+        if len(calls) == 2:
+            raise ValueError("lost")
+        return one_attractor(*args)
+
+    monkeypatch.setattr("lightning_morse.callback.analyze_further", sometimes)
+    monkeypatch.setattr(
+        "lightning_morse.callback.plot_timeline", lambda h: drawn.append(h) or Figure()
+    )
+    watch = monitor()
+    fit(tmp_path, watch, max_epochs=3)
+    assert [row["morse/failed"] for row in watch.history] == [0, 1, 0]
+    assert [[row["step"] for row in h] for h in drawn] == [[5, 17]]
+    assert watch.history[1]["basins"] == watch.history[0]["basins"]
 
 
 def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):

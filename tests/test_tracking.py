@@ -298,15 +298,15 @@ def test_turning_a_slice_about_weights_that_rest_never_counts():
     differ = 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        tracker, before = AttractorTracker(), None
+        tracker, before = AttractorTracker(), -1
         at = (*rng.uniform(-4, 4, 2), *rng.uniform(-1, 1, 2))
         for _ in range(6):
             slice_ = random_slice(rng, at)
             tracked = tracker.update(slice_, analysis(slice_), np.zeros(2))
             assert tracked.switch is None
-            differ += before is not None and before != tracked.current >= 0
+            differ += before >= 0 and tracked.current >= 0 and before != tracked.current
             before = tracked.current
-    assert differ > 10  # the basin did change with the slice, every time without being counted
+    assert differ > 10  # certain basins, of other identity, because the slice has turned
 
 
 @pytest.mark.slow
