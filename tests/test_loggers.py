@@ -35,7 +35,8 @@ def test_mlflow_takes_all(tmp_path, monkeypatch):
     assert set(BEFORE_FIRST) <= set(client.get_run(logger.run_id).data.metrics)
     names = {Path(a.path).name for a in client.list_artifacts(logger.run_id, "morse")}
     kinds = ("basins.png", "graph.png", "merge.png", "sets.md")
-    assert names == {f"step-{step:07d}-{kind}" for step in (5, 11) for kind in kinds}
+    expected = {f"step-{step:07d}-{kind}" for step in (5, 11) for kind in kinds}
+    assert names == expected | {"step-0000011-timeline.png"}
     assert not list(tmp_path.rglob("*.npz"))
 
 
