@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +52,8 @@ from lightning_morse.sharded import (
     is_sharded,
 )
 from lightning_morse.subspace import WHOLE, AffineSubspace, Whole
+from lightning_morse.timeline import plot_timeline
+from lightning_morse.tracking import AttractorTracker, untracked
 from lightning_morse.trajectory import Trajectory
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
@@ -63,6 +65,10 @@ except ImportError:
 
 
 SNAPSHOTS_PER_PERIOD = 8
+# An analysis is planned as this many times the longest so far: its box may grow this time.
+LONGER = 1.5
+# Basins kept of each analysis for the timeline.
+MOST_BASINS = 32
 # An analysis that takes longer, in seconds, says so in a line.
 SILENT = 1.0
 
@@ -104,8 +110,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``mu``                  lower bound on the probability that the number of attractors is right
     ``mu_smallest``         the same for the least certain single attractor; 0 if there is none
     ``mu_current``          the same for the attractor of the current basin; 0 if unknown
-    ``basin_current``       number of the attractor in whose basin the weights certainly lie; -1
-                            undecided, -2 they leave the box
+    ``basin_current``       number of the attractor in whose basin the weights certainly lie, in
+                            this analysis alone; -1 undecided, -2 they leave the box
+    ``basin_switches``      how often, at the least, the weights have certainly changed basins
+    ``identity_current``    as ``basin_current``, but the attractor's identity, the same number from
+                            one analysis to the next; -1 undecided, -2 they leave the box
     ``basin_max``           share of the box of the largest certain basin
     ``escape``              share of the box that certainly leaves it
     ``undecided``           share of the box of which nothing is certain
@@ -122,8 +131,16 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     All of them are finite from the start of training on. TensorBoard also gets the figures
     ``morse/basins``, ``morse/graph`` and ``morse/merge`` (up to which confidence the attractors
-    stand) and the table ``morse/sets``; without it the same is written to ``morse/`` under the log
-    directory as PNG, JSON and NumPy archive.
+    stand), from the second analysis on ``morse/timeline`` (the basins over training), and the table
+    ``morse/sets``; without it the same is written to ``morse/`` under the log directory as PNG,
+    JSON and NumPy archive.
+
+    An attractor keeps its identity and its colour from one analysis to the next where it can be
+    recognised, and a change of basins counts where one slice certainly shows it:
+    :mod:`lightning_morse.tracking` has the rule and its premise. The first process
+    keeps one to three slices on the CPU for it, up to ``3 (dim + 1)`` weight vectors: with
+    ``dim=2`` and 4 bytes a number 12 to 36 bytes a weight, in memory and in checkpoints, on top of
+    the 132 bytes of the snapshots.
 
     The loss is the module's own in eval mode, on the first training batches that passed by. Nothing
     of the run is changed but its wall time: not weights, buffers, gradients, optimizers, random
@@ -146,8 +163,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     sharded: each process keeps its own rows of the snapshots and directions, and during an
     evaluation gets the weights of one unit at a time. They are evaluated in float32 or better
     whatever the ``MixedPrecisionPolicy``. ``directions`` is then ``"pca"`` or ``"random"``, and the
-    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew.
-    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are refused.
+    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew. The
+    identities of attractors are their numbers in each analysis then. Tensor parallel networks and
+    FSDP1 (``FSDPStrategy``) are refused.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
@@ -183,9 +201,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         checkpoints: With ``directions="checkpoints"``: ``dim + 1`` weights, each a flat tensor of
             the trainable weights, a state dict, or the path of a checkpoint.
         max_overhead: Share of the wall time since the start that the callback may take, in (0, 1];
-            1 for no limit. It measures itself: an analysis that is due is left out where another
-            one as long as the last would exceed the share. The first one is always made; one that
-            takes longer than the last exceeds the share until the run has made up for it.
+            1 for no limit. It measures itself: an analysis that is due is left out where one half
+            as long again as the longest so far would exceed the share. The first one is always
+            made; one that takes longer than that exceeds the share until the run has made up for
+            it.
         snapshot_dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the
             weights kept along the trajectory: 4 bytes a weight and snapshot by default. Half
             precision blurs the principal directions once the steps get smaller than its rounding.
@@ -196,7 +215,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
-        history: One row an analysis: ``step``, ``epoch`` and the scalars.
+        history: One row an analysis: ``step``, ``epoch``, the scalars, and ``basins``, the share of
+            the box of each certain basin by its attractor's identity (of the 32 largest).
 
     Raises:
         ValueError: If an argument is out of range; what can only be seen with the network
@@ -293,7 +313,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.on_error = on_error
         self.name = name
         self.result: MorseAnalysis | None = None
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
         self._processes = Processes()
@@ -306,12 +326,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.result = None
         self.history = []
         self._scalars = dict(BEFORE_FIRST)
+        self._basins: dict[int, float] = {}
+        self._tracker = AttractorTracker()
         self._trajectory = self._new_trajectory()
         self._probe: list[Any] = []
         self._probes_before: list[list[Any]] = []
         self._last_step = 0
         self._seen_step = 0
-        self._last_cost: float | None = None
+        self._longest: float | None = None
         self._budget = Budget(self.max_overhead)
         self._said: set[str] = set()
 
@@ -411,9 +433,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             "trajectory": trajectory.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
-            "last_cost": self._last_cost,
+            "longest": self._longest,
             "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
+            "basins": dict(self._basins),
+            "tracker": self._tracker.state_dict(),
             "history": [dict(row) for row in self.history],
         }
 
@@ -423,9 +447,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self._trajectory.load_state_dict(state_dict["trajectory"])
         self._probes_before = list(state_dict["probes"])
         self._last_step = state_dict["last_step"]
-        self._last_cost = state_dict["last_cost"]
+        self._longest = state_dict["longest"]
         self._budget.load_state_dict(state_dict["budget"])
         self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
+        self._basins = dict(state_dict["basins"])
+        self._tracker.load_state_dict(state_dict["tracker"])
         self.history = [dict(row) for row in state_dict["history"]]
 
     # --------------------------------------------------------------- pictures
@@ -433,16 +459,25 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.
 
+        From the second analysis on also ``"timeline"``, the run so far.
+
         Raises:
             RuntimeError: If there has been no analysis in this process.
         """
         if self.result is None:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return {
+        return self._figures(self.history)
+
+    def _figures(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+        assert self.result is not None
+        known = self._view["identities"]
+        drawn = {
             "basins": plot_basins(self.result, **self._view),
-            "graph": plot_morse_graph(self.result),
-            "merge": plot_merge_diagram(self.result),
+            "graph": plot_morse_graph(self.result, known),
+            "merge": plot_merge_diagram(self.result, known),
         }
+        made = [row for row in history if not row[f"{self.name}/failed"]]
+        return drawn if len(made) < 2 else {**drawn, "timeline": plot_timeline(made)}
 
     # --------------------------------------------------------------- analysis
 
@@ -473,9 +508,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def _may_analyze(self, trainer: Any) -> bool:
         """Whether there is time for an analysis; the same answer in every process."""
-        cost = self._last_cost
+        cost = self._longest
         wait, overhead = self._processes.share(
-            (0.0 if cost is None else self._budget.wait(cost), self._budget.overhead())
+            (0.0 if cost is None else self._budget.wait(LONGER * cost), self._budget.overhead())
         )
         if cost is None or wait <= 0:
             return True
@@ -483,7 +518,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self._said.add("budget")
             _tell(
                 logging.INFO,
-                f"{self._where(trainer)}: no analysis, the last one took {cost:.2g} s and "
+                f"{self._where(trainer)}: no analysis, the longest so far took {cost:.2g} s and "
                 f"max_overhead={self.max_overhead:g} has room for another in {wait:.2g} s; what is "
                 "due until then is left out",
             )
@@ -514,12 +549,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 self._say_once(message, where, about=origin(error))
                 _log.debug("the analysis that failed", exc_info=True)
             else:
-                self._scalars.update(found)
+                scalars, self._basins = found
+                self._scalars.update(scalars)
                 if self._processes.leads:
                     self._draw(trainer, step)
-            self._last_cost = self._budget.now() - start
+            took = self._budget.now() - start
+            self._longest = max(took, self._longest or 0.0)
             # The times are those of the first process, so that all of them publish the same.
-            seconds, overhead = self._processes.share((self._last_cost, self._budget.overhead()))
+            seconds, overhead = self._processes.share((took, self._budget.overhead()))
             self._scalars["morse/overhead"] = overhead
             if problem is None:
                 self._scalars["morse/seconds"] = seconds
@@ -527,14 +564,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                     _tell(logging.INFO, f"{where}: {self._summary()}")
             self._publish(trainer)
             named = self._named()
-            self.history.append({"step": step, "epoch": trainer.current_epoch, **named})
+            row = {"step": step, "epoch": trainer.current_epoch, **named}
+            self.history.append({**row, "basins": dict(self._basins)})
             if self._processes.leads:
                 log_scalars(trainer, named, step, self._say_once)
         if problem is not None and self.on_error == "raise":
             raise problem
 
-    def _analyze(self, module: Any, title: str) -> dict[str, float]:
-        """The readings, in every process; the analysis itself stays in the first."""
+    def _analyze(self, module: Any, title: str) -> tuple[dict[str, float], dict[int, float]]:
+        """Readings and certain basins, in every process; the analysis stays in the first."""
         processes = self._processes
         look: _Look | None = None
 
@@ -595,8 +633,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def _explored(
         self, loss: Callable[[Tensor], Tensor], look: _Look, title: str
-    ) -> dict[str, float]:
-        """Analyse the loss on a slice, and read off where training is in it."""
+    ) -> tuple[dict[str, float], dict[int, float]]:
+        """Analyse the loss on a slice, and read off where training is in it.
+
+        Returns:
+            The readings, and the share of the box of each certain basin, by identity.
+        """
         current = look.current
         half, samples, losses = sample_box(
             loss,
@@ -617,10 +659,16 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.seed,
         )
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
+        if self._sharded:  # no process has the weights that slices are compared by
+            tracked = untracked(result, current.numpy())
+        else:
+            tracked = self._tracker.update(look.subspace, result, current.numpy())
         found = {
             **readings(result, current.numpy(), now),
             "morse/explained": look.coverage.explained,
             "morse/residual": look.coverage.residual,
+            "morse/identity_current": float(tracked.current),
+            "morse/basin_switches": float(self._tracker.switches),
             "morse/failed": 0.0,
         }
         self.result = result
@@ -629,8 +677,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             "current": current.numpy(),
             "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
             "title": title,
+            "identities": tracked.identities,
         }
-        return found
+        largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS]
+        return found, {tracked.identities[a]: volume for a, volume in largest}
 
     def _half_widths(self, chosen: Slice) -> Any:
         if self._extent.half is not None:
@@ -645,14 +695,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _draw(self, trainer: Any, step: int) -> None:
         """Give away pictures and the table; what fails here is no failed analysis."""
         assert self.result is not None
-        try:
-            figures: dict[str, Figure] = self.figures()
-        except Exception as error:
-            self._say_once(f"drawing failed: {cause(error)}")
-            figures = {}
         timed = {f"{self.name}/{k}" for k in ("seconds", "overhead")}  # not known yet
         facts = {k: v for k, v in self._named().items() if k not in timed}
         row = {"step": step, "epoch": trainer.current_epoch, **facts}
+        try:
+            figures = self._figures([*self.history, {**row, "basins": self._basins}])
+        except Exception as error:
+            self._say_once(f"drawing failed: {cause(error)}")
+            figures = {}
         try:
             log_pictures(
                 trainer, self.result, figures, row, step, self._say_once, self._folder, self.name

@@ -21,6 +21,8 @@ BEFORE_FIRST = {
     "morse/mu_smallest": 0.0,
     "morse/mu_current": 0.0,
     "morse/basin_current": float(UNDECIDED),
+    "morse/basin_switches": 0.0,
+    "morse/identity_current": float(UNDECIDED),
     "morse/basin_max": 0.0,
     "morse/escape": 0.0,
     "morse/undecided": 1.0,
