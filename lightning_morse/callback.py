@@ -152,7 +152,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     On top of the snapshots an analysis takes memory for ``3 dim + 3`` copies of the trainable
     weights while it makes principal directions and ``dim + 3`` while it evaluates the loss (the
     shadow copy, the weights, the point and the directions), plus one forward pass without
-    gradients, whatever ``n_samples``.
+    gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch, in more
+    than one dimension that of its gradient too; ``"hessian"`` as well, and ``2 dim + 6`` vectors in
+    double precision.
 
     With several processes (DDP) each keeps its own first batches as probe set. The loss is the mean
     over the examples of all of them, as the gradient of the run is a mean over processes; the first
