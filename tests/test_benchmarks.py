@@ -261,3 +261,19 @@ def test_no_time_of_a_refinement_counts_if_the_morse_sets_differ(adaptive, monke
     monkeypatch.setattr(adaptive, "graph_of_theirs", lambda *_: (set(list(sets)[1:]), pairs))
     with pytest.raises(AssertionError, match="Leslie: the Morse sets differ"):
         adaptive.compare("Leslie", case, 1)
+
+
+def test_bench_trajectory_compares_the_same_boxes(capsys, monkeypatch):
+    bench = load("bench_trajectory")
+    options = ["--pairs", "40", "--depth", "12", "--repeats", "1", "--stride", "64"]
+    rows = bench.main(options)
+    assert set(rows) == {"bare", "scikit-learn"}
+    assert all(row["ratio"] > row["with_fit"] > 0 for row in rows.values())
+    assert capsys.readouterr().out.count("| 4096 |") == 2
+    # A time does not count if the boxes are others.
+    right = bench.cell_by_cell
+    monkeypatch.setattr(
+        bench, "cell_by_cell", lambda *given: tuple(b + 1e-3 for b in right(*given))
+    )
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        bench.main(options)
