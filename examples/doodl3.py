@@ -119,14 +119,14 @@ def train(
 
 
 def first_and_last(path: Tensor) -> tuple[np.ndarray, int]:
-    """The two weights that spread most over the first and last states, shape (runs, 2, 2); a lag."""
+    """The two weights that spread most over first and last states, (runs, 2, 2), and the lag."""
     ends = path[:, [0, -1]].double()
     widest = ends.reshape(-1, path.shape[2]).std(dim=0).argsort(descending=True)[:2]
     return ends[..., widest.sort().values].numpy(), 1
 
 
 def all_epochs(path: Tensor) -> tuple[np.ndarray, int]:
-    """Two principal components of all states, shape (runs, epochs + 1, 2), and the lag in epochs."""
+    """Two principal components of all states, shape (runs, epochs + 1, 2), and the lag."""
     flat = path.reshape(-1, path.shape[2]).double()
     center = flat.mean(dim=0)
     _, vectors = torch.linalg.eigh((flat - center).T @ (flat - center))
@@ -203,9 +203,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple, lm.MorseAnalysis]:
         lengths = given.epochs or lengths
         for batch in given.batches or batches:
             began = time.perf_counter()
-            path = train(
-                task, given.runs, max(lengths), batch, given.rate, given.decay, given.seed
-            )
+            path = train(task, given.runs, max(lengths), batch, given.rate, given.decay, given.seed)
             training += time.perf_counter() - began
             for epochs, space in itertools.product(lengths, SPACES):
                 line, result = row(task, batch, epochs, space, path, given.resolution, given.seed)
@@ -213,7 +211,9 @@ def main(arguments: list[str] | None = None) -> dict[tuple, lm.MorseAnalysis]:
                 results[task.name, batch, epochs, space] = result
                 if given.out is not None:
                     given.out.mkdir(parents=True, exist_ok=True)
-                    stem = f"{task.name} {batch} {epochs} {space}".replace(",", "").replace(" ", "_")
+                    stem = f"{task.name} {batch} {epochs} {space}".replace(",", "").replace(
+                        " ", "_"
+                    )
                     lm.plot_basins(result).savefig(given.out / f"{stem}_basins.png")
                     lm.plot_morse_graph(result).savefig(given.out / f"{stem}_graph.png")
     whole = time.perf_counter() - start

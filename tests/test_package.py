@@ -46,6 +46,7 @@ LAYERS = [
     "phase_portrait",
     "description",
     "ladder",
+    "map_ladder",
     "sampling",
     "analysis",
     "trajectory_analysis",
