@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_morse.analysis import analyze_further
-from lightning_morse.box import given_half_widths, half_widths, sample_box
+from lightning_morse.box import given_extent, half_widths, sample_box
 from lightning_morse.budget import Budget
 from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
 from lightning_morse.failures import cause, must_end_run, origin
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import (
     LossSlice,
+    ShadowLoss,
     flat_parameters,
     preserved_random_state,
     trainable_parameters,
@@ -129,10 +130,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
             ``"random"`` before it has three distinct snapshots. ``"random"``: filter-normalised,
-            the same all through the run. ``"checkpoints"``: the plane through ``checkpoints``. Or
-            a tensor of shape ``(p, dim)`` for ``p`` trainable weights in the order of
-            ``module.parameters()``, or a sequence of ``dim`` flat tensors or mappings from
-            parameter names to tensors (names left out do not move).
+            the same all through the run. ``"gradient"``: steepest descent, and where the Hessian
+            turns it. ``"hessian"``: the eigenvectors with the largest eigenvalues in absolute
+            value. (Both of the loss on the probe set; ``"random"`` where that has no such
+            derivatives.) ``"checkpoints"``: the plane through ``checkpoints``. Or a tensor of shape
+            ``(p, dim)`` for ``p`` trainable weights in the order of ``module.parameters()``, or a
+            sequence of ``dim`` flat tensors or mappings from parameter names to tensors (names left
+            out do not move). Or a function that returns one of these, called at each analysis as
+            ``directions(module, batches)`` with a copy of the module, in eval mode, and the probe
+            batches.
         dim: Dimension of the slice: 1, 2 or 3.
         every_n_epochs: Analyse at the end of every so many epochs; 1 if neither period is given.
         every_n_steps: Analyse when the optimizer has made so many steps since the last analysis.
@@ -140,10 +146,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             that has to grow costs up to half as many again.
         resolution: Grid cells an axis.
         confidence: The level at which the picture has to be true, in (0, 1).
-        extent: Half-widths of the box in weight-space units, one number or one an axis. ``"auto"``:
-            1.5 times the reach of the trajectory (the given weights with ``"checkpoints"``; at
-            least the norm of the raw directions with ``"random"``) on each axis, at least a quarter
-            of the longest; doubled, at most twice, while the lowest sampled loss lies on its edge.
+        extent: Half-widths of the box in weight-space units, one number or one an axis. Or a share
+            of the reach of the trajectory (of the given weights with ``"checkpoints"``) on each
+            axis, such as ``"200%"``; at least a quarter of the longest axis, and with ``"random"``
+            the norm of the raw directions. ``"auto"``: begins with ``"150%"`` and doubles the box,
+            at most twice, while the attractor of the current weights or a saddle around it seems to
+            lie outside.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch; it must use the module
             it is given. Default: what ``training_step`` returns, or ``validation_step`` where only
             that is defined.
@@ -252,7 +260,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.resolution = resolution
         self.confidence = confidence
         self.extent = extent
-        self._given_half = given_half_widths(extent, dim)
+        self._extent = given_extent(extent, dim)
         self.loss_fn = loss_fn
         self.probe_batches = probe_batches
         self.max_snapshots = max_snapshots
@@ -510,28 +518,36 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def _slice(self, module: Any, weights: Tensor) -> Slice:
         path = self._trajectory.up_to(weights)
-        shapes = [p.shape for _, p in trainable_parameters(module)]
-        chosen = self._source.slice_at(weights, path, shapes)
+        parameters = dict(trainable_parameters(module))
+        chosen = self._source.slice_at(weights, path, parameters, lambda: self._shadow_loss(module))
         if chosen.fallback:
-            self._say_once(f"random directions instead of pca: {chosen.fallback}")
+            wanted = self._source.kind
+            self._say_once(f"random directions instead of {wanted}: {chosen.fallback}")
         return chosen
 
+    def _shadow_loss(self, module: Any) -> ShadowLoss:
+        return ShadowLoss(module, self._probe_set(), self.loss_fn, self.seed)
+
     def _loss_slice(self, module: Any, subspace: AffineSubspace) -> LossSlice:
+        subspace = subspace.to(trainable_parameters(module)[0][1].device)
+        return LossSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
+
+    def _probe_set(self) -> list[Any]:
         if not self._probe:
             raise RuntimeError("no training batch has passed by that could be the probe set")
-        subspace = subspace.to(trainable_parameters(module)[0][1].device)
-        return LossSlice(module, subspace, self._probe, self.loss_fn, self.seed)
+        return self._probe
 
     def _explored(
         self, loss: Callable[[Tensor], Tensor], chosen: Slice, weights: Tensor, title: str
     ) -> dict[str, float]:
         """Analyse the loss on a slice, and read off where training is in it."""
+        current = chosen.subspace.project(weights)
         half, samples, losses = sample_box(
             loss,
             self._half_widths(chosen),
             first_samples(self.n_samples),
             self.seed,
-            grow=self._given_half is None,
+            current.numpy() if self._extent.grows else None,
         )
         result = analyze_further(
             loss,
@@ -544,7 +560,6 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.confidence,
             self.seed,
         )
-        current = chosen.subspace.project(weights)
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
         snapshots = self._trajectory.snapshots()
         coverage = chosen.coverage(weights, snapshots)
@@ -564,10 +579,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return found
 
     def _half_widths(self, chosen: Slice) -> Any:
-        if self._given_half is not None:
-            return self._given_half
+        if self._extent.half is not None:
+            return self._extent.half
         natural = None if chosen.natural is None else chosen.natural.numpy()
-        return half_widths(chosen.inside.numpy(), natural, at_least=chosen.kind == "random")
+        at_least = chosen.kind == "random"
+        margin = self._extent.margin
+        return half_widths(chosen.inside.numpy(), natural, at_least=at_least, margin=margin)
 
     # ----------------------------------------------------------------- telling
 
