@@ -21,6 +21,7 @@ from lightning_morse.box import given_extent, half_widths, sample_box
 from lightning_morse.budget import Budget
 from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
 from lightning_morse.failures import cause, must_end_run, origin
+from lightning_morse.flow_check import flow_check
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import (
     LossSlice,
@@ -37,7 +38,15 @@ from lightning_morse.readings import BEFORE_FIRST, readings
 from lightning_morse.record import ESCAPES, MorseAnalysis
 from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
 from lightning_morse.subspace import AffineSubspace
+from lightning_morse.training_time import TrainingTime, learning_rate
 from lightning_morse.trajectory import Trajectory
+from lightning_morse.trajectory_reading import (
+    DYNAMICS,
+    analyze_snapshots,
+    before_first,
+    flow_readings,
+    trajectory_readings,
+)
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
     from lightning.pytorch import Callback as _UnifiedCallback
@@ -205,6 +214,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         snapshot_dtype: str = "float32",
         on_error: str = "warn",
         name: str = "morse",
+        dynamics: str = "gradient",
     ) -> None:
         super().__init__()
         if every_n_epochs is not None and every_n_steps is not None:
@@ -246,6 +256,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             )
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        if dynamics not in DYNAMICS:
+            raise ValueError(
+                f"dynamics must be one of {', '.join(map(repr, DYNAMICS))}, got {dynamics!r}"
+            )
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(
                 f"name must be letters, digits, '_', '-' or '.', got {name!r}. It goes before the "
@@ -269,6 +283,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.snapshot_dtype = snapshot_dtype
         self.on_error = on_error
         self.name = name
+        self.dynamics = dynamics
         self.result: MorseAnalysis | None = None
         self.history: list[dict[str, float]] = []
         self._source = DirectionSource(directions, dim, checkpoints, seed)
@@ -281,8 +296,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Begin a run."""
         self.result = None
         self.history = []
-        self._scalars = dict(BEFORE_FIRST)
+        self._scalars = {**BEFORE_FIRST, **before_first(self.dynamics)}
         self._trajectory = self._new_trajectory()
+        self._time = TrainingTime(self._trajectory)
         self._probe: list[Any] = []
         self._probes_before: list[list[Any]] = []
         self._last_step = 0
@@ -331,7 +347,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the first batches as the probe set."""
+        """Keep the first batches as the probe set, and the learning rate of the step to come."""
+        self._time.rate = learning_rate(trainer.optimizers)
         if len(self._probe) >= self.probe_batches or batch is None or _is_silent(trainer):
             return
         with self._guarded("keeping a probe batch"):
@@ -373,6 +390,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         probes = [self._probe] if self._processes.size == 1 else self._probes_before
         return {
             "trajectory": self._trajectory.state_dict(),
+            "time": self._time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
             "last_cost": self._last_cost,
@@ -385,11 +403,13 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Go on from a checkpoint."""
         self._forget()
         self._trajectory.load_state_dict(state_dict["trajectory"])
+        if "time" in state_dict:  # checkpoints of before did not have it
+            self._time.load_state_dict(state_dict["time"])
         self._probes_before = list(state_dict["probes"])
         self._last_step = state_dict["last_step"]
         self._last_cost = state_dict["last_cost"]
         self._budget.load_state_dict(state_dict["budget"])
-        self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
+        self._scalars = {**self._scalars, **state_dict["scalars"]}
         self.history = [dict(row) for row in state_dict["history"]]
 
     # --------------------------------------------------------------- pictures
@@ -425,6 +445,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _record(self, module: Any) -> None:
         if self._processes.leads:
             self._trajectory.step(lambda: flat_parameters(module))
+            self._time.step(self._trajectory)
 
     def _is_due(self, trainer: Any) -> bool:
         if self.every_n_steps is not None:
@@ -541,6 +562,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self, loss: Callable[[Tensor], Tensor], chosen: Slice, weights: Tensor, title: str
     ) -> dict[str, float]:
         """Analyse the loss on a slice, and read off where training is in it."""
+        if self.dynamics == "trajectory":
+            return self._explored_snapshots(chosen, weights, title)
         current = chosen.subspace.project(weights)
         half, samples, losses = sample_box(
             loss,
@@ -576,6 +599,52 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             "axis_labels": axis_labels(chosen.kind, coverage.shares),
             "title": title,
         }
+        return {**found, **self._of_training(result, self._view)}
+
+    def _explored_snapshots(self, chosen: Slice, weights: Tensor, title: str) -> dict[str, float]:
+        """Analyse the map from snapshot to snapshot inside the slice; the loss is not looked at."""
+        snapshots = self._trajectory.snapshots()
+        states = chosen.subspace.project(snapshots).numpy()
+        current = chosen.subspace.project(weights).numpy()
+        coverage = chosen.coverage(weights, snapshots)
+        self.result = analyze_snapshots(
+            states, self._half_widths(chosen), self.resolution, self.confidence, self.seed
+        )
+        self._view = {
+            "trajectory": states,
+            "current": current,
+            "axis_labels": axis_labels(chosen.kind, coverage.shares),
+            "title": title,
+        }
+        return {
+            **readings(self.result, current, math.nan),
+            "morse/explained": coverage.explained,
+            "morse/residual": coverage.residual,
+            "morse/failed": 0.0,
+        }
+
+    def _of_training(self, result: MorseAnalysis, view: dict[str, Any]) -> dict[str, float]:
+        """Hold the snapshots against the flow of the slice, and read them by themselves if asked.
+
+        What goes wrong here is no failed analysis.
+        """
+        found = before_first(self.dynamics)
+        try:
+            times = self._time.of(self._trajectory)
+            found.update(flow_readings(flow_check(result, view["trajectory"], times)))
+            if self.dynamics == "both":
+                beside = analyze_snapshots(
+                    view["trajectory"],
+                    result.grid.upper,
+                    self.resolution,
+                    self.confidence,
+                    self.seed,
+                )
+                found.update(trajectory_readings(beside, view["current"]))
+        except Exception as error:
+            if must_end_run(error):
+                raise
+            self._say_once(f"no reading of the snapshots ({cause(error)})", about=origin(error))
         return found
 
     def _half_widths(self, chosen: Slice) -> Any:
