@@ -107,6 +107,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``headroom``            loss now minus loss at the current attractor; 0 if unknown
     ``explained``           share of the squared trajectory displacement inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
+    ``flow_angle``          mean angle between where training goes in the slice and its gradient
+                            flow, radians (:mod:`lightning_morse.flow_check`); -1 if unknown
+    ``flow_length``         how far it goes, over how far the flow does; -1 if unknown
     ``calibration``         inflation of the surrogate that its residuals ask for; 1 is none
     ``seconds``             wall time of the last analysis, its figures included
     ``overhead``            share of the wall time since the start that the callback has taken
@@ -180,6 +183,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             goes on. ``"raise"``: it ends the run.
         name: What the names of the metrics start with; the monitors of one Trainer need different
             ones.
+        dynamics: ``"gradient"``: of the loss on the slice. ``"trajectory"``: of the map from one
+            snapshot of this run to the next, in the same plane; the loss is not looked at. What a
+            single run tells is little (:mod:`lightning_morse.trajectory_reading`); what it says
+            nothing of counts as exterior. ``"both"``: the first, and beside it
+            ``trajectory_attractors``, ``trajectory_mu``, ``trajectory_basin_current``,
+            ``trajectory_undecided`` and ``trajectory_unknown`` of the second.
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
