@@ -174,5 +174,5 @@ def test_runs_that_all_diverged_at_once_are_named(tmp_path):
 
 def test_one_run_too_short_for_a_surrogate_is_refused(tmp_path):
     saved(tmp_path, "only", halving(1.0, length=4))
-    with pytest.raises(ValueError, match="at least 6 pairs .* got 3 of 3"):
+    with pytest.raises(ValueError, match=r"at least 6 pairs .* got 3 of 3"):
         analyzed(tmp_path)

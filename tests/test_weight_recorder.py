@@ -83,7 +83,7 @@ def test_coordinates_in_a_subspace(tmp_path):
 
 def test_a_subspace_of_another_network_is_refused_before_training(tmp_path):
     plane = AffineSubspace(torch.zeros(7), torch.eye(7)[:, :2])
-    with pytest.raises(ValueError, match="subspace must be one of the 57 .* got one of 7"):
+    with pytest.raises(ValueError, match=r"subspace must be one of the 57 .* got one of 7"):
         record(tmp_path, subspace=plane)
     assert not (tmp_path / "runs").exists()
 
