@@ -357,7 +357,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first batches as the probe set, and the learning rate of the step to come."""
-        self._time.rate = learning_rate(trainer.optimizers)
+        with self._guarded("reading the learning rate"):
+            self._time.rate = learning_rate(trainer.optimizers)
         if len(self._probe) >= self.probe_batches or batch is None or _is_silent(trainer):
             return
         with self._guarded("keeping a probe batch"):
