@@ -10,9 +10,9 @@ calls as the formula takes, and through ``predict`` of scikit-learn, into which 
 hyper-parameters are put. A time counts only if the boxes are those of the analysis, to rounding.
 
 The analysis is all of it but the fit, which is the same for both: posterior on the lattice, band,
-boxes, map, Morse graph, basins, record. The cell by cell side is the boxes alone, so the ratio is
-a lower bound; beside it stands the ratio with our fit counted against us. Only ``--stride 1``
-drives every box; with a larger one every so many boxes are timed and the time is multiplied.
+boxes, map, Morse graph, basins, ladder, record. The cell by cell side is the boxes alone, so the
+ratio is a lower bound; beside it stands the ratio with our fit counted against us. Only
+``--stride 1`` drives every box; with a larger one every so many are timed, the time multiplied.
 """
 
 from __future__ import annotations
