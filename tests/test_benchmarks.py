@@ -277,3 +277,13 @@ def test_bench_trajectory_compares_the_same_boxes(capsys, monkeypatch):
     )
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         bench.main(options)
+
+
+@pytest.mark.slow
+def test_optimizer_flow_knows_momentum_from_none(capsys):
+    bench = load("optimizer_flow")
+    plain, momentum, _ = bench.main(["--epochs", "4", "--resolution", "32"]).values()
+    assert plain[-1]["morse/flow_length"] == pytest.approx(1, abs=0.1)
+    assert 8 < momentum[-1]["morse/flow_length"] < 10
+    assert max(h[-1]["morse/flow_angle"] for h in (plain, momentum)) < 0.2
+    assert capsys.readouterr().out.count("\n") == 5
