@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,14 @@ from torch import Tensor
 from lightning_morse.analysis import analyze_further
 from lightning_morse.box import given_extent, half_widths, sample_box
 from lightning_morse.budget import Budget
-from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
+from lightning_morse.directions import (
+    Coverage,
+    Directions,
+    DirectionSource,
+    Slice,
+    Weights,
+    axis_labels,
+)
 from lightning_morse.failures import cause, must_end_run, origin
 from lightning_morse.flow_check import flow_check
 from lightning_morse.log_sinks import log_pictures, log_scalars
@@ -33,11 +40,19 @@ from lightning_morse.loss_slice import (
 from lightning_morse.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting import plot_basins, plot_morse_graph
 from lightning_morse.probe import copied, is_plain, moved
-from lightning_morse.processes import Processes, SharedLoss
+from lightning_morse.processes import Lockstep, Processes, SharedLoss
 from lightning_morse.readings import BEFORE_FIRST, readings
 from lightning_morse.record import ESCAPES, MorseAnalysis
 from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
-from lightning_morse.subspace import AffineSubspace
+from lightning_morse.sharded import (
+    ShardedSlice,
+    Shards,
+    check_sharding,
+    compute_device,
+    flat_shards,
+    is_sharded,
+)
+from lightning_morse.subspace import WHOLE, AffineSubspace, Whole
 from lightning_morse.training_time import TrainingTime, learning_rate
 from lightning_morse.trajectory import Trajectory
 from lightning_morse.trajectory_reading import (
@@ -137,7 +152,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     With several processes (DDP) each keeps its own first batches as probe set. The loss is the mean
     over the examples of all of them, as the gradient of the run is a mean over processes; the first
     process chooses the points and makes the Morse graph, and all publish the same values. Batch
-    statistics are those each process has. Sharded weights (FSDP) are not supported.
+    statistics are those each process has.
+
+    Networks sharded by ``fully_shard`` (FSDP2, with Lightning's ``ModelParallelStrategy``) stay
+    sharded: each process keeps its own rows of the snapshots and directions, and during an
+    evaluation gets the weights of one unit at a time. They are evaluated in float32 or better
+    whatever the ``MixedPrecisionPolicy``. ``directions`` is then ``"pca"`` or ``"random"``, and the
+    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew.
+    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are refused.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
@@ -196,7 +218,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     Raises:
         ValueError: If an argument is out of range; what can only be seen with the network
-            (lengths, collinear directions, identical checkpoints) when training starts.
+            (lengths, collinear directions, identical checkpoints, weights sharded in a way that is
+            not supported) when training starts.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -298,6 +321,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
         self._processes = Processes()
+        self._sharded = False
         self._folder = Path()
         self._forget()
 
@@ -332,6 +356,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 f"{type(pl_module).__name__}, got None. Pass loss_fn(module, batch) that returns "
                 "the loss to look at"
             )
+        # The strategy's model too, in which the module may be wrapped.
+        check_sharding(trainer.model or pl_module, trainer.world_size)
+        self._sharded = is_sharded(pl_module)
+        if self._sharded and self._source.kind not in ("pca", "random"):
+            raise ValueError(
+                "directions must be 'pca' or 'random' where weights are sharded, got "
+                f"{self._source.kind!r}: no process holds directions as long as all the weights"
+            )
         self._source.bind(dict(trainable_parameters(pl_module)))
         self._processes = Processes.of(trainer.world_size)
         # Asking for it is an exchange between all processes, which only happens here.
@@ -345,6 +377,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         with self._guarded("starting"):
             self._publish(trainer)
             self._seen_step = trainer.global_step
+            if self._sharded:  # of a run that was not: each process has its own from here on
+                self._trajectory = self._new_trajectory()
             if not len(self._trajectory):
                 self._last_step = trainer.global_step
                 self._trajectory.stride = self._stride(trainer)
@@ -398,8 +432,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """What a resumed run needs, in tensors and plain containers."""
         # Of one process its own batches; those of all of them once an analysis has gathered them.
         probes = [self._probe] if self._processes.size == 1 else self._probes_before
+        # The first process writes, and has no more than its own piece of sharded snapshots.
+        trajectory = self._new_trajectory() if self._sharded else self._trajectory
         return {
-            "trajectory": self._trajectory.state_dict(),
+            "trajectory": trajectory.state_dict(),
             "time": self._time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
@@ -453,9 +489,13 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return max(1, int(period / SNAPSHOTS_PER_PERIOD)) if math.isfinite(period) else 1
 
     def _record(self, module: Any) -> None:
-        if self._processes.leads:
+        if self._sharded:
+            self._trajectory.step(lambda: flat_shards(module, self._processes.rank))
+        elif self._processes.leads:
             self._trajectory.step(lambda: flat_parameters(module))
-            self._time.step(self._trajectory)
+        else:
+            return
+        self._time.step(self._trajectory)
 
     def _is_due(self, trainer: Any) -> bool:
         if self.every_n_steps is not None:
@@ -529,37 +569,55 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _analyze(self, module: Any, title: str) -> dict[str, float]:
         """The readings, in every process; the analysis itself stays in the first."""
         processes = self._processes
-        chosen: Slice | None = None
-        weights: Tensor | None = None
+        look: _Look | None = None
 
         def choose() -> AffineSubspace:
-            nonlocal chosen, weights
-            weights = flat_parameters(module)
-            chosen = self._slice(module, weights)
+            nonlocal look
+            look = self._look(module, flat_parameters(module), WHOLE)
             # Tensors on an accelerator would arrive on that of the sender.
-            return chosen.subspace if processes.size == 1 else chosen.subspace.to("cpu")
+            return look.subspace if processes.size == 1 else look.subspace.to("cpu")
 
-        subspace = processes.first(choose)
+        def choose_together() -> AffineSubspace:
+            nonlocal look
+            weights = flat_shards(module, processes.rank)
+            look = self._look(module, weights, Shards(module, lockstep))
+            return look.subspace
+
+        if self._sharded:
+            lockstep = Lockstep(processes, compute_device(module))
+            subspace = lockstep.run(choose_together)
+        else:
+            subspace = processes.first(choose)
         loss = processes.each(lambda: self._loss_slice(module, subspace))
         if processes.size > 1 and not self._probes_before:
             self._probes_before = processes.gather(moved(self._probe, "cpu"))
         shared = SharedLoss(loss, loss.n_examples, processes)
-        # Only the first process runs this, in which both are known.
-        return shared.explore(lambda: self._explored(shared, chosen, weights, title))  # type: ignore[arg-type]
+        # Only the first process runs this, in which it is known.
+        return shared.explore(lambda: self._explored(shared, look, title))  # type: ignore[arg-type]
 
-    def _slice(self, module: Any, weights: Tensor) -> Slice:
+    def _look(self, module: Any, weights: Tensor, rows: Whole) -> _Look:
         path = self._trajectory.up_to(weights)
         parameters = dict(trainable_parameters(module))
-        chosen = self._source.slice_at(weights, path, parameters, lambda: self._shadow_loss(module))
+        chosen = self._source.slice_at(
+            weights, path, parameters, lambda: self._shadow_loss(module), rows
+        )
         if chosen.fallback:
             wanted = self._source.kind
             self._say_once(f"random directions instead of {wanted}: {chosen.fallback}")
-        return chosen
+        snapshots = self._trajectory.snapshots()
+        return _Look(
+            chosen,
+            chosen.subspace.project(weights),
+            chosen.subspace.project(snapshots),
+            chosen.coverage(weights, snapshots),
+        )
 
     def _shadow_loss(self, module: Any) -> ShadowLoss:
         return ShadowLoss(module, self._probe_set(), self.loss_fn, self.seed)
 
     def _loss_slice(self, module: Any, subspace: AffineSubspace) -> LossSlice:
+        if self._sharded:
+            return ShardedSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
         subspace = subspace.to(trainable_parameters(module)[0][1].device)
         return LossSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
 
@@ -569,15 +627,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return self._probe
 
     def _explored(
-        self, loss: Callable[[Tensor], Tensor], chosen: Slice, weights: Tensor, title: str
+        self, loss: Callable[[Tensor], Tensor], look: _Look, title: str
     ) -> dict[str, float]:
         """Analyse the loss on a slice, and read off where training is in it."""
         if self.dynamics == "trajectory":
-            return self._explored_snapshots(chosen, weights, title)
-        current = chosen.subspace.project(weights)
+            return self._explored_snapshots(look, title)
+        current = look.current
         half, samples, losses = sample_box(
             loss,
-            self._half_widths(chosen),
+            self._half_widths(look.chosen),
             first_samples(self.n_samples),
             self.seed,
             current.numpy() if self._extent.grows else None,
@@ -594,42 +652,37 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.seed,
         )
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
-        snapshots = self._trajectory.snapshots()
-        coverage = chosen.coverage(weights, snapshots)
         found = {
             **readings(result, current.numpy(), now),
-            "morse/explained": coverage.explained,
-            "morse/residual": coverage.residual,
+            "morse/explained": look.coverage.explained,
+            "morse/residual": look.coverage.residual,
             "morse/failed": 0.0,
         }
         self.result = result
         self._view = {
-            "trajectory": chosen.subspace.project(snapshots).numpy(),
+            "trajectory": look.trajectory.numpy(),
             "current": current.numpy(),
-            "axis_labels": axis_labels(chosen.kind, coverage.shares),
+            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
             "title": title,
         }
         return {**found, **self._of_training(result, self._view)}
 
-    def _explored_snapshots(self, chosen: Slice, weights: Tensor, title: str) -> dict[str, float]:
+    def _explored_snapshots(self, look: _Look, title: str) -> dict[str, float]:
         """Analyse the map from snapshot to snapshot inside the slice; the loss is not looked at."""
-        snapshots = self._trajectory.snapshots()
-        states = chosen.subspace.project(snapshots).numpy()
-        current = chosen.subspace.project(weights).numpy()
-        coverage = chosen.coverage(weights, snapshots)
+        states, current = look.trajectory.numpy(), look.current.numpy()
         self.result = analyze_snapshots(
-            states, self._half_widths(chosen), self.resolution, self.confidence, self.seed
+            states, self._half_widths(look.chosen), self.resolution, self.confidence, self.seed
         )
         self._view = {
             "trajectory": states,
             "current": current,
-            "axis_labels": axis_labels(chosen.kind, coverage.shares),
+            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
             "title": title,
         }
         return {
             **readings(self.result, current, math.nan),
-            "morse/explained": coverage.explained,
-            "morse/residual": coverage.residual,
+            "morse/explained": look.coverage.explained,
+            "morse/residual": look.coverage.residual,
             "morse/failed": 0.0,
         }
 
@@ -720,6 +773,19 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             if self.on_error == "raise" or must_end_run(error):
                 raise
             self._say_once(f"{what} failed: {cause(error)}", about=f"{what} {origin(error)}")
+
+
+class _Look(NamedTuple):
+    """The slice of an analysis, and where in it training is and has been."""
+
+    chosen: Slice
+    current: Tensor
+    trajectory: Tensor
+    coverage: Coverage
+
+    @property
+    def subspace(self) -> AffineSubspace:
+        return self.chosen.subspace
 
 
 def _is_silent(trainer: Any) -> bool:

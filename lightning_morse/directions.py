@@ -15,11 +15,12 @@ from torch import Tensor
 from lightning_morse.curvature import differentiable, gradient_directions, hessian_directions
 from lightning_morse.loss_slice import ShadowLoss
 from lightning_morse.subspace import (
+    WHOLE,
     AffineSubspace,
+    Whole,
     orthonormal_columns,
     pca_directions,
     plane_through,
-    random_directions,
 )
 
 NAMED = ("pca", "random", "gradient", "hessian", "checkpoints")
@@ -57,7 +58,7 @@ class Slice:
             weights: The current weights, shape ``(p,)``.
             snapshots: Earlier weights, shape ``(T, p)``.
         """
-        about = AffineSubspace(weights, self.subspace.directions)
+        about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
         along = about.project(snapshots).square().sum(dim=0)
         total = float(along.sum() + about.residual(snapshots).square().sum())
         shares = along / total if total > 0 else torch.zeros(self.subspace.dim)
@@ -171,6 +172,7 @@ class DirectionSource:
         path: Tensor,
         parameters: Mapping[str, Tensor],
         loss: Callable[[], ShadowLoss],
+        rows: Whole = WHOLE,
     ) -> Slice:
         """The slice to analyse at the current weights.
 
@@ -182,6 +184,8 @@ class DirectionSource:
             parameters: The trainable parameters by name, in order.
             loss: Makes the loss of the network on the probe set, for directions that come from its
                 derivatives or from a function.
+            rows: How the weights are spread over processes, as in :class:`AffineSubspace`;
+                ``"pca"`` and ``"random"`` only.
 
         Raises:
             ValueError: If the network no longer has the weights it was bound to, weights are not
@@ -211,22 +215,21 @@ class DirectionSource:
             except (ValueError, RuntimeError) as error:  # torch: no second derivative, no memory
                 fallback = str(error)
         if self.kind == "pca":
-            moves = sum(not a.equal(b) for a, b in pairwise(path))
+            moved = torch.tensor([float(not a.equal(b)) for a, b in pairwise(path)])
+            moves = int(rows.largest(moved).sum())
             if moves + 1 < FEWEST_FOR_PCA:
                 fallback = f"there are only {moves + 1} distinct snapshots of the trajectory yet"
             else:
                 try:
-                    plane = AffineSubspace(weights, _like(weights, pca_directions(path, self.dim)))
+                    columns = _like(weights, pca_directions(path, self.dim, rows), rows)
+                    plane = AffineSubspace(weights, columns, rows)
                     return Slice(plane, "pca", plane.project(path[:-1]))
                 except ValueError as error:
                     fallback = str(error)
-        parts = path[0].split([p.numel() for p in parameters.values()])
-        filters = [
-            part.reshape(p.shape) for part, p in zip(parts, parameters.values(), strict=True)
-        ]
+        shapes = [p.shape for p in parameters.values()]
         generator = torch.Generator().manual_seed(self.seed)
-        columns, norms = random_directions(filters, self.dim, generator)
-        plane = AffineSubspace(weights, _like(weights, columns))
+        columns, norms = rows.random_directions(path[0], shapes, self.dim, generator)
+        plane = AffineSubspace(weights, _like(weights, columns, rows), rows)
         return Slice(plane, "random", plane.project(path[:-1]), norms, fallback)
 
     def _along(self, columns: Tensor, weights: Tensor, path: Tensor) -> Slice:
@@ -256,11 +259,11 @@ def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
     ]
 
 
-def _like(weights: Tensor, columns: Tensor) -> Tensor:
+def _like(weights: Tensor, columns: Tensor, rows: Whole) -> Tensor:
     """Orthonormal columns in the precision of the weights, orthonormal to that precision."""
     finer = torch.finfo(weights.dtype).eps < torch.finfo(columns.dtype).eps
     columns = columns.to(weights)
-    return orthonormal_columns(columns) if finer else columns
+    return orthonormal_columns(columns, rows=rows) if finer else columns
 
 
 def _columns(directions: Any, dim: int) -> list[Any]:

@@ -88,12 +88,14 @@ class ShadowLoss:
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch as a tensor with one
             element. It must use the module it is given. Default: :func:`loss_from_steps`.
         seed: Seed of the random numbers a stochastic loss draws.
+        copy_of: Makes the shadow copy.
 
     Attributes:
         module: The shadow copy.
         batches: The probe set.
         weights: The parameters of the copy that belong to trainable ones of the network, in order.
         n_examples: Number of examples in the probe set.
+        promoted: Whether batches in half precision are converted.
 
     Raises:
         ValueError: If nothing is trainable, there are no batches, a batch is empty, or the module
@@ -106,6 +108,7 @@ class ShadowLoss:
         batches: Sequence[Any],
         loss_fn: Callable[[Any, Any], Tensor] | None = None,
         seed: int = 0,
+        copy_of: Callable[[nn.Module], nn.Module] = shadow_copy,
     ) -> None:
         trainable_parameters(module)
         trains = [p.requires_grad for p in module.parameters()]
@@ -124,9 +127,9 @@ class ShadowLoss:
         self._loss_fn = loss_from_steps if loss_fn is None else loss_fn
         self._seed = seed
         with torch.inference_mode(False), torch.no_grad():
-            self.module = shadow_copy(module)
-            self._promoted = any(map(_is_half, self.module.parameters()))
-            if self._promoted:
+            self.module = copy_of(module)
+            self.promoted = any(map(_is_half, self.module.parameters()))
+            if self.promoted:
                 self.module.float()
             self._state = ModuleState(self.module)
         self.weights = [
@@ -163,7 +166,7 @@ class ShadowLoss:
         """Copy a part of a batch: what a step does to its batch in place ends with the step."""
         if not isinstance(leaf, Tensor):
             return copy.deepcopy(leaf)
-        return leaf.float() if self._promoted and _is_half(leaf) else leaf.clone()
+        return leaf.float() if self.promoted and _is_half(leaf) else leaf.clone()
 
 
 class LossSlice:
@@ -178,7 +181,8 @@ class LossSlice:
 
     The evaluation is in eval mode, without gradients, without autocast and in float32 or better. A
     loss that needs gradients of its own must ask for them with ``torch.enable_grad()``. Weights
-    that are frozen, and buffers, are those at construction.
+    that are frozen, and buffers, are those at construction; a step that writes to frozen weights
+    finds at the next point what it wrote.
 
     Args:
         module: The network; read once, at construction, and never changed.
@@ -209,7 +213,7 @@ class LossSlice:
         loss_fn: Callable[[Any, Any], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
-        n_weights = sum(p.numel() for _, p in trainable_parameters(module))
+        n_weights = self._count(module)
         if subspace.n_parameters != n_weights:
             raise ValueError(
                 f"subspace must have one entry for each of the {n_weights} trainable weights of "
@@ -217,7 +221,7 @@ class LossSlice:
             )
         self.subspace = subspace
         self.seed = seed
-        self._loss = ShadowLoss(module, batches, loss_fn, seed)
+        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy)
         with torch.inference_mode(False), torch.no_grad():
             self._bind()
 
@@ -252,6 +256,12 @@ class LossSlice:
         with plain_arithmetic(self._theta.device.type), preserved_random_state():
             return points.new_tensor([self._loss_at(point) for point in points])
 
+    def _count(self, module: nn.Module) -> int:
+        return sum(p.numel() for _, p in trainable_parameters(module))
+
+    def _copy(self, module: nn.Module) -> nn.Module:
+        return shadow_copy(module)
+
     def _bind(self) -> None:
         """Make the weights of the copy pieces of one vector, so that a point is written once."""
         weights = self._loss.weights
@@ -270,12 +280,16 @@ class LossSlice:
 
     def _loss_at(self, point: Tensor) -> float:
         self._loss.reset()
+        self._write(point)
+        return sum(share * loss.item() for share, loss in self._loss.parts())
+
+    def _write(self, point: Tensor) -> None:
+        """Put the weights of a point into the copy."""
         self.subspace.point(point, out=self._theta)
         for weight, piece in self._pieces:
             weight.data = piece  # each time: a step may have bound it to something else
         for weight, piece in self._copied:
             weight.copy_(piece)
-        return sum(share * loss.item() for share, loss in self._loss.parts())
 
 
 def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:

@@ -83,6 +83,7 @@ LAYERS = [
     "budget",
     "failures",
     "processes",
+    "sharded",
     "log_sinks",
     "callback",
     "deep_linear_monitor",
