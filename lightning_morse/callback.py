@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_morse.analysis import analyze_further
@@ -28,6 +30,7 @@ from lightning_morse.directions import (
     axis_labels,
 )
 from lightning_morse.failures import cause, must_end_run, origin
+from lightning_morse.flow_check import flow_check
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import (
     LossSlice,
@@ -54,7 +57,15 @@ from lightning_morse.sharded import (
 from lightning_morse.subspace import WHOLE, AffineSubspace, Whole
 from lightning_morse.timeline import plot_timeline
 from lightning_morse.tracking import AttractorTracker, untracked
+from lightning_morse.training_time import TrainingTime, learning_rate
 from lightning_morse.trajectory import Trajectory
+from lightning_morse.trajectory_reading import (
+    DYNAMICS,
+    analyze_snapshots,
+    before_first,
+    flow_readings,
+    trajectory_readings,
+)
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
     from lightning.pytorch import Callback as _UnifiedCallback
@@ -122,6 +133,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``headroom``            loss now minus loss at the current attractor; 0 if unknown
     ``explained``           share of the squared trajectory displacement inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
+    ``flow_angle``          mean angle between where training goes in the slice and its gradient
+                            flow, radians (:mod:`lightning_morse.flow_check`); -1 if unknown
+    ``flow_length``         how far it goes, over how far the flow does; -1 if unknown
     ``calibration``         inflation of the surrogate that its residuals ask for; 1 is none
     ``seconds``             wall time of the last analysis, its figures included
     ``overhead``            share of the wall time since the start that the callback has taken
@@ -214,6 +228,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             goes on. ``"raise"``: it ends the run.
         name: What the names of the metrics start with; the monitors of one Trainer need different
             ones.
+        dynamics: ``"gradient"``: of the loss on the slice. ``"trajectory"``: of the map from one
+            snapshot of this run to the next, in the same plane; the loss is not looked at. What a
+            single run tells is little (:mod:`lightning_morse.trajectory_reading`); what it says
+            nothing of counts as exterior. ``"both"``: the first, and beside it
+            ``trajectory_attractors``, ``trajectory_mu``, ``trajectory_basin_current``,
+            ``trajectory_undecided`` and ``trajectory_unknown`` of the second.
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
@@ -250,6 +270,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         snapshot_dtype: str = "float32",
         on_error: str = "warn",
         name: str = "morse",
+        dynamics: str = "gradient",
     ) -> None:
         super().__init__()
         if every_n_epochs is not None and every_n_steps is not None:
@@ -291,6 +312,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             )
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        if dynamics not in DYNAMICS:
+            raise ValueError(
+                f"dynamics must be one of {', '.join(map(repr, DYNAMICS))}, got {dynamics!r}"
+            )
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(
                 f"name must be letters, digits, '_', '-' or '.', got {name!r}. It goes before the "
@@ -314,6 +339,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.snapshot_dtype = snapshot_dtype
         self.on_error = on_error
         self.name = name
+        self.dynamics = dynamics
         self.result: MorseAnalysis | None = None
         self.history: list[dict[str, Any]] = []
         self._source = DirectionSource(directions, dim, checkpoints, seed)
@@ -327,10 +353,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Begin a run."""
         self.result = None
         self.history = []
-        self._scalars = dict(BEFORE_FIRST)
+        self._scalars = {**BEFORE_FIRST, **before_first(self.dynamics)}
         self._basins: dict[int, float] = {}
         self._tracker = AttractorTracker()
         self._trajectory = self._new_trajectory()
+        self._time = TrainingTime(self._trajectory)
         self._probe: list[Any] = []
         self._probes_before: list[list[Any]] = []
         self._last_step = 0
@@ -389,7 +416,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the first batches as the probe set."""
+        """Keep the first batches as the probe set, and the learning rate of the step to come."""
+        with self._guarded("reading the learning rate"):
+            self._time.rate = learning_rate(trainer.optimizers)
         if len(self._probe) >= self.probe_batches or batch is None or _is_silent(trainer):
             return
         with self._guarded("keeping a probe batch"):
@@ -433,6 +462,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         trajectory = self._new_trajectory() if self._sharded else self._trajectory
         return {
             "trajectory": trajectory.state_dict(),
+            "time": self._time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
             "longest": self._longest,
@@ -447,11 +477,13 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Go on from a checkpoint."""
         self._forget()
         self._trajectory.load_state_dict(state_dict["trajectory"])
+        if "time" in state_dict:  # checkpoints of before did not have it
+            self._time.load_state_dict(state_dict["time"])
         self._probes_before = list(state_dict["probes"])
         self._last_step = state_dict["last_step"]
         self._longest = state_dict["longest"]
         self._budget.load_state_dict(state_dict["budget"])
-        self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
+        self._scalars = {**self._scalars, **state_dict["scalars"]}
         self._basins = dict(state_dict["basins"])
         self._tracker.load_state_dict(state_dict["tracker"])
         self.history = [dict(row) for row in state_dict["history"]]
@@ -500,6 +532,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self._trajectory.step(lambda: flat_shards(module, self._processes.rank))
         elif self._processes.leads:
             self._trajectory.step(lambda: flat_parameters(module))
+        else:
+            return
+        self._time.step(self._trajectory)
 
     def _is_due(self, trainer: Any) -> bool:
         if self.every_n_steps is not None:
@@ -636,11 +671,50 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _explored(
         self, loss: Callable[[Tensor], Tensor], look: _Look, title: str
     ) -> tuple[dict[str, float], dict[int, float]]:
-        """Analyse the loss on a slice, and read off where training is in it.
+        """Make the analysis, and read off where training is in it.
 
         Returns:
             The readings, and the share of the box of each certain basin, by identity.
         """
+        current, states = look.current.numpy(), look.trajectory.numpy()
+        if self.dynamics == "trajectory":  # the loss is not looked at
+            result = analyze_snapshots(
+                states, self._half_widths(look.chosen), self.resolution, self.confidence, self.seed
+            )
+            now, of_training = math.nan, {}
+        else:
+            result, now = self._explored_loss(loss, look)
+            of_training = self._of_training(result, states, current)
+        # Maps of several snapshots are not one function, and of shards no process has the weights
+        # that slices are compared by.
+        if self.dynamics == "trajectory" or self._sharded:
+            tracked = untracked(result, current)
+        else:
+            tracked = self._tracker.update(look.subspace, result, current)
+        found = {
+            **readings(result, current, now),
+            "morse/explained": look.coverage.explained,
+            "morse/residual": look.coverage.residual,
+            "morse/identity_current": float(tracked.current),
+            "morse/basin_switches": float(self._tracker.switches),
+            "morse/failed": 0.0,
+            **of_training,
+        }
+        self.result = result
+        self._view = {
+            "trajectory": states,
+            "current": current,
+            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
+            "title": title,
+            "identities": tracked.identities,
+        }
+        largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS]
+        return found, {tracked.identities[a]: volume for a, volume in largest}
+
+    def _explored_loss(
+        self, loss: Callable[[Tensor], Tensor], look: _Look
+    ) -> tuple[MorseAnalysis, float]:
+        """Analyse the loss on a slice; and the loss where the weights are in it."""
         current = look.current
         half, samples, losses = sample_box(
             loss,
@@ -661,28 +735,29 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.seed,
         )
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
-        if self._sharded:  # no process has the weights that slices are compared by
-            tracked = untracked(result, current.numpy())
-        else:
-            tracked = self._tracker.update(look.subspace, result, current.numpy())
-        found = {
-            **readings(result, current.numpy(), now),
-            "morse/explained": look.coverage.explained,
-            "morse/residual": look.coverage.residual,
-            "morse/identity_current": float(tracked.current),
-            "morse/basin_switches": float(self._tracker.switches),
-            "morse/failed": 0.0,
-        }
-        self.result = result
-        self._view = {
-            "trajectory": look.trajectory.numpy(),
-            "current": current.numpy(),
-            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
-            "title": title,
-            "identities": tracked.identities,
-        }
-        largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS]
-        return found, {tracked.identities[a]: volume for a, volume in largest}
+        return result, now
+
+    def _of_training(
+        self, result: MorseAnalysis, states: NDArray[np.float64], current: NDArray[np.float64]
+    ) -> dict[str, float]:
+        """Hold the snapshots against the flow of the slice, and read them by themselves if asked.
+
+        What goes wrong here is no failed analysis.
+        """
+        found = before_first(self.dynamics)
+        try:
+            times = self._time.of(self._trajectory)
+            found.update(flow_readings(flow_check(result, states, times)))
+            if self.dynamics == "both":
+                beside = analyze_snapshots(
+                    states, result.grid.upper, self.resolution, self.confidence, self.seed
+                )
+                found.update(trajectory_readings(beside, current))
+        except Exception as error:
+            if must_end_run(error):
+                raise
+            self._say_once(f"no reading of the snapshots ({cause(error)})", about=origin(error))
+        return found
 
     def _half_widths(self, chosen: Slice) -> Any:
         if self._extent.half is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lightning_morse.record import UNDECIDED, MorseAnalysis
 
 # Loggers keep single precision, in which a bound on a probability must not become 1.
-_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 # Every value is finite from the first step on: EarlyStopping ends a run on NaN or a missing key.
 BEFORE_FIRST = {
@@ -58,9 +58,9 @@ def readings(
         "morse/attractors": float(result.n_attractors),
         "morse/unresolved": float(result.n_unresolved),
         "morse/morse_sets": float(result.n_morse_sets),
-        "morse/mu": min(result.mu, _BELOW_ONE),
-        "morse/mu_smallest": min([*mus, _BELOW_ONE]) if mus else 0.0,
-        "morse/mu_current": min(mu_current, _BELOW_ONE),
+        "morse/mu": min(result.mu, BELOW_ONE),
+        "morse/mu_smallest": min([*mus, BELOW_ONE]) if mus else 0.0,
+        "morse/mu_current": min(mu_current, BELOW_ONE),
         "morse/basin_current": float(basin),
         "morse/basin_max": max(result.basin_volumes.values(), default=0.0),
         "morse/escape": result.escape,
