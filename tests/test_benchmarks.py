@@ -311,7 +311,9 @@ def test_snapshot_claims_counts_what_is_wrong(monkeypatch):
     to_time = bench.time_map
 
     def pushed(field, tau, steps):
-        return to_time(field if steps == 8 else lambda z: field(z) + [1.0, 0.0], tau, steps)
+        return to_time(
+            field if steps == 8 else lambda z: field(z) + np.array([1.0, 0.0]), tau, steps
+        )
 
     monkeypatch.setattr(bench, "time_map", pushed)
     assert bench.descents("double well", 0.0, 4)["wrong labels"] > 0
