@@ -470,69 +470,125 @@ function shownGraph(record) {
   return { shown, edges, hidden: hidden.size };
 }
 
+// Levels by the longest way down, attractors in the lowest. An edge that passes a level has a bend
+// there, which takes part in the ordering, so that no edge runs behind a node.
 function layered(record, graph, perRow) {
   const next = new Map(graph.shown.map((i) => [i, []])), depth = new Map();
   for (const [u, v] of graph.edges) next.get(u).push(v);
-  const layer = (i) => {
-    if (!depth.has(i)) depth.set(i, record.sets[i].attractor ? 0 : 1 + Math.max(0, ...next.get(i).map(layer)));
+  const level = (i) => {
+    if (!depth.has(i)) depth.set(i, record.sets[i].attractor ? 0 : 1 + Math.max(0, ...next.get(i).map(level)));
     return depth.get(i);
   };
-  graph.shown.forEach(layer);
-  const rows = [];
-  for (const level of [...new Set(depth.values())].sort((a, b) => b - a)) {
-    const nodes = graph.shown.filter((i) => depth.get(i) === level).sort((i, j) => record.sets[j].loss - record.sets[i].loss);
+  graph.shown.forEach(level);
+  const rows = [], row = new Map();
+  for (const k of [...new Set(depth.values())].sort((a, b) => b - a)) {
+    const nodes = graph.shown.filter((i) => depth.get(i) === k).sort((i, j) => record.sets[j].loss - record.sets[i].loss);
     const pieces = Math.ceil(nodes.length / perRow), each = Math.ceil(nodes.length / pieces);
-    for (let k = 0; k < nodes.length; k += each) rows.push(nodes.slice(k, k + each));
+    for (let at = 0; at < nodes.length; at += each) rows.push(nodes.slice(at, at + each));
   }
-  // Few crossings: each row in the order of the mean position of its neighbours.
-  const place = new Map();
-  const put = (row) => row.forEach((n, k) => place.set(n, (k + 0.5) / row.length));
+  rows.forEach((nodes, r) => nodes.forEach((n) => row.set(n, r)));
+  const ways = graph.edges.map(([u, v]) => {
+    const bends = Array.from({ length: row.get(v) - row.get(u) - 1 }, (_, k) => ({ row: row.get(u) + 1 + k }));
+    for (const bend of bends) rows[bend.row].push(bend);
+    return [u, ...bends, v];
+  });
+  const near = new Map(rows.flat().map((n) => [n, []]));
+  const pairs = ways.flatMap((way) => way.slice(1).map((n, k) => [way[k], n]));
+  for (const [u, v] of pairs) {
+    near.get(u).push(v);
+    near.get(v).push(u);
+  }
+  // Few crossings: sweeps in which each row takes the order of the mean place of its neighbours in
+  // the row before; the best order seen is kept.
+  const place = new Map(), top = (n) => (n instanceof Object ? n.row : row.get(n));
+  const put = (nodes) => nodes.forEach((n, k) => place.set(n, (k + 0.5) / nodes.length));
+  const crossings = () => pairs.reduce((sum, [u, v], k) => sum + pairs.slice(k + 1).filter(([s, t]) =>
+    top(s) === top(u) && (place.get(s) - place.get(u)) * (place.get(t) - place.get(v)) < 0).length, 0);
   rows.forEach(put);
-  for (let sweep = 0; sweep < 8; sweep++) {
-    for (const row of sweep % 2 ? rows : [...rows].reverse()) {
-      const near = (n) => graph.edges.filter((e) => e.includes(n)).map(([u, v]) => place.get(u === n ? v : u));
-      const wish = new Map(row.map((n) => [n, near(n).reduce((a, b) => a + b, 0) / (near(n).length || 1) || place.get(n)]));
-      row.sort((a, b) => wish.get(a) - wish.get(b));
-      put(row);
+  let best = { crossings: crossings(), rows: rows.map((nodes) => [...nodes]) };
+  for (let sweep = 0; sweep < 12 && best.crossings; sweep++) {
+    const down = sweep % 2 === 0;
+    for (const nodes of down ? rows : [...rows].reverse()) {
+      const wish = new Map(nodes.map((n) => {
+        const before = near.get(n).filter((m) => (down ? top(m) < top(n) : top(m) > top(n))).map((m) => place.get(m));
+        return [n, before.length ? before.reduce((a, b) => a + b, 0) / before.length : place.get(n)];
+      }));
+      nodes.sort((a, b) => wish.get(a) - wish.get(b));
+      put(nodes);
     }
+    const now = crossings();
+    if (now < best.crossings) best = { crossings: now, rows: rows.map((nodes) => [...nodes]) };
   }
-  return { rows, place };
+  return { rows: best.rows, ways };
+}
+
+// Size and text of the nodes of a row: as much as there is room for.
+function nodeStyle(slot) {
+  if (slot >= 100) return { wide: 96, high: 54, lines: (name, loss, what) => [name, `loss ${loss}`, what] };
+  if (slot >= 52) return { wide: slot - 6, high: 50, font: 11, lines: (name, loss, what, brief) => [name, loss, brief] };
+  return { wide: Math.max(14, Math.min(40, slot - 4)), high: 26, font: slot < 26 ? 9 : 11, lines: (name) => [name] };
 }
 
 function drawGraph(root, record, selected, onSelect) {
-  const width = Math.max(280, root.clientWidth), nodeWidth = 96, nodeHeight = 54;
+  const width = Math.max(280, root.clientWidth), bendWidth = 14;
   root.replaceChildren();
   if (!record.sets.length) {
     root.append(html("p", { class: "message" }, `No Morse set: ${record.facts.escape === 1 ? "every trajectory leaves the box" : "nothing is certain"}.`));
     return;
   }
   const graph = shownGraph(record);
-  const { rows, place } = layered(record, graph, Math.max(1, Math.floor(width / (nodeWidth + 10))));
+  const { rows, ways } = layered(record, graph, Math.floor(width / 24));
+  const styles = rows.map((row) => {
+    const nodes = row.filter((n) => typeof n === "number").length;
+    return nodeStyle((width - bendWidth * (row.length - nodes)) / nodes);
+  });
+  const tall = styles.reduce((sum, style) => sum + style.high, 0);
   // What the diagram below and the headings leave of the height of the slice.
   const lanes = record.sets.filter((m) => m.attractor).length;
   const available = Math.max(300, window.innerHeight - 440 - 26 * Math.min(lanes, 12));
-  const gap = Math.min(120, Math.max(34, (available - rows.length * nodeHeight) / Math.max(1, rows.length - 1)));
-  const height = rows.length * nodeHeight + (rows.length - 1) * gap + 12;
-  const row = new Map(rows.flatMap((nodes, r) => nodes.map((n) => [n, r])));
-  const x = (n) => Math.min(Math.max(place.get(n) * width, nodeWidth / 2 + 3), width - nodeWidth / 2 - 3);
-  const y = (n) => 6 + row.get(n) * (nodeHeight + gap);
+  const gap = Math.min(120, Math.max(46, (available - tall) / Math.max(1, rows.length - 1)));
+  const x = new Map(), y = new Map(), style = new Map();
+  let height = 6;
+  rows.forEach((row, r) => {
+    const room = row.map((n) => (typeof n === "number" ? styles[r].wide : bendWidth));
+    const space = (width - room.reduce((a, b) => a + b, 0)) / row.length;
+    let at = space / 2;
+    row.forEach((n, k) => {
+      x.set(n, at + room[k] / 2);
+      y.set(n, height);
+      style.set(n, styles[r]);
+      at += room[k] + space;
+    });
+    height += styles[r].high + gap;
+  });
+  height += 6 - gap;
   const page = svg("svg", { width, height, role: "group", "aria-label": "Morse graph, downhill" });
-  page.append(svg("defs", {}, svg("marker", { id: "morse-arrow", viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 8, markerHeight: 8, orient: "auto" }, svg("path", { d: "M0 1L10 5L0 9z", fill: "var(--faint)" }))));
-  for (const [u, v] of graph.edges) {
-    const [x0, y0, x1, y1] = [x(u), y(u) + nodeHeight, x(v), y(v)], bend = Math.max(14, (y1 - y0) * 0.42);
-    page.append(svg("path", { class: "edge", "marker-end": "url(#morse-arrow)", d: `M${x0} ${y0}C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1}` }));
+  page.append(svg("defs", {}, svg("marker", { id: "morse-arrow", viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 7, markerHeight: 7, orient: "auto" }, svg("path", { d: "M0 1L10 5L0 9z", fill: "context-stroke" }))));
+  for (const way of ways) {
+    const u = way[0], v = way[way.length - 1], touched = selected === u || selected === v;
+    const pieces = way.slice(1).map((n, k) => {
+      const before = way[k], [x0, x1, y0, y1] = [x.get(before), x.get(n), y.get(before) + style.get(before).high, y.get(n)];
+      const bend = 0.45 * (y1 - y0), through = typeof n === "number" ? "" : `V${y1 + style.get(n).high}`;
+      return `C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1}${through}`;
+    });
+    const d = `M${x.get(u)} ${y.get(u) + style.get(u).high}${pieces.join("")}`;
+    page.append(svg("path", { class: `edge${touched ? " touched" : ""}`, "marker-end": "url(#morse-arrow)", d }));
   }
   for (const n of graph.shown) {
-    const m = record.sets[n], what = m.attractor ? `${percent(m.basin)} of box` : !m.resolved ? "unresolved" : `index ${m.index ?? "?"}`;
+    const m = record.sets[n], { wide, high, font, lines } = style.get(n);
+    const what = m.attractor ? `${percent(m.basin)} of box` : !m.resolved ? "unresolved" : `index ${m.index ?? "?"}`;
+    const brief = m.attractor ? percent(m.basin) : !m.resolved ? "open" : what;
+    const said = `Morse set ${n}, ${kind(record, n)}, loss ${short(m.loss)}, ${what}`;
     const node = svg("g", {
       class: `node${m.resolved ? "" : " open"}${n === selected ? " selected" : ""}`,
-      "data-set": n, tabindex: 0, role: "button", "aria-pressed": n === selected,
-      "aria-label": `Morse set ${n}, ${kind(record, n)}, loss ${short(m.loss)}, ${what}`,
-      transform: `translate(${x(n) - nodeWidth / 2} ${y(n)})`,
-    }, svg("rect", { width: nodeWidth, height: nodeHeight, rx: 8 }));
-    if (m.attractor) node.firstChild.style.fill = m.color;
-    [String(n), `loss ${short(m.loss)}`, what].forEach((line, k) => {
-      const text = svg("text", { x: nodeWidth / 2, y: 16 + 15.5 * k, "text-anchor": "middle", "font-weight": k ? 400 : 700 }, line);
+      "data-set": n, tabindex: 0, role: "button", "aria-pressed": n === selected, "aria-label": said,
+      transform: `translate(${x.get(n) - wide / 2} ${y.get(n)})`,
+    }, svg("title", {}, said), svg("rect", { width: wide, height: high, rx: Math.min(8, wide / 4) }));
+    if (m.attractor) node.lastChild.style.fill = m.color;
+    const written = lines(String(n), short(m.loss), what, brief);
+    written.forEach((line, k) => {
+      const text = svg("text", { x: wide / 2, y: high / 2 + 4.5 + 15.5 * (k - (written.length - 1) / 2), "text-anchor": "middle", "font-weight": k ? 400 : 700 }, line);
+      if (font) text.style.fontSize = `${font}px`;
       if (m.attractor) text.style.fill = ink(m.color);
       node.append(text);
     });
