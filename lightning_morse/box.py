@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lightning_morse.pilot import is_closed
 from lightning_morse.sampling import design
 
 Array = NDArray[np.float64]
@@ -19,13 +22,15 @@ MARGIN = 1.5
 THINNEST = 0.25
 # Points closer to the centre than this share of the natural half-widths say nothing of the size.
 NOTHING = 1e-3
-# A lowest sample beyond this share of the way to a face means that the minimum may lie outside.
-EDGE = 0.9
 MOST_DOUBLINGS = 2
 
 
 def half_widths(
-    inside: ArrayLike, natural: ArrayLike | None = None, *, at_least: bool = False
+    inside: ArrayLike,
+    natural: ArrayLike | None = None,
+    *,
+    at_least: bool = False,
+    margin: float = MARGIN,
 ) -> Array:
     """Half-widths of a box around zero that holds given points well inside.
 
@@ -34,10 +39,11 @@ def half_widths(
         natural: Half-widths to take where the points say nothing (none of them is further from
             zero than a thousandth of these), shape ``(d,)``.
         at_least: Take ``natural`` as a lower bound instead.
+        margin: Half-width over the largest distance of the points from zero.
 
     Returns:
-        Per axis 1.5 times the largest distance from zero, at least a part of the longest half
-        axis, shape ``(d,)``.
+        Per axis ``margin`` times the largest distance from zero, at least a part of the longest
+        half axis, shape ``(d,)``.
 
     Raises:
         ValueError: If all points are zero and there is no ``natural`` half-width.
@@ -46,12 +52,12 @@ def half_widths(
         >>> half_widths([[2.0, 0.0], [-4.0, 0.1]]).tolist()
         [6.0, 1.5]
     """
-    reach = MARGIN * np.abs(np.asarray(inside, dtype=np.float64)).max(axis=0, initial=0.0)
+    reach = margin * np.abs(np.asarray(inside, dtype=np.float64)).max(axis=0, initial=0.0)
     if natural is not None:
         scale = np.asarray(natural, dtype=np.float64)
         if at_least:
             reach = np.maximum(reach, scale)
-        elif (reach <= MARGIN * NOTHING * scale).all():
+        elif (reach <= margin * NOTHING * scale).all():
             reach = scale
     if not reach.max() > 0:
         raise ValueError(
@@ -60,48 +66,74 @@ def half_widths(
     return np.maximum(reach, THINNEST * reach.max())
 
 
-def given_half_widths(extent: str | float | Sequence[float], dim: int) -> Array | None:
-    """Half-widths a user gave.
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """How large a box a user asked for.
+
+    Attributes:
+        half: Half-widths in weight-space units, shape ``(d,)``; None if the trajectory sets them.
+        margin: Half-width over the reach of the trajectory on each axis, where that sets them.
+        grows: Whether the box may grow.
+    """
+
+    half: Array | None
+    margin: float
+    grows: bool
+
+
+def given_extent(extent: str | float | Sequence[float], dim: int) -> Extent:
+    """Read what a user gave.
 
     Args:
-        extent: ``"auto"``, a number, or ``dim`` of them.
+        extent: ``"auto"``; a share of the reach of the trajectory such as ``"200%"``; a half-width,
+            or ``dim`` of them.
         dim: Number of axes.
 
-    Returns:
-        Shape ``(dim,)``; None for ``"auto"``.
-
     Raises:
-        ValueError: If they are not positive and finite, or there is another number of them.
+        ValueError: If it is none of these, or not positive and finite.
+
+    Example:
+        >>> given_extent("200%", 2).margin, given_extent(3, 2).half.tolist()
+        (2.0, [3.0, 3.0])
     """
-    if isinstance(extent, str) and extent == "auto":
-        return None
+    if isinstance(extent, str):
+        if extent == "auto":
+            return Extent(None, MARGIN, grows=True)
+        share = re.fullmatch(r"\s*(\d+\.?\d*)\s*%\s*", extent)
+        if share and float(share[1]) > 0:
+            return Extent(None, float(share[1]) / 100, grows=False)
     try:
         half = np.array(extent, dtype=np.float64)
     except (TypeError, ValueError):
         half = np.array(np.nan)
     if half.shape not in ((), (dim,)) or not np.isfinite(half).all() or not (half > 0).all():
         raise ValueError(
-            f"extent must be 'auto', a positive half-width, or {dim} of them for the {dim} axes, "
-            f"got {extent!r}"
+            f"extent must be 'auto', a share of the trajectory such as '200%', a positive "
+            f"half-width, or {dim} of them for the {dim} axes, got {extent!r}"
         )
-    return np.broadcast_to(half, (dim,))
+    return Extent(np.broadcast_to(half, (dim,)), MARGIN, grows=False)
 
 
 def sample_box(
-    loss: Callable[[Tensor], Tensor], half: Array, n_samples: int, seed: int, *, grow: bool
+    loss: Callable[[Tensor], Tensor],
+    half: Array,
+    n_samples: int,
+    seed: int,
+    start: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Evaluate the loss on a box around zero; grow the box if its minimum may lie outside.
+    """Evaluate the loss on a box around zero; grow it until it holds the attractor of a point.
 
-    The first half of the design decides: while the lowest finite loss in it lies in the outer
-    tenth of the box, the box is doubled, at most twice. The half is part of the final design, so
-    that a box that does not grow costs no evaluation more.
+    The first half of the design decides: while the attractor of the point or a saddle around it
+    seems to lie outside (:func:`lightning_morse.pilot.is_closed`), the box is doubled, at most
+    twice. The half is part of the final design, so that a box that does not grow costs no
+    evaluation more.
 
     Args:
         loss: Maps points of shape ``(n, d)``, float64, to losses of shape ``(n,)``.
         half: Half-widths to begin with, shape ``(d,)``.
         n_samples: Size of the design, the centre included.
         seed: Of the design.
-        grow: Whether the box may grow.
+        start: The point, shape ``(d,)``; None for a box that stays as it is.
 
     Returns:
         Half-widths, shape ``(d,)``; the design, shape ``(n_samples, d)``, the centre first; its
@@ -111,18 +143,12 @@ def sample_box(
     for doublings in range(MOST_DOUBLINGS + 1):
         samples = design(-half, half, n_samples, seed)
         first = _values(loss, samples[:part])
-        if not grow or doublings == MOST_DOUBLINGS or not _lowest_at_edge(samples, first, half):
+        if start is None or doublings == MOST_DOUBLINGS:
+            break
+        if is_closed(samples[:part], first, half, start):
             break
         half = 2 * half
     return half, samples, np.concatenate([first, _values(loss, samples[part:])])
-
-
-def _lowest_at_edge(samples: Array, losses: Array, half: Array) -> bool:
-    finite = np.isfinite(losses)
-    if not finite.any():
-        return False
-    lowest = np.argmin(np.where(finite, losses, np.inf))
-    return bool((np.abs(samples[lowest]) > EDGE * half).any())
 
 
 def _values(loss: Callable[[Tensor], Tensor], points: Array) -> Array:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -17,13 +17,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_morse.analysis import analyze_further
-from lightning_morse.box import given_half_widths, half_widths, sample_box
+from lightning_morse.box import given_extent, half_widths, sample_box
 from lightning_morse.budget import Budget
-from lightning_morse.directions import Directions, DirectionSource, Slice, Weights, axis_labels
+from lightning_morse.directions import (
+    Coverage,
+    Directions,
+    DirectionSource,
+    Slice,
+    Weights,
+    axis_labels,
+)
 from lightning_morse.failures import cause, must_end_run, origin
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import (
     LossSlice,
+    ShadowLoss,
     flat_parameters,
     preserved_random_state,
     trainable_parameters,
@@ -31,11 +39,19 @@ from lightning_morse.loss_slice import (
 from lightning_morse.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting import plot_basins, plot_morse_graph
 from lightning_morse.probe import copied, is_plain, moved
-from lightning_morse.processes import Processes, SharedLoss
+from lightning_morse.processes import Lockstep, Processes, SharedLoss
 from lightning_morse.readings import BEFORE_FIRST, readings
 from lightning_morse.record import ESCAPES, MorseAnalysis
 from lightning_morse.sampling import FEWEST_SAMPLES, first_samples
-from lightning_morse.subspace import AffineSubspace
+from lightning_morse.sharded import (
+    ShardedSlice,
+    Shards,
+    check_sharding,
+    compute_device,
+    flat_shards,
+    is_sharded,
+)
+from lightning_morse.subspace import WHOLE, AffineSubspace, Whole
 from lightning_morse.trajectory import Trajectory
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
@@ -124,15 +140,27 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     With several processes (DDP) each keeps its own first batches as probe set. The loss is the mean
     over the examples of all of them, as the gradient of the run is a mean over processes; the first
     process chooses the points and makes the Morse graph, and all publish the same values. Batch
-    statistics are those each process has. Sharded weights (FSDP) are not supported.
+    statistics are those each process has.
+
+    Networks sharded by ``fully_shard`` (FSDP2, with Lightning's ``ModelParallelStrategy``) stay
+    sharded: each process keeps its own rows of the snapshots and directions, and during an
+    evaluation gets the weights of one unit at a time. They are evaluated in float32 or better
+    whatever the ``MixedPrecisionPolicy``. ``directions`` is then ``"pca"`` or ``"random"``, and the
+    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew.
+    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are refused.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
             ``"random"`` before it has three distinct snapshots. ``"random"``: filter-normalised,
-            the same all through the run. ``"checkpoints"``: the plane through ``checkpoints``. Or
-            a tensor of shape ``(p, dim)`` for ``p`` trainable weights in the order of
-            ``module.parameters()``, or a sequence of ``dim`` flat tensors or mappings from
-            parameter names to tensors (names left out do not move).
+            the same all through the run. ``"gradient"``: steepest descent, and where the Hessian
+            turns it. ``"hessian"``: the eigenvectors with the largest eigenvalues in absolute
+            value. (Both of the loss on the probe set; ``"random"`` where that has no such
+            derivatives.) ``"checkpoints"``: the plane through ``checkpoints``. Or a tensor of shape
+            ``(p, dim)`` for ``p`` trainable weights in the order of ``module.parameters()``, or a
+            sequence of ``dim`` flat tensors or mappings from parameter names to tensors (names left
+            out do not move). Or a function that returns one of these, called at each analysis as
+            ``directions(module, batches)`` with a copy of the module, in eval mode, and the probe
+            batches.
         dim: Dimension of the slice: 1, 2 or 3.
         every_n_epochs: Analyse at the end of every so many epochs; 1 if neither period is given.
         every_n_steps: Analyse when the optimizer has made so many steps since the last analysis.
@@ -140,10 +168,12 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             that has to grow costs up to half as many again.
         resolution: Grid cells an axis.
         confidence: The level at which the picture has to be true, in (0, 1).
-        extent: Half-widths of the box in weight-space units, one number or one an axis. ``"auto"``:
-            1.5 times the reach of the trajectory (the given weights with ``"checkpoints"``; at
-            least the norm of the raw directions with ``"random"``) on each axis, at least a quarter
-            of the longest; doubled, at most twice, while the lowest sampled loss lies on its edge.
+        extent: Half-widths of the box in weight-space units, one number or one an axis. Or a share
+            of the reach of the trajectory (of the given weights with ``"checkpoints"``) on each
+            axis, such as ``"200%"``; at least a quarter of the longest axis, and with ``"random"``
+            the norm of the raw directions. ``"auto"``: begins with ``"150%"`` and doubles the box,
+            at most twice, while the attractor of the current weights or a saddle around it seems to
+            lie outside.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch; it must use the module
             it is given. Default: what ``training_step`` returns, or ``validation_step`` where only
             that is defined.
@@ -170,7 +200,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     Raises:
         ValueError: If an argument is out of range; what can only be seen with the network
-            (lengths, collinear directions, identical checkpoints) when training starts.
+            (lengths, collinear directions, identical checkpoints, weights sharded in a way that is
+            not supported) when training starts.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -252,7 +283,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.resolution = resolution
         self.confidence = confidence
         self.extent = extent
-        self._given_half = given_half_widths(extent, dim)
+        self._extent = given_extent(extent, dim)
         self.loss_fn = loss_fn
         self.probe_batches = probe_batches
         self.max_snapshots = max_snapshots
@@ -266,6 +297,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
         self._processes = Processes()
+        self._sharded = False
         self._folder = Path()
         self._forget()
 
@@ -299,6 +331,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 f"{type(pl_module).__name__}, got None. Pass loss_fn(module, batch) that returns "
                 "the loss to look at"
             )
+        # The strategy's model too, in which the module may be wrapped.
+        check_sharding(trainer.model or pl_module, trainer.world_size)
+        self._sharded = is_sharded(pl_module)
+        if self._sharded and self._source.kind not in ("pca", "random"):
+            raise ValueError(
+                "directions must be 'pca' or 'random' where weights are sharded, got "
+                f"{self._source.kind!r}: no process holds directions as long as all the weights"
+            )
         self._source.bind(dict(trainable_parameters(pl_module)))
         self._processes = Processes.of(trainer.world_size)
         # Asking for it is an exchange between all processes, which only happens here.
@@ -312,6 +352,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         with self._guarded("starting"):
             self._publish(trainer)
             self._seen_step = trainer.global_step
+            if self._sharded:  # of a run that was not: each process has its own from here on
+                self._trajectory = self._new_trajectory()
             if not len(self._trajectory):
                 self._last_step = trainer.global_step
                 self._trajectory.stride = self._stride(trainer)
@@ -363,8 +405,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """What a resumed run needs, in tensors and plain containers."""
         # Of one process its own batches; those of all of them once an analysis has gathered them.
         probes = [self._probe] if self._processes.size == 1 else self._probes_before
+        # The first process writes, and has no more than its own piece of sharded snapshots.
+        trajectory = self._new_trajectory() if self._sharded else self._trajectory
         return {
-            "trajectory": self._trajectory.state_dict(),
+            "trajectory": trajectory.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
             "last_cost": self._last_cost,
@@ -415,7 +459,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return max(1, int(period / SNAPSHOTS_PER_PERIOD)) if math.isfinite(period) else 1
 
     def _record(self, module: Any) -> None:
-        if self._processes.leads:
+        if self._sharded:
+            self._trajectory.step(lambda: flat_shards(module, self._processes.rank))
+        elif self._processes.leads:
             self._trajectory.step(lambda: flat_parameters(module))
 
     def _is_due(self, trainer: Any) -> bool:
@@ -490,48 +536,74 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _analyze(self, module: Any, title: str) -> dict[str, float]:
         """The readings, in every process; the analysis itself stays in the first."""
         processes = self._processes
-        chosen: Slice | None = None
-        weights: Tensor | None = None
+        look: _Look | None = None
 
         def choose() -> AffineSubspace:
-            nonlocal chosen, weights
-            weights = flat_parameters(module)
-            chosen = self._slice(module, weights)
+            nonlocal look
+            look = self._look(module, flat_parameters(module), WHOLE)
             # Tensors on an accelerator would arrive on that of the sender.
-            return chosen.subspace if processes.size == 1 else chosen.subspace.to("cpu")
+            return look.subspace if processes.size == 1 else look.subspace.to("cpu")
 
-        subspace = processes.first(choose)
+        def choose_together() -> AffineSubspace:
+            nonlocal look
+            weights = flat_shards(module, processes.rank)
+            look = self._look(module, weights, Shards(module, lockstep))
+            return look.subspace
+
+        if self._sharded:
+            lockstep = Lockstep(processes, compute_device(module))
+            subspace = lockstep.run(choose_together)
+        else:
+            subspace = processes.first(choose)
         loss = processes.each(lambda: self._loss_slice(module, subspace))
         if processes.size > 1 and not self._probes_before:
             self._probes_before = processes.gather(moved(self._probe, "cpu"))
         shared = SharedLoss(loss, loss.n_examples, processes)
-        # Only the first process runs this, in which both are known.
-        return shared.explore(lambda: self._explored(shared, chosen, weights, title))  # type: ignore[arg-type]
+        # Only the first process runs this, in which it is known.
+        return shared.explore(lambda: self._explored(shared, look, title))  # type: ignore[arg-type]
 
-    def _slice(self, module: Any, weights: Tensor) -> Slice:
+    def _look(self, module: Any, weights: Tensor, rows: Whole) -> _Look:
         path = self._trajectory.up_to(weights)
-        shapes = [p.shape for _, p in trainable_parameters(module)]
-        chosen = self._source.slice_at(weights, path, shapes)
+        parameters = dict(trainable_parameters(module))
+        chosen = self._source.slice_at(
+            weights, path, parameters, lambda: self._shadow_loss(module), rows
+        )
         if chosen.fallback:
-            self._say_once(f"random directions instead of pca: {chosen.fallback}")
-        return chosen
+            wanted = self._source.kind
+            self._say_once(f"random directions instead of {wanted}: {chosen.fallback}")
+        snapshots = self._trajectory.snapshots()
+        return _Look(
+            chosen,
+            chosen.subspace.project(weights),
+            chosen.subspace.project(snapshots),
+            chosen.coverage(weights, snapshots),
+        )
+
+    def _shadow_loss(self, module: Any) -> ShadowLoss:
+        return ShadowLoss(module, self._probe_set(), self.loss_fn, self.seed)
 
     def _loss_slice(self, module: Any, subspace: AffineSubspace) -> LossSlice:
+        if self._sharded:
+            return ShardedSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
+        subspace = subspace.to(trainable_parameters(module)[0][1].device)
+        return LossSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
+
+    def _probe_set(self) -> list[Any]:
         if not self._probe:
             raise RuntimeError("no training batch has passed by that could be the probe set")
-        subspace = subspace.to(trainable_parameters(module)[0][1].device)
-        return LossSlice(module, subspace, self._probe, self.loss_fn, self.seed)
+        return self._probe
 
     def _explored(
-        self, loss: Callable[[Tensor], Tensor], chosen: Slice, weights: Tensor, title: str
+        self, loss: Callable[[Tensor], Tensor], look: _Look, title: str
     ) -> dict[str, float]:
         """Analyse the loss on a slice, and read off where training is in it."""
+        current = look.current
         half, samples, losses = sample_box(
             loss,
-            self._half_widths(chosen),
+            self._half_widths(look.chosen),
             first_samples(self.n_samples),
             self.seed,
-            grow=self._given_half is None,
+            current.numpy() if self._extent.grows else None,
         )
         result = analyze_further(
             loss,
@@ -544,30 +616,29 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.confidence,
             self.seed,
         )
-        current = chosen.subspace.project(weights)
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
-        snapshots = self._trajectory.snapshots()
-        coverage = chosen.coverage(weights, snapshots)
         found = {
             **readings(result, current.numpy(), now),
-            "morse/explained": coverage.explained,
-            "morse/residual": coverage.residual,
+            "morse/explained": look.coverage.explained,
+            "morse/residual": look.coverage.residual,
             "morse/failed": 0.0,
         }
         self.result = result
         self._view = {
-            "trajectory": chosen.subspace.project(snapshots).numpy(),
+            "trajectory": look.trajectory.numpy(),
             "current": current.numpy(),
-            "axis_labels": axis_labels(chosen.kind, coverage.shares),
+            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
             "title": title,
         }
         return found
 
     def _half_widths(self, chosen: Slice) -> Any:
-        if self._given_half is not None:
-            return self._given_half
+        if self._extent.half is not None:
+            return self._extent.half
         natural = None if chosen.natural is None else chosen.natural.numpy()
-        return half_widths(chosen.inside.numpy(), natural, at_least=chosen.kind == "random")
+        at_least = chosen.kind == "random"
+        margin = self._extent.margin
+        return half_widths(chosen.inside.numpy(), natural, at_least=at_least, margin=margin)
 
     # ----------------------------------------------------------------- telling
 
@@ -624,6 +695,19 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             if self.on_error == "raise" or must_end_run(error):
                 raise
             self._say_once(f"{what} failed: {cause(error)}", about=f"{what} {origin(error)}")
+
+
+class _Look(NamedTuple):
+    """The slice of an analysis, and where in it training is and has been."""
+
+    chosen: Slice
+    current: Tensor
+    trajectory: Tensor
+    coverage: Coverage
+
+    @property
+    def subspace(self) -> AffineSubspace:
+        return self.chosen.subspace
 
 
 def _is_silent(trainer: Any) -> bool:

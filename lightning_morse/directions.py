@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,20 +12,24 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_morse.curvature import differentiable, gradient_directions, hessian_directions
+from lightning_morse.loss_slice import ShadowLoss
 from lightning_morse.subspace import (
+    WHOLE,
     AffineSubspace,
+    Whole,
     orthonormal_columns,
     pca_directions,
     plane_through,
-    random_directions,
 )
 
-NAMED = ("pca", "random", "checkpoints")
+NAMED = ("pca", "random", "gradient", "hessian", "checkpoints")
 # Fewer distinct weights than this have no principal directions worth the name.
 FEWEST_FOR_PCA = 3
 
 Weights: TypeAlias = Tensor | Mapping[str, Tensor] | str | os.PathLike[str]
-Directions: TypeAlias = str | Tensor | Sequence[Tensor | Mapping[str, Tensor]]
+Vectors: TypeAlias = Tensor | Sequence[Tensor | Mapping[str, Tensor]]
+Directions: TypeAlias = str | Vectors | Callable[[Any, Sequence[Any]], Vectors]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +38,7 @@ class Slice:
 
     Attributes:
         subspace: The affine subspace; the box is centred at its origin.
-        kind: Where the directions come from: ``"pca"``, ``"random"``, ``"checkpoints"`` or
-            ``"user"``.
+        kind: Where the directions come from: a name of ``NAMED``, or ``"user"``.
         inside: Coordinates that must lie well inside the box, shape ``(k, d)``, float64.
         natural: Half-widths in weight-space units to take where ``inside`` says nothing, shape
             ``(d,)``; None where there are no such.
@@ -55,7 +58,7 @@ class Slice:
             weights: The current weights, shape ``(p,)``.
             snapshots: Earlier weights, shape ``(T, p)``.
         """
-        about = AffineSubspace(weights, self.subspace.directions)
+        about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
         along = about.project(snapshots).square().sum(dim=0)
         total = float(along.sum() + about.residual(snapshots).square().sum())
         shares = along / total if total > 0 else torch.zeros(self.subspace.dim)
@@ -86,12 +89,13 @@ class DirectionSource:
     """Where the directions of the slices come from; one for a run.
 
     Args:
-        directions: ``"pca"``, ``"random"``, ``"checkpoints"``, a tensor of shape ``(p, dim)``, or
-            ``dim`` flat tensors or mappings from parameter names to tensors.
+        directions: A name of ``NAMED``; a tensor of shape ``(p, dim)``; ``dim`` flat tensors or
+            mappings from parameter names to tensors; or a function that returns such tensors, of a
+            copy of the network and the probe batches.
         dim: Dimension of the slices.
         checkpoints: For ``"checkpoints"``: ``dim + 1`` weights, each a flat tensor, a state dict,
             or the path of a checkpoint.
-        seed: Seed of the random directions.
+        seed: Seed of the random directions, and of what a search for others begins with.
 
     Raises:
         ValueError: If something is wrong that can be seen without the network.
@@ -105,8 +109,8 @@ class DirectionSource:
         self.seed = seed
         if isinstance(directions, str) and directions not in NAMED:
             raise ValueError(
-                f"directions must be one of {', '.join(map(repr, NAMED))}, or tensors, got "
-                f"{directions!r}"
+                f"directions must be one of {', '.join(map(repr, NAMED))}, tensors, or a function, "
+                f"got {directions!r}"
             )
         if (self.kind == "checkpoints") != (checkpoints is not None):
             raise ValueError(
@@ -125,19 +129,11 @@ class DirectionSource:
                 raise ValueError(f"checkpoints[{i}] must be an existing file, got {str(path)!r}")
 
         self._vectors: list[Any] = []
-        if not isinstance(directions, str):
-            if isinstance(directions, Tensor) and directions.ndim != 2:
-                raise ValueError(
-                    "directions must have shape (p, dim), one direction a column, got shape "
-                    f"{tuple(directions.shape)}"
-                )
-            columns = directions.T if isinstance(directions, Tensor) else directions
-            self._vectors = _listed(columns, "directions")
-            if len(self._vectors) != dim:
-                raise ValueError(
-                    f"directions must be dim = {dim} vectors, got {len(self._vectors)}. Set "
-                    f"dim={len(self._vectors)} or give others"
-                )
+        self._choose: Callable[[Any, Sequence[Any]], Vectors] | None = None
+        if callable(directions):
+            self._choose = directions
+        elif not isinstance(directions, str):
+            self._vectors = _columns(directions, dim)
         self._fixed: Tensor | None = None
         self._plane: tuple[AffineSubspace, Tensor] | None = None
 
@@ -158,11 +154,7 @@ class DirectionSource:
                 f"{self.dim}"
             )
         if self._vectors:
-            flat = [
-                _flat(v, parameters, f"directions[{i}]", partial=True)
-                for i, v in enumerate(self._vectors)
-            ]
-            self._fixed = orthonormal_columns(flat, name="directions")
+            self._fixed = _orthonormal(self._vectors, parameters)
         if self._checkpoints:
             weights = [
                 _flat(_loaded(c, i), parameters, f"checkpoints[{i}]", partial=False)
@@ -174,7 +166,14 @@ class DirectionSource:
                 raise ValueError(f"checkpoints do not span a plane: {error}") from error
             self._plane = plane, plane.project(torch.stack(weights))
 
-    def slice_at(self, weights: Tensor, path: Tensor, shapes: Sequence[torch.Size]) -> Slice:
+    def slice_at(
+        self,
+        weights: Tensor,
+        path: Tensor,
+        parameters: Mapping[str, Tensor],
+        loss: Callable[[], ShadowLoss],
+        rows: Whole = WHOLE,
+    ) -> Slice:
         """The slice to analyse at the current weights.
 
         Args:
@@ -182,11 +181,15 @@ class DirectionSource:
             path: Weights along the trajectory, oldest first and the current ones last, shape
                 ``(T, p)`` with ``T >= 2``, on the CPU. The first of them scales random directions,
                 which are therefore the same all through the run.
-            shapes: Shapes of the trainable parameters, in order.
+            parameters: The trainable parameters by name, in order.
+            loss: Makes the loss of the network on the probe set, for directions that come from its
+                derivatives or from a function.
+            rows: How the weights are spread over processes, as in :class:`AffineSubspace`;
+                ``"pca"`` and ``"random"`` only.
 
         Raises:
-            ValueError: If the network no longer has the weights it was bound to, or weights are not
-                finite.
+            ValueError: If the network no longer has the weights it was bound to, weights are not
+                finite, or a function returned something else than directions.
         """
         if self._plane is not None:
             plane, corners = self._plane
@@ -195,30 +198,45 @@ class DirectionSource:
             return Slice(plane, "checkpoints", corners)
         if self._fixed is not None:
             _check_length("directions", len(self._fixed), len(weights))
-            plane = AffineSubspace(weights, self._fixed.to(weights))
-            natural = weights.double().norm().cpu().expand(self.dim)
-            return Slice(plane, "user", plane.project(path[:-1]), natural)
+            return self._along(self._fixed, weights, path)
+        if self._choose is not None:
+            copy = loss()
+            with differentiable(copy):
+                vectors = _columns(self._choose(copy.module, copy.batches), self.dim)
+            return self._along(_orthonormal(vectors, parameters), weights, path)
         fallback = ""
+        if self.kind in ("gradient", "hessian"):
+            try:
+                if self.kind == "gradient":
+                    columns = gradient_directions(loss(), self.dim)
+                else:
+                    columns = hessian_directions(loss(), self.dim, self.seed)
+                return self._along(columns, weights, path)
+            except (ValueError, RuntimeError) as error:  # torch: no second derivative, no memory
+                fallback = str(error)
         if self.kind == "pca":
-            moves = sum(not a.equal(b) for a, b in pairwise(path))
+            moved = torch.tensor([float(not a.equal(b)) for a, b in pairwise(path)])
+            moves = int(rows.largest(moved).sum())
             if moves + 1 < FEWEST_FOR_PCA:
                 fallback = f"there are only {moves + 1} distinct snapshots of the trajectory yet"
             else:
                 try:
-                    plane = AffineSubspace(weights, _like(weights, pca_directions(path, self.dim)))
+                    columns = _like(weights, pca_directions(path, self.dim, rows), rows)
+                    plane = AffineSubspace(weights, columns, rows)
                     return Slice(plane, "pca", plane.project(path[:-1]))
                 except ValueError as error:
                     fallback = str(error)
-        filters = [
-            part.reshape(shape)
-            for part, shape in zip(
-                path[0].split([shape.numel() for shape in shapes]), shapes, strict=True
-            )
-        ]
+        shapes = [p.shape for p in parameters.values()]
         generator = torch.Generator().manual_seed(self.seed)
-        columns, norms = random_directions(filters, self.dim, generator)
-        plane = AffineSubspace(weights, _like(weights, columns))
+        columns, norms = rows.random_directions(path[0], shapes, self.dim, generator)
+        plane = AffineSubspace(weights, _like(weights, columns, rows), rows)
         return Slice(plane, "random", plane.project(path[:-1]), norms, fallback)
+
+    def _along(self, columns: Tensor, weights: Tensor, path: Tensor) -> Slice:
+        """The slice at the current weights along given directions, which set no scale."""
+        plane = AffineSubspace(weights, columns.to(weights))
+        natural = weights.double().norm().cpu().expand(self.dim)
+        return Slice(plane, self.kind, plane.project(path[:-1]), natural)
 
 
 def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
@@ -228,18 +246,45 @@ def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
         >>> axis_labels("pca", [0.83, 0.104])
         ['PC 1 (83 % of the trajectory)', 'PC 2 (10 % of the trajectory)']
     """
-    name = {"pca": "PC", "random": "random direction", "checkpoints": "plane direction"}
+    name = {
+        "pca": "PC",
+        "random": "random direction",
+        "gradient": "descent direction",
+        "hessian": "Hessian eigenvector",
+        "checkpoints": "plane direction",
+    }
     return [
         f"{name.get(kind, 'direction')} {j} ({100 * share:.0f} % of the trajectory)"
         for j, share in enumerate(explained, start=1)
     ]
 
 
-def _like(weights: Tensor, columns: Tensor) -> Tensor:
+def _like(weights: Tensor, columns: Tensor, rows: Whole) -> Tensor:
     """Orthonormal columns in the precision of the weights, orthonormal to that precision."""
     finer = torch.finfo(weights.dtype).eps < torch.finfo(columns.dtype).eps
     columns = columns.to(weights)
-    return orthonormal_columns(columns) if finer else columns
+    return orthonormal_columns(columns, rows=rows) if finer else columns
+
+
+def _columns(directions: Any, dim: int) -> list[Any]:
+    """The vectors that a user gave, one a direction."""
+    if isinstance(directions, Tensor) and directions.ndim != 2:
+        raise ValueError(
+            "directions must have shape (p, dim), one direction a column, got shape "
+            f"{tuple(directions.shape)}"
+        )
+    vectors = _listed(directions.T if isinstance(directions, Tensor) else directions, "directions")
+    if len(vectors) != dim:
+        raise ValueError(
+            f"directions must be dim = {dim} vectors, got {len(vectors)}. Set dim={len(vectors)} "
+            "or give others"
+        )
+    return vectors
+
+
+def _orthonormal(vectors: Sequence[Any], parameters: Mapping[str, Tensor]) -> Tensor:
+    flat = [_flat(v, parameters, f"directions[{i}]", partial=True) for i, v in enumerate(vectors)]
+    return orthonormal_columns(flat, name="directions")
 
 
 def _listed(given: Any, name: str) -> list[Any]:

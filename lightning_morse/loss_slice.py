@@ -72,20 +72,117 @@ def flat_parameters(module: nn.Module) -> Tensor:
     return flatten([parameter for _, parameter in trainable_parameters(module)])
 
 
+class ShadowLoss:
+    r"""The mean loss of a shadow copy of a network on a fixed probe set.
+
+    Every evaluation starts from the same buffers and attributes, the batches from the same
+    contents, and the global random number generators of torch (CPU and CUDA), NumPy and Python from
+    ``seed`` (common random numbers); keeping those of the run is up to the caller
+    (:func:`preserved_random_state`). The copy is in eval mode and in float32 or better (a module in
+    half precision is converted, its batches too).
+
+    Args:
+        module: The network; read once, at construction, and never changed.
+        batches: The probe set, on the device of the module. Batch ``b`` has weight ``n_b``, the
+            leading length of the first tensor in it, or 1 if it holds none.
+        loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch as a tensor with one
+            element. It must use the module it is given. Default: :func:`loss_from_steps`.
+        seed: Seed of the random numbers a stochastic loss draws.
+        copy_of: Makes the shadow copy.
+
+    Attributes:
+        module: The shadow copy.
+        batches: The probe set.
+        weights: The parameters of the copy that belong to trainable ones of the network, in order.
+        n_examples: Number of examples in the probe set.
+        promoted: Whether batches in half precision are converted.
+
+    Raises:
+        ValueError: If nothing is trainable, there are no batches, a batch is empty, or the module
+            cannot be copied (:func:`shadow_copy`).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Sequence[Any],
+        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        seed: int = 0,
+        copy_of: Callable[[nn.Module], nn.Module] = shadow_copy,
+    ) -> None:
+        trainable_parameters(module)
+        trains = [p.requires_grad for p in module.parameters()]
+        if loss_fn is not None and not callable(loss_fn):
+            raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
+        if not batches:
+            raise ValueError("batches must hold at least one probe batch, got none")
+        self.batches = tuple(batches)
+        self._sizes = [_batch_size(batch) for batch in self.batches]
+        if 0 in self._sizes:
+            raise ValueError(
+                f"batches[{self._sizes.index(0)}] must not be empty, got a leading length of 0. "
+                "Leave it out"
+            )
+        self.n_examples = sum(self._sizes)
+        self._loss_fn = loss_from_steps if loss_fn is None else loss_fn
+        self._seed = seed
+        with torch.inference_mode(False), torch.no_grad():
+            self.module = copy_of(module)
+            self.promoted = any(map(_is_half, self.module.parameters()))
+            if self.promoted:
+                self.module.float()
+            self._state = ModuleState(self.module)
+        self.weights = [
+            p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
+        ]
+
+    def reset(self) -> None:
+        """Put the copy and the global generators where every evaluation starts."""
+        self._state.restore()
+        _seed_everything(self._seed)
+
+    def parts(self) -> Iterator[tuple[float, Tensor]]:
+        """Loss and share of each batch, in turn; the mean loss is the sum of their products.
+
+        Raises:
+            ValueError: If ``loss_fn`` does not return a tensor with one element. Its other errors
+                pass through.
+        """
+        for size, batch in zip(self._sizes, self.batches, strict=True):
+            loss = self._loss_fn(self.module, self._fresh_batch(batch))
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise ValueError(
+                    f"loss_fn must return a tensor with one element, got {_described(loss)}. "
+                    "Return the mean loss of the batch"
+                )
+            yield size / self.n_examples, loss
+
+    def _fresh_batch(self, batch: Any) -> Any:
+        if type(batch) in (list, tuple) and all(type(leaf) is Tensor for leaf in batch):
+            return type(batch)([self._fresh(leaf) for leaf in batch])  # much faster than a tree
+        return tree_map(self._fresh, batch)
+
+    def _fresh(self, leaf: Any) -> Any:
+        """Copy a part of a batch: what a step does to its batch in place ends with the step."""
+        if not isinstance(leaf, Tensor):
+            return copy.deepcopy(leaf)
+        return leaf.float() if self.promoted and _is_half(leaf) else leaf.clone()
+
+
 class LossSlice:
     r"""The mean loss on a fixed probe set as a function on an affine subspace of weight space.
 
     .. math:: \ell(x) = \frac{1}{\sum_b n_b} \sum_b n_b \, L(\theta_c + D x; \text{batch}_b)
 
     It is a function: at every point the shadow copy starts from the same buffers and attributes,
-    the batches from the same contents, and the global random number generators of torch (CPU and
-    CUDA), NumPy and Python from ``seed`` (common random numbers). Those generators are restored
-    afterwards, whatever happens. Memory does not grow with the number of points.
+    the batches from the same contents, and the global random number generators from ``seed``
+    (:class:`ShadowLoss`). Those generators are restored afterwards, whatever happens. Memory does
+    not grow with the number of points.
 
-    The evaluation is in eval mode, without gradients, without autocast and in float32 or better (a
-    module in half precision is converted, its batches too). A loss that needs gradients of its own
-    must ask for them with ``torch.enable_grad()``. Weights that are frozen, and buffers, are those
-    at construction.
+    The evaluation is in eval mode, without gradients, without autocast and in float32 or better. A
+    loss that needs gradients of its own must ask for them with ``torch.enable_grad()``. Weights
+    that are frozen, and buffers, are those at construction; a step that writes to frozen weights
+    finds at the next point what it wrote.
 
     Args:
         module: The network; read once, at construction, and never changed.
@@ -116,39 +213,22 @@ class LossSlice:
         loss_fn: Callable[[Any, Any], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
-        trains = [p.requires_grad for p in module.parameters()]
-        n_weights = sum(p.numel() for _, p in trainable_parameters(module))
+        n_weights = self._count(module)
         if subspace.n_parameters != n_weights:
             raise ValueError(
                 f"subspace must have one entry for each of the {n_weights} trainable weights of "
                 f"module, got {subspace.n_parameters}. Build it from flat_parameters(module)"
             )
-        if loss_fn is not None and not callable(loss_fn):
-            raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
-        if not batches:
-            raise ValueError("batches must hold at least one probe batch, got none")
         self.subspace = subspace
         self.seed = seed
-        self._batches = tuple(batches)
-        self._sizes = [_batch_size(batch) for batch in self._batches]
-        if 0 in self._sizes:
-            raise ValueError(
-                f"batches[{self._sizes.index(0)}] must not be empty, got a leading length of 0. "
-                "Leave it out"
-            )
-        self._loss_fn = loss_from_steps if loss_fn is None else loss_fn
+        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy)
         with torch.inference_mode(False), torch.no_grad():
-            self._shadow = shadow_copy(module)
-            self._promoted = any(map(_is_half, self._shadow.parameters()))
-            if self._promoted:
-                self._shadow.float()
-            self._state = ModuleState(self._shadow)
-            self._bind(trains)
+            self._bind()
 
     @property
     def n_examples(self) -> int:
         """Number of examples in the probe set."""
-        return sum(self._sizes)
+        return self._loss.n_examples
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss.
@@ -173,19 +253,23 @@ class LossSlice:
         if not torch.isfinite(points).all():
             i = int((~torch.isfinite(points)).any(dim=1).nonzero()[0])
             raise ValueError(f"x must be finite, got {points[i].tolist()} in row {i}")
-        with _plain_arithmetic(self._weights[0].device.type), preserved_random_state():
+        with plain_arithmetic(self._theta.device.type), preserved_random_state():
             return points.new_tensor([self._loss_at(point) for point in points])
 
-    def _bind(self, trains: Sequence[bool]) -> None:
+    def _count(self, module: nn.Module) -> int:
+        return sum(p.numel() for _, p in trainable_parameters(module))
+
+    def _copy(self, module: nn.Module) -> nn.Module:
+        return shadow_copy(module)
+
+    def _bind(self) -> None:
         """Make the weights of the copy pieces of one vector, so that a point is written once."""
-        self._weights = [
-            p for p, trained in zip(self._shadow.parameters(), trains, strict=True) if trained
-        ]
+        weights = self._loss.weights
         self._theta = torch.empty_like(self.subspace.origin)
-        pieces = self._theta.split([w.numel() for w in self._weights])
+        pieces = self._theta.split([w.numel() for w in weights])
         self._pieces: list[tuple[nn.Parameter, Tensor]] = []
         self._copied: list[tuple[nn.Parameter, Tensor]] = []
-        for weight, piece in zip(self._weights, pieces, strict=True):
+        for weight, piece in zip(weights, pieces, strict=True):
             alike = weight.is_contiguous() and (weight.dtype, weight.device) == (
                 piece.dtype,
                 piece.device,
@@ -195,34 +279,17 @@ class LossSlice:
                 weight.data = piece.view_as(weight)  # frees what it held
 
     def _loss_at(self, point: Tensor) -> float:
-        self._state.restore()
+        self._loss.reset()
+        self._write(point)
+        return sum(share * loss.item() for share, loss in self._loss.parts())
+
+    def _write(self, point: Tensor) -> None:
+        """Put the weights of a point into the copy."""
         self.subspace.point(point, out=self._theta)
         for weight, piece in self._pieces:
             weight.data = piece  # each time: a step may have bound it to something else
         for weight, piece in self._copied:
             weight.copy_(piece)
-        _seed_everything(self.seed)
-        total = 0.0
-        for size, batch in zip(self._sizes, self._batches, strict=True):
-            loss = self._loss_fn(self._shadow, self._fresh_batch(batch))
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
-                raise ValueError(
-                    f"loss_fn must return a tensor with one element, got {_described(loss)}. "
-                    "Return the mean loss of the batch"
-                )
-            total += size * loss.item()
-        return total / sum(self._sizes)
-
-    def _fresh_batch(self, batch: Any) -> Any:
-        if type(batch) in (list, tuple) and all(type(leaf) is Tensor for leaf in batch):
-            return type(batch)([self._fresh(leaf) for leaf in batch])  # much faster than a tree
-        return tree_map(self._fresh, batch)
-
-    def _fresh(self, leaf: Any) -> Any:
-        """Copy a part of a batch: what a step does to its batch in place ends with the step."""
-        if not isinstance(leaf, Tensor):
-            return copy.deepcopy(leaf)
-        return leaf.float() if self._promoted and _is_half(leaf) else leaf.clone()
 
 
 def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:
@@ -309,7 +376,7 @@ def _is_half(tensor: Tensor) -> bool:
 
 
 @contextmanager
-def _plain_arithmetic(device_type: str) -> Iterator[None]:
+def plain_arithmetic(device_type: str) -> Iterator[None]:
     """No autograd and no autocast, whatever surrounds the call."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

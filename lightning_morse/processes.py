@@ -180,6 +180,92 @@ class SharedLoss:
         return torch.stack([n / total * losses for losses, n in answers]).sum(dim=0).to(points)
 
 
+_FAILED, _DONE, _TOLD, _FREE = -1, 0, 1, 2
+
+
+class Lockstep:
+    """Work that all processes do at once, with any number of exchanges inside it.
+
+    Before each exchange the processes compare what they are about to do, so that one that has
+    failed, or has come to another place, ends the work of all of them and leaves nobody waiting.
+    That holds for exchanges made here, not for those that the work makes in other ways.
+
+    Args:
+        processes: The processes.
+        device: Where tensors must be that they exchange.
+
+    Example:
+        >>> step = Lockstep(Processes())
+        >>> step.run(lambda: sum(step.gather(2)))
+        2
+    """
+
+    def __init__(self, processes: Processes, device: torch.device | str = "cpu") -> None:
+        self.processes = processes
+        self.device = torch.device(device)
+        self._ended: BaseException | None = None
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do something that may call :meth:`gather` and :meth:`all_gather`.
+
+        Raises:
+            ProcessError: If it failed in another process; errors of this one pass through.
+            RuntimeError: If the processes did not make the same exchanges.
+        """
+        self._ended = None
+        try:
+            value = work()
+        except BaseException as error:
+            if self._ended is None:
+                self._meet(_FAILED, error)
+            raise
+        self._meet(_DONE)
+        return value
+
+    def gather(self, value: T) -> list[T]:
+        """What each process gave, in their order."""
+        self._meet(_TOLD)
+        return self.processes.gather(value)
+
+    def all_gather(self, tensor: Tensor, label: int = 0) -> list[Tensor]:
+        """The tensors of all processes, in their order.
+
+        Args:
+            tensor: On ``device``, of the same shape and dtype everywhere.
+            label: What this is about, 0 or more; the same everywhere.
+        """
+        if self.processes.size == 1:
+            return [tensor]
+        # First the memory, while there still is a way to tell the others that there is none.
+        found = [torch.empty_like(tensor) for _ in range(self.processes.size)]
+        self._meet(_FREE + label)
+        distributed.all_gather(found, tensor)
+        return found
+
+    def _meet(self, plan: int, error: BaseException | None = None) -> None:
+        """Go on only if all processes are about to do the same."""
+        if self._ended is not None:  # the work caught the error and went on
+            raise self._ended
+        if self.processes.size == 1:
+            return
+        mine = torch.tensor([plan], device=self.device)
+        plans = [torch.empty_like(mine) for _ in range(self.processes.size)]
+        distributed.all_gather(plans, mine)
+        found = torch.cat(plans).tolist()
+        if _FAILED in found:
+            failure = None if error is None else _Failure(error, self.processes.rank)
+            failures = [f for f in self.processes.gather(failure) if f is not None]
+            self._ended = error or failures[0].error()
+        elif len(set(found)) > 1:
+            self._ended = RuntimeError(
+                f"all processes must evaluate the same modules in the same order, got {found} as "
+                "their next steps. A loss with branches that depend on the data cannot be "
+                "evaluated on sharded weights"
+            )
+        if self._ended is not None and error is None:
+            raise self._ended
+
+
 class _Failure:
     """An error on its way to other processes, which may not be able to unpickle it."""
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 _BACK_REFERENCES = ("_trainer", "_fabric", "_fabric_optimizers", "_device_mesh")
 
 
-def shadow_copy(module: nn.Module) -> nn.Module:
+def shadow_copy(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A copy of a module that can be evaluated without touching the original.
 
     It is in eval mode, uncompiled, and without gradients. The trainer of a LightningModule is
@@ -31,6 +31,8 @@ def shadow_copy(module: nn.Module) -> nn.Module:
     Args:
         module: Any module that ``copy.deepcopy`` can copy. Tensors it keeps that are part of an
             autograd graph are copied without it.
+        memo: What stands for which object in the copy, by ``id``, as :func:`copy.deepcopy` takes
+            it; by default :func:`stand_ins`.
 
     Returns:
         The copy, with tied weights still tied.
@@ -44,20 +46,8 @@ def shadow_copy(module: nn.Module) -> nn.Module:
         >>> shadow.training, layer.training, shadow.weight.requires_grad
         (False, True, False)
     """
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        shared = [vars(part)[name] for name in _BACK_REFERENCES if name in vars(part)]
-        memo.update({id(value): value for value in shared})
-        # deepcopy refuses tensors with a history, such as a loss kept for the end of the epoch.
-        graph = [t for t in tensors_in(vars(part)) if not t.is_leaf]
-        memo.update({id(tensor): tensor.detach().clone() for tensor in graph})
-    try:
-        shadow = copy.deepcopy(module, memo)
-    except TypeError as error:
-        raise ValueError(
-            f"module must be copyable by copy.deepcopy, got {type(module).__name__}, which is not: "
-            f"{error}. Keep that attribute outside the module or give its class a __deepcopy__"
-        ) from error
+    memo = stand_ins(module) if memo is None else memo
+    shadow: nn.Module = deep_copy(module, memo, module)
     for part, copied in zip(module.modules(), shadow.modules(), strict=True):
         state = vars(copied)
         for name, value in vars(part).items():
@@ -79,25 +69,49 @@ def shadow_copy(module: nn.Module) -> nn.Module:
     return shadow.eval().requires_grad_(False)
 
 
-class _Silence:
+def stand_ins(module: nn.Module) -> dict[int, Any]:
+    """What a copy of a module shares with it, and its tensors with a history without that."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        shared = [vars(part)[name] for name in _BACK_REFERENCES if name in vars(part)]
+        memo.update({id(value): value for value in shared})
+        # deepcopy refuses tensors with a history, such as a loss kept for the end of the epoch.
+        graph = [t for t in tensors_in(vars(part)) if not t.is_leaf]
+        memo.update({id(tensor): tensor.detach().clone() for tensor in graph})
+    return memo
+
+
+def deep_copy(value: Any, memo: dict[int, Any], module: nn.Module) -> Any:
+    """:func:`copy.deepcopy` of a part of a module, with an error that says what to do."""
+    try:
+        return copy.deepcopy(value, memo)
+    except TypeError as error:
+        raise ValueError(
+            f"module must be copyable by copy.deepcopy, got {type(module).__name__}, which is not: "
+            f"{error}. Keep that attribute outside the module or give its class a __deepcopy__"
+        ) from error
+
+
+class Silence:
     """Takes any call, attribute or item, and does nothing."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> _Silence:
+    def __call__(self, *args: Any, **kwargs: Any) -> Silence:
+        """Nothing."""
         return self
 
-    def __getattr__(self, name: str) -> _Silence:
+    def __getattr__(self, name: str) -> Silence:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
 
-    def __getitem__(self, key: Any) -> _Silence:
+    def __getitem__(self, key: Any) -> Silence:
         return self
 
 
 class _Quiet:
     """Goes before the class of a shadow copy, so that the copy tells nobody anything."""
 
-    log = log_dict = print = logger = _Silence()
+    log = log_dict = print = logger = Silence()
     loggers = (logger,)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

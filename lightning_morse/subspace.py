@@ -24,6 +24,33 @@ _BLOCK = 1 << 16
 _RANK_TOLERANCE = 1e-6
 
 
+class Whole:
+    """Weights that are all in this process.
+
+    Sums over weights, and the largest of something over them, go through an object of this kind, so
+    that rows of directions and snapshots may also be spread over processes (``sharded.Shards``).
+    """
+
+    def sum(self, here: Tensor) -> Tensor:
+        """Sum over all processes of what each found in its own weights."""
+        return here
+
+    def largest(self, here: Tensor) -> Tensor:
+        """Largest over all processes, entry by entry; not finite where one is not."""
+        return here
+
+    def random_directions(
+        self, flat: Tensor, shapes: Sequence[torch.Size], dim: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """:func:`random_directions` at flat weights that are those of parameters of ``shapes``."""
+        parts = flat.split([shape.numel() for shape in shapes])
+        weights = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return random_directions(weights, dim, generator)
+
+
+WHOLE = Whole()
+
+
 @dataclass(frozen=True, eq=False)
 class AffineSubspace:
     r"""The affine subspace :math:`\theta(x) = \theta_c + D x` of weight space.
@@ -33,6 +60,9 @@ class AffineSubspace:
         directions: :math:`D`, shape ``(p, d)`` with ``1 <= d <= p``, the dtype and device of
             ``origin``. The columns are orthonormal: every entry of :math:`D^\top D` is within 1000
             machine epsilons of the identity (1e-4 for float32, 2e-13 for float64).
+        rows: How the weights are spread over processes. If not :data:`WHOLE`, ``origin`` and
+            ``directions`` hold those of this process, perhaps none, and everything but
+            :meth:`point` is done by all processes together.
 
     Raises:
         ValueError: If a shape, dtype or device does not fit, an entry is not finite, or the columns
@@ -49,6 +79,7 @@ class AffineSubspace:
 
     origin: Tensor
     directions: Tensor
+    rows: Whole = WHOLE
 
     def __post_init__(self) -> None:
         origin, directions = self.origin.detach(), self.directions.detach()
@@ -69,18 +100,18 @@ class AffineSubspace:
                 f"directions must be {origin.dtype} on {origin.device} like origin, got "
                 f"{directions.dtype} on {directions.device}. Convert one of them with .to()"
             )
-        if not torch.isfinite(_largest(origin)):
+        if not torch.isfinite(_largest(origin, self.rows)):
             raise ValueError(
                 "origin must be finite, got NaN or infinite weights. Use weights from before the "
                 "run diverged"
             )
-        for j, size in enumerate(_largest(directions).tolist()):
+        for j, size in enumerate(_largest(directions, self.rows).tolist()):
             if not 0 < size < float("inf"):
                 raise ValueError(
                     f"directions[:, {j}] must be finite and not zero, got largest entry {size}. "
                     "Leave that direction out or give another"
                 )
-        gram = _gram(directions)
+        gram = _gram(directions, self.rows)
         error = (gram - torch.eye(self.dim, dtype=torch.float64)).abs()
         tolerance = 1000 * torch.finfo(origin.dtype).eps
         if error.max() > tolerance:
@@ -105,7 +136,7 @@ class AffineSubspace:
         """The same subspace on another device; itself if it is there."""
         if self.origin.device == torch.device(device):
             return self
-        return AffineSubspace(self.origin.to(device), self.directions.to(device))
+        return AffineSubspace(self.origin.to(device), self.directions.to(device), self.rows)
 
     def point(self, x: Tensor | Sequence[float], out: Tensor | None = None) -> Tensor:
         """Weights at the coordinates ``x``.
@@ -140,10 +171,11 @@ class AffineSubspace:
         Raises:
             ValueError: If the weights do not have ``p`` entries.
         """
-        rows = self._rows(theta)
+        rows = self._checked(theta)
         x = torch.zeros(len(rows), self.dim, dtype=torch.float64)
         for block, offset in self._offsets(rows):
             x += (offset @ _double(self.directions[block]).contiguous()).cpu()
+        x = self.rows.sum(x)
         return x.reshape(*theta.shape[:-1], self.dim)
 
     def residual(self, theta: Tensor) -> Tensor:
@@ -160,22 +192,23 @@ class AffineSubspace:
         Raises:
             ValueError: If the weights do not have ``p`` entries.
         """
-        rows = self._rows(theta)
+        rows = self._checked(theta)
         x = self.project(rows)
         squares = torch.zeros(len(rows), dtype=torch.float64)
         for block, offset in self._offsets(rows):
             directions = _double(self.directions[block]).contiguous()
             off_slice = offset - x.to(directions.device) @ directions.T
             squares += off_slice.square().sum(dim=1).cpu()
-        return squares.sqrt().reshape(theta.shape[:-1])
+        return self.rows.sum(squares).sqrt().reshape(theta.shape[:-1])
 
-    def _rows(self, theta: Tensor) -> Tensor:
+    def _checked(self, theta: Tensor) -> Tensor:
         if theta.ndim not in (1, 2) or theta.shape[-1] != self.n_parameters:
             raise ValueError(
                 f"theta must have shape ({self.n_parameters},) or (k, {self.n_parameters}), flat "
                 f"weights of the network of this subspace, got {tuple(theta.shape)}"
             )
-        return theta.detach().reshape(-1, self.n_parameters)
+        # Not -1: there may be no weights here.
+        return theta.detach().reshape(1 if theta.ndim == 1 else len(theta), self.n_parameters)
 
     def _offsets(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Yield ``rows - origin`` in float64, a block of weights at a time."""
@@ -208,7 +241,9 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
     return flat.to(_working_dtype(flat.dtype))
 
 
-def orthonormal_columns(vectors: Tensor | Sequence[Tensor], name: str = "directions") -> Tensor:
+def orthonormal_columns(
+    vectors: Tensor | Sequence[Tensor], name: str = "directions", rows: Whole = WHOLE
+) -> Tensor:
     """Gram-Schmidt: the first ``j`` columns span what the first ``j`` vectors do, for each ``j``.
 
     Cholesky QR, done twice (Yamamoto et al., "Roundoff error analysis of the CholeskyQR2
@@ -218,6 +253,7 @@ def orthonormal_columns(vectors: Tensor | Sequence[Tensor], name: str = "directi
         vectors: Shape ``(p, d)``, one vector a column, or ``d`` tensors of shape ``(p,)``. Their
             lengths do not matter.
         name: What to call the argument in messages.
+        rows: How the weights are spread over processes, as in :class:`AffineSubspace`.
 
     Returns:
         Orthonormal columns, shape ``(p, d)``, dtype of the vectors (at least float32). Column ``j``
@@ -232,8 +268,8 @@ def orthonormal_columns(vectors: Tensor | Sequence[Tensor], name: str = "directi
         >>> orthonormal_columns([torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0])]).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
-    columns = _as_columns(vectors, name)
-    sizes = _largest(columns)
+    columns = _as_columns(vectors, name, rows)
+    sizes = _largest(columns, rows)
     for j, size in enumerate(sizes.tolist()):
         if not 0 < size < float("inf"):
             raise ValueError(
@@ -241,7 +277,7 @@ def orthonormal_columns(vectors: Tensor | Sequence[Tensor], name: str = "directi
                 "vector out or give another"
             )
     columns = columns / sizes
-    dependent = _first_dependent(columns)
+    dependent = _first_dependent(columns, rows)
     if dependent is not None:
         raise ValueError(
             f"{name}[{dependent}] must not lie in the span of the vectors before it, got one that "
@@ -249,12 +285,12 @@ def orthonormal_columns(vectors: Tensor | Sequence[Tensor], name: str = "directi
             f"of length {len(columns)}). Leave it out or give another"
         )
     for _ in range(2):
-        upper = torch.linalg.cholesky(_gram(columns)).T
+        upper = torch.linalg.cholesky(_gram(columns, rows)).T
         columns = _times(columns, torch.linalg.inv(upper))
     return columns
 
 
-def pca_directions(snapshots: Tensor, dim: int) -> Tensor:
+def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     """Top principal directions of a trajectory of weights.
 
     From the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots: no ``p x p``
@@ -263,6 +299,7 @@ def pca_directions(snapshots: Tensor, dim: int) -> Tensor:
     Args:
         snapshots: Flat weights along the trajectory, shape ``(T, p)``, oldest first.
         dim: Number of directions.
+        rows: How the weights are spread over processes, as in :class:`AffineSubspace`.
 
     Returns:
         Orthonormal columns, shape ``(p, dim)``, by descending variance, dtype of the snapshots (at
@@ -284,8 +321,8 @@ def pca_directions(snapshots: Tensor, dim: int) -> Tensor:
         )
     snapshots = snapshots.detach()
     _check_dim(dim)
-    for i, row in enumerate(snapshots):
-        if not torch.isfinite(_largest(row)):
+    for i, size in enumerate(_largest(snapshots.T, rows).tolist()):
+        if not size < float("inf"):
             raise ValueError(
                 f"snapshots[{i}] must be finite, got NaN or infinite weights. Leave it out"
             )
@@ -294,6 +331,7 @@ def pca_directions(snapshots: Tensor, dim: int) -> Tensor:
     for block in _blocks(p):
         offsets = _double(snapshots[:, block]) - _double(snapshots[:1, block])
         gram += (offsets @ offsets.T).cpu()
+    gram = rows.sum(gram)
     # Offsets from the first snapshot are exactly zero where nothing moves; centring comes after.
     gram -= gram.mean(dim=0)
     gram -= gram.mean(dim=1, keepdim=True)
@@ -314,7 +352,7 @@ def pca_directions(snapshots: Tensor, dim: int) -> Tensor:
         offsets = _double(snapshots[:, block]) - _double(snapshots[:1, block])
         directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
     # The Gram matrix squares the condition number; this restores what that cost.
-    return orthonormal_columns(directions, name="principal directions of the snapshots")
+    return orthonormal_columns(directions, "principal directions of the snapshots", rows)
 
 
 def random_directions(
@@ -431,11 +469,12 @@ def plane_through(weights: Sequence[Tensor]) -> AffineSubspace:
     return AffineSubspace(columns.mean(dim=1), orthonormal_columns(differences, name="differences"))
 
 
-def _as_columns(vectors: Tensor | Sequence[Tensor], name: str) -> Tensor:
+def _as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOLE) -> Tensor:
     """Stack vectors into the columns of one matrix, in at least float32."""
     if isinstance(vectors, Tensor):
         columns = vectors.detach()
-        if columns.ndim != 2 or 0 in columns.shape:
+        empty = columns.ndim == 2 and (not columns.shape[1] or (rows is WHOLE and not len(columns)))
+        if columns.ndim != 2 or empty:
             raise ValueError(
                 f"{name} must have shape (p, d), one vector a column, got {tuple(columns.shape)}"
             )
@@ -455,9 +494,9 @@ def _as_columns(vectors: Tensor | Sequence[Tensor], name: str) -> Tensor:
     return columns.to(_working_dtype(columns.dtype))
 
 
-def _first_dependent(columns: Tensor) -> int | None:
+def _first_dependent(columns: Tensor, rows: Whole = WHOLE) -> int | None:
     """The first column in the numerical span of those before it; none of them is zero."""
-    gram = _gram(columns)
+    gram = _gram(columns, rows)
     lengths = gram.diagonal().sqrt()
     cosines = gram / torch.outer(lengths, lengths)
     for j in range(1, len(gram)):
@@ -476,9 +515,11 @@ def _check_dim(dim: int) -> None:
         raise ValueError(f"dim must be a positive integer, got {dim!r}")
 
 
-def _largest(tensor: Tensor) -> Tensor:
-    """Largest absolute value down the leading axis; NaN where there is one."""
-    return torch.linalg.vector_norm(tensor, ord=float("inf"), dim=0)
+def _largest(tensor: Tensor, rows: Whole = WHOLE) -> Tensor:
+    """Largest absolute value down the leading axis; not finite where an entry is not."""
+    if not len(tensor):
+        return rows.largest(tensor.new_zeros(tensor.shape[1:]))
+    return rows.largest(torch.linalg.vector_norm(tensor, ord=float("inf"), dim=0))
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -490,14 +531,14 @@ def _blocks(length: int) -> Iterator[slice]:
     return (slice(start, start + _BLOCK) for start in range(0, length, _BLOCK))
 
 
-def _gram(columns: Tensor) -> Tensor:
+def _gram(columns: Tensor, rows: Whole = WHOLE) -> Tensor:
     """Inner products of the columns, float64 on the CPU."""
     d = columns.shape[1]
     gram = torch.zeros(d, d, dtype=torch.float64)
     for block in _blocks(len(columns)):
-        rows = _double(columns[block])
-        gram += (rows.T @ rows).cpu()
-    return gram
+        some = _double(columns[block])
+        gram += (some.T @ some).cpu()
+    return rows.sum(gram)
 
 
 def _times(columns: Tensor, matrix: Tensor) -> Tensor:

@@ -113,7 +113,8 @@ class Trajectory:
             self._rows[: self._n].copy_(kept)
 
     def _make_room(self, n_parameters: int) -> None:
-        if self._rows.shape[1] != n_parameters:
+        # The number of rows too: a process of several may have no weights at all.
+        if self._rows.shape != (self.max_snapshots + 1, n_parameters):
             self._n = self._steps = 0
             self._rows = torch.empty(self.max_snapshots + 1, n_parameters, dtype=self.dtype)
 

@@ -8,5 +8,5 @@ import torch
 
 torch.set_num_threads(1)
 
-# A program that test_processes starts twice.
-collect_ignore = ["two_processes.py"]
+# Programs that test_sharded and test_processes start twice.
+collect_ignore = ["sharded_processes.py", "two_processes.py"]

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import math
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -228,6 +230,16 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     for net, facts in found["evaluation"].items():
         verdict = "holds" if facts["ratio"] <= 1.15 else "DOES NOT HOLD"
         assert f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}" in lines
+
+
+@pytest.mark.slow
+def test_bench_sharded_prints_a_row_a_width():
+    # Not imported: its processes look their code up by the name of a file.
+    script = [sys.executable, BENCHMARKS / "bench_sharded.py"]
+    options = ["--widths", "8", "--points", "2", "--repeats", "1"]
+    ran = subprocess.run([*script, *options], capture_output=True, text=True, timeout=120)
+    expected = r"width 8: \d+\.\d\d of a forward pass of FSDP \(.*\)"
+    assert re.search(expected, ran.stdout), ran.stderr[-2000:]
 
 
 @pytest.fixture

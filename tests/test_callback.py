@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_morse import MorseAnalysis, MorseMonitor
-from lightning_morse.box import half_widths, sample_box
 from lightning_morse.callback import BEFORE_FIRST
 from lightning_morse.directions import axis_labels
 from lightning_morse.trajectory import Trajectory
@@ -37,6 +36,8 @@ from tests.callback_models import (
 
 N_WEIGHTS = sum(p.numel() for p in Net().parameters())
 STEPS_AN_EPOCH = 6
+ONES = torch.ones(N_WEIGHTS)
+STEPS = torch.arange(N_WEIGHTS, dtype=torch.float32)
 
 
 @pytest.fixture
@@ -477,6 +478,64 @@ def test_directions_of_the_users(tmp_path, form):
     assert watch._view["axis_labels"][0].startswith("direction 1")
 
 
+def steepest(module, batches):
+    """Gradient of the loss of the first batch, by name, and everything else."""
+    x, y = batches[0]
+    nn.functional.mse_loss(module.net(x), y + torch.rand(1)).backward()
+    first = {name: p.grad.clone() for name, p in module.named_parameters()}
+    module.net[0].weight.data.zero_()
+    module.net[1].running_mean.fill_(7.0)
+    x.zero_()
+    return [first, torch.ones(N_WEIGHTS)]
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("directions", ["gradient", "hessian", steepest])
+def test_directions_from_the_network(tmp_path, directions, dim):
+    if directions is steepest and dim == 1:
+        directions = lambda module, batches: steepest(module, batches)[:1]  # noqa: E731
+    plain, _ = fit(tmp_path / "without")
+    watch = monitor(directions=directions, dim=dim)
+    watched, _ = fit(tmp_path / "with", watch)
+    assert_same_run(plain, watched)
+    assert not watch.history[-1]["morse/failed"]
+    kind = {"gradient": "descent direction 1", "hessian": "Hessian eigenvector 1"}
+    label = watch._view["axis_labels"][0]
+    assert label.startswith(kind.get(directions, "direction 1"))  # no fallback
+
+
+def test_a_loss_without_second_derivatives_falls_back(tmp_path, caplog):
+    def loss_fn(module, batch):
+        return module.net[0](batch[0]).mean()
+
+    watch = monitor(directions="hessian", loss_fn=loss_fn)
+    fit(tmp_path, watch)
+    said = [r.message for r in caplog.records if "instead of" in r.message]
+    assert said == [
+        "MorseMonitor: random directions instead of hessian: the Hessian is zero at the current "
+        "weights"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "directions must be a sequence, got NoneType"),
+        ([ONES], "directions must be dim = 2 vectors, got 1"),
+        ([ONES, ONES[:-1]], r"directions\[1\] must be flat"),
+        (ONES, r"directions must have shape \(p, dim\)"),
+        ([ONES, ONES], r"directions\[1\].*span"),
+    ],
+)
+def test_what_a_function_returns_is_checked(tmp_path, caplog, returned, message):
+    watch = monitor(directions=lambda module, batches: returned)
+    fit(tmp_path, watch)
+    assert watch.history[-1]["morse/failed"]
+    assert any(re.search(message, r.message) for r in caplog.records)
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, monitor(directions=lambda module, batches: returned, on_error="raise"))
+
+
 @pytest.mark.parametrize("form", ["flat", "state dict", "path"])
 def test_plane_through_checkpoints(tmp_path, form):
     modules = []
@@ -507,10 +566,6 @@ def test_identical_checkpoints_are_refused_before_training(tmp_path):
 
 def directions_of(*vectors: torch.Tensor) -> dict[str, object]:
     return {"directions": list(vectors)}
-
-
-ONES = torch.ones(N_WEIGHTS)
-STEPS = torch.arange(N_WEIGHTS, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -586,6 +641,7 @@ def test_manual_optimization_needs_a_loss_fn(tmp_path):
         ({"directions": ONES[:, None]}, "directions must be dim = 2 vectors, got 1"),
         ({"directions": {"a": ONES}}, "directions must be a sequence"),
         ({"directions": 3}, "directions must be a sequence"),
+        ({"directions": None}, "directions must be a sequence"),
         ({"directions": "checkpoints"}, "belong together"),
         ({"checkpoints": [ONES]}, "belong together"),
         ({"directions": "checkpoints", "checkpoints": [ONES, STEPS]}, "dim \\+ 1 = 3"),
@@ -632,45 +688,23 @@ def test_axis_labels_say_what_is_explained():
 # ------------------------------------------------------------------------------------- box
 
 
+def test_extent_as_a_share_of_the_trajectory(tmp_path):
+    boxes = []
+    for extent in ("100%", "250%"):
+        watch = monitor(directions=[ONES, STEPS], extent=extent)
+        fit(tmp_path, watch)
+        reach = np.abs(watch._view["trajectory"]).max(axis=0)
+        reach = np.maximum(reach, reach.max() / 4)
+        boxes.append(watch.result.grid.upper / reach)
+    assert boxes[0] == pytest.approx([1.0, 1.0])
+    assert boxes[1] == pytest.approx([2.5, 2.5])
+
+
 def test_extent_given_is_kept(tmp_path):
     watch = monitor(extent=[0.5, 0.25])
     fit(tmp_path, watch, max_epochs=1)
     assert watch.result.grid.upper.tolist() == [0.5, 0.25]
     assert watch.result.grid.lower.tolist() == [-0.5, -0.25]
-
-
-def test_half_widths():
-    assert half_widths([[1.0, -2.0], [0.5, 1.0]]).tolist() == [1.5, 3.0]
-    assert half_widths([[0.1, -2.0]]).tolist() == [0.75, 3.0]
-    assert half_widths([[0.0, 0.0]], [4.0, 5.0]).tolist() == [4.0, 5.0]
-    assert half_widths([[2.0, 0.0]], [4.0, 5.0]).tolist() == [3.0, 0.75]
-    assert half_widths([[2.0, 0.0]], [1.0, 5.0], at_least=True).tolist() == [3.0, 5.0]
-    with pytest.raises(ValueError, match="set extent"):
-        half_widths([[0.0, 0.0]])
-
-
-def test_box_grows_towards_a_minimum_at_its_edge():
-    calls = []
-
-    def bowl_at(x0):
-        def loss(x):
-            calls.append(len(x))
-            return (x[:, 0] - x0).square() + 0.01 * x[:, 1].square()
-
-        return loss
-
-    one = np.ones(2)
-    half, samples, losses = sample_box(bowl_at(0.3), one, 64, 0, grow=True)
-    assert half.tolist() == [1.0, 1.0]
-    assert sum(calls) == 64  # the pilot is part of the design
-    assert samples.shape == (64, 2)
-    assert losses == pytest.approx((samples[:, 0] - 0.3) ** 2 + 0.01 * samples[:, 1] ** 2)
-    assert sample_box(bowl_at(1.5), one, 256, 0, grow=True)[0].tolist() == [2.0, 2.0]
-    assert sample_box(bowl_at(100.0), one, 256, 0, grow=True)[0].tolist() == [4.0, 4.0]
-    assert sample_box(bowl_at(100.0), one, 256, 0, grow=False)[0].tolist() == [1.0, 1.0]
-    half, _, losses = sample_box(lambda x: x[:, 0] * math.nan, one, 64, 0, grow=True)
-    assert half.tolist() == [1.0, 1.0]
-    assert np.isnan(losses).all()
 
 
 # ------------------------------------------------------------------------- memory and state

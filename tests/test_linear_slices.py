@@ -32,7 +32,7 @@ def found_at(result, index, expected, within):
 def weights_at(loss, x):
     """The layers of the network at a point of its slice."""
     flat = loss.subspace.point(torch.tensor(x, dtype=torch.float64)).numpy()
-    shapes = [p.shape for p in loss._shadow.parameters()]
+    shapes = [p.shape for p in loss._loss.module.parameters()]
     ends = np.cumsum([s.numel() for s in shapes])[:-1]
     return [w.reshape(s) for w, s in zip(np.split(flat, ends), shapes, strict=True)]
 
