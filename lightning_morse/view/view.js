@@ -103,6 +103,12 @@ function kind(record, i) {
   return m.index === d ? "repeller" : "saddle";
 }
 
+// A scalar of the monitor that made the record, whatever that is called.
+function scalar(record, name) {
+  const key = Object.keys(record.scalars).find((k) => k.endsWith(`/${name}`));
+  return key === undefined ? null : record.scalars[key];
+}
+
 function areaName(value) {
   if (value >= 0) return `basin of attractor ${value}`;
   return { [UNDECIDED]: "undecided", [ESCAPES]: "leaves the box", [DIVERGED]: "diverged" }[value];
@@ -132,7 +138,7 @@ function star(x, y, r) {
 // --- Slice --------------------------------------------------------------------------------------
 
 class Slice {
-  constructor(onProbe) {
+  constructor(onProbe, heading = "Slice of the loss") {
     this.canvas = html("canvas", { "aria-hidden": "true" });
     this.overlay = svg("svg", { role: "img", tabindex: 0 });
     this.box = html("div", { class: "slice" }, this.canvas, this.overlay);
@@ -140,7 +146,7 @@ class Slice {
     this.depth = html("input", { type: "range", "aria-label": "where the section is" });
     this.depthText = html("span");
     this.controls = html("div", { class: "section" }, this.pair, html("label", {}, this.depth, this.depthText));
-    this.root = html("section", { class: "card", "aria-label": "slice" }, html("h2", {}, "Slice of the loss"), this.controls, this.box);
+    this.root = html("section", { class: "card", "aria-label": "slice" }, html("h2", {}, heading), this.controls, this.box);
     this.onProbe = onProbe;
     this.at = null;
     this.pair.addEventListener("change", () => this.chooseSection());
@@ -157,7 +163,9 @@ class Slice {
     });
   }
 
-  show(record, selected) {
+  // The frame, {lower, upper}, is what of the slice is drawn: the box of the record if null.
+  show(record, selected, frame = null) {
+    this.frame = frame ?? record;
     if (this.record !== record) {
       this.record = record;
       this.at = null;
@@ -216,8 +224,13 @@ class Slice {
     }
     const width = this.box.clientWidth, tall = Math.min(width, Math.max(360, window.innerHeight - 215));
     const height = plane ? tall : Math.min(tall, 0.7 * width);
-    const edge = { left: 52, right: 12, top: 6, bottom: 42 };
-    Object.assign(this, { w: width - edge.left - edge.right, h: height - edge.top - edge.bottom, edge });
+    const outer = { left: 52, top: 6, w: width - 64, h: height - 48 };
+    // Where the box of the record lies in the frame, as shares of it.
+    const part = (k, v) => (v - this.frame.lower[k]) / (this.frame.upper[k] - this.frame.lower[k]);
+    const [l, r] = [record.lower, record.upper].map((c) => part(axes[0], c[axes[0]]));
+    const [b, t] = plane ? [record.lower, record.upper].map((c) => part(axes[1], c[axes[1]])) : [0, 1];
+    const edge = { left: outer.left + l * outer.w, top: outer.top + (1 - t) * outer.h };
+    Object.assign(this, { outer, edge, w: (r - l) * outer.w, h: (t - b) * outer.h });
     this.box.style.height = `${height}px`;
     [this.nx, this.ny] = [record.shape[axes[0]], plane ? record.shape[axes[1]] : 1];
     this.overlay.setAttribute("width", width);
@@ -354,7 +367,7 @@ class Slice {
   }
 
   decorate(plane) {
-    const { record, axes, w, h, edge } = this;
+    const { record, axes, w, h, edge, frame, outer } = this;
     const [a, b] = axes, span = (k) => record.upper[k] - record.lower[k];
     const x = (v) => edge.left + ((v - record.lower[a]) / span(a)) * w;
     let low = record.lower[b], high = record.upper[b];
@@ -367,16 +380,18 @@ class Slice {
     const y = (v) => edge.top + h - ((v - low) / (high - low)) * h;
     const place = plane ? (p) => [x(p[a]), y(p[b])] : (p) => [x(p[0]), y(lossAt(record, p))];
     const items = [];
-    for (const t of ticks(record.lower[a], record.upper[a], w / 70)) {
-      items.push(svg("line", { class: "axis", x1: x(t), x2: x(t), y1: edge.top + h, y2: edge.top + h + 4 }));
-      items.push(svg("text", { x: x(t), y: edge.top + h + 17, "text-anchor": "middle" }, short(t)));
+    const floor = outer.top + outer.h, middle = outer.top + outer.h / 2;
+    for (const t of ticks(frame.lower[a], frame.upper[a], outer.w / 70)) {
+      items.push(svg("line", { class: "axis", x1: x(t), x2: x(t), y1: floor, y2: floor + 4 }));
+      items.push(svg("text", { x: x(t), y: floor + 17, "text-anchor": "middle" }, short(t)));
     }
-    for (const t of ticks(low, high, h / 55)) {
-      items.push(svg("line", { class: "axis", x1: edge.left - 4, x2: edge.left, y1: y(t), y2: y(t) }));
-      items.push(svg("text", { x: edge.left - 7, y: y(t) + 4, "text-anchor": "end" }, short(t)));
+    const [least, most] = plane ? [frame.lower[b], frame.upper[b]] : [low, high];
+    for (const t of ticks(least, most, outer.h / 55)) {
+      items.push(svg("line", { class: "axis", x1: outer.left - 4, x2: outer.left, y1: y(t), y2: y(t) }));
+      items.push(svg("text", { x: outer.left - 7, y: y(t) + 4, "text-anchor": "end" }, short(t)));
     }
-    items.push(svg("text", { x: edge.left + w / 2, y: edge.top + h + 35, "text-anchor": "middle", class: "faint" }, record.axes[a]));
-    const name = plane ? record.axes[b] : "loss", middle = edge.top + h / 2;
+    items.push(svg("text", { x: outer.left + outer.w / 2, y: floor + 35, "text-anchor": "middle", class: "faint" }, record.axes[a]));
+    const name = plane ? record.axes[b] : "loss";
     items.push(svg("text", { x: 12, y: middle, transform: `rotate(-90 12 ${middle})`, "text-anchor": "middle", class: "faint" }, name));
 
     const inside = svg("svg", { x: edge.left, y: edge.top, width: w, height: h, viewBox: `${edge.left} ${edge.top} ${w} ${h}` });
@@ -406,6 +421,7 @@ class Slice {
         if (!crowd || i === this.selected) inside.append(svg("text", { x: px + 8, y: py - 6, class: "halo" }, i));
       }
     }
+    inside.append(...this.exits(plane));
     if (record.current) inside.append(star(...place(record.current), 14));
     inside.append(...late);
     for (const number of inside.querySelectorAll(".number")) number.style.fill = number.getAttribute("fill");
@@ -413,6 +429,24 @@ class Slice {
     inside.append(this.cross);
     this.overlay.replaceChildren(...items, inside);
     this.probeCell(this.at);
+  }
+
+  // An arrow at each face through which part of the box may leave it, in the middle of the cells
+  // there that certainly leave.
+  exits(plane) {
+    const { record, axes, nx, ny, w, h, edge } = this;
+    const faces = [[nx, ny, 0, 1, 0], [nx, ny, 1, -1, 0], [ny, nx, 0, 0, -1], [ny, nx, 1, 0, 1]];
+    return faces.slice(0, plane ? 4 : 2).flatMap(([deep, long, upper, dx, dy], k) => {
+      const share = record.exits[axes[k >> 1]][k % 2], at = upper * (deep - 1);
+      if (!share) return [];
+      const out = Array.from({ length: long }, (_, j) => j).filter((j) => record.field[dx ? this.cell(at, j) : this.cell(j, at)] === ESCAPES);
+      const along = plane && out.length ? (out[out.length >> 1] + 0.5) / long : 0.5;
+      const px = edge.left + (dx ? upper : along) * w, py = edge.top + (dx ? 1 - along : 1 - upper) * h;
+      const [ax, ay] = [px + 15 * dx, py + 15 * dy], said = `${percent(share)} of the box may leave through this face`;
+      const d = `M${px + 2 * dx} ${py + 2 * dy}L${ax - 7 * dy} ${ay + 7 * dx}L${ax + 7 * dy} ${ay - 7 * dx}z`;
+      const text = { x: px + 19 * dx, y: py + 4 + 24 * dy, "text-anchor": dx > 0 ? "start" : dx < 0 ? "end" : "middle", class: "halo" };
+      return [svg("path", { class: "exit", d }, svg("title", {}, said)), svg("text", text, percent(share))];
+    });
   }
 
   probePixel(px, py) {
@@ -525,7 +559,7 @@ function layered(record, graph, perRow) {
 // Size and text of the nodes of a row: as much as there is room for.
 function nodeStyle(slot) {
   if (slot >= 100) return { wide: 96, high: 54, lines: (name, loss, what) => [name, `loss ${loss}`, what] };
-  if (slot >= 52) return { wide: slot - 6, high: 50, font: 11, lines: (name, loss, what, brief) => [name, loss, brief] };
+  if (slot >= 52) return { wide: slot - 6, high: 50, font: slot < 62 ? 10 : 11, lines: (name, loss, what, brief) => [name, loss, brief] };
   return { wide: Math.max(14, Math.min(40, slot - 4)), high: 26, font: slot < 26 ? 9 : 11, lines: (name) => [name] };
 }
 
@@ -750,17 +784,19 @@ function drawTable(root, record, selected) {
 }
 
 function drawFacts(root, record) {
-  const f = record.facts, s = record.scalars;
-  const basin = s["morse/basin_current"];
+  const f = record.facts, basin = scalar(record, "basin_current");
+  const shortly = (v) => (v === null ? null : short(v));
+  const explained = scalar(record, "explained");
   const rows = [
     ["mu ≥", bound(f.mu)],
     ["undecided", percent(f.undecided)],
     ["escapes", percent(f.escape)],
-    ["loss now", f.loss_now === null ? null : short(f.loss_now)],
-    ["basin now", basin === undefined ? null : basin >= 0 ? String(basin) : basin === -1 ? "undecided" : "leaves the box"],
-    ["barrier", s["morse/barrier"] === undefined ? null : short(s["morse/barrier"])],
-    ["headroom", s["morse/headroom"] === undefined ? null : short(s["morse/headroom"])],
-    ["explained", s["morse/explained"] === undefined ? null : percent(s["morse/explained"])],
+    ["loss now", shortly(f.loss_now)],
+    ["basin now", basin === null ? null : basin >= 0 ? String(basin) : basin === -1 ? "undecided" : "leaves the box"],
+    ["barrier", shortly(scalar(record, "barrier"))],
+    ["headroom", shortly(scalar(record, "headroom"))],
+    ["switches", shortly(scalar(record, "basin_switches"))],
+    ["explained", explained === null ? null : percent(explained)],
     ["calibration", short(f.calibration)],
   ];
   root.replaceChildren(...rows.filter((r) => r[1] !== null).flatMap(([a, b]) => [html("dt", {}, a), html("dd", {}, b)]));
@@ -782,12 +818,91 @@ function drawLegend(root, record) {
   if (seen.has(UNDECIDED)) items.push([undecided, "undecided"]);
   if (seen.has(ESCAPES)) items.push([patch("var(--escape)"), "leaves the box"]);
   if (seen.has(DIVERGED)) items.push([patch("var(--diverged)"), "diverged"]);
+  if (record.exits.flat().some((share) => share)) items.push([chip(svg("path", { class: "exit", d: "M3 10L18 3V17z" })), "exit, share that may take it"]);
   if (record.trajectory.length) items.push([chip(svg("line", { x1: 1, x2: 23, y1: 10, y2: 10, stroke: "var(--ink)", "stroke-width": 1.6 }), svg("rect", { x: 1, y: 6, width: 8, height: 8, fill: "#ffffff", stroke: "#000000" })), "trajectory, its start"]);
   if (record.current) {
     const outside = record.current.some((v, k) => v < record.lower[k] || v > record.upper[k]);
     items.push([chip(star(12, 10, 9)), outside ? "now: outside the box" : "now"]);
   }
   root.replaceChildren(...items.map(([mark, name]) => html("li", {}, mark, name)));
+}
+
+// --- Runs side by side --------------------------------------------------------------------------
+
+// Slices of chosen runs next to each other, each at its last analysis up to the step shown.
+class Beside {
+  constructor(source) {
+    this.source = source;
+    this.panes = new Map();
+    this.asked = 0;
+    this.list = html("div", { class: "choices" });
+    this.same = html("input", { type: "checkbox", id: "morse-same" });
+    this.chooser = html("details", { class: "chooser" }, html("summary", {}, "Compare"), this.list, html("label", {}, this.same, "same axes (if the slices are the same)"));
+    this.root = html("section", { class: "beside", "aria-label": "runs side by side" });
+    this.root.hidden = true;
+    this.same.addEventListener("change", () => this.draw());
+  }
+
+  offer(all) {
+    this.all = all;
+    this.chooser.hidden = all.length < 2;
+    this.list.replaceChildren(...all.map((run, k) => {
+      const box = html("input", { type: "checkbox", value: k });
+      box.addEventListener("change", () => this.show(this.step));
+      return html("label", {}, box, run.name);
+    }));
+  }
+
+  async show(step) {
+    this.step = step;
+    const ticket = ++this.asked, chosen = [...this.list.querySelectorAll("input:checked")].map((box) => this.all[box.value]);
+    const found = await Promise.all(chosen.map(async (run) => {
+      const past = run.steps.filter((s) => s.step <= step).pop();
+      if (!past || past.error) return { run, why: past ? past.error : "no analysis up to this step" };
+      const kept = this.panes.get(run);
+      if (kept?.record?.step === past.step) return { run, record: kept.record };
+      try {
+        return { run, record: open(await this.source.record(run.name, past.step)) };
+      } catch (error) {
+        return { run, why: error.message };
+      }
+    }));
+    if (ticket !== this.asked) return;
+    const before = this.panes;
+    this.panes = new Map(found.map(({ run, record, why }) => {
+      const pane = before.get(run) ?? this.pane(run);
+      return [run, Object.assign(pane, { record, why })];
+    }));
+    this.root.replaceChildren(...[...this.panes.values()].map((pane) => pane.slice.root));
+    this.root.hidden = !this.panes.size;
+    this.draw();
+  }
+
+  pane(run) {
+    const said = html("p", { class: "note" }), probe = html("p", { class: "note" });
+    const slice = new Slice((p) => (probe.textContent = p ? [p.area, `loss ${p.loss}`, p.set].filter(Boolean).join(" · ") : ""), run.name);
+    slice.root.setAttribute("aria-label", `slice of ${run.name}`);
+    slice.root.append(said, probe);
+    return { slice, said };
+  }
+
+  draw() {
+    const records = [...this.panes.values()].map((pane) => pane.record).filter(Boolean);
+    const alike = records.length > 1 && records.every((r) => r.shape.length === records[0].shape.length);
+    this.same.disabled = !alike;
+    const around = (name, pick) => records[0][name].map((_, k) => pick(...records.map((r) => r[name][k])));
+    const frame = alike && this.same.checked ? { lower: around("lower", Math.min), upper: around("upper", Math.max) } : null;
+    for (const { slice, said, record, why } of this.panes.values()) {
+      slice.box.hidden = slice.controls.hidden = !record;
+      if (!record) said.textContent = why;
+      else {
+        const loss = record.facts.loss_now, now = loss === null ? "" : ` · loss ${short(loss)}`;
+        said.textContent = `step ${record.step} · ${record.facts.claim} · mu ≥ ${bound(record.facts.mu)}${now}`;
+        slice.controls.hidden = record.shape.length !== 3;
+        slice.show(record, null, frame);
+      }
+    }
+  }
 }
 
 // --- The whole ----------------------------------------------------------------------------------
@@ -824,10 +939,10 @@ export async function mount(root, source) {
   const overTraining = card("Over training", charts);
   const below = html("div", { class: "below" }, overTraining, card("Morse sets", table));
   const message = html("div", { class: "card message", role: "alert" });
-  const steps = html("div", { class: "steps" }, slider);
+  const steps = html("div", { class: "steps" }, slider), beside = new Beside(source);
   root.replaceChildren(
-    html("header", {}, html("h1", {}, "Morse graph of the loss"), html("label", {}, "run", runs), play, steps, when, theme),
-    message, top, below,
+    html("header", {}, html("h1", {}, "Morse graph of the loss"), html("label", {}, "run", runs), beside.chooser, play, steps, when, theme),
+    message, beside.root, top, below,
   );
   message.hidden = true;
   showProbe(null);
@@ -852,6 +967,7 @@ export async function mount(root, source) {
     drawSelection();
     drawHistory(charts, run.steps, run.steps[state.at].step);
     drawMerge(merge, r);
+    beside.draw();
   };
   function select(i) {
     const focused = graph.contains(document.activeElement);
@@ -877,6 +993,7 @@ export async function mount(root, source) {
       }
     }
     if (ticket !== state.asked) return;
+    beside.show(s.step);
     state.record = raw;
     if (!raw) {
       tell(`The record of this step cannot be shown.\n${why}`);
@@ -913,6 +1030,9 @@ export async function mount(root, source) {
     }, 700);
     return undefined;
   });
+  beside.chooser.addEventListener("keydown", (e) => {
+    if (e.key === "Escape") beside.chooser.open = false;
+  });
   theme.addEventListener("click", () => {
     chosen = root.dataset.theme === "dark" ? "light" : "dark";
     applyTheme();
@@ -947,6 +1067,7 @@ export async function mount(root, source) {
     root.querySelector("header").hidden = true;
     return;
   }
+  beside.offer(all);
   runs.replaceChildren(...all.map((r) => html("option", {}, r.name)));
   await startRun(0);
 }
