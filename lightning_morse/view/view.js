@@ -255,7 +255,8 @@ class Slice {
     const fills = { [UNDECIDED]: ground, [ESCAPES]: rgb(color("--escape")), [DIVERGED]: rgb(color("--diverged")) };
     record.sets.forEach((m, i) => m.attractor && (fills[i] = mix(rgb(m.color), ground, tint)));
     const cells = new ImageData(nx, ny), hatched = new ImageData(nx, ny), veil = new ImageData(nx, ny);
-    const card = rgb(color("--card"));
+    for (const value of Object.keys(fills)) fills[value] = [...fills[value], 255];
+    const card = [...rgb(color("--card")), 205];
     const grid = new Int16Array(nx * ny), owners = new Int16Array(nx * ny);
     for (let i = 0; i < nx; i++) {
       for (let j = 0; j < ny; j++) {
@@ -263,9 +264,9 @@ class Slice {
         const pixel = 4 * ((ny - 1 - j) * nx + i);
         grid[i * ny + j] = value;
         owners[i * ny + j] = owner;
-        cells.data.set([...fills[value], 255], pixel);
-        if (value === UNDECIDED) hatched.data.set([0, 0, 0, 255], pixel);
-        if (this.selected !== null && value !== this.selected && owner !== this.selected) veil.data.set([...card, 205], pixel);
+        cells.data.set(fills[value], pixel);
+        if (value === UNDECIDED) hatched.data[pixel + 3] = 255;
+        if (this.selected !== null && value !== this.selected && owner !== this.selected) veil.data.set(card, pixel);
       }
     }
     const raised = (image) => {
@@ -335,27 +336,37 @@ class Slice {
   contours(c, color) {
     const { record, axes, w, h, edge } = this;
     const [mx, my] = axes.map((k) => record.loss.shape[k]);
-    const loss = new Float64Array(mx * my);
-    for (let i = 0; i < mx; i++) {
-      for (let j = 0; j < my; j++) loss[i * my + j] = lossAt(record, this.point(i / (mx - 1), j / (my - 1)));
+    let loss = record.lossValues;
+    if (record.shape.length === 3) {
+      loss = new Float64Array(mx * my);
+      for (let i = 0; i < mx; i++) {
+        for (let j = 0; j < my; j++) loss[i * my + j] = lossAt(record, this.point(i / (mx - 1), j / (my - 1)));
+      }
     }
     const x = (i) => edge.left + (i / (mx - 1)) * w, y = (j) => edge.top + h - (j / (my - 1)) * h;
     c.beginPath();
-    for (const level of record.levels) {
-      for (let i = 0; i + 1 < mx; i++) {
-        for (let j = 0; j + 1 < my; j++) {
-          for (const corners of [[[i, j], [i + 1, j], [i + 1, j + 1]], [[i, j], [i, j + 1], [i + 1, j + 1]]]) {
-            const found = [];
-            for (let k = 0; k < 3; k++) {
-              const [a, b] = [corners[k], corners[(k + 1) % 3]];
-              const [p, q] = [loss[a[0] * my + a[1]], loss[b[0] * my + b[1]]];
-              if (p < level === q < level || Number.isNaN(p + q)) continue;
-              const t = (level - p) / (q - p);
-              found.push([x(a[0] + t * (b[0] - a[0])), y(a[1] + t * (b[1] - a[1]))]);
+    const at = new Float64Array(4);
+    for (let i = 0; i + 1 < mx; i++) {
+      for (let j = 0; j + 1 < my; j++) {
+        const k = i * my + j, square = [loss[k], loss[k + my], loss[k + my + 1], loss[k + 1]];
+        const low = Math.min(...square), high = Math.max(...square);
+        // A comparison with NaN is false: squares with one have no contour.
+        for (const level of record.levels) {
+          if (!(low < level && level <= high)) continue;
+          for (const [m, di, dj] of [[1, 1, 0], [3, 0, 1]]) {
+            // Corners of the triangle: the square's first, its corner m, and the one opposite.
+            const p = [square[0], square[m], square[2]], ci = [i, i + di, i + 1], cj = [j, j + dj, j + 1];
+            let n = 0;
+            for (let e = 0; e < 3; e++) {
+              const f = (e + 1) % 3;
+              if (p[e] < level === p[f] < level) continue;
+              const t = (level - p[e]) / (p[f] - p[e]);
+              at[n++] = x(ci[e] + t * (ci[f] - ci[e]));
+              at[n++] = y(cj[e] + t * (cj[f] - cj[e]));
             }
-            if (found.length === 2) {
-              c.moveTo(...found[0]);
-              c.lineTo(...found[1]);
+            if (n === 4) {
+              c.moveTo(at[0], at[1]);
+              c.lineTo(at[2], at[3]);
             }
           }
         }
@@ -837,7 +848,7 @@ class Beside {
     this.asked = 0;
     this.list = html("div", { class: "choices" });
     this.same = html("input", { type: "checkbox", id: "morse-same" });
-    this.chooser = html("details", { class: "chooser" }, html("summary", {}, "Compare"), this.list, html("label", {}, this.same, "same axes (if the slices are the same)"));
+    this.chooser = html("details", { class: "chooser" }, html("summary", {}, "Compare"), html("div", { class: "menu" }, this.list, html("label", {}, this.same, "same axes (if the slices are the same)")));
     this.root = html("section", { class: "beside", "aria-label": "runs side by side" });
     this.root.hidden = true;
     this.same.addEventListener("change", () => this.draw());
@@ -849,7 +860,7 @@ class Beside {
     this.list.replaceChildren(...all.map((run, k) => {
       const box = html("input", { type: "checkbox", value: k });
       box.addEventListener("change", () => this.show(this.step));
-      return html("label", {}, box, run.name);
+      return html("label", {}, box, run.label);
     }));
   }
 
@@ -880,7 +891,7 @@ class Beside {
 
   pane(run) {
     const said = html("p", { class: "note" }), probe = html("p", { class: "note" });
-    const slice = new Slice((p) => (probe.textContent = p ? [p.area, `loss ${p.loss}`, p.set].filter(Boolean).join(" · ") : ""), run.name);
+    const slice = new Slice((p) => (probe.textContent = p ? [p.area, `loss ${p.loss}`, p.set].filter(Boolean).join(" · ") : ""), run.label);
     slice.root.setAttribute("aria-label", `slice of ${run.name}`);
     slice.root.append(said, probe);
     return { slice, said };
@@ -1067,7 +1078,12 @@ export async function mount(root, source) {
     root.querySelector("header").hidden = true;
     return;
   }
+  // The folders that all runs share say nothing about any of them.
+  const parts = all.map((r) => r.name.split("/"));
+  let shared = 0;
+  while (all.length > 1 && parts.every((p) => shared < p.length - 1 && p[shared] === parts[0][shared])) shared++;
+  all.forEach((r, k) => (r.label = parts[k].slice(shared).join("/")));
   beside.offer(all);
-  runs.replaceChildren(...all.map((r) => html("option", {}, r.name)));
+  runs.replaceChildren(...all.map((r) => html("option", {}, r.label)));
   await startRun(0);
 }
