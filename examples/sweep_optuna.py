@@ -5,8 +5,8 @@
     lightning-morse compare runs/optuna
 
 A trial is judged by its validation accuracy, and pruned where the basin it is in certainly holds
-nothing better: ``morse/headroom``, the loss now minus the loss at the attractor of the basin, is
-small while the loss itself is still large.
+nothing better: ``floor``, the loss at the attractor of the basin, is high, and so little is left of
+``morse/headroom``, the loss now minus that, that the slice is not about to show another one.
 
 With ``--storage`` and ``--study`` several processes, on one machine or on many, work on the same
 study: start the script once in each.
@@ -34,7 +34,7 @@ class PruneAtTheBottom(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = trainer.callback_metrics
         certain = found["morse/basin_current"] >= 0 and not found["morse/failed"]
-        if certain and found["morse/headroom"] < self.least and found["train_loss"] > self.worst:
+        if certain and found["morse/headroom"] < self.least and found["floor"] > self.worst:
             raise optuna.TrialPruned(f"basin holds no more than {found['morse/headroom']:.3f}")
 
 

@@ -23,17 +23,26 @@ ACTIVATIONS = ("tanh", "relu")
 
 
 class LogFloor(pl.Callback):
-    """Log ``floor``: the training loss less what the slice shows is still to be gained.
+    """Log ``floor``: the loss now less what the slice shows is still to be gained.
 
-    Where training is certainly in a basin that is ``morse/headroom``; elsewhere nothing is
-    promised, and the floor is the loss itself.
+    Where training is certainly in a basin that is the loss at its attractor; elsewhere nothing is
+    promised, and the floor is the loss itself. It is the loss of the monitor's probe batches with
+    the weights as they are now: the mean over the epoch, ``train_loss``, is far behind at first.
     """
 
+    def __init__(self, monitor: MorseMonitor) -> None:
+        self.monitor = monitor
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        found = trainer.callback_metrics
-        certain = found["morse/basin_current"] >= 0 and not found["morse/failed"]
-        headroom = found["morse/headroom"] if certain else 0.0
-        self.log("floor", found["train_loss"] - headroom)
+        found, result = trainer.callback_metrics, self.monitor.result
+        if result is None or found["morse/failed"]:
+            floor = float(found["train_loss"])
+        else:
+            # The first sample is the centre of the box: with the default extent, the weights.
+            floor = float(result.sample_losses[0])
+            if found["morse/basin_current"] >= 0:
+                floor -= float(found["morse/headroom"])
+        self.log("floor", floor)
 
 
 def train_trial(
@@ -67,7 +76,7 @@ def train_trial(
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[monitor, LogFloor(), *callbacks],
+        callbacks=[monitor, LogFloor(monitor), *callbacks],
         logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
         log_every_n_steps=10,
         enable_checkpointing=False,

@@ -166,7 +166,7 @@ def _facts(record: ViewRecord) -> dict[str, Any]:
         "unresolved": sum(not m["resolved"] for m in record.sets),
         "mu": record.facts["mu"],
         "basin": None if basin is None else names.get(basin, f"{basin:.0f}"),
-        "barrier": scalars.get("barrier"),
+        "barrier": scalars.get("barrier") or None,  # 0 stands for unknown
         "switches": scalars.get("basin_switches"),
         "undecided": record.facts["undecided"],
         "escape": record.facts["escape"],

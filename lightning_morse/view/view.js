@@ -797,6 +797,7 @@ function drawTable(root, record, selected) {
 function drawFacts(root, record) {
   const f = record.facts, basin = scalar(record, "basin_current");
   const shortly = (v) => (v === null ? null : short(v));
+  const known = (name) => (scalar(record, name) === 0 ? "unknown" : shortly(scalar(record, name)));
   const explained = scalar(record, "explained");
   const rows = [
     ["mu ≥", bound(f.mu)],
@@ -804,8 +805,8 @@ function drawFacts(root, record) {
     ["escapes", percent(f.escape)],
     ["loss now", shortly(f.loss_now)],
     ["basin now", basin === null ? null : basin >= 0 ? String(basin) : basin === -1 ? "undecided" : "leaves the box"],
-    ["barrier", shortly(scalar(record, "barrier"))],
-    ["headroom", shortly(scalar(record, "headroom"))],
+    ["barrier", known("barrier")],
+    ["headroom", known("headroom")],
     ["switches", shortly(scalar(record, "basin_switches"))],
     ["explained", explained === null ? null : percent(explained)],
     ["calibration", short(f.calibration)],
