@@ -1,4 +1,4 @@
-# Two commands: `make demo` trains a small network with the callback, `make test` runs the suite.
+# Mainly: `make demo` trains a small network with the callback, `make test` runs the suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test quick lint bench clean
+.PHONY: demo test quick lint bench docs clean
 
 demo: $(VENV)/.installed-examples
 	OMP_NUM_THREADS=1 $(BIN)/python examples/digits.py
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/bench_analyze.py
+
+# The pages of docs/ with the API reference, in build/docs; a warning is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

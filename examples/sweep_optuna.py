@@ -1,27 +1,28 @@
 """Search learning rates and prune by what the slice still has to give.
 
     pip install optuna
-    python -m examples.sweep_optuna --trials 5
+    python -m examples.sweep_optuna --trials 20
+    lightning-morse compare runs/optuna
 
 A trial is judged by its validation accuracy, and pruned where the basin it is in certainly holds
-nothing better: ``morse/headroom``, the loss now minus the loss at the attractor of the basin, is
-small while the loss itself is still large.
+nothing better: ``floor``, the loss at the attractor of the basin, is high, and so little is left of
+``morse/headroom``, the loss now minus that, that the slice is not about to show another one.
+
+With ``--storage`` and ``--study`` several processes, on one machine or on many, work on the same
+study: start the script once in each.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import optuna
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
-from examples.digits import DigitsModule, make_data
-from lightning_morse import MorseMonitor
+from examples.sweep_space import ACTIVATIONS, LEARNING_RATES, train_trial
 
 
 class PruneAtTheBottom(pl.Callback):
@@ -33,7 +34,7 @@ class PruneAtTheBottom(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = trainer.callback_metrics
         certain = found["morse/basin_current"] >= 0 and not found["morse/failed"]
-        if certain and found["morse/headroom"] < self.least and found["train_loss"] > self.worst:
+        if certain and found["morse/headroom"] < self.least and found["floor"] > self.worst:
             raise optuna.TrialPruned(f"basin holds no more than {found['morse/headroom']:.3f}")
 
 
@@ -44,39 +45,38 @@ def main(argv: Sequence[str] | None = None) -> optuna.Study:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--n-samples", type=int, default=64)
     parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--log-dir", type=Path, default=Path("runs/optuna"))
+    parser.add_argument("--storage", help="a database of Optuna, such as sqlite:///sweep.db")
+    parser.add_argument("--study", help="name of the study in it")
     args = parser.parse_args(argv)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_morse").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    train, val = make_data()
 
     def objective(trial: optuna.Trial) -> float:
-        pl.seed_everything(0, verbose=False)
-        module = DigitsModule(lr=trial.suggest_float("lr", 1e-5, 1e-1, log=True))
-        monitor = MorseMonitor(
-            n_samples=args.n_samples, resolution=args.resolution, max_overhead=1.0
+        config = {
+            "lr": trial.suggest_float("lr", *LEARNING_RATES, log=True),
+            "activation": trial.suggest_categorical("activation", ACTIVATIONS),
+        }
+        found = train_trial(
+            config,
+            args.log_dir / f"trial-{trial.number:03d}",
+            [PruneAtTheBottom(worst=1.0, least=0.05)],
+            epochs=args.epochs,
+            n_samples=args.n_samples,
+            resolution=args.resolution,
         )
-        trainer = pl.Trainer(
-            max_epochs=args.epochs,
-            accelerator="cpu",
-            callbacks=[monitor, PruneAtTheBottom(worst=1.0, least=0.05)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(
-            module,
-            DataLoader(train, batch_size=64, shuffle=True),
-            DataLoader(val, batch_size=360),
-        )
-        trial.set_user_attr("barrier", float(trainer.callback_metrics["morse/barrier"]))
-        return float(trainer.callback_metrics["val_accuracy"])
+        trial.set_user_attr("barrier", found["morse/barrier"])
+        return found["val_accuracy"]
 
-    sampler = optuna.samplers.TPESampler(seed=0)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    sampler = optuna.samplers.TPESampler(seed=None if args.storage else 0)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=sampler,
+        storage=args.storage,
+        study_name=args.study,
+        load_if_exists=args.study is not None,
+    )
     study.optimize(objective, n_trials=args.trials)
     print(f"best: accuracy {study.best_value:.3f} with {study.best_params}")
+    print(f"all of them: lightning-morse compare {args.log_dir}")
     return study
 
 

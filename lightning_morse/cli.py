@@ -119,7 +119,7 @@ def _show(args: argparse.Namespace) -> int:
     runs, whole = _read(args.runs)
     for run in runs:
         print(run.name)
-        rows = [_facts(r.record) for r in run.readings if r.record]
+        rows = _known([_facts(r.record) for r in run.readings if r.record])
         if not rows:
             continue
         _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
@@ -154,8 +154,9 @@ def _called(m: Any, dim: int) -> str:
 
 
 def _facts(record: ViewRecord) -> dict[str, Any]:
-    scalars = record.scalars
-    basin = scalars.get("morse/basin_current")
+    # Whatever the monitor is called: its name stands before the slash.
+    scalars = {name.rpartition("/")[2]: value for name, value in record.scalars.items()}
+    basin = scalars.get("basin_current")
     names = {-1.0: "undecided", -2.0: "escapes"}
     return {
         "step": record.step,
@@ -165,10 +166,18 @@ def _facts(record: ViewRecord) -> dict[str, Any]:
         "unresolved": sum(not m["resolved"] for m in record.sets),
         "mu": record.facts["mu"],
         "basin": None if basin is None else names.get(basin, f"{basin:.0f}"),
-        "barrier": scalars.get("morse/barrier"),
+        "barrier": scalars.get("barrier") or None,  # 0 stands for unknown
+        "switches": scalars.get("basin_switches"),
         "undecided": record.facts["undecided"],
         "escape": record.facts["escape"],
     }
+
+
+def _known(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the column of switches where no record has it."""
+    if any(row["switches"] is not None for row in rows):
+        return rows
+    return [{k: v for k, v in row.items() if k != "switches"} for row in rows]
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -179,6 +188,7 @@ def _compare(args: argparse.Namespace) -> int:
         if run.last is not None:
             given = {f"hparams.{k}": run.hparams.get(k) for k in names}
             rows.append({"run": run.name, **given, **_facts(run.last)})
+    rows = _known(rows)
     if not rows:
         return _complain("none of the records can be read, so there is nothing to compare")
     if args.sort not in rows[0]:
@@ -189,7 +199,9 @@ def _compare(args: argparse.Namespace) -> int:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        _print_table(rows)
+        # The folder that all runs share says nothing about any of them.
+        shared = os.path.commonpath([os.path.dirname(row["run"]) for row in rows])
+        _print_table([{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows])
     return 0 if whole else 1
 
 

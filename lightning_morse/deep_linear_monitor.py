@@ -75,32 +75,32 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
     multiple of the squared error, ``mse_loss`` for example; which multiple is found out. Values are
     in ``trainer.callback_metrics`` and in every logger.
 
-    =========================== =================================================================
-    ``linear/score``            share of the output that the bare linear layers account for
-    ``linear/active``           1 while the scalars below are computed
-    ``linear/balance/<l>``      Frobenius norm of :math:`Q_l`, hidden layer ``l`` from 1 on
-    ``linear/drift``            how far a :math:`Q_l` has moved since the start
-    ``linear/drift_unexplained`` the same less the exact sum over steps that plain gradient descent
-                                gives (:func:`lightning_morse.deep_linear.balance_change`): rounding
-                                for plain SGD; momentum, Adam and decay leave more
-    ``linear/loss``             the loss on all training data seen, in the units of the module's
-    ``linear/mode/<a>``         strength of mode ``a`` relative to its target, the ten strongest
-    ``linear/modes_learned``    modes with at least 0.9 of their target
-    ``linear/level``            number of modes of the critical level that loss, product and
-                                gradient are all near (:func:`linear_reading.read`); -1 between
-    ``linear/level_loss``       critical value of the level that the product is nearest to
-    ``linear/escape_steps``     steps until the next mode is half learned, by the balanced mode
-                                equation; 0 if none is missing, -1 if unknown
-    ``linear/sharpness``        largest Hessian eigenvalue, units of the loss
-    ``linear/stability``        sharpness over 2 / learning rate: descent is unstable above 1
+    ============================= =================================================================
+    ``linear/score``              share of the output that the bare linear layers account for
+    ``linear/active``             1 while the scalars below are computed
+    ``linear/balance/<l>``        Frobenius norm of :math:`Q_l`, hidden layer ``l`` from 1 on
+    ``linear/drift``              how far a :math:`Q_l` has moved since the start
+    ``linear/drift_unexplained``  the same less the exact sum over steps that plain gradient descent
+                                  gives (:func:`~lightning_morse.deep_linear.balance_change`):
+                                  rounding for plain SGD; momentum, Adam and decay leave more
+    ``linear/loss``               the loss on all training data seen, in the units of the module's
+    ``linear/mode/<a>``           strength of mode ``a`` relative to its target, the ten strongest
+    ``linear/modes_learned``      modes with at least 0.9 of their target
+    ``linear/level``              number of modes of the critical level that loss, product and
+                                  gradient are all near (:func:`linear_reading.read`); -1 between
+    ``linear/level_loss``         critical value of the level that the product is nearest to
+    ``linear/escape_steps``       steps until the next mode is half learned, by the balanced mode
+                                  equation; 0 if none is missing, -1 if unknown
+    ``linear/sharpness``          largest Hessian eigenvalue, units of the loss
+    ``linear/stability``          sharpness over 2 / learning rate: descent is unstable above 1
     ``network/strength_mean/<l>`` mean strength of the units of layer ``l``, and the deviation
-                                ``strength_deviation`` (:func:`network_measures.node_strengths`)
-    ``network/pq_weights``      PQ index of all weights (:func:`network_measures.pq_index`)
-    ``network/pq_product``      PQ index of the singular values of the product
-    ``network/energy_ratio``    mean over the sampled steps since the last report
-                                (:func:`network_measures.energy_ratio`)
+                                  ``strength_deviation`` (:func:`network_measures.node_strengths`)
+    ``network/pq_weights``        PQ index of all weights (:func:`network_measures.pq_index`)
+    ``network/pq_product``        PQ index of the singular values of the product
+    ``network/energy_ratio``      mean over the sampled steps since the last report
+                                  (:func:`network_measures.energy_ratio`)
     ``network/energy_violations`` share of those steps that raised the loss
-    =========================== =================================================================
+    ============================= =================================================================
 
     The figure ``linear/staircase`` (loss against the critical levels, modes in time) goes to
     TensorBoard, else to ``linear/staircase.png`` under the log directory.

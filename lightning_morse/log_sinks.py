@@ -120,7 +120,7 @@ def _log_view(
         with _attempt("giving the view record to TensorBoard", complain):
             writer: Any = getattr(logger, "experiment", None)
             if _can(getattr(writer, "file_writer", None), "add_summary"):
-                _add_record(writer, text, step)
+                _add_record(writer, text, step, name)
 
 
 def _course(trainer: Any, result: MorseAnalysis) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _course(trainer: Any, result: MorseAnalysis) -> dict[str, Any]:
     return {}
 
 
-def _add_record(writer: Any, text: str, step: int) -> None:
+def _add_record(writer: Any, text: str, step: int, name: str = "morse") -> None:
     """Add a record to the event file of a SummaryWriter, marked for the plugin ``morse``."""
     from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -145,7 +145,7 @@ def _add_record(writer: Any, text: str, step: int) -> None:
         plugin_data=SummaryMetadata.PluginData(plugin_name="morse"),
         data_class=DATA_CLASS_TENSOR,
     )
-    value = Summary.Value(tag="morse/record", tensor=tensor, metadata=metadata)
+    value = Summary.Value(tag=f"{name}/record", tensor=tensor, metadata=metadata)
     writer.file_writer.add_summary(Summary(value=[value]), step)
 
 

@@ -56,7 +56,8 @@ def read_runs(path: str | os.PathLike[str]) -> list[Run]:
 
     A run is an archive written by :meth:`lightning_morse.MorseAnalysis.save`, or a log directory
     with a folder ``morse`` of view records (``step-<step>.view.json``), or that folder; archives
-    count where there are no view records. Records that cannot be read are kept as such.
+    count where there are no view records. The folder of a monitor of another name is a run of its
+    own. Records that cannot be read are kept as such.
 
     Args:
         path: The run, or a folder of runs.
@@ -77,7 +78,7 @@ def read_runs(path: str | os.PathLike[str]) -> list[Run]:
         files = sorted(folder.glob(f"*{SUFFIX}")) or sorted(folder.glob("*.npz"))
         home = folder.parent if folder.name == "morse" else folder
         readings = sorted(map(_read, files), key=lambda r: r.step)
-        found.append(Run(str(home), tuple(readings), _hparams(home)))
+        found.append(Run(str(home), tuple(readings), _hparams(home) or _hparams(home.parent)))
     if not found:
         raise FileNotFoundError(
             f"{root}: no Morse records in it; expected step-*{SUFFIX} in a folder morse, which "

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from lightning_morse import MorseAnalysis
+from lightning_morse.view_record import encode
 from tests import test_plotting as drawn
 from tests.test_report import write_run
 
@@ -81,6 +82,27 @@ def test_compare_sorts_by_loss_and_knows_hyper_parameters(tmp_path):
     assert rows[0]["barrier"] == "1.5"
     table = command("compare", tmp_path / "a", tmp_path / "b", "--sort", "hparams.lr")
     assert [line.split()[0][-1] for line in table.stdout.splitlines()[1:]] == ["a", "b"]
+
+
+def test_compare_knows_switches_and_monitors_of_any_name(tmp_path):
+    write_run(tmp_path / "a", 2)
+    other = tmp_path / "a/morse_random"
+    other.mkdir()
+    text = encode(drawn.plane(), step=3, scalars={"morse_random/basin_switches": 2.0})
+    (other / "step-0000003.view.json").write_text(text)
+    (tmp_path / "a/hparams.yaml").write_text("lr: 0.1\n")
+    done = command("compare", tmp_path, "--csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {row["run"]: row for row in csv.DictReader(io.StringIO(done.stdout))}
+    assert [rows[str(tmp_path / name)]["switches"] for name in ("a", "a/morse_random")] == [
+        "",
+        "2.0",
+    ]
+    assert {row["hparams.lr"] for row in rows.values()} == {"0.1"}
+    table = command("compare", tmp_path).stdout.splitlines()
+    assert "switches" in table[0]
+    assert {line.split()[0] for line in table[1:]} == {"a", "a/morse_random"}
+    assert "switches" not in command("compare", tmp_path / "a" / "morse").stdout
 
 
 def scaled(factor):

@@ -1,10 +1,14 @@
 """The examples, in a short form, as a user would start them."""
 
+import csv
+import io
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
+
+from lightning_morse import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -43,15 +47,38 @@ def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
     assert (tmp_path / "basins.png").exists()
 
 
+def assert_compared(folder, capsys, n=2):
+    """``lightning-morse compare`` has a row a trial, with what was searched."""
+    capsys.readouterr()
+    assert cli.main(["compare", str(folder), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == n
+    assert all(float(row["hparams.lr"]) > 0 and row["hparams.activation"] for row in rows)
+    losses = [float(row["loss"]) for row in rows]
+    assert losses == sorted(losses)
+
+
 @pytest.mark.slow
-def test_sweep_prunes_by_the_headroom(capsys):
+def test_sweep_on_ray(tmp_path, capsys):
+    pytest.importorskip("ray", reason="needs the extra ray: pip install lightning-morse[ray]")
+    options = ["--trials", "2", "--epochs", "2", "--n-samples", "32", "--resolution", "32"]
+    results = load("sweep_ray")([*options, "--log-dir", str(tmp_path / "ray")])
+    assert len(results) == 2
+    assert not results.errors
+    for result in results:
+        assert {"floor", "morse/mu", "morse/headroom"} <= set(result.metrics)
+    assert_compared(tmp_path / "ray", capsys)
+
+
+@pytest.mark.slow
+def test_sweep_prunes_by_the_headroom(tmp_path, capsys):
     pytest.importorskip("optuna")
     options = ["--trials", "2", "--epochs", "2", "--n-samples", "32", "--resolution", "32"]
-    study = load("sweep_optuna")(options)
+    study = load("sweep_optuna")([*options, "--log-dir", str(tmp_path)])
     assert len(study.trials) == 2
+    assert_compared(tmp_path, capsys)
     assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
     assert study.best_value > 0.5
-    assert "best: accuracy" in capsys.readouterr().out
 
 
 def test_runs_on_iris(capsys):

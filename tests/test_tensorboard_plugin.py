@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from examples.himmelblau import himmelblau
+from lightning_morse import analyze
 from lightning_morse.log_sinks import _add_record
 from lightning_morse.view_record import decode, encode
 from tests import test_plotting as drawn
@@ -103,7 +105,12 @@ class Board:
 
 def write_events(folder, texts):
     writer = SummaryWriter(folder)
-    writer.add_scalar("loss", 1.0, 0)
+    # What other plugins keep, under names that could be taken for ours.
+    writer.add_scalar("morse/mu", 1.0, 0)
+    writer.add_text("morse/record", "<b>no record</b>", 0)
+    writer.add_text("other/record", "no record", 0)
+    writer.close()
+    writer = SummaryWriter(folder, filename_suffix=".more")
     for step, text in texts.items():
         _add_record(writer, text, step)
     writer.close()
@@ -270,6 +277,62 @@ class TestTab:
         ours = [u for u in page.requests if "/plugin/morse/" in u]
         assert ours
         assert all(u.startswith(board.address) for u in ours)
+
+
+def test_two_monitors_of_a_run_are_both_there(tmp_path):
+    writer = SummaryWriter(tmp_path / "logs" / "v0")
+    _add_record(writer, encode(drawn.plane(24), step=1), 1, "morse")
+    _add_record(writer, encode(drawn.line(), step=1), 1, "morse_random")
+    writer.close()
+    (tmp_path / "board").mkdir()
+    with Board(tmp_path / "logs", tmp_path / "board") as board, Browser() as page:
+        runs = board.until(lambda runs: len(runs) == 2)
+        assert [run["name"] for run in runs] == ["v0", "v0 (morse_random)"]
+        for run, shape in zip(runs, [(24, 24), (64,)], strict=True):
+            query = {"run": run["run"], "tag": run["tag"], "step": 1}
+            assert decode(board.get("/data/plugin/morse/record", **query)[2]).shape == shape
+        assert board.get("/data/plugin/morse/record", run="v0", tag="x", step=1)[0] == 404
+        page.go(f"{board.address}/#morse")
+        page.wait(f"{FRAME}.querySelector('#view').dataset.shown === 'v0 1'", 60)
+        page.run(
+            f"(() => {{const s = {FRAME}.querySelector('#morse-run'); s.selectedIndex = 1;"
+            "s.dispatchEvent(new Event('change'))})()"
+        )
+        page.wait(f"{FRAME}.querySelector('#view').dataset.shown === 'v0 (morse_random) 1'")
+
+
+def test_an_event_file_still_being_written(tmp_path):
+    """What has arrived in whole is shown; the rest when it comes."""
+    for folder in ("whole", "logs/run", "board"):
+        (tmp_path / folder).mkdir(parents=True)
+    writer = SummaryWriter(tmp_path / "whole")
+    for k in range(3):
+        _add_record(writer, encode(drawn.plane(24), step=k), k)
+    writer.close()
+    (source,) = (tmp_path / "whole").iterdir()
+    data = source.read_bytes()
+    with (tmp_path / "logs/run" / source.name).open("wb") as growing:
+        growing.write(data[:-1000])
+        growing.flush()
+        with Board(tmp_path / "logs", tmp_path / "board", "--reload_interval", "1") as board:
+            board.until(lambda runs: runs and [s["step"] for s in runs[0]["steps"]] == [0, 1])
+            growing.write(data[-1000:])
+            growing.flush()
+            board.until(lambda runs: [s["step"] for s in runs[0]["steps"]] == [0, 1, 2])
+
+
+def test_an_answer_for_a_large_real_analysis_is_small(tmp_path):
+    result = analyze(himmelblau, [-5, -5], [5, 5], n_samples=96, resolution=256)
+    path = np.random.default_rng(0).normal(size=(200, 2))
+    text = encode(result, trajectory=path, current=path[-1])
+    write_events(tmp_path / "logs" / "run", {0: text})
+    (tmp_path / "board").mkdir()
+    with Board(tmp_path / "logs", tmp_path / "board") as board:
+        board.until(lambda runs: len(runs) == 1)
+        status, _, content = board.get("/data/plugin/morse/record", run="run", step=0)
+    assert status == 200
+    assert np.array_equal(decode(content).labels, result.labels)
+    assert len(content) < 150_000
 
 
 def test_a_run_without_records_is_told_what_to_add(tmp_path):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from lightning_morse.grid import CubicalGrid
 from lightning_morse.plotting import identity_color
 from lightning_morse.report import report
 from lightning_morse.run_records import Run, read_runs
@@ -171,6 +172,99 @@ def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
     before = page.run(said)
     page.press(*UP)
     assert page.run(said) != before
+
+
+CENTERS = """(() => [...document.querySelectorAll('.graph [data-set]')].map((g) => {
+  const r = g.querySelector('rect').getBoundingClientRect();
+  return [Number(g.dataset.set), r.left, r.right, r.top, r.bottom];
+}))()"""
+# Points along each edge, away from its two ends.
+EDGES = """(() => {
+  const page = document.querySelector('.graph svg').getBoundingClientRect();
+  return [...document.querySelectorAll('.graph .edge')].map((p) => {
+    const all = p.getTotalLength();
+    return Array.from({ length: 60 }, (_, k) => {
+      const q = p.getPointAtLength(((k + 2) / 64) * all);
+      return [page.left + q.x, page.top + q.y];
+    });
+  });
+})()"""
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+@pytest.mark.parametrize("make", [drawn.plane, drawn.twelve, lambda: drawn.crowd(30)])
+def test_the_graph_has_attractors_in_its_lowest_row_and_no_edge_behind_a_node(
+    show, tmp_path, make, width
+):
+    result = make()
+    page = show(run_of(tmp_path / "v0", make=make, steps=1))
+    page.resize(width, 800 if width == 1280 else 1080)
+    page.run("new Promise(r => setTimeout(r, 300))")
+    boxes = {n: box for n, *box in page.run(CENTERS)}
+    lowest = max(box[2] for box in boxes.values())
+    assert {n for n, box in boxes.items() if box[2] == lowest} == set(result.attractors)
+    for u, v in result.graph.edges:
+        if u in boxes and v in boxes:
+            assert boxes[u][3] < boxes[v][2]  # downhill is down
+    ordered = sorted(boxes.values())
+    for k, a in enumerate(ordered):
+        assert not any(b[0] < a[1] and b[2] < a[3] and a[2] < b[3] for b in ordered[k + 1 :])
+    edges = page.run(EDGES)
+    assert edges
+    for points in edges:
+        for x, y in points:
+            inside = [n for n, b in boxes.items() if b[0] < x < b[1] and b[2] < y < b[3]]
+            assert inside == []
+
+
+def test_exits_are_marked_with_their_share(show, tmp_path):
+    result = dataclasses.replace(drawn.plane(), exit_volumes=np.array([[0.25, 0], [0, 0.1]]))
+    page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))
+    said = page.run("[...document.querySelectorAll('.slice .exit title')].map(e => e.textContent)")
+    assert said == [f"{k} % of the box may leave through this face" for k in (25, 10)]
+    page = show(run_of(tmp_path / "v1", steps=1))
+    assert page.run("document.querySelectorAll('.slice .exit').length") == int(
+        (drawn.plane().exit_volumes > 0).sum()
+    )
+
+
+CHOOSE = """((...chosen) => {
+  const boxes = [...document.querySelectorAll('.choices input')];
+  for (const k of chosen) { boxes[k].checked = true; boxes[k].dispatchEvent(new Event('change')); }
+})"""
+
+
+def test_runs_side_by_side(show, tmp_path):
+    def wide():
+        result = drawn.plane(24)
+        grid = CubicalGrid(2 * result.grid.lower, 2 * result.grid.upper, result.grid.shape)
+        return dataclasses.replace(result, grid=grid)
+
+    write_run(tmp_path / "runs/a", 3)
+    write_run(tmp_path / "runs/b", 2, make=wide)
+    write_run(tmp_path / "runs/c", 1)
+    (tmp_path / "runs/c/morse/step-0000009.view.json").write_text("{")
+    page = show(read_runs(tmp_path / "runs"))
+    options = "[...document.querySelectorAll('#morse-run option')].map(o => o.textContent)"
+    assert page.run(options) == ["a", "b", "c"]
+    page.run(f"{CHOOSE}(0, 1, 2)")
+    page.wait("document.querySelectorAll('.beside .slice').length === 3")
+    said = "[...document.querySelectorAll('.beside .card')].map(e => e.innerText)"
+    texts = page.run(said)
+    assert "step 29 · at least 3 attractors" in texts[0]
+    assert "step 19 · at least 3 attractors" in texts[1]  # its last up to the step shown
+    assert "cut off" in texts[2]
+    canvas = "[...document.querySelectorAll('.beside canvas')].slice(0, 2).map(c => c.toDataURL())"
+    before = page.run(canvas)
+    page.run("document.querySelector('#morse-same').click()")
+    after = page.run(canvas)
+    assert after[0] != before[0]  # the smaller box lies in the frame of the larger
+    assert after[1] == before[1]
+    page.press(*LEFT)
+    page.press(*LEFT)
+    page.wait(f"({said})[1].includes('step 9')")
+    page.run("document.querySelectorAll('.choices input').forEach(b => b.checked && b.click())")
+    page.wait("document.querySelector('.beside').hidden")
 
 
 def test_names_are_only_ever_text(show, tmp_path):

@@ -41,8 +41,10 @@ class MorsePlugin(base_plugin.TBPlugin):
     """Serves the front end and the records.
 
     Routes, below ``/data/plugin/morse``: ``/static/*`` the front end; ``/runs`` all runs with a
-    summary of each step; ``/record?run=&step=`` one record. A record that cannot be read is
-    answered with ``{"error": why}``.
+    summary of each step; ``/record?run=&tag=&step=`` one record, of the monitor ``morse`` without
+    ``tag``. A record that cannot be read is answered with ``{"error": why}``.
+
+    Each monitor of a run has a tag of its own and is listed by itself.
 
     Args:
         context: What TensorBoard gives every plugin.
@@ -85,10 +87,15 @@ class MorsePlugin(base_plugin.TBPlugin):
         return http_util.Respond(request, text, kind)
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
-        read = self._read(request, None)
+        read = self._read(request, None, None)
         found = [
-            {"name": run, "steps": [_summary(step, text) for step, text in read[run].items()]}
-            for run in sorted(read)
+            {
+                "name": run if tag == TAG else f"{run} ({tag.removesuffix('/record')})",
+                "run": run,
+                "tag": tag,
+                "steps": [_summary(step, text) for step, text in read[run, tag].items()],
+            }
+            for run, tag in sorted(read)
         ]
         return _answer(request, found)
 
@@ -97,9 +104,10 @@ class MorsePlugin(base_plugin.TBPlugin):
         if run is None or not step.lstrip("-").isdecimal():
             error = f"expected ?run=<name>&step=<number>, got run {run!r} and step {step!r}"
             return _answer(request, {"error": error}, 400)
-        text = self._read(request, run).get(run, {}).get(int(step))
+        tag = request.args.get("tag", TAG)
+        text = self._read(request, run, tag).get((run, tag), {}).get(int(step))
         if text is None:
-            error = f"there is no record of run {run!r} at step {step}"
+            error = f"there is no record {tag!r} of run {run!r} at step {step}"
             return _answer(request, {"error": error}, 404)
         try:
             record = decode(text)
@@ -107,19 +115,25 @@ class MorsePlugin(base_plugin.TBPlugin):
             return _answer(request, {"error": str(error)})
         return http_util.Respond(request, record.text, "application/json")
 
-    def _read(self, request: wrappers.Request, run: str | None) -> dict[str, dict[int, bytes]]:
-        """Texts of records by run and step; of several at one step the last."""
+    def _read(
+        self, request: wrappers.Request, run: str | None, tag: str | None
+    ) -> dict[tuple[str, str], dict[int, bytes]]:
+        """Texts of records by run and tag, then by step; of several at one step the last."""
         read = self._data.read_tensors(
             plugin_util.context(request.environ),
             experiment_id=plugin_util.experiment_id(request.environ),
             plugin_name=PLUGIN_NAME,
             downsample=MAX_RECORDS,
-            run_tag_filter=RunTagFilter(runs=None if run is None else [run], tags=[TAG]),
+            run_tag_filter=RunTagFilter(
+                runs=None if run is None else [run], tags=None if tag is None else [tag]
+            ),
         )
         return {
-            name: {int(datum.step): _text(datum.numpy) for datum in sorted(tags[TAG], key=_step)}
+            (name, which): {
+                int(datum.step): _text(datum.numpy) for datum in sorted(data, key=_step)
+            }
             for name, tags in read.items()
-            if TAG in tags
+            for which, data in tags.items()
         }
 
 

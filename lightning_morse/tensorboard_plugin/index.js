@@ -22,11 +22,13 @@ export async function render() {
   const root = document.createElement("main");
   root.id = "view";
   document.body.append(root);
+  let known = [];
   await mount(root, {
-    runs: () => ask(at("../runs")),
-    record: (run, step) => {
+    runs: async () => (known = await ask(at("../runs"))),
+    record: (name, step) => {
+      const { run, tag } = known.find((r) => r.name === name);
       const url = at("../record");
-      url.search = new URLSearchParams({ run, step });
+      url.search = new URLSearchParams({ run, tag, step });
       return ask(url);
     },
     nothing: "No run here has Morse data.\n\nAdd the callback to the Trainer and train with the TensorBoard logger:\n\n    from lightning_morse import MorseMonitor\n\n    trainer = Trainer(callbacks=[MorseMonitor()])\n\nRecords appear after the first analysis, at the end of the first epoch.",

@@ -103,6 +103,12 @@ function kind(record, i) {
   return m.index === d ? "repeller" : "saddle";
 }
 
+// A scalar of the monitor that made the record, whatever that is called.
+function scalar(record, name) {
+  const key = Object.keys(record.scalars).find((k) => k.endsWith(`/${name}`));
+  return key === undefined ? null : record.scalars[key];
+}
+
 function areaName(value) {
   if (value >= 0) return `basin of attractor ${value}`;
   return { [UNDECIDED]: "undecided", [ESCAPES]: "leaves the box", [DIVERGED]: "diverged" }[value];
@@ -132,7 +138,7 @@ function star(x, y, r) {
 // --- Slice --------------------------------------------------------------------------------------
 
 class Slice {
-  constructor(onProbe) {
+  constructor(onProbe, heading = "Slice of the loss") {
     this.canvas = html("canvas", { "aria-hidden": "true" });
     this.overlay = svg("svg", { role: "img", tabindex: 0 });
     this.box = html("div", { class: "slice" }, this.canvas, this.overlay);
@@ -140,7 +146,7 @@ class Slice {
     this.depth = html("input", { type: "range", "aria-label": "where the section is" });
     this.depthText = html("span");
     this.controls = html("div", { class: "section" }, this.pair, html("label", {}, this.depth, this.depthText));
-    this.root = html("section", { class: "card", "aria-label": "slice" }, html("h2", {}, "Slice of the loss"), this.controls, this.box);
+    this.root = html("section", { class: "card", "aria-label": "slice" }, html("h2", {}, heading), this.controls, this.box);
     this.onProbe = onProbe;
     this.at = null;
     this.pair.addEventListener("change", () => this.chooseSection());
@@ -157,7 +163,9 @@ class Slice {
     });
   }
 
-  show(record, selected) {
+  // The frame, {lower, upper}, is what of the slice is drawn: the box of the record if null.
+  show(record, selected, frame = null) {
+    this.frame = frame ?? record;
     if (this.record !== record) {
       this.record = record;
       this.at = null;
@@ -216,8 +224,13 @@ class Slice {
     }
     const width = this.box.clientWidth, tall = Math.min(width, Math.max(360, window.innerHeight - 215));
     const height = plane ? tall : Math.min(tall, 0.7 * width);
-    const edge = { left: 52, right: 12, top: 6, bottom: 42 };
-    Object.assign(this, { w: width - edge.left - edge.right, h: height - edge.top - edge.bottom, edge });
+    const outer = { left: 52, top: 6, w: width - 64, h: height - 48 };
+    // Where the box of the record lies in the frame, as shares of it.
+    const part = (k, v) => (v - this.frame.lower[k]) / (this.frame.upper[k] - this.frame.lower[k]);
+    const [l, r] = [record.lower, record.upper].map((c) => part(axes[0], c[axes[0]]));
+    const [b, t] = plane ? [record.lower, record.upper].map((c) => part(axes[1], c[axes[1]])) : [0, 1];
+    const edge = { left: outer.left + l * outer.w, top: outer.top + (1 - t) * outer.h };
+    Object.assign(this, { outer, edge, w: (r - l) * outer.w, h: (t - b) * outer.h });
     this.box.style.height = `${height}px`;
     [this.nx, this.ny] = [record.shape[axes[0]], plane ? record.shape[axes[1]] : 1];
     this.overlay.setAttribute("width", width);
@@ -242,7 +255,8 @@ class Slice {
     const fills = { [UNDECIDED]: ground, [ESCAPES]: rgb(color("--escape")), [DIVERGED]: rgb(color("--diverged")) };
     record.sets.forEach((m, i) => m.attractor && (fills[i] = mix(rgb(m.color), ground, tint)));
     const cells = new ImageData(nx, ny), hatched = new ImageData(nx, ny), veil = new ImageData(nx, ny);
-    const card = rgb(color("--card"));
+    for (const value of Object.keys(fills)) fills[value] = [...fills[value], 255];
+    const card = [...rgb(color("--card")), 205];
     const grid = new Int16Array(nx * ny), owners = new Int16Array(nx * ny);
     for (let i = 0; i < nx; i++) {
       for (let j = 0; j < ny; j++) {
@@ -250,9 +264,9 @@ class Slice {
         const pixel = 4 * ((ny - 1 - j) * nx + i);
         grid[i * ny + j] = value;
         owners[i * ny + j] = owner;
-        cells.data.set([...fills[value], 255], pixel);
-        if (value === UNDECIDED) hatched.data.set([0, 0, 0, 255], pixel);
-        if (this.selected !== null && value !== this.selected && owner !== this.selected) veil.data.set([...card, 205], pixel);
+        cells.data.set(fills[value], pixel);
+        if (value === UNDECIDED) hatched.data[pixel + 3] = 255;
+        if (this.selected !== null && value !== this.selected && owner !== this.selected) veil.data.set(card, pixel);
       }
     }
     const raised = (image) => {
@@ -322,27 +336,37 @@ class Slice {
   contours(c, color) {
     const { record, axes, w, h, edge } = this;
     const [mx, my] = axes.map((k) => record.loss.shape[k]);
-    const loss = new Float64Array(mx * my);
-    for (let i = 0; i < mx; i++) {
-      for (let j = 0; j < my; j++) loss[i * my + j] = lossAt(record, this.point(i / (mx - 1), j / (my - 1)));
+    let loss = record.lossValues;
+    if (record.shape.length === 3) {
+      loss = new Float64Array(mx * my);
+      for (let i = 0; i < mx; i++) {
+        for (let j = 0; j < my; j++) loss[i * my + j] = lossAt(record, this.point(i / (mx - 1), j / (my - 1)));
+      }
     }
     const x = (i) => edge.left + (i / (mx - 1)) * w, y = (j) => edge.top + h - (j / (my - 1)) * h;
     c.beginPath();
-    for (const level of record.levels) {
-      for (let i = 0; i + 1 < mx; i++) {
-        for (let j = 0; j + 1 < my; j++) {
-          for (const corners of [[[i, j], [i + 1, j], [i + 1, j + 1]], [[i, j], [i, j + 1], [i + 1, j + 1]]]) {
-            const found = [];
-            for (let k = 0; k < 3; k++) {
-              const [a, b] = [corners[k], corners[(k + 1) % 3]];
-              const [p, q] = [loss[a[0] * my + a[1]], loss[b[0] * my + b[1]]];
-              if (p < level === q < level || Number.isNaN(p + q)) continue;
-              const t = (level - p) / (q - p);
-              found.push([x(a[0] + t * (b[0] - a[0])), y(a[1] + t * (b[1] - a[1]))]);
+    const at = new Float64Array(4);
+    for (let i = 0; i + 1 < mx; i++) {
+      for (let j = 0; j + 1 < my; j++) {
+        const k = i * my + j, square = [loss[k], loss[k + my], loss[k + my + 1], loss[k + 1]];
+        const low = Math.min(...square), high = Math.max(...square);
+        // A comparison with NaN is false: squares with one have no contour.
+        for (const level of record.levels) {
+          if (!(low < level && level <= high)) continue;
+          for (const [m, di, dj] of [[1, 1, 0], [3, 0, 1]]) {
+            // Corners of the triangle: the square's first, its corner m, and the one opposite.
+            const p = [square[0], square[m], square[2]], ci = [i, i + di, i + 1], cj = [j, j + dj, j + 1];
+            let n = 0;
+            for (let e = 0; e < 3; e++) {
+              const f = (e + 1) % 3;
+              if (p[e] < level === p[f] < level) continue;
+              const t = (level - p[e]) / (p[f] - p[e]);
+              at[n++] = x(ci[e] + t * (ci[f] - ci[e]));
+              at[n++] = y(cj[e] + t * (cj[f] - cj[e]));
             }
-            if (found.length === 2) {
-              c.moveTo(...found[0]);
-              c.lineTo(...found[1]);
+            if (n === 4) {
+              c.moveTo(at[0], at[1]);
+              c.lineTo(at[2], at[3]);
             }
           }
         }
@@ -354,7 +378,7 @@ class Slice {
   }
 
   decorate(plane) {
-    const { record, axes, w, h, edge } = this;
+    const { record, axes, w, h, edge, frame, outer } = this;
     const [a, b] = axes, span = (k) => record.upper[k] - record.lower[k];
     const x = (v) => edge.left + ((v - record.lower[a]) / span(a)) * w;
     let low = record.lower[b], high = record.upper[b];
@@ -367,16 +391,18 @@ class Slice {
     const y = (v) => edge.top + h - ((v - low) / (high - low)) * h;
     const place = plane ? (p) => [x(p[a]), y(p[b])] : (p) => [x(p[0]), y(lossAt(record, p))];
     const items = [];
-    for (const t of ticks(record.lower[a], record.upper[a], w / 70)) {
-      items.push(svg("line", { class: "axis", x1: x(t), x2: x(t), y1: edge.top + h, y2: edge.top + h + 4 }));
-      items.push(svg("text", { x: x(t), y: edge.top + h + 17, "text-anchor": "middle" }, short(t)));
+    const floor = outer.top + outer.h, middle = outer.top + outer.h / 2;
+    for (const t of ticks(frame.lower[a], frame.upper[a], outer.w / 70)) {
+      items.push(svg("line", { class: "axis", x1: x(t), x2: x(t), y1: floor, y2: floor + 4 }));
+      items.push(svg("text", { x: x(t), y: floor + 17, "text-anchor": "middle" }, short(t)));
     }
-    for (const t of ticks(low, high, h / 55)) {
-      items.push(svg("line", { class: "axis", x1: edge.left - 4, x2: edge.left, y1: y(t), y2: y(t) }));
-      items.push(svg("text", { x: edge.left - 7, y: y(t) + 4, "text-anchor": "end" }, short(t)));
+    const [least, most] = plane ? [frame.lower[b], frame.upper[b]] : [low, high];
+    for (const t of ticks(least, most, outer.h / 55)) {
+      items.push(svg("line", { class: "axis", x1: outer.left - 4, x2: outer.left, y1: y(t), y2: y(t) }));
+      items.push(svg("text", { x: outer.left - 7, y: y(t) + 4, "text-anchor": "end" }, short(t)));
     }
-    items.push(svg("text", { x: edge.left + w / 2, y: edge.top + h + 35, "text-anchor": "middle", class: "faint" }, record.axes[a]));
-    const name = plane ? record.axes[b] : "loss", middle = edge.top + h / 2;
+    items.push(svg("text", { x: outer.left + outer.w / 2, y: floor + 35, "text-anchor": "middle", class: "faint" }, record.axes[a]));
+    const name = plane ? record.axes[b] : "loss";
     items.push(svg("text", { x: 12, y: middle, transform: `rotate(-90 12 ${middle})`, "text-anchor": "middle", class: "faint" }, name));
 
     const inside = svg("svg", { x: edge.left, y: edge.top, width: w, height: h, viewBox: `${edge.left} ${edge.top} ${w} ${h}` });
@@ -406,6 +432,7 @@ class Slice {
         if (!crowd || i === this.selected) inside.append(svg("text", { x: px + 8, y: py - 6, class: "halo" }, i));
       }
     }
+    inside.append(...this.exits(plane));
     if (record.current) inside.append(star(...place(record.current), 14));
     inside.append(...late);
     for (const number of inside.querySelectorAll(".number")) number.style.fill = number.getAttribute("fill");
@@ -413,6 +440,24 @@ class Slice {
     inside.append(this.cross);
     this.overlay.replaceChildren(...items, inside);
     this.probeCell(this.at);
+  }
+
+  // An arrow at each face through which part of the box may leave it, in the middle of the cells
+  // there that certainly leave.
+  exits(plane) {
+    const { record, axes, nx, ny, w, h, edge } = this;
+    const faces = [[nx, ny, 0, 1, 0], [nx, ny, 1, -1, 0], [ny, nx, 0, 0, -1], [ny, nx, 1, 0, 1]];
+    return faces.slice(0, plane ? 4 : 2).flatMap(([deep, long, upper, dx, dy], k) => {
+      const share = record.exits[axes[k >> 1]][k % 2], at = upper * (deep - 1);
+      if (!share) return [];
+      const out = Array.from({ length: long }, (_, j) => j).filter((j) => record.field[dx ? this.cell(at, j) : this.cell(j, at)] === ESCAPES);
+      const along = plane && out.length ? (out[out.length >> 1] + 0.5) / long : 0.5;
+      const px = edge.left + (dx ? upper : along) * w, py = edge.top + (dx ? 1 - along : 1 - upper) * h;
+      const [ax, ay] = [px + 15 * dx, py + 15 * dy], said = `${percent(share)} of the box may leave through this face`;
+      const d = `M${px + 2 * dx} ${py + 2 * dy}L${ax - 7 * dy} ${ay + 7 * dx}L${ax + 7 * dy} ${ay - 7 * dx}z`;
+      const text = { x: px + 19 * dx, y: py + 4 + 24 * dy, "text-anchor": dx > 0 ? "start" : dx < 0 ? "end" : "middle", class: "halo" };
+      return [svg("path", { class: "exit", d }, svg("title", {}, said)), svg("text", text, percent(share))];
+    });
   }
 
   probePixel(px, py) {
@@ -470,69 +515,125 @@ function shownGraph(record) {
   return { shown, edges, hidden: hidden.size };
 }
 
+// Levels by the longest way down, attractors in the lowest. An edge that passes a level has a bend
+// there, which takes part in the ordering, so that no edge runs behind a node.
 function layered(record, graph, perRow) {
   const next = new Map(graph.shown.map((i) => [i, []])), depth = new Map();
   for (const [u, v] of graph.edges) next.get(u).push(v);
-  const layer = (i) => {
-    if (!depth.has(i)) depth.set(i, record.sets[i].attractor ? 0 : 1 + Math.max(0, ...next.get(i).map(layer)));
+  const level = (i) => {
+    if (!depth.has(i)) depth.set(i, record.sets[i].attractor ? 0 : 1 + Math.max(0, ...next.get(i).map(level)));
     return depth.get(i);
   };
-  graph.shown.forEach(layer);
-  const rows = [];
-  for (const level of [...new Set(depth.values())].sort((a, b) => b - a)) {
-    const nodes = graph.shown.filter((i) => depth.get(i) === level).sort((i, j) => record.sets[j].loss - record.sets[i].loss);
+  graph.shown.forEach(level);
+  const rows = [], row = new Map();
+  for (const k of [...new Set(depth.values())].sort((a, b) => b - a)) {
+    const nodes = graph.shown.filter((i) => depth.get(i) === k).sort((i, j) => record.sets[j].loss - record.sets[i].loss);
     const pieces = Math.ceil(nodes.length / perRow), each = Math.ceil(nodes.length / pieces);
-    for (let k = 0; k < nodes.length; k += each) rows.push(nodes.slice(k, k + each));
+    for (let at = 0; at < nodes.length; at += each) rows.push(nodes.slice(at, at + each));
   }
-  // Few crossings: each row in the order of the mean position of its neighbours.
-  const place = new Map();
-  const put = (row) => row.forEach((n, k) => place.set(n, (k + 0.5) / row.length));
+  rows.forEach((nodes, r) => nodes.forEach((n) => row.set(n, r)));
+  const ways = graph.edges.map(([u, v]) => {
+    const bends = Array.from({ length: row.get(v) - row.get(u) - 1 }, (_, k) => ({ row: row.get(u) + 1 + k }));
+    for (const bend of bends) rows[bend.row].push(bend);
+    return [u, ...bends, v];
+  });
+  const near = new Map(rows.flat().map((n) => [n, []]));
+  const pairs = ways.flatMap((way) => way.slice(1).map((n, k) => [way[k], n]));
+  for (const [u, v] of pairs) {
+    near.get(u).push(v);
+    near.get(v).push(u);
+  }
+  // Few crossings: sweeps in which each row takes the order of the mean place of its neighbours in
+  // the row before; the best order seen is kept.
+  const place = new Map(), top = (n) => (n instanceof Object ? n.row : row.get(n));
+  const put = (nodes) => nodes.forEach((n, k) => place.set(n, (k + 0.5) / nodes.length));
+  const crossings = () => pairs.reduce((sum, [u, v], k) => sum + pairs.slice(k + 1).filter(([s, t]) =>
+    top(s) === top(u) && (place.get(s) - place.get(u)) * (place.get(t) - place.get(v)) < 0).length, 0);
   rows.forEach(put);
-  for (let sweep = 0; sweep < 8; sweep++) {
-    for (const row of sweep % 2 ? rows : [...rows].reverse()) {
-      const near = (n) => graph.edges.filter((e) => e.includes(n)).map(([u, v]) => place.get(u === n ? v : u));
-      const wish = new Map(row.map((n) => [n, near(n).reduce((a, b) => a + b, 0) / (near(n).length || 1) || place.get(n)]));
-      row.sort((a, b) => wish.get(a) - wish.get(b));
-      put(row);
+  let best = { crossings: crossings(), rows: rows.map((nodes) => [...nodes]) };
+  for (let sweep = 0; sweep < 12 && best.crossings; sweep++) {
+    const down = sweep % 2 === 0;
+    for (const nodes of down ? rows : [...rows].reverse()) {
+      const wish = new Map(nodes.map((n) => {
+        const before = near.get(n).filter((m) => (down ? top(m) < top(n) : top(m) > top(n))).map((m) => place.get(m));
+        return [n, before.length ? before.reduce((a, b) => a + b, 0) / before.length : place.get(n)];
+      }));
+      nodes.sort((a, b) => wish.get(a) - wish.get(b));
+      put(nodes);
     }
+    const now = crossings();
+    if (now < best.crossings) best = { crossings: now, rows: rows.map((nodes) => [...nodes]) };
   }
-  return { rows, place };
+  return { rows: best.rows, ways };
+}
+
+// Size and text of the nodes of a row: as much as there is room for.
+function nodeStyle(slot) {
+  if (slot >= 100) return { wide: 96, high: 54, lines: (name, loss, what) => [name, `loss ${loss}`, what] };
+  if (slot >= 52) return { wide: slot - 6, high: 50, font: slot < 62 ? 10 : 11, lines: (name, loss, what, brief) => [name, loss, brief] };
+  return { wide: Math.max(14, Math.min(40, slot - 4)), high: 26, font: slot < 26 ? 9 : 11, lines: (name) => [name] };
 }
 
 function drawGraph(root, record, selected, onSelect) {
-  const width = Math.max(280, root.clientWidth), nodeWidth = 96, nodeHeight = 54;
+  const width = Math.max(280, root.clientWidth), bendWidth = 14;
   root.replaceChildren();
   if (!record.sets.length) {
     root.append(html("p", { class: "message" }, `No Morse set: ${record.facts.escape === 1 ? "every trajectory leaves the box" : "nothing is certain"}.`));
     return;
   }
   const graph = shownGraph(record);
-  const { rows, place } = layered(record, graph, Math.max(1, Math.floor(width / (nodeWidth + 10))));
+  const { rows, ways } = layered(record, graph, Math.floor(width / 24));
+  const styles = rows.map((row) => {
+    const nodes = row.filter((n) => typeof n === "number").length;
+    return nodeStyle((width - bendWidth * (row.length - nodes)) / nodes);
+  });
+  const tall = styles.reduce((sum, style) => sum + style.high, 0);
   // What the diagram below and the headings leave of the height of the slice.
   const lanes = record.sets.filter((m) => m.attractor).length;
   const available = Math.max(300, window.innerHeight - 440 - 26 * Math.min(lanes, 12));
-  const gap = Math.min(120, Math.max(34, (available - rows.length * nodeHeight) / Math.max(1, rows.length - 1)));
-  const height = rows.length * nodeHeight + (rows.length - 1) * gap + 12;
-  const row = new Map(rows.flatMap((nodes, r) => nodes.map((n) => [n, r])));
-  const x = (n) => Math.min(Math.max(place.get(n) * width, nodeWidth / 2 + 3), width - nodeWidth / 2 - 3);
-  const y = (n) => 6 + row.get(n) * (nodeHeight + gap);
+  const gap = Math.min(120, Math.max(46, (available - tall) / Math.max(1, rows.length - 1)));
+  const x = new Map(), y = new Map(), style = new Map();
+  let height = 6;
+  rows.forEach((row, r) => {
+    const room = row.map((n) => (typeof n === "number" ? styles[r].wide : bendWidth));
+    const space = (width - room.reduce((a, b) => a + b, 0)) / row.length;
+    let at = space / 2;
+    row.forEach((n, k) => {
+      x.set(n, at + room[k] / 2);
+      y.set(n, height);
+      style.set(n, styles[r]);
+      at += room[k] + space;
+    });
+    height += styles[r].high + gap;
+  });
+  height += 6 - gap;
   const page = svg("svg", { width, height, role: "group", "aria-label": "Morse graph, downhill" });
-  page.append(svg("defs", {}, svg("marker", { id: "morse-arrow", viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 8, markerHeight: 8, orient: "auto" }, svg("path", { d: "M0 1L10 5L0 9z", fill: "var(--faint)" }))));
-  for (const [u, v] of graph.edges) {
-    const [x0, y0, x1, y1] = [x(u), y(u) + nodeHeight, x(v), y(v)], bend = Math.max(14, (y1 - y0) * 0.42);
-    page.append(svg("path", { class: "edge", "marker-end": "url(#morse-arrow)", d: `M${x0} ${y0}C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1}` }));
+  page.append(svg("defs", {}, svg("marker", { id: "morse-arrow", viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 7, markerHeight: 7, orient: "auto" }, svg("path", { d: "M0 1L10 5L0 9z", fill: "context-stroke" }))));
+  for (const way of ways) {
+    const u = way[0], v = way[way.length - 1], touched = selected === u || selected === v;
+    const pieces = way.slice(1).map((n, k) => {
+      const before = way[k], [x0, x1, y0, y1] = [x.get(before), x.get(n), y.get(before) + style.get(before).high, y.get(n)];
+      const bend = 0.45 * (y1 - y0), through = typeof n === "number" ? "" : `V${y1 + style.get(n).high}`;
+      return `C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1}${through}`;
+    });
+    const d = `M${x.get(u)} ${y.get(u) + style.get(u).high}${pieces.join("")}`;
+    page.append(svg("path", { class: `edge${touched ? " touched" : ""}`, "marker-end": "url(#morse-arrow)", d }));
   }
   for (const n of graph.shown) {
-    const m = record.sets[n], what = m.attractor ? `${percent(m.basin)} of box` : !m.resolved ? "unresolved" : `index ${m.index ?? "?"}`;
+    const m = record.sets[n], { wide, high, font, lines } = style.get(n);
+    const what = m.attractor ? `${percent(m.basin)} of box` : !m.resolved ? "unresolved" : `index ${m.index ?? "?"}`;
+    const brief = m.attractor ? percent(m.basin) : !m.resolved ? "open" : what;
+    const said = `Morse set ${n}, ${kind(record, n)}, loss ${short(m.loss)}, ${what}`;
     const node = svg("g", {
       class: `node${m.resolved ? "" : " open"}${n === selected ? " selected" : ""}`,
-      "data-set": n, tabindex: 0, role: "button", "aria-pressed": n === selected,
-      "aria-label": `Morse set ${n}, ${kind(record, n)}, loss ${short(m.loss)}, ${what}`,
-      transform: `translate(${x(n) - nodeWidth / 2} ${y(n)})`,
-    }, svg("rect", { width: nodeWidth, height: nodeHeight, rx: 8 }));
-    if (m.attractor) node.firstChild.style.fill = m.color;
-    [String(n), `loss ${short(m.loss)}`, what].forEach((line, k) => {
-      const text = svg("text", { x: nodeWidth / 2, y: 16 + 15.5 * k, "text-anchor": "middle", "font-weight": k ? 400 : 700 }, line);
+      "data-set": n, tabindex: 0, role: "button", "aria-pressed": n === selected, "aria-label": said,
+      transform: `translate(${x.get(n) - wide / 2} ${y.get(n)})`,
+    }, svg("title", {}, said), svg("rect", { width: wide, height: high, rx: Math.min(8, wide / 4) }));
+    if (m.attractor) node.lastChild.style.fill = m.color;
+    const written = lines(String(n), short(m.loss), what, brief);
+    written.forEach((line, k) => {
+      const text = svg("text", { x: wide / 2, y: high / 2 + 4.5 + 15.5 * (k - (written.length - 1) / 2), "text-anchor": "middle", "font-weight": k ? 400 : 700 }, line);
+      if (font) text.style.fontSize = `${font}px`;
       if (m.attractor) text.style.fill = ink(m.color);
       node.append(text);
     });
@@ -694,17 +795,20 @@ function drawTable(root, record, selected) {
 }
 
 function drawFacts(root, record) {
-  const f = record.facts, s = record.scalars;
-  const basin = s["morse/basin_current"];
+  const f = record.facts, basin = scalar(record, "basin_current");
+  const shortly = (v) => (v === null ? null : short(v));
+  const known = (name) => (scalar(record, name) === 0 ? "unknown" : shortly(scalar(record, name)));
+  const explained = scalar(record, "explained");
   const rows = [
     ["mu ≥", bound(f.mu)],
     ["undecided", percent(f.undecided)],
     ["escapes", percent(f.escape)],
-    ["loss now", f.loss_now === null ? null : short(f.loss_now)],
-    ["basin now", basin === undefined ? null : basin >= 0 ? String(basin) : basin === -1 ? "undecided" : "leaves the box"],
-    ["barrier", s["morse/barrier"] === undefined ? null : short(s["morse/barrier"])],
-    ["headroom", s["morse/headroom"] === undefined ? null : short(s["morse/headroom"])],
-    ["explained", s["morse/explained"] === undefined ? null : percent(s["morse/explained"])],
+    ["loss now", shortly(f.loss_now)],
+    ["basin now", basin === null ? null : basin >= 0 ? String(basin) : basin === -1 ? "undecided" : "leaves the box"],
+    ["barrier", known("barrier")],
+    ["headroom", known("headroom")],
+    ["switches", shortly(scalar(record, "basin_switches"))],
+    ["explained", explained === null ? null : percent(explained)],
     ["calibration", short(f.calibration)],
   ];
   root.replaceChildren(...rows.filter((r) => r[1] !== null).flatMap(([a, b]) => [html("dt", {}, a), html("dd", {}, b)]));
@@ -726,12 +830,91 @@ function drawLegend(root, record) {
   if (seen.has(UNDECIDED)) items.push([undecided, "undecided"]);
   if (seen.has(ESCAPES)) items.push([patch("var(--escape)"), "leaves the box"]);
   if (seen.has(DIVERGED)) items.push([patch("var(--diverged)"), "diverged"]);
+  if (record.exits.flat().some((share) => share)) items.push([chip(svg("path", { class: "exit", d: "M3 10L18 3V17z" })), "exit, share that may take it"]);
   if (record.trajectory.length) items.push([chip(svg("line", { x1: 1, x2: 23, y1: 10, y2: 10, stroke: "var(--ink)", "stroke-width": 1.6 }), svg("rect", { x: 1, y: 6, width: 8, height: 8, fill: "#ffffff", stroke: "#000000" })), "trajectory, its start"]);
   if (record.current) {
     const outside = record.current.some((v, k) => v < record.lower[k] || v > record.upper[k]);
     items.push([chip(star(12, 10, 9)), outside ? "now: outside the box" : "now"]);
   }
   root.replaceChildren(...items.map(([mark, name]) => html("li", {}, mark, name)));
+}
+
+// --- Runs side by side --------------------------------------------------------------------------
+
+// Slices of chosen runs next to each other, each at its last analysis up to the step shown.
+class Beside {
+  constructor(source) {
+    this.source = source;
+    this.panes = new Map();
+    this.asked = 0;
+    this.list = html("div", { class: "choices" });
+    this.same = html("input", { type: "checkbox", id: "morse-same" });
+    this.chooser = html("details", { class: "chooser" }, html("summary", {}, "Compare"), html("div", { class: "menu" }, this.list, html("label", {}, this.same, "same axes (if the slices are the same)")));
+    this.root = html("section", { class: "beside", "aria-label": "runs side by side" });
+    this.root.hidden = true;
+    this.same.addEventListener("change", () => this.draw());
+  }
+
+  offer(all) {
+    this.all = all;
+    this.chooser.hidden = all.length < 2;
+    this.list.replaceChildren(...all.map((run, k) => {
+      const box = html("input", { type: "checkbox", value: k });
+      box.addEventListener("change", () => this.show(this.step));
+      return html("label", {}, box, run.label);
+    }));
+  }
+
+  async show(step) {
+    this.step = step;
+    const ticket = ++this.asked, chosen = [...this.list.querySelectorAll("input:checked")].map((box) => this.all[box.value]);
+    const found = await Promise.all(chosen.map(async (run) => {
+      const past = run.steps.filter((s) => s.step <= step).pop();
+      if (!past || past.error) return { run, why: past ? past.error : "no analysis up to this step" };
+      const kept = this.panes.get(run);
+      if (kept?.record?.step === past.step) return { run, record: kept.record };
+      try {
+        return { run, record: open(await this.source.record(run.name, past.step)) };
+      } catch (error) {
+        return { run, why: error.message };
+      }
+    }));
+    if (ticket !== this.asked) return;
+    const before = this.panes;
+    this.panes = new Map(found.map(({ run, record, why }) => {
+      const pane = before.get(run) ?? this.pane(run);
+      return [run, Object.assign(pane, { record, why })];
+    }));
+    this.root.replaceChildren(...[...this.panes.values()].map((pane) => pane.slice.root));
+    this.root.hidden = !this.panes.size;
+    this.draw();
+  }
+
+  pane(run) {
+    const said = html("p", { class: "note" }), probe = html("p", { class: "note" });
+    const slice = new Slice((p) => (probe.textContent = p ? [p.area, `loss ${p.loss}`, p.set].filter(Boolean).join(" · ") : ""), run.label);
+    slice.root.setAttribute("aria-label", `slice of ${run.name}`);
+    slice.root.append(said, probe);
+    return { slice, said };
+  }
+
+  draw() {
+    const records = [...this.panes.values()].map((pane) => pane.record).filter(Boolean);
+    const alike = records.length > 1 && records.every((r) => r.shape.length === records[0].shape.length);
+    this.same.disabled = !alike;
+    const around = (name, pick) => records[0][name].map((_, k) => pick(...records.map((r) => r[name][k])));
+    const frame = alike && this.same.checked ? { lower: around("lower", Math.min), upper: around("upper", Math.max) } : null;
+    for (const { slice, said, record, why } of this.panes.values()) {
+      slice.box.hidden = slice.controls.hidden = !record;
+      if (!record) said.textContent = why;
+      else {
+        const loss = record.facts.loss_now, now = loss === null ? "" : ` · loss ${short(loss)}`;
+        said.textContent = `step ${record.step} · ${record.facts.claim} · mu ≥ ${bound(record.facts.mu)}${now}`;
+        slice.controls.hidden = record.shape.length !== 3;
+        slice.show(record, null, frame);
+      }
+    }
+  }
 }
 
 // --- The whole ----------------------------------------------------------------------------------
@@ -768,10 +951,10 @@ export async function mount(root, source) {
   const overTraining = card("Over training", charts);
   const below = html("div", { class: "below" }, overTraining, card("Morse sets", table));
   const message = html("div", { class: "card message", role: "alert" });
-  const steps = html("div", { class: "steps" }, slider);
+  const steps = html("div", { class: "steps" }, slider), beside = new Beside(source);
   root.replaceChildren(
-    html("header", {}, html("h1", {}, "Morse graph of the loss"), html("label", {}, "run", runs), play, steps, when, theme),
-    message, top, below,
+    html("header", {}, html("h1", {}, "Morse graph of the loss"), html("label", {}, "run", runs), beside.chooser, play, steps, when, theme),
+    message, beside.root, top, below,
   );
   message.hidden = true;
   showProbe(null);
@@ -796,6 +979,7 @@ export async function mount(root, source) {
     drawSelection();
     drawHistory(charts, run.steps, run.steps[state.at].step);
     drawMerge(merge, r);
+    beside.draw();
   };
   function select(i) {
     const focused = graph.contains(document.activeElement);
@@ -821,6 +1005,7 @@ export async function mount(root, source) {
       }
     }
     if (ticket !== state.asked) return;
+    beside.show(s.step);
     state.record = raw;
     if (!raw) {
       tell(`The record of this step cannot be shown.\n${why}`);
@@ -857,6 +1042,9 @@ export async function mount(root, source) {
     }, 700);
     return undefined;
   });
+  beside.chooser.addEventListener("keydown", (e) => {
+    if (e.key === "Escape") beside.chooser.open = false;
+  });
   theme.addEventListener("click", () => {
     chosen = root.dataset.theme === "dark" ? "light" : "dark";
     applyTheme();
@@ -891,6 +1079,12 @@ export async function mount(root, source) {
     root.querySelector("header").hidden = true;
     return;
   }
-  runs.replaceChildren(...all.map((r) => html("option", {}, r.name)));
+  // The folders that all runs share say nothing about any of them.
+  const parts = all.map((r) => r.name.split("/"));
+  let shared = 0;
+  while (all.length > 1 && parts.every((p) => shared < p.length - 1 && p[shared] === parts[0][shared])) shared++;
+  all.forEach((r, k) => (r.label = parts[k].slice(shared).join("/")));
+  beside.offer(all);
+  runs.replaceChildren(...all.map((r) => html("option", {}, r.label)));
   await startRun(0);
 }
