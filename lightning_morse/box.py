@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lightning_morse.pilot import is_closed
+from lightning_morse.pilot import held_by
 from lightning_morse.sampling import design
 
 Array = NDArray[np.float64]
@@ -22,7 +22,9 @@ MARGIN = 1.5
 THINNEST = 0.25
 # Points closer to the centre than this share of the natural half-widths say nothing of the size.
 NOTHING = 1e-3
+# The larger the box, the less is certain in it.
 MOST_DOUBLINGS = 2
+MOST_DOUBLINGS_FOR_SADDLES = 1
 
 
 def half_widths(
@@ -123,10 +125,10 @@ def sample_box(
 ) -> tuple[Array, Array, Array]:
     """Evaluate the loss on a box around zero; grow it until it holds the attractor of a point.
 
-    The first half of the design decides: while the attractor of the point or a saddle around it
-    seems to lie outside (:func:`lightning_morse.pilot.is_closed`), the box is doubled, at most
-    twice. The half is part of the final design, so that a box that does not grow costs no
-    evaluation more, and those of the smaller boxes are kept.
+    The first half of the design decides (:func:`lightning_morse.pilot.held_by`): while the
+    attractor of the point seems to lie outside, the box is doubled, at most twice; where only a
+    saddle around it does, at most once. The half is part of the final design, so that a box that
+    does not grow costs no evaluation more, and those of the smaller boxes are kept.
 
     Args:
         loss: Maps points of shape ``(n, d)``, float64, to losses of shape ``(n,)``.
@@ -148,7 +150,8 @@ def sample_box(
         if start is None or doublings == MOST_DOUBLINGS:
             break
         seen = np.concatenate([samples[:part], inner]), np.concatenate([first, their_losses])
-        if is_closed(*seen, half, start):
+        held = held_by(*seen, half, start)
+        if held.attractor and (held.saddles or doublings >= MOST_DOUBLINGS_FOR_SADDLES):
             break
         # The centre is in every design.
         inner, their_losses = (array[1:] for array in seen)

@@ -206,8 +206,8 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             of the reach of the trajectory (of the given weights with ``"checkpoints"``) on each
             axis, such as ``"200%"``; at least a quarter of the longest axis, and with ``"random"``
             the norm of the raw directions. ``"auto"``: begins with ``"150%"`` and doubles the box,
-            at most twice, while the attractor of the current weights or a saddle around it seems to
-            lie outside.
+            at most twice, while the attractor of the current weights seems to lie outside; at most
+            once where only a saddle around it does.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch; it must use the module
             it is given. Default: what ``training_step`` returns, or ``validation_step`` where only
             that is defined.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,25 @@ SHALLOW = 0.05
 _POINTS = {1: 129, 2: 33, 3: 17}
 
 
-def is_closed(samples: Array, losses: Array, half: Array, start: Array) -> bool:
+class Held(NamedTuple):
+    """What a box seems to hold.
+
+    Attributes:
+        attractor: Whether the attractor of a point lies well inside.
+        saddles: Whether the saddles around it do.
+    """
+
+    attractor: bool
+    saddles: bool
+
+
+def held_by(samples: Array, losses: Array, half: Array, start: Array) -> Held:
     """Whether a box around zero seems to hold the attractor of a point and the saddles around it.
 
     A thin-plate spline through the ranks of the losses stands in for the loss on a coarse lattice,
-    where basins that are hardly deep are filled. Steepest descent from the point must end well
-    inside, and so must lie the lowest pass from its basin to each basin it borders on. Where the
-    whole box is one basin there are no passes to wait for. This is a guess from few samples, and
+    where basins that are hardly deep are filled. The attractor is where steepest descent from the
+    point ends, the saddles are the lowest passes from its basin to each basin it borders on. Where
+    the whole box is one basin there are none to wait for. This is a guess from few samples, and
     decides where to look, not what is found there.
 
     Args:
@@ -35,18 +48,18 @@ def is_closed(samples: Array, losses: Array, half: Array, start: Array) -> bool:
         start: The point, shape ``(d,)``; one outside of the box counts as the closest in it.
 
     Returns:
-        False if the attractor or a pass lies in the outer tenth of the box; True where fewer than
-        ``2 d + 2`` of the losses are finite, which show nothing.
+        Neither counts as held in the outer tenth of the box; both do where fewer than ``2 d + 2``
+        of the losses are finite, which show nothing.
 
     Example:
         >>> x = np.linspace(-1, 1, 30)[:, None]
-        >>> [is_closed(x, (x[:, 0] - c) ** 2, np.ones(1), np.zeros(1)) for c in (0.5, 1.5)]
+        >>> [held_by(x, (x[:, 0] - c) ** 2, np.ones(1), np.zeros(1))[0] for c in (0.5, 1.5)]
         [True, False]
     """
     d = samples.shape[1]
     finite = np.isfinite(losses)
     if finite.sum() < 2 * d + 2:
-        return True
+        return Held(True, True)
     ranks = rankdata(np.where(finite, losses, np.inf))
     n = _POINTS[d]
     axis = np.linspace(-1, 1, n)
@@ -67,7 +80,7 @@ def is_closed(samples: Array, losses: Array, half: Array, start: Array) -> bool:
             (other,) = ends - {int(home)}
             if other in seen:
                 around.setdefault(other, (height, face))  # the lowest comes first
-    return not at_face.ravel()[home] and not any(face for _, face in around.values())
+    return Held(not at_face.ravel()[home], not any(face for _, face in around.values()))
 
 
 def _where_descent_ends(values: Array) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_morse.box import MOST_DOUBLINGS, given_extent, half_widths, sample_box
-from lightning_morse.pilot import is_closed
+from lightning_morse.pilot import held_by
 from lightning_morse.sampling import design
 from tests.landscapes import himmelblau
 
@@ -81,7 +81,7 @@ def closed(loss, half, n=128, start=None):
     half = np.asarray(half, dtype=np.float64)
     samples = design(-half, half, n, 0)
     losses = loss(torch.from_numpy(samples)).numpy()
-    return is_closed(samples, losses, half, np.zeros(len(half)) if start is None else start)
+    return all(held_by(samples, losses, half, np.zeros(len(half)) if start is None else start))
 
 
 def double_well(shift):
@@ -112,6 +112,10 @@ def test_a_pass_on_a_face_is_outside():
     half = [0.9, 1.2]
     assert closed(lambda x: valleys(x, 0.0), half)
     assert not closed(lambda x: valleys(x, 3.0), half)
+    # One doubling for a saddle, whether that shows it or not.
+    for at, expected in ((0.0, half), (3.0, [1.8, 2.4]), (9.0, [1.8, 2.4])):
+        grown = sample_box(lambda x, a=at: valleys(x, a), np.array(half), 256, 0, HERE)[0]
+        assert grown.tolist() == expected
 
 
 def test_himmelblau_from_each_minimum():
