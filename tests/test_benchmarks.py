@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import math
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from tests.browser import find_browser
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -273,3 +276,13 @@ def test_no_time_of_a_refinement_counts_if_the_morse_sets_differ(adaptive, monke
     monkeypatch.setattr(adaptive, "graph_of_theirs", lambda *_: (set(list(sets)[1:]), pairs))
     with pytest.raises(AssertionError, match="Leslie: the Morse sets differ"):
         adaptive.compare("Leslie", case, 1)
+
+
+@pytest.mark.slow
+def test_bench_view_prints_its_figures(capsys):
+    find_browser()
+    options = ["--steps", "3", "--resolution", "32", "--switches", "2"]
+    found = load("bench_view").main(options)
+    assert json.loads(capsys.readouterr().out) == found
+    assert (found["steps"], found["cells"]) == (3, 1024)
+    assert all(value > 0 for value in found.values())
