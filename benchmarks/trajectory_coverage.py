@@ -16,16 +16,22 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse.box_maps import time_map
+from lightning_morse.calibration import PLAINLY_WRONG
+from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.lattice import Lattice
+from lightning_morse.map_ladder import Rung, climb_map
+from lightning_morse.morse_sets import morse_graph
+from lightning_morse.record import short_of_one
 from lightning_morse.trajectory_map import fit_trajectory_map
 from lightning_morse.trajectory_pairs import pairs_of_runs
-from lightning_morse.value_band import value_band
+from lightning_morse.value_band import failure_bound, value_band
 
 Array = NDArray[np.float64]
 
@@ -67,6 +73,15 @@ CASES = {
         lambda x: 0.9 - 1.6 * np.abs(x),
         (-1.0,),
         (1.0,),
+        n_runs=30,
+        length=3,
+        resolution=64,
+    ),
+    "valley": Case(
+        "valley",
+        lambda x: 0.3 * np.abs(x - 0.2) + 0.1 * x - 0.3,
+        (-1.5,),
+        (1.5,),
         n_runs=30,
         length=3,
         resolution=64,
@@ -119,6 +134,73 @@ def one_repetition(
     )
 
 
+def blocks_of_repetition(
+    case: Case, noise: float, confidence: float, seed: int, n_points: int = 60
+) -> list[tuple[bool, float]]:
+    """Whether the block of each attractor is mapped into itself, and the attractor's ``mu``."""
+    rng = np.random.default_rng([seed, 7])
+    grid = CubicalGrid(case.lower, case.upper, (case.resolution,) * len(case.lower))
+    lattice = Lattice(grid, (1,) * grid.dim)
+    pairs = pairs_of_runs(sample_runs(case, noise, rng)).starting_in(grid.lower, grid.upper)
+    model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
+    if model.factors.max() >= PLAINLY_WRONG:
+        return []
+    values = model.values(lattice)
+    unknown = model.unknown_cells(lattice, values)
+
+    def rung_at(level: float) -> Rung:
+        band = value_band(model.processes, lattice, level)
+        return Rung(band.c, partial(model.image_boxes, lattice, values, band, None))
+
+    everything = np.arange(grid.size)
+    image = outer_approximation(
+        *rung_at(confidence).images(everything), grid, exterior_cells=unknown
+    )
+    found = morse_graph(image)
+    climbed = climb_map(
+        rung_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
+    )
+    out = []
+    for i, mu in enumerate(climbed.each):
+        # The rung that gives mu: without it the lowest one.
+        fails = [
+            failure_bound(rung_at(level).c, grid.dim, np.unique(lattice.points_of(b[i])).size)
+            if b[i].size and (climbed.ladder.blocks[j] == i).sum() == 1
+            else 1.0
+            for j, (level, b) in enumerate(
+                zip(climbed.ladder.levels.tolist(), climbed.blocks, strict=True)
+            )
+        ]
+        block = climbed.blocks[int(np.argmin(fails))][i]
+        low, up = (corner[block] for corner in grid.cell_bounds())
+        points = rng.uniform(low, up, (n_points, *low.shape)).reshape(-1, grid.dim)
+        landed = grid.cell_of(case.point_map(points))
+        out.append((bool(np.isin(landed, block).all()), float(mu)))
+    return out
+
+
+def print_blocks(cases: list[str], noises: list[float], repetitions: int, level: float) -> None:
+    """The table of blocks."""
+    print(
+        "| map | noise | blocks | not mapped into themselves | median 1 - mu | largest mu of one |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in cases:
+        for noise in noises:
+            rows = [
+                r
+                for seed in range(repetitions)
+                for r in blocks_of_repetition(CASES[name], noise, level, seed)
+            ]
+            wrong = [mu for held, mu in rows if not held]
+            lacking = f"{np.median([1 - mu for _, mu in rows]):.1e}" if rows else "-"
+            worst = short_of_one(max(wrong)) if wrong else "-"
+            print(
+                f"| {name} | {noise:g} | {len(rows)} | {len(wrong)} | {lacking} | {worst} |",
+                flush=True,
+            )
+
+
 def main(arguments: list[str] | None = None) -> dict[tuple[str, float], float]:
     """Print a table; return the share of repetitions that hold for each case and noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -126,7 +208,11 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, float], float]:
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--noise", nargs="+", type=float, default=[0.003, 0.03, 0.15])
+    parser.add_argument("--blocks", action="store_true", help="blocks of attractors instead")
     given = parser.parse_args(arguments)
+    if given.blocks:
+        print_blocks(given.cases, given.noise, given.repetitions, given.confidence)
+        return {}
     print("| map | noise | holds | images outside | half-width, cells | unknown | seconds each |")
     print("|---|---|---|---|---|---|---|")
     shares = {}

@@ -1,139 +1,251 @@
-"""100 runs on Iris, and the Morse graph of the map their weights follow.
+"""100 runs on Iris and on two digits, and the Morse graph of the map their weights follow.
 
-    python examples/doodl3.py --out pictures
+    python examples/doodl3.py                      # the whole table, a few minutes on two cores
+    python examples/doodl3.py --tasks iris --epochs 150 --batches 10 --out pictures
 
-After the first experiment of Eslami et al., "Extracting Global Dynamics of Loss Landscape in Deep
-Learning Models" (arXiv 2106.07683): petal length and width, 75 flowers to train on and 75 to test,
-one softmax layer of 9 weights that start uniform in [-2, 2], cross-entropy, Adam. All runs are
-trained at once (torch.func). The state is looked at in two ways: the two weights that spread most,
-and the two first principal components of the weights at all epochs.
+After the experiments of Eslami et al., "Extracting Global Dynamics of Loss Landscape in Deep
+Learning Models" (arXiv 2106.07683). Iris: petal length and width, 75 flowers to train on and 75 to
+test, one softmax layer of 9 weights that start uniform in [-2, 2]. Digits: 0 against 1 of
+scikit-learn's 8 x 8 images, half of them to test, one or two convolutional layers of 4 channels and
+a linear one. Cross-entropy and Adam, a random order of the examples for every run and epoch. The
+100 runs of a setting are trained as one (torch.func over stacked weights).
 
-What is learnt is a map of two coordinates. The other seven and the two moments of Adam are not
-among them; what they do counts as noise, which it is not. With no weight decay the weights of
-separable classes grow for ever, so most starts are expected to leave the box or to stay undecided.
+The map is learnt in two ways. *As in the paper*: one pair a run, its weights before training and
+after the last epoch, of which the two that spread most. *All epochs*: the two first principal
+components of the weights after every epoch, pairs a tenth of the training apart.
+
+Either way two coordinates stand for the whole state. What the other weights and the moments of
+Adam do counts as noise, which it is not; and with no weight decay the weights of separable classes
+grow for ever. So it is no failure if no attractor is certain. With ``--decay`` there is a minimum.
+
+A line of the table: recurrent sets of the map; how many of them certainly are attractors, and how
+sure; share, mean last training loss and test accuracy of the runs that start in the basin of each
+attractor, undecided, or where they leave the known part of the box; its unknown share; noise over
+size of the displacements; residuals over what they should be at most (from 2 on ``mu`` is 0); and
+what the mean of the surrogate claims by itself: attractors, share of the runs in their basins.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from torch import Tensor
 from torch.func import grad, vmap
+from torch.nn import functional
 
 import lightning_morse as lm
+from lightning_morse.basins import certain_labels
+from lightning_morse.box_maps import corner_images
+from lightning_morse.record import short_of_one
+from lightning_morse.trajectory_map import fit_trajectory_map
+from lightning_morse.trajectory_pairs import pairs_of_runs
+
+CHANNELS = 4
+PAIRS_A_RUN = 10
 
 
-def flowers(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Standardised petal length and width with their species: 75 to train on, 75 to test."""
-    iris = load_iris()
-    order = np.random.default_rng(seed).permutation(150)
-    x = torch.tensor(iris.data[order][:, 2:])
-    y = torch.tensor(iris.target[order])
-    x = (x - x[:75].mean(dim=0)) / x[:75].std(dim=0)
-    return x[:75], y[:75], x[75:], y[75:]
+@dataclass(frozen=True)
+class Task:
+    """What is learnt, and by which network: flat weights and a batch to logits."""
+
+    name: str
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    logits: Callable[[Tensor, Tensor], Tensor]
+    scale: Tensor  # weights start uniform within plus and minus this, shape (p,)
+
+    def loss(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(self.logits(weights, x), y)
 
 
-def logits(weights: Tensor, x: Tensor) -> Tensor:
-    return x @ weights[:6].reshape(2, 3) + weights[6:]
+def split(x: Tensor, y: Tensor, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """One half of the examples to train on, the other to test."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(y)))
+    half = len(y) // 2
+    return (x[order[:half]], y[order[:half]]), (x[order[half:]], y[order[half:]])
 
 
-def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits(weights, x), y)
+def iris(seed: int) -> Task:
+    data = load_iris()
+    train, test = split(torch.tensor(data.data[:, 2:]), torch.tensor(data.target), seed)
+    mean, deviation = train[0].mean(dim=0), train[0].std(dim=0)
+
+    def logits(weights: Tensor, x: Tensor) -> Tensor:
+        return (x - mean) / deviation @ weights[:6].reshape(2, 3) + weights[6:]
+
+    return Task("iris", train, test, logits, torch.full((9,), 2.0, dtype=torch.float64))
+
+
+def digits(depth: int, seed: int) -> Task:
+    """0 against 1: ``depth`` convolutions with tanh, means over quarters of the image, a layer."""
+    x, y = load_digits(n_class=2, return_X_y=True)
+    images = torch.tensor(x / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
+    train, test = split(images, torch.tensor(y), seed)
+    shapes = [(CHANNELS, 1 if k == 0 else CHANNELS, 3, 3) for k in range(depth)] + [(2, 16)]
+    sizes = [size for shape in shapes for size in (math.prod(shape), shape[0])]
+    fan_in = [math.prod(shape[1:]) for shape in shapes for _ in range(2)]
+
+    def logits(weights: Tensor, x: Tensor) -> Tensor:
+        parts = iter(weights.split(sizes))
+        for shape in shapes[:-1]:
+            x = functional.conv2d(x, next(parts).reshape(shape), next(parts), padding=1).tanh()
+        quarters = functional.avg_pool2d(x, 4).flatten(start_dim=1)
+        return functional.linear(quarters, next(parts).reshape(shapes[-1]), next(parts))
+
+    scale = torch.cat([torch.full((n,), f**-0.5) for n, f in zip(sizes, fan_in, strict=True)])
+    return Task(f"digits depth {depth}", train, test, logits, scale)
 
 
 def train(
-    x: Tensor, y: Tensor, n_runs: int, epochs: int, rate: float, decay: float, seed: int
+    task: Task, n_runs: int, epochs: int, batch: int, rate: float, decay: float, seed: int
 ) -> Tensor:
-    """Weights of all runs after every epoch (one step of Adam), shape (runs, epochs + 1, 9)."""
+    """Weights of all runs before training and after every epoch, shape (runs, epochs + 1, p)."""
     generator = torch.Generator().manual_seed(seed)
-    w = 4 * torch.rand(n_runs, 9, generator=generator, dtype=torch.float64) - 2
-    slope = vmap(grad(loss), in_dims=(0, None, None))
+    x, y = task.train
+    w = (2 * torch.rand(n_runs, len(task.scale), generator=generator) - 1).to(task.scale)
+    w = w * task.scale
+    slope = vmap(grad(task.loss))
     first, second = torch.zeros_like(w), torch.zeros_like(w)
-    path = [w]
-    for t in range(1, epochs + 1):
-        g = slope(w, x, y) + decay * w
-        first = 0.9 * first + 0.1 * g
-        second = 0.999 * second + 0.001 * g**2
-        step = (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
-        w = w - rate * step
+    path, step = [w], 0
+    for _ in range(epochs):
+        order = torch.rand(n_runs, len(y), generator=generator).argsort(dim=1)
+        for chosen in order.split(batch, dim=1):
+            step += 1
+            g = slope(w, x[chosen], y[chosen]) + decay * w
+            first = 0.9 * first + 0.1 * g
+            second = 0.999 * second + 0.001 * g**2
+            size = rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            w = w - size * first / (second.sqrt() + 1e-8)
         path.append(w)
     return torch.stack(path, dim=1)
 
 
-def state_spaces(path: Tensor) -> dict[str, np.ndarray]:
-    """Two coordinates of all states, shape (runs, epochs + 1, 2), chosen in two ways."""
-    flat = path.reshape(-1, 9)
-    widest = flat.std(dim=0).argsort(descending=True)[:2].sort().values
-    _, _, components = torch.linalg.svd(flat - flat.mean(dim=0), full_matrices=False)
-    names = f"weights {widest.tolist()}"
-    return {
-        names: path[..., widest].numpy(),
-        "principal components": ((path - flat.mean(dim=0)) @ components[:2].T).numpy(),
-    }
+def first_and_last(path: Tensor) -> tuple[np.ndarray, int]:
+    """The two weights that spread most over first and last states, (runs, 2, 2), and the lag."""
+    ends = path[:, [0, -1]].double()
+    widest = ends.reshape(-1, path.shape[2]).std(dim=0).argsort(descending=True)[:2]
+    return ends[..., widest.sort().values].numpy(), 1
 
 
-def by_basin(result: lm.MorseAnalysis, states: np.ndarray, final: Tensor, data: tuple) -> str:
-    """Share of the runs that start in each basin, with their last loss and accuracy."""
-    x, y, x_test, y_test = data
+def all_epochs(path: Tensor) -> tuple[np.ndarray, int]:
+    """Two principal components of all states, shape (runs, epochs + 1, 2), and the lag."""
+    flat = path.reshape(-1, path.shape[2]).double()
+    center = flat.mean(dim=0)
+    _, vectors = torch.linalg.eigh((flat - center).T @ (flat - center))
+    states = (path.double() - center) @ vectors[:, -2:].flip(1)
+    return states.numpy(), max(1, (path.shape[1] - 1) // PAIRS_A_RUN)
+
+
+SPACES = {"first and last": first_and_last, "all epochs": all_epochs}
+
+
+def by_basin(result: lm.MorseAnalysis, states: np.ndarray, final: Tensor, task: Task) -> list[str]:
+    """Share, mean last training loss and test accuracy of the runs that start in each basin."""
     label = result.basin_of(states[:, 0])
-    losses = vmap(loss, in_dims=(0, None, None))(final, x, y).numpy()
-    guess = vmap(logits, in_dims=(0, None))(final, x_test).argmax(dim=2)
-    accuracy = (guess == y_test).double().mean(dim=1).numpy()
-    rows = ["| start in | runs | training loss | test accuracy |", "|---|---|---|---|"]
-    for value in [*result.attractors, -1, -2]:
+    losses = vmap(task.loss, in_dims=(0, None, None))(final, *task.train).numpy()
+    guess = vmap(task.logits, in_dims=(0, None))(final, task.test[0]).argmax(dim=2)
+    accuracy = (guess == task.test[1]).double().mean(dim=1).numpy()
+
+    def told(value: int) -> str:
         of = label == value
-        name = {-1: "undecided", -2: "leaves"}.get(value, f"basin {value}")
-        if of.any():
-            rows.append(
-                f"| {name} | {of.mean():.0%} | {losses[of].mean():.4f} | "
-                f"{accuracy[of].mean():.3f} |"
-            )
-    return "\n".join(rows)
+        if not of.any():
+            return "-"
+        return f"{of.mean():.0%}, {losses[of].mean():.3g}, {accuracy[of].mean():.3f}"
+
+    return ["; ".join(map(told, result.attractors)) or "-", told(-1), told(-2)]
 
 
-def main(arguments: list[str] | None = None) -> dict[str, lm.MorseAnalysis]:
+def of_the_mean(result: lm.MorseAnalysis, states: np.ndarray, lag: int, seed: int) -> str:
+    """What the mean of the same surrogate says without its deviation, padded by a cell.
+
+    The number of attractors, and the share of the runs that start in a basin of one.
+    """
+    grid = result.grid
+    pairs = pairs_of_runs(list(states), lag).starting_in(grid.lower, grid.upper)
+    rng = np.random.default_rng([seed, 2])
+    model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
+    found = lm.morse_graph(
+        lm.outer_approximation(*corner_images(model.mean, grid, padding=1), grid)
+    )
+    labels = certain_labels(found)[grid.cell_of(states[:, 0])]
+    return f"{len(found.attractors)}, {(labels >= 0).mean():.0%}"
+
+
+HEAD = (
+    "| task | batch | epochs | states | Morse sets | attractors | mu | in basins | undecided "
+    "| leave | unknown | noise | residuals | mean alone |\n" + "|---" * 14 + "|"
+)
+
+
+def row(
+    task: Task, batch: int, epochs: int, space: str, path: Tensor, resolution: int, seed: int
+) -> tuple[str, lm.MorseAnalysis]:
+    """Analyse the first epochs of the runs; one line of the table."""
+    part = path[:, : epochs + 1]
+    states, lag = SPACES[space](part)
+    result = lm.analyze_trajectories(list(states), lag=lag, resolution=resolution, seed=seed)
+    facts = result.surrogate
+    moved = np.array(facts["deviation"])
+    noise = (np.array(facts["noise_deviation"]) / moved).max()
+    cells = [
+        *(task.name, batch, epochs, space, result.n_morse_sets, result.n_attractors),
+        short_of_one(result.mu) if result.n_attractors else "-",
+        *by_basin(result, states, part[:, -1], task),
+        *(f"{facts['unknown']:.0%}", f"{noise:.2f}", f"{result.calibration:.2f}"),
+        of_the_mean(result, states, lag, seed),
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |", result
+
+
+def main(arguments: list[str] | None = None) -> dict[tuple, lm.MorseAnalysis]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=["iris", "digits"])
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=400)
-    parser.add_argument("--lag", type=int, default=40, help="epochs the map stands for")
-    parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--epochs", type=int, nargs="+", default=None)
+    parser.add_argument("--batches", type=int, nargs="+", default=None)
+    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2], help="of the digits")
+    parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--decay", type=float, default=0.0, help="weight decay, in the gradient")
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="folder for pictures")
     given = parser.parse_args(arguments)
 
-    data = flowers(given.seed)
-    start = time.perf_counter()
-    path = train(data[0], data[1], given.runs, given.epochs, given.rate, given.decay, given.seed)
-    print(f"{given.runs} runs of {given.epochs} epochs: {time.perf_counter() - start:.1f} s")
-    results = {}
-    for name, states in state_spaces(path).items():
-        start = time.perf_counter()
-        result = lm.analyze_trajectories(
-            list(states), lag=given.lag, resolution=given.resolution, seed=given.seed
-        )
-        facts = result.surrogate
-        print(f"\n## {name}: {result.claim}, mu {result.mu:.3f}\n")
-        print(result.table(), "\n")
-        print(by_basin(result, states, path[:, -1], data))
-        print(
-            f"\nleaves {result.escape:.0%}, undecided {result.undecided:.0%}, unknown "
-            f"{facts['unknown']:.0%} of the box; noise {np.round(facts['noise_deviation'], 3)}, "
-            f"residuals {result.calibration:.2f} of what they should be at most; "
-            f"{facts['n']} pairs, {time.perf_counter() - start:.1f} s"
-        )
-        results[name] = result
-        if given.out is not None:
-            given.out.mkdir(parents=True, exist_ok=True)
-            stem = name.split()[0]
-            lm.plot_basins(result).savefig(given.out / f"{stem}_basins.png")
-            lm.plot_morse_graph(result).savefig(given.out / f"{stem}_graph.png")
+    settings = []
+    if "iris" in given.tasks:
+        settings += [(iris(given.seed), [5, 10, 20, 40], [100, 150, 300, 450])]
+    if "digits" in given.tasks:
+        settings += [(digits(d, given.seed), [10, 40], [5, 10, 20]) for d in given.depths]
+    results, training, start = {}, 0.0, time.perf_counter()
+    print(HEAD)
+    for task, batches, lengths in settings:
+        lengths = given.epochs or lengths
+        for batch in given.batches or batches:
+            began = time.perf_counter()
+            path = train(task, given.runs, max(lengths), batch, given.rate, given.decay, given.seed)
+            training += time.perf_counter() - began
+            for epochs, space in itertools.product(lengths, SPACES):
+                line, result = row(task, batch, epochs, space, path, given.resolution, given.seed)
+                print(line, flush=True)
+                results[task.name, batch, epochs, space] = result
+                if given.out is not None:
+                    given.out.mkdir(parents=True, exist_ok=True)
+                    stem = f"{task.name} {batch} {epochs} {space}".replace(",", "").replace(
+                        " ", "_"
+                    )
+                    lm.plot_basins(result).savefig(given.out / f"{stem}_basins.png")
+                    lm.plot_morse_graph(result).savefig(given.out / f"{stem}_graph.png")
+    whole = time.perf_counter() - start
+    print(f"\ntraining {training:.0f} s, everything {whole:.0f} s")
     return results
 
 

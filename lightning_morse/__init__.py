@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     )
     from lightning_morse.run_files import Run, load_runs
     from lightning_morse.subspace import AffineSubspace, plane_through
+    from lightning_morse.timeline import plot_timeline
+    from lightning_morse.tracking import AttractorTracker
     from lightning_morse.trajectory_analysis import analyze_trajectories
     from lightning_morse.weight_recorder import WeightRecorder
 
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaptiveGrid": "adaptive_grid",
     "AffineSubspace": "subspace",
+    "AttractorTracker": "tracking",
     "ConleyIndex": "conley",
     "CubicalGrid": "grid",
     "DeepLinearMonitor": "deep_linear_monitor",
@@ -82,6 +85,7 @@ _HOMES = {
     "plot_basins": "plotting",
     "plot_merge_diagram": "merge_diagram",
     "plot_morse_graph": "plotting",
+    "plot_timeline": "timeline",
     "refined_morse_graph": "refinement",
     "separatrix": "retraction",
     "time_map": "box_maps",

@@ -59,9 +59,9 @@ def exit_volumes(
         Shape ``(d, 2)``. A cell that can leave through several faces counts for each of them.
     """
     n_cells, dim, _ = exits.shape
-    flat = np.zeros((n_cells + 1, 2 * dim), dtype=bool)
-    flat[:-1] = exits.reshape(n_cells, 2 * dim)
-    reach = found.condensation.accumulate(np.packbits(flat, axis=1))
-    through = np.unpackbits(reach[:-1], axis=1)[:, : 2 * dim] == 1
+    crossing = exits.reshape(n_cells, 2 * dim).T
+    through = np.stack(
+        [found.condensation.reaching(np.flatnonzero(face))[:-1] for face in crossing], axis=1
+    )
     escapes = through & (labels == ESCAPES)[:, None]
     return np.average(escapes, axis=0, weights=volumes).reshape(dim, 2)

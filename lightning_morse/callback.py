@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_morse.analysis import analyze_further
@@ -28,6 +30,7 @@ from lightning_morse.directions import (
     axis_labels,
 )
 from lightning_morse.failures import cause, must_end_run, origin
+from lightning_morse.flow_check import flow_check
 from lightning_morse.log_sinks import log_pictures, log_scalars
 from lightning_morse.loss_slice import (
     LossSlice,
@@ -52,7 +55,17 @@ from lightning_morse.sharded import (
     is_sharded,
 )
 from lightning_morse.subspace import WHOLE, AffineSubspace, Whole
+from lightning_morse.timeline import plot_timeline
+from lightning_morse.tracking import AttractorTracker, untracked
+from lightning_morse.training_time import TrainingTime, learning_rate
 from lightning_morse.trajectory import Trajectory
+from lightning_morse.trajectory_reading import (
+    DYNAMICS,
+    analyze_snapshots,
+    before_first,
+    flow_readings,
+    trajectory_readings,
+)
 
 try:  # the same Lightning under its other name: a Trainer from there wants its own Callback
     from lightning.pytorch import Callback as _UnifiedCallback
@@ -63,6 +76,10 @@ except ImportError:
 
 
 SNAPSHOTS_PER_PERIOD = 8
+# An analysis is planned as this many times the longest so far: its box may grow this time.
+LONGER = 1.5
+# Basins kept of each analysis for the timeline.
+MOST_BASINS = 32
 # An analysis that takes longer, in seconds, says so in a line.
 SILENT = 1.0
 
@@ -104,8 +121,11 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``mu``                  lower bound on the probability that the number of attractors is right
     ``mu_smallest``         the same for the least certain single attractor; 0 if there is none
     ``mu_current``          the same for the attractor of the current basin; 0 if unknown
-    ``basin_current``       number of the attractor in whose basin the weights certainly lie; -1
-                            undecided, -2 they leave the box
+    ``basin_current``       number of the attractor in whose basin the weights certainly lie, in
+                            this analysis alone; -1 undecided, -2 they leave the box
+    ``basin_switches``      how often, at the least, the weights have certainly changed basins
+    ``identity_current``    as ``basin_current``, but the attractor's identity, the same number from
+                            one analysis to the next; -1 undecided, -2 they leave the box
     ``basin_max``           share of the box of the largest certain basin
     ``escape``              share of the box that certainly leaves it
     ``undecided``           share of the box of which nothing is certain
@@ -113,6 +133,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ``headroom``            loss now minus loss at the current attractor; 0 if unknown
     ``explained``           share of the squared trajectory displacement inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
+    ``flow_angle``          mean angle between where training goes in the slice and its gradient
+                            flow, radians (:mod:`lightning_morse.flow_check`); -1 if unknown
+    ``flow_length``         how far it goes, over how far the flow does; -1 if unknown
     ``calibration``         inflation of the surrogate that its residuals ask for; 1 is none
     ``seconds``             wall time of the last analysis, its figures included
     ``overhead``            share of the wall time since the start that the callback has taken
@@ -122,8 +145,16 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     All of them are finite from the start of training on. TensorBoard also gets the figures
     ``morse/basins``, ``morse/graph`` and ``morse/merge`` (up to which confidence the attractors
-    stand) and the table ``morse/sets``; without it the same is written to ``morse/`` under the log
-    directory as PNG, JSON and NumPy archive.
+    stand), from the second analysis on ``morse/timeline`` (the basins over training), and the table
+    ``morse/sets``; without it the same is written to ``morse/`` under the log directory as PNG,
+    JSON and NumPy archive.
+
+    An attractor keeps its identity and its colour from one analysis to the next where it can be
+    recognised, and a change of basins counts where one slice certainly shows it:
+    :mod:`lightning_morse.tracking` has the rule and its premise. The first process
+    keeps one to three slices on the CPU for it, up to ``3 (dim + 1)`` weight vectors: with
+    ``dim=2`` and 4 bytes a number 12 to 36 bytes a weight, in memory and in checkpoints, on top of
+    the 132 bytes of the snapshots.
 
     The loss is the module's own in eval mode, on the first training batches that passed by. Nothing
     of the run is changed but its wall time: not weights, buffers, gradients, optimizers, random
@@ -135,7 +166,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     On top of the snapshots an analysis takes memory for ``3 dim + 3`` copies of the trainable
     weights while it makes principal directions and ``dim + 3`` while it evaluates the loss (the
     shadow copy, the weights, the point and the directions), plus one forward pass without
-    gradients, whatever ``n_samples``.
+    gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch, in more
+    than one dimension that of its gradient too; ``"hessian"`` as well, and ``2 dim + 6`` vectors in
+    double precision.
 
     With several processes (DDP) each keeps its own first batches as probe set. The loss is the mean
     over the examples of all of them, as the gradient of the run is a mean over processes; the first
@@ -146,8 +179,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     sharded: each process keeps its own rows of the snapshots and directions, and during an
     evaluation gets the weights of one unit at a time. They are evaluated in float32 or better
     whatever the ``MixedPrecisionPolicy``. ``directions`` is then ``"pca"`` or ``"random"``, and the
-    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew.
-    Tensor parallel networks and FSDP1 (``FSDPStrategy``) are refused.
+    snapshots are not in the checkpoint: a resumed run starts its record of the trajectory anew. The
+    identities of attractors are their numbers in each analysis then. Tensor parallel networks and
+    FSDP1 (``FSDPStrategy``) are refused.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory,
@@ -183,9 +217,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         checkpoints: With ``directions="checkpoints"``: ``dim + 1`` weights, each a flat tensor of
             the trainable weights, a state dict, or the path of a checkpoint.
         max_overhead: Share of the wall time since the start that the callback may take, in (0, 1];
-            1 for no limit. It measures itself: an analysis that is due is left out where another
-            one as long as the last would exceed the share. The first one is always made; one that
-            takes longer than the last exceeds the share until the run has made up for it.
+            1 for no limit. It measures itself: an analysis that is due is left out where one half
+            as long again as the longest so far would exceed the share. The first one is always
+            made; one that takes longer than that exceeds the share until the run has made up for
+            it.
         snapshot_dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the
             weights kept along the trajectory: 4 bytes a weight and snapshot by default. Half
             precision blurs the principal directions once the steps get smaller than its rounding.
@@ -193,10 +228,17 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             goes on. ``"raise"``: it ends the run.
         name: What the names of the metrics start with; the monitors of one Trainer need different
             ones.
+        dynamics: ``"gradient"``: of the loss on the slice. ``"trajectory"``: of the map from one
+            snapshot of this run to the next, in the same plane; the loss is not looked at. What a
+            single run tells is little (:mod:`lightning_morse.trajectory_reading`); what it says
+            nothing of counts as exterior. ``"both"``: the first, and beside it
+            ``trajectory_attractors``, ``trajectory_mu``, ``trajectory_basin_current``,
+            ``trajectory_undecided`` and ``trajectory_unknown`` of the second.
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
-        history: One row an analysis: ``step``, ``epoch`` and the scalars.
+        history: One row an analysis: ``step``, ``epoch``, the scalars, and ``basins``, the share of
+            the box of each certain basin by its attractor's identity (of the 32 largest).
 
     Raises:
         ValueError: If an argument is out of range; what can only be seen with the network
@@ -228,6 +270,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         snapshot_dtype: str = "float32",
         on_error: str = "warn",
         name: str = "morse",
+        dynamics: str = "gradient",
     ) -> None:
         super().__init__()
         if every_n_epochs is not None and every_n_steps is not None:
@@ -269,6 +312,10 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             )
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        if dynamics not in DYNAMICS:
+            raise ValueError(
+                f"dynamics must be one of {', '.join(map(repr, DYNAMICS))}, got {dynamics!r}"
+            )
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(
                 f"name must be letters, digits, '_', '-' or '.', got {name!r}. It goes before the "
@@ -292,8 +339,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         self.snapshot_dtype = snapshot_dtype
         self.on_error = on_error
         self.name = name
+        self.dynamics = dynamics
         self.result: MorseAnalysis | None = None
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._view: dict[str, Any] = {}
         self._processes = Processes()
@@ -305,13 +353,16 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Begin a run."""
         self.result = None
         self.history = []
-        self._scalars = dict(BEFORE_FIRST)
+        self._scalars = {**BEFORE_FIRST, **before_first(self.dynamics)}
+        self._basins: dict[int, float] = {}
+        self._tracker = AttractorTracker()
         self._trajectory = self._new_trajectory()
+        self._time = TrainingTime(self._trajectory)
         self._probe: list[Any] = []
         self._probes_before: list[list[Any]] = []
         self._last_step = 0
         self._seen_step = 0
-        self._last_cost: float | None = None
+        self._longest: float | None = None
         self._budget = Budget(self.max_overhead)
         self._said: set[str] = set()
 
@@ -365,7 +416,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the first batches as the probe set."""
+        """Keep the first batches as the probe set, and the learning rate of the step to come."""
+        with self._guarded("reading the learning rate"):
+            self._time.rate = learning_rate(trainer.optimizers)
         if len(self._probe) >= self.probe_batches or batch is None or _is_silent(trainer):
             return
         with self._guarded("keeping a probe batch"):
@@ -409,11 +462,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         trajectory = self._new_trajectory() if self._sharded else self._trajectory
         return {
             "trajectory": trajectory.state_dict(),
+            "time": self._time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "last_step": self._last_step,
-            "last_cost": self._last_cost,
+            "longest": self._longest,
             "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
+            "basins": dict(self._basins),
+            "tracker": self._tracker.state_dict(),
             "history": [dict(row) for row in self.history],
         }
 
@@ -421,11 +477,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Go on from a checkpoint."""
         self._forget()
         self._trajectory.load_state_dict(state_dict["trajectory"])
+        if "time" in state_dict:  # checkpoints of before did not have it
+            self._time.load_state_dict(state_dict["time"])
         self._probes_before = list(state_dict["probes"])
         self._last_step = state_dict["last_step"]
-        self._last_cost = state_dict["last_cost"]
+        self._longest = state_dict["longest"]
         self._budget.load_state_dict(state_dict["budget"])
-        self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
+        self._scalars = {**self._scalars, **state_dict["scalars"]}
+        self._basins = dict(state_dict["basins"])
+        self._tracker.load_state_dict(state_dict["tracker"])
         self.history = [dict(row) for row in state_dict["history"]]
 
     # --------------------------------------------------------------- pictures
@@ -433,16 +493,25 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.
 
+        From the second analysis on also ``"timeline"``, the run so far.
+
         Raises:
             RuntimeError: If there has been no analysis in this process.
         """
         if self.result is None:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return {
+        return self._figures(self.history)
+
+    def _figures(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+        assert self.result is not None
+        known = self._view["identities"]
+        drawn = {
             "basins": plot_basins(self.result, **self._view),
-            "graph": plot_morse_graph(self.result),
-            "merge": plot_merge_diagram(self.result),
+            "graph": plot_morse_graph(self.result, known),
+            "merge": plot_merge_diagram(self.result, known),
         }
+        made = [row for row in history if not row[f"{self.name}/failed"]]
+        return drawn if len(made) < 2 else {**drawn, "timeline": plot_timeline(made)}
 
     # --------------------------------------------------------------- analysis
 
@@ -463,6 +532,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self._trajectory.step(lambda: flat_shards(module, self._processes.rank))
         elif self._processes.leads:
             self._trajectory.step(lambda: flat_parameters(module))
+        else:
+            return
+        self._time.step(self._trajectory)
 
     def _is_due(self, trainer: Any) -> bool:
         if self.every_n_steps is not None:
@@ -473,9 +545,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def _may_analyze(self, trainer: Any) -> bool:
         """Whether there is time for an analysis; the same answer in every process."""
-        cost = self._last_cost
+        cost = self._longest
         wait, overhead = self._processes.share(
-            (0.0 if cost is None else self._budget.wait(cost), self._budget.overhead())
+            (0.0 if cost is None else self._budget.wait(LONGER * cost), self._budget.overhead())
         )
         if cost is None or wait <= 0:
             return True
@@ -483,7 +555,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self._said.add("budget")
             _tell(
                 logging.INFO,
-                f"{self._where(trainer)}: no analysis, the last one took {cost:.2g} s and "
+                f"{self._where(trainer)}: no analysis, the longest so far took {cost:.2g} s and "
                 f"max_overhead={self.max_overhead:g} has room for another in {wait:.2g} s; what is "
                 "due until then is left out",
             )
@@ -514,12 +586,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                 self._say_once(message, where, about=origin(error))
                 _log.debug("the analysis that failed", exc_info=True)
             else:
-                self._scalars.update(found)
+                scalars, self._basins = found
+                self._scalars.update(scalars)
                 if self._processes.leads:
                     self._draw(trainer, step)
-            self._last_cost = self._budget.now() - start
+            took = self._budget.now() - start
+            self._longest = max(took, self._longest or 0.0)
             # The times are those of the first process, so that all of them publish the same.
-            seconds, overhead = self._processes.share((self._last_cost, self._budget.overhead()))
+            seconds, overhead = self._processes.share((took, self._budget.overhead()))
             self._scalars["morse/overhead"] = overhead
             if problem is None:
                 self._scalars["morse/seconds"] = seconds
@@ -527,14 +601,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
                     _tell(logging.INFO, f"{where}: {self._summary()}")
             self._publish(trainer)
             named = self._named()
-            self.history.append({"step": step, "epoch": trainer.current_epoch, **named})
+            row = {"step": step, "epoch": trainer.current_epoch, **named}
+            self.history.append({**row, "basins": dict(self._basins)})
             if self._processes.leads:
                 log_scalars(trainer, named, step, self._say_once)
         if problem is not None and self.on_error == "raise":
             raise problem
 
-    def _analyze(self, module: Any, title: str) -> dict[str, float]:
-        """The readings, in every process; the analysis itself stays in the first."""
+    def _analyze(self, module: Any, title: str) -> tuple[dict[str, float], dict[int, float]]:
+        """Readings and certain basins, in every process; the analysis stays in the first."""
         processes = self._processes
         look: _Look | None = None
 
@@ -595,8 +670,51 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     def _explored(
         self, loss: Callable[[Tensor], Tensor], look: _Look, title: str
-    ) -> dict[str, float]:
-        """Analyse the loss on a slice, and read off where training is in it."""
+    ) -> tuple[dict[str, float], dict[int, float]]:
+        """Make the analysis, and read off where training is in it.
+
+        Returns:
+            The readings, and the share of the box of each certain basin, by identity.
+        """
+        current, states = look.current.numpy(), look.trajectory.numpy()
+        if self.dynamics == "trajectory":  # the loss is not looked at
+            result = analyze_snapshots(
+                states, self._half_widths(look.chosen), self.resolution, self.confidence, self.seed
+            )
+            now, of_training = math.nan, {}
+        else:
+            result, now = self._explored_loss(loss, look)
+            of_training = self._of_training(result, states, current)
+        # Maps of several snapshots are not one function, and of shards no process has the weights
+        # that slices are compared by.
+        if self.dynamics == "trajectory" or self._sharded:
+            tracked = untracked(result, current)
+        else:
+            tracked = self._tracker.update(look.subspace, result, current)
+        found = {
+            **readings(result, current, now),
+            "morse/explained": look.coverage.explained,
+            "morse/residual": look.coverage.residual,
+            "morse/identity_current": float(tracked.current),
+            "morse/basin_switches": float(self._tracker.switches),
+            "morse/failed": 0.0,
+            **of_training,
+        }
+        self.result = result
+        self._view = {
+            "trajectory": states,
+            "current": current,
+            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
+            "title": title,
+            "identities": tracked.identities,
+        }
+        largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS]
+        return found, {tracked.identities[a]: volume for a, volume in largest}
+
+    def _explored_loss(
+        self, loss: Callable[[Tensor], Tensor], look: _Look
+    ) -> tuple[MorseAnalysis, float]:
+        """Analyse the loss on a slice; and the loss where the weights are in it."""
         current = look.current
         half, samples, losses = sample_box(
             loss,
@@ -617,19 +735,28 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.seed,
         )
         now = float(loss(current[None])[0]) if current.any() else float(losses[0])
-        found = {
-            **readings(result, current.numpy(), now),
-            "morse/explained": look.coverage.explained,
-            "morse/residual": look.coverage.residual,
-            "morse/failed": 0.0,
-        }
-        self.result = result
-        self._view = {
-            "trajectory": look.trajectory.numpy(),
-            "current": current.numpy(),
-            "axis_labels": axis_labels(look.chosen.kind, look.coverage.shares),
-            "title": title,
-        }
+        return result, now
+
+    def _of_training(
+        self, result: MorseAnalysis, states: NDArray[np.float64], current: NDArray[np.float64]
+    ) -> dict[str, float]:
+        """Hold the snapshots against the flow of the slice, and read them by themselves if asked.
+
+        What goes wrong here is no failed analysis.
+        """
+        found = before_first(self.dynamics)
+        try:
+            times = self._time.of(self._trajectory)
+            found.update(flow_readings(flow_check(result, states, times)))
+            if self.dynamics == "both":
+                beside = analyze_snapshots(
+                    states, result.grid.upper, self.resolution, self.confidence, self.seed
+                )
+                found.update(trajectory_readings(beside, current))
+        except Exception as error:
+            if must_end_run(error):
+                raise
+            self._say_once(f"no reading of the snapshots ({cause(error)})", about=origin(error))
         return found
 
     def _half_widths(self, chosen: Slice) -> Any:
@@ -645,14 +772,14 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _draw(self, trainer: Any, step: int) -> None:
         """Give away pictures and the table; what fails here is no failed analysis."""
         assert self.result is not None
-        try:
-            figures: dict[str, Figure] = self.figures()
-        except Exception as error:
-            self._say_once(f"drawing failed: {cause(error)}")
-            figures = {}
         timed = {f"{self.name}/{k}" for k in ("seconds", "overhead")}  # not known yet
         facts = {k: v for k, v in self._named().items() if k not in timed}
         row = {"step": step, "epoch": trainer.current_epoch, **facts}
+        try:
+            figures = self._figures([*self.history, {**row, "basins": self._basins}])
+        except Exception as error:
+            self._say_once(f"drawing failed: {cause(error)}")
+            figures = {}
         try:
             log_pictures(
                 trainer, self.result, figures, row, step, self._say_once, self._folder, self.name

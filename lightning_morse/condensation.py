@@ -68,6 +68,33 @@ class Condensation:
         """
         return breadth_first_order(self._backward, int(vertex), return_predecessors=False)
 
+    def reaching(self, vertices: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """From which vertices a path leads to any of some vertices; these included.
+
+        One search backwards, from a vertex added above all of them.
+
+        Args:
+            vertices: Numbers of vertices, shape ``(k,)``.
+
+        Returns:
+            Shape ``(n_vertices,)``.
+        """
+        n, backward = self.component.size, self._backward
+        indices = np.concatenate([backward.indices, np.asarray(vertices, backward.indices.dtype)])
+        # One stored entry stands for all: the search looks at the structure alone.
+        extended = csr_array(
+            (
+                np.broadcast_to(np.float64(1), indices.shape),
+                indices,
+                np.append(backward.indptr, indices.size),
+            ),
+            shape=(n + 1, n + 1),
+            copy=False,
+        )
+        found = np.zeros(n + 1, dtype=bool)
+        found[breadth_first_order(extended, n, return_predecessors=False)] = True
+        return found[:-1]
+
     def reversed(self) -> Condensation:
         """The same components with every edge turned round."""
         return Condensation(self.component, self.recurrent, self.edges.T.tocsr())

@@ -137,6 +137,21 @@ class Lattice:
         coarse = tuple(i // k for i, k in zip(index, self.refinement, strict=True))
         return np.ravel_multi_index(coarse, self.grid.shape)
 
+    def points_of(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the lattice points in some closed grid cells.
+
+        Args:
+            cells: Numbers of grid cells, shape ``(k,)``.
+
+        Returns:
+            Shape ``(k, m)``, with ``m`` the product of ``refinement + 1`` over the axes.
+        """
+        shape = tuple(n + 1 for n in self.cells)
+        first = np.stack(np.unravel_index(cells, self.grid.shape))
+        first = first * np.array(self.refinement)[:, None]
+        within = np.indices([k + 1 for k in self.refinement]).reshape(self.dim, -1)
+        return np.ravel_multi_index(tuple(first[:, :, None] + within[:, None]), shape)
+
     def any_in_grid_cell(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which grid cells have a lattice cell in a mask.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -24,7 +25,9 @@ _ASKED: dict[str, Any] = {"color": "#777777", "linewidth": 1.2, "linestyle": (0,
 _CLAIM: dict[str, Any] = {"color": DARK, "linewidth": 1.4, "linestyle": (0, (7, 3))}
 
 
-def plot_merge_diagram(result: MorseAnalysis) -> Figure:
+def plot_merge_diagram(
+    result: MorseAnalysis, identities: Mapping[int, int] | None = None
+) -> Figure:
     """Draw the attractors against the confidence, one line each, in the colours of the basins.
 
     To the right the confidence rises, on the scale of the failure probability. Lines join where the
@@ -35,10 +38,16 @@ def plot_merge_diagram(result: MorseAnalysis) -> Figure:
 
     Args:
         result: The analysis, of any dimension.
+        identities: What each attractor is known as from one analysis to the next, by the number of
+            its Morse set: decides its colour.
 
     Returns:
         A figure of its own, unknown to pyplot.
+
+    Raises:
+        ValueError: If the identities are not those of the attractors.
     """
+    colors = attractor_colors(result, identities)
     with figure_style():
         drawn = min(result.n_attractors, MAX_LANES)
         if not drawn or result.mu == 0:
@@ -58,7 +67,7 @@ def plot_merge_diagram(result: MorseAnalysis) -> Figure:
         height = above + lanes + _BELOW
         figure = new_figure(8, height)
         ax = figure.add_axes((0.15, _BELOW / height, 0.67, lanes / height))
-        _draw(ax, result, drawn)
+        _draw(ax, result, colors, drawn)
         figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=12)
         figure.legend(
             handles=_legend_handles(result, drawn),
@@ -76,8 +85,8 @@ def _position(confidence: Any) -> Any:
     return -np.log10(np.maximum(1 - np.asarray(confidence), 1e-16))
 
 
-def _draw(ax: Axes, result: MorseAnalysis, drawn: int) -> None:
-    ladder, colors = result.ladder, attractor_colors(result)
+def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int) -> None:
+    ladder = result.ladder
     x = _position(ladder.levels)
     own = [result.morse_sets[a].mu or 0.0 for a in result.attractors]
     lane = {a: float(k) for k, a in enumerate(_order(ladder.blocks[:, :drawn]))}

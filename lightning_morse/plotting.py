@@ -6,7 +6,7 @@ No figure here touches pyplot or the user's matplotlib settings, and none depend
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import ROUND_FLOOR, Decimal
 from functools import cache
@@ -64,21 +64,51 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def attractor_colors(result: MorseAnalysis) -> dict[int, str]:
-    """Colour of each attractor, the same in every figure.
+def identity_color(identity: int) -> str:
+    """Colour of an attractor's identity, the same in every figure of a run.
 
     The first seven are the colour-blind-safe ones of Okabe and Ito; each further one lies as far
     as possible, perceptually, from all before it and from white, black and grey.
 
     Args:
-        result: The analysis.
+        identity: 0, 1, 2, ...
 
     Returns:
-        Hexadecimal colour for the number of each attractor's Morse set; they repeat only beyond
-        200 attractors.
+        Hexadecimal; they repeat from 200 on.
+
+    Example:
+        >>> identity_color(0), identity_color(200)
+        ('#0072B2', '#0072B2')
     """
-    colors = _palette(200 if result.n_attractors > len(OKABE_ITO) else len(OKABE_ITO))
-    return {a: colors[k % len(colors)] for k, a in enumerate(result.attractors)}
+    colors = _palette(len(OKABE_ITO) if identity < len(OKABE_ITO) else 200)
+    return colors[identity % len(colors)]
+
+
+def attractor_colors(
+    result: MorseAnalysis, identities: Mapping[int, int] | None = None
+) -> dict[int, str]:
+    """Colour of each attractor, the same in every figure: :func:`identity_color`.
+
+    Args:
+        result: The analysis.
+        identities: What each attractor is known as from one analysis to the next, by the number of
+            its Morse set; by default their order here.
+
+    Returns:
+        Hexadecimal colour for the number of each attractor's Morse set.
+
+    Raises:
+        ValueError: If the identities are not whole numbers of at least 0, one for each attractor.
+    """
+    if identities is None:
+        identities = {a: k for k, a in enumerate(result.attractors)}
+    wrong = set(identities) != set(result.attractors)
+    if wrong or any(i != int(i) or i < 0 for i in identities.values()):
+        raise ValueError(
+            "identities must be a number of at least 0 for each of the attractors "
+            f"{result.attractors}, got {dict(identities)!r}"
+        )
+    return {a: identity_color(identities[a]) for a in result.attractors}
 
 
 @cache
@@ -150,6 +180,7 @@ def plot_basins(
     current: ArrayLike | None = None,
     axis_labels: Sequence[str] | None = None,
     title: str | None = None,
+    identities: Mapping[int, int] | None = None,
 ) -> Figure:
     """Draw the basins in the box, the loss, the Morse sets and where training has been.
 
@@ -164,13 +195,15 @@ def plot_basins(
         current: Where training is now, shape ``(d,)``.
         axis_labels: One label an axis, say with the share of the trajectory it explains.
         title: A line above the one that states the claim, ``mu``, and what is undecided.
+        identities: What each attractor is known as from one analysis to the next, by the number of
+            its Morse set: decides its colour, and is named where it is not that number.
 
     Returns:
         A figure of its own, unknown to pyplot.
 
     Raises:
-        ValueError: If the analysis has more than three dimensions, or an argument does not have
-            the dimension of the box.
+        ValueError: If the analysis has more than three dimensions, an argument does not have the
+            dimension of the box, or the identities are not those of the attractors.
     """
     grid, d = result.grid, result.grid.dim
     if d > 3:
@@ -188,6 +221,7 @@ def plot_basins(
     if len(labels) != d:
         raise ValueError(f"axis_labels must be {d} labels, one an axis, got {axis_labels!r}")
 
+    colors = attractor_colors(result, identities)
     facts = f"{result.claim} · {_bound(result.mu)}"
     facts += f" · undecided {_percent(result.undecided)}, escape {_percent(result.escape)}"
     with figure_style():
@@ -197,10 +231,10 @@ def plot_basins(
         contours = None
         legend: dict[str, Any] = {"loc": "outside right center"}
         if d == 1:
-            _draw_line(figure.subplots(), result, path, now, labels[0])
+            _draw_line(figure.subplots(), result, colors, path, now, labels[0])
         elif d == 2:
             ax = figure.subplots()
-            contours = _draw_section(ax, result, (0, 1), np.zeros(2), path, now, labels)
+            contours = _draw_section(ax, result, colors, (0, 1), np.zeros(2), path, now, labels)
         else:
             point = now
             if point is None and result.n_attractors:
@@ -216,7 +250,7 @@ def plot_basins(
                 (panels[1, 0], (0, 2)),
                 (panels[0, 1], (2, 1)),
             ):
-                _draw_section(ax, result, axes, point, path, now, labels)
+                _draw_section(ax, result, colors, axes, point, path, now, labels)
                 fixed = 3 - sum(axes)
                 name = textwrap.shorten(labels[fixed], 22, placeholder=" …")
                 ax.set_title(f"section at {name} = {point[fixed]:.3g}", fontsize=10.5)
@@ -228,7 +262,7 @@ def plot_basins(
                 "title_fontsize": 9.5,
                 "ncols": 2,
             }
-        handles = _legend_handles(result, len(path) > 0, now)
+        handles = _legend_handles(result, colors, identities or {}, len(path) > 0, now)
         figure.legend(handles=handles, fontsize=9.5, frameon=False, handlelength=1.6, **legend)
         if contours is not None:
             # Gaps and angles of the labels are measured on the page: it must be laid out first.
@@ -244,6 +278,7 @@ def _significant(value: float) -> str:
 def _draw_line(
     ax: Axes,
     result: MorseAnalysis,
+    colors: Mapping[int, str],
     path: NDArray[np.float64],
     now: NDArray[np.float64] | None,
     label: str,
@@ -251,7 +286,7 @@ def _draw_line(
     (x,) = result.grid.edges
     across, unit = ax.get_xaxis_transform(), np.array([0.0, 1.0])
     field = np.where(result.diverged, DIVERGED, result.labels)[:, None]
-    _draw_areas(ax, result, field, x, unit, across)
+    _draw_areas(ax, colors, field, x, unit, across)
     for m in result.morse_sets:
         if not m.is_attractor:
             mask = np.zeros((result.grid.size, 1), dtype=bool)
@@ -266,7 +301,9 @@ def _draw_line(
         return np.stack([points[..., 0], np.interp(points[..., 0], x, result.mean_loss)], axis=-1)
 
     _draw_course(ax, on_curve(path), None if now is None else on_curve(now))
-    _draw_sets(ax, result, {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)})
+    _draw_sets(
+        ax, result, colors, {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)}
+    )
     ax.set(xlim=(x[0], x[-1]), xlabel=label, ylabel="loss")
     ax.margins(y=0.08)
 
@@ -274,6 +311,7 @@ def _draw_line(
 def _draw_section(
     ax: Axes,
     result: MorseAnalysis,
+    colors: Mapping[int, str],
     axes: tuple[int, int],
     point: NDArray[np.float64],
     path: NDArray[np.float64],
@@ -300,7 +338,7 @@ def _draw_section(
     plane_loss = loss.squeeze(axis=tuple(set(range(grid.dim)) - set(axes)))
     plane_loss = np.ma.masked_invalid(plane_loss.T if swap else plane_loss)
     field = cut(np.where(result.diverged, DIVERGED, result.labels))
-    _draw_areas(ax, result, field, x, y, ax.transData)
+    _draw_areas(ax, colors, field, x, y, ax.transData)
     separators = _faces(field, x, y)
     ax.add_collection(LineCollection(list(separators), colors="#555555", linewidths=0.7, zorder=2))
 
@@ -326,7 +364,7 @@ def _draw_section(
 
     keep = list(axes)
     _draw_course(ax, path[:, keep], None if now is None else now[keep])
-    _draw_sets(ax, result, {int(i): tuple(result.morse_sets[i].center[keep]) for i in met})
+    _draw_sets(ax, result, colors, {int(i): tuple(result.morse_sets[i].center[keep]) for i in met})
     ax.set(xlim=x[[0, -1]], ylim=y[[0, -1]], xlabel=labels[axes[0]], ylabel=labels[axes[1]])
     sides = (grid.upper - grid.lower)[keep]
     ax.set_aspect("equal" if sides.max() <= 3 * sides.min() else "auto")
@@ -335,13 +373,13 @@ def _draw_section(
 
 def _draw_areas(
     ax: Axes,
-    result: MorseAnalysis,
+    colors: Mapping[int, str],
     field: NDArray[Any],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     transform: Transform,
 ) -> None:
-    looks = _area_looks(result)
+    looks = _area_looks(colors)
     for value in np.unique(field):
         # Without smoothing: neighbouring areas would show a white seam.
         ax.add_patch(
@@ -356,13 +394,13 @@ def _draw_areas(
         )
 
 
-def _area_looks(result: MorseAnalysis) -> dict[int, dict[str, Any]]:
+def _area_looks(colors: Mapping[int, str]) -> dict[int, dict[str, Any]]:
     looks: dict[int, dict[str, Any]] = {
         UNDECIDED: {"facecolor": "white", "edgecolor": "#8a8a8a", "hatch": "////"},
         ESCAPES: {"facecolor": ESCAPE_COLOR, "edgecolor": "none"},
         DIVERGED: {"facecolor": DIVERGED_COLOR, "edgecolor": "none"},
     }
-    for i, color in attractor_colors(result).items():
+    for i, color in colors.items():
         looks[i] = {"facecolor": _tint(color), "edgecolor": "none"}
     return looks
 
@@ -423,9 +461,13 @@ def _draw_course(ax: Axes, path: NDArray[np.float64], now: NDArray[np.float64] |
         ax.plot(*now, **_NOW, zorder=4.5)
 
 
-def _draw_sets(ax: Axes, result: MorseAnalysis, at: dict[int, tuple[float, float]]) -> None:
+def _draw_sets(
+    ax: Axes,
+    result: MorseAnalysis,
+    colors: Mapping[int, str],
+    at: dict[int, tuple[float, float]],
+) -> None:
     """Mark and number Morse sets, but number no crowd of others than attractors."""
-    colors = attractor_colors(result)
     numbered = len(at.keys() - colors.keys()) <= MAX_NUMBERED
     for i, (x, y) in at.items():
         look = _set_look(result.morse_sets[i], result.grid.dim, colors.get(i))
@@ -460,15 +502,21 @@ def _kind(m: MorseSet, dim: int) -> str:
 
 
 def _legend_handles(
-    result: MorseAnalysis, course: bool, now: NDArray[np.float64] | None
+    result: MorseAnalysis,
+    colors: Mapping[int, str],
+    identities: Mapping[int, int],
+    course: bool,
+    now: NDArray[np.float64] | None,
 ) -> list[Artist]:
     grid = result.grid
     handles: list[Artist] = []
-    colors, shares = attractor_colors(result), result.basin_volumes
+    shares = result.basin_volumes
+    named_as_numbered = all(k == v for k, v in identities.items())
     listed = result.attractors if len(colors) <= MAX_LEGEND else result.attractors[:MAX_LEGEND]
     for i in listed:
         look = _set_look(result.morse_sets[i], grid.dim, colors[i]) | {"ms": 9}
-        handles.append(Line2D([], [], **look, label=f"attractor {i}: {_percent(shares[i])}"))
+        known = "" if named_as_numbered else f" (identity {identities[i]})"
+        handles.append(Line2D([], [], **look, label=f"attractor {i}{known}: {_percent(shares[i])}"))
     if len(colors) > len(listed):
         rest = result.attractors[len(listed) :]
         share = _percent(sum(shares[i] for i in rest))
@@ -476,7 +524,7 @@ def _legend_handles(
     kinds = {_kind(m, grid.dim): m for m in result.morse_sets if not m.is_attractor}
     for kind, m in sorted(kinds.items()):
         handles.append(Line2D([], [], **_set_look(m, grid.dim, None) | {"ms": 8}, label=kind))
-    looks = _area_looks(result)
+    looks = _area_looks(colors)
     for value, name in ((UNDECIDED, "undecided"), (ESCAPES, "escapes"), (DIVERGED, "diverged")):
         if np.any(result.diverged if value == DIVERGED else result.labels == value):
             handles.append(Patch(**looks[value], label=name))
@@ -495,7 +543,7 @@ def _legend_handles(
 # --- Morse graph ----------------------------------------------------------------------------
 
 
-def plot_morse_graph(result: MorseAnalysis) -> Figure:
+def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None = None) -> Figure:
     """Draw the Morse graph, downhill down the page, attractors at the bottom in their colours.
 
     Each node gives the number of the Morse set, its loss, and the certain share of the box of its
@@ -505,10 +553,16 @@ def plot_morse_graph(result: MorseAnalysis) -> Figure:
 
     Args:
         result: The analysis, of any dimension.
+        identities: What each attractor is known as from one analysis to the next, by the number of
+            its Morse set: decides its colour.
 
     Returns:
         A figure of its own, unknown to pyplot.
+
+    Raises:
+        ValueError: If the identities are not those of the attractors.
     """
+    colors = attractor_colors(result, identities)
     with figure_style():
         figure = new_figure(8, 5)
         title = f"Morse graph: {result.claim} · {_bound(result.mu)}"
@@ -528,7 +582,7 @@ def plot_morse_graph(result: MorseAnalysis) -> Figure:
             title += (
                 f"\n{missing} unresolved Morse set{'s'[: missing > 1]} of higher loss not drawn"
             )
-        _draw_graph(figure, result, graph, title)
+        _draw_graph(figure, result, colors, graph, title)
     return figure
 
 
@@ -546,10 +600,16 @@ def _shown(result: MorseAnalysis) -> nx.DiGraph:
     return nx.transitive_reduction(order)
 
 
-def _draw_graph(figure: Figure, result: MorseAnalysis, graph: nx.DiGraph, title: str) -> None:
+def _draw_graph(
+    figure: Figure,
+    result: MorseAnalysis,
+    colors: Mapping[int, str],
+    graph: nx.DiGraph,
+    title: str,
+) -> None:
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
-    colors, shares = attractor_colors(result), result.basin_volumes
+    shares = result.basin_volumes
     texts: dict[int, Text] = {}
     for i in graph:
         m = result.morse_sets[i]

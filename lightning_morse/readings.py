@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lightning_morse.record import UNDECIDED, MorseAnalysis
 
 # Loggers keep single precision, in which a bound on a probability must not become 1.
-_BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 # Every value is finite from the first step on: EarlyStopping ends a run on NaN or a missing key.
 BEFORE_FIRST = {
@@ -21,6 +21,8 @@ BEFORE_FIRST = {
     "morse/mu_smallest": 0.0,
     "morse/mu_current": 0.0,
     "morse/basin_current": float(UNDECIDED),
+    "morse/basin_switches": 0.0,
+    "morse/identity_current": float(UNDECIDED),
     "morse/basin_max": 0.0,
     "morse/escape": 0.0,
     "morse/undecided": 1.0,
@@ -56,9 +58,9 @@ def readings(
         "morse/attractors": float(result.n_attractors),
         "morse/unresolved": float(result.n_unresolved),
         "morse/morse_sets": float(result.n_morse_sets),
-        "morse/mu": min(result.mu, _BELOW_ONE),
-        "morse/mu_smallest": min([*mus, _BELOW_ONE]) if mus else 0.0,
-        "morse/mu_current": min(mu_current, _BELOW_ONE),
+        "morse/mu": min(result.mu, BELOW_ONE),
+        "morse/mu_smallest": min([*mus, BELOW_ONE]) if mus else 0.0,
+        "morse/mu_current": min(mu_current, BELOW_ONE),
         "morse/basin_current": float(basin),
         "morse/basin_max": max(result.basin_volumes.values(), default=0.0),
         "morse/escape": result.escape,

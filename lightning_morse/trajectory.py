@@ -55,6 +55,11 @@ class Trajectory:
         """Memory of a full record."""
         return self._rows.numel() * self._rows.element_size()
 
+    @property
+    def steps(self) -> int:
+        """Steps counted since the record began."""
+        return self._steps
+
     def step(self, weights: Callable[[], Tensor]) -> None:
         """Count one step of training and keep its weights if it is their turn.
 
@@ -102,7 +107,6 @@ class Trajectory:
         """Go on from a record written by :meth:`state_dict`."""
         kept = state["snapshots"]
         self.stride = state["stride"]
-        self._steps = state["steps"]
         while len(kept) > self.max_snapshots:
             kept = kept[::2]
             self.stride *= 2
@@ -111,6 +115,7 @@ class Trajectory:
             self._make_room(kept.shape[1])
             self._n = len(kept)
             self._rows[: self._n].copy_(kept)
+        self._steps = state["steps"]  # last: making room begins a record
 
     def _make_room(self, n_parameters: int) -> None:
         # The number of rows too: a process of several may have no weights at all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -17,8 +18,9 @@ from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.conley import conley_indices
 from lightning_morse.grid import CubicalGrid, check_box
 from lightning_morse.lattice import Lattice
+from lightning_morse.map_ladder import Rung, climb_map
 from lightning_morse.morse_sets import MorseGraph, morse_graph
-from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
+from lightning_morse.record import MorseAnalysis, MorseSet
 from lightning_morse.recurrence import drifts, period
 from lightning_morse.stopwatch import Stopwatch, one_thread
 from lightning_morse.surrogate import SurrogateError
@@ -72,7 +74,9 @@ def analyze_trajectories(
     The record is that of :func:`lightning_morse.analyze`. There is no loss here: ``mean_loss``,
     ``sample_losses`` and the losses of the Morse sets are NaN, indices are None. No Morse set is
     ``resolved`` (a band on values does not tell one attractor from several close by, nor a saddle
-    from a set that hides one), so the claim is always "at least". ``samples`` are the states that
+    from a set that hides one), so the claim is always "at least". Attractors are followed to wider
+    bands (:mod:`lightning_morse.map_ladder`), so ``mu`` of the claim and of each attractor is often
+    much nearer to 1 than ``confidence``. ``samples`` are the states that
     start a pair in the box; ``-2`` among the labels and ``escape`` stand for "leaves the box or
     what is known of it".
 
@@ -195,12 +199,26 @@ def _analyze(
         labels = certain_labels(found)
         faces = np.stack([low < grid.lower, up > grid.upper], axis=2) & ~unknown[:, None, None]
         exits = exit_volumes(found, labels, faces)
+    with clock("ladder"):
+
+        def rung_at(level: float) -> Rung:
+            wider = value_band(model.processes, lattice, level)
+            return Rung(wider.c, partial(model.image_boxes, lattice, values, wider, single))
+
+        climbed = climb_map(
+            rung_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
+        )
     with clock("record"):
-        mu = band.level if model.factors.max() < PLAINLY_WRONG else 0.0
+        trusted = model.factors.max() < PLAINLY_WRONG
+        mus = dict(
+            zip(found.attractors, climbed.each if trusted else 0 * climbed.each, strict=True)
+        )
         order = sorted(range(len(found.morse_sets)), key=lambda i: (i not in found.attractors, i))
         number = {old: new for new, old in enumerate(order)}
         periods = [period(image, found.morse_sets[old]) for old in order]
-        sets = [_described(found, old, periods[number[old]], model, grid, mu) for old in order]
+        sets = [
+            _described(found, old, periods[number[old]], model, grid, mus.get(old)) for old in order
+        ]
         indices = conley_indices(image, found, grid)
         betti = [None if (c := indices[old]) is None else list(c.betti) for old in order]
         graph = nx.DiGraph()
@@ -209,7 +227,6 @@ def _analyze(
         # The labels -2 and -1 stay what they are.
         renumber = np.array([number[i] for i in range(len(sets))] + [-2, -1], dtype=np.int32)
         facts = _facts(model, pairs, n_pairs, band, periods, betti, noise, step_level, unknown)
-    n = len(found.attractors)
     return MorseAnalysis(
         grid=grid,
         morse_sets=tuple(sets),
@@ -217,7 +234,7 @@ def _analyze(
         labels=renumber[labels],
         diverged=unknown,
         exit_volumes=exits,
-        mu=mu,
+        mu=climbed.together if trusted else 0.0,
         confidence=float(confidence),
         mean_loss=np.full(tuple(s + 1 for s in grid.shape), np.nan),
         samples=pairs.start,
@@ -225,7 +242,7 @@ def _analyze(
         calibration=float(model.factors.max()),
         surrogate=facts,
         seconds=dict(clock.seconds),
-        ladder=Ladder(levels=np.array([float(confidence)]), blocks=np.arange(n)[None]),
+        ladder=climbed.ladder,
     )
 
 
@@ -243,19 +260,18 @@ def _described(
     rounds: int,
     model: TrajectoryMap,
     grid: CubicalGrid,
-    mu: float,
+    mu: float | None,
 ) -> MorseSet:
     cells = found.morse_sets[number]
-    attracts = number in found.attractors
     return MorseSet(
         cells=cells,
-        is_attractor=attracts,
+        is_attractor=number in found.attractors,
         resolved=False,
         index=None,
         center=_center(cells, rounds, model, grid),
         loss=math.nan,
         volume=cells.size / grid.size,
-        mu=mu if attracts else None,
+        mu=None if mu is None else float(mu),
     )
 
 

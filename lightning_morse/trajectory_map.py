@@ -26,6 +26,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,10 +73,16 @@ class MapValues:
     displacement: Array
     deviation: Array
 
-    @property
+    @cached_property
     def mean(self) -> Array:
         """Mean of the image, shape ``(n_points, d)``."""
         return self.points + self.displacement
+
+    @cached_property
+    def largest(self) -> Array:
+        """Bound on the size of the mean along each axis, shape ``(d,)``."""
+        bound: Array = np.abs(self.points).max(axis=0) + np.abs(self.displacement).max(axis=0)
+        return bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +163,9 @@ class TrajectoryMap:
         values: MapValues,
         band: ValueBand,
         step_level: float | None = None,
+        cells: NDArray[np.int64] | None = None,
     ) -> tuple[Array, Array]:
-        """Boxes that hold the images of all cells of the grid on the event of the band.
+        """Boxes that hold the images of cells of the grid on the event of the band.
 
         Args:
             lattice: The lattice of the grid.
@@ -165,11 +173,12 @@ class TrajectoryMap:
             band: The band on it.
             step_level: If given, the boxes hold single noisy steps too, each with this
                 probability (:meth:`step_radius`); otherwise the mean dynamics.
+            cells: Numbers of ``k`` cells to look at; all ``grid.size`` of them by default.
 
         Returns:
-            Lower and upper corners, two arrays of shape ``(grid.size, d)``.
+            Lower and upper corners, two arrays of shape ``(k, d)``.
         """
-        return self._boxes(values.mean, lattice, values, band, step_level)
+        return self._boxes(values.mean, lattice, values, band, step_level, cells)
 
     def displacement_boxes(
         self,
@@ -200,13 +209,17 @@ class TrajectoryMap:
         values: MapValues,
         band: ValueBand,
         step_level: float | None,
+        cells: NDArray[np.int64] | None = None,
     ) -> tuple[Array, Array]:
         wide = band.between + np.array([mean_remainder(p, lattice) for p in self.processes])
         if step_level is not None:
             wide = wide + self.step_radius(step_level)
         # What the sums of this function round, and far more.
-        largest = np.abs(values.points).max(axis=0) + np.abs(values.displacement).max(axis=0)
-        wide = wide + 64 * _EPS * largest
+        wide = wide + 64 * _EPS * values.largest
+        if cells is not None:
+            corners = lattice.points_of(cells)
+            middle, reach = center[corners], band.c * values.deviation[corners]
+            return (middle - reach).min(axis=1) - wide, (middle + reach).max(axis=1) + wide
         low = -lattice.largest_corner(band.c * values.deviation - center) - wide
         up = lattice.largest_corner(center + band.c * values.deviation) + wide
         return -_largest_in_grid_cell(-low, lattice), _largest_in_grid_cell(up, lattice)

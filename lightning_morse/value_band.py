@@ -85,7 +85,7 @@ def value_band(
     Returns:
         The narrowest band of this kind whose level is at least ``confidence``.
     """
-    tests = 2 * len(surrogates) * lattice.n_points * (1 + _BETWEEN)
+    tests = _tests(len(surrogates), lattice.n_points)
     # Rounded up, so that the level is never a rounding below the one asked for.
     c = -float(ndtri_exp(math.log1p(-confidence) - math.log(tests))) * (1 + 1e-12)
     log_tail = float(log_ndtr(-c))
@@ -96,6 +96,27 @@ def value_band(
             [between(log_tail + math.log(_BETWEEN), gp, lattice) for gp in surrogates]
         ),
     )
+
+
+def failure_bound(c: float, n_surrogates: int, n_points: int) -> float:
+    r"""Upper bound on the probability that the band of ``c`` deviations fails on some cells.
+
+    The argument of the module for a set of lattice cells with ``n_points`` corners. Halving these
+    cells ``k`` times adds at most ``n_points * 2**(d * k)`` points in them, so the same allowance
+    between the points is enough.
+
+    Args:
+        c: Number of deviations.
+        n_surrogates: Number of surrogates the band is for.
+        n_points: Number of corners of the lattice cells; these have to be chosen from the posterior
+            alone.
+    """
+    return math.exp(float(log_ndtr(-c))) * _tests(n_surrogates, n_points)
+
+
+def _tests(n_surrogates: int, n_points: int) -> float:
+    """What the tail probability is multiplied by in the union bound."""
+    return 2 * n_surrogates * n_points * (1 + _BETWEEN)
 
 
 def between(log_share: float, surrogate: GaussianProcess, lattice: Lattice) -> float:

@@ -64,6 +64,8 @@ class ViewRecord:
         scalars: What was logged with the analysis, by name.
         trajectory: Earlier points of training in the slice, shape ``(T, d)``.
         current: Where training was, shape ``(d,)``; None if there is no training.
+        identities: What each attractor is known as from one record of a run to the next, in the
+            order of the attractors; None if that is not known, as in older records.
     """
 
     text: str
@@ -88,6 +90,7 @@ class ViewRecord:
     scalars: Mapping[str, float]
     trajectory: NDArray[np.float64]
     current: NDArray[np.float64] | None
+    identities: tuple[int, ...] | None
 
 
 def encode(
@@ -100,6 +103,7 @@ def encode(
     trajectory: ArrayLike | None = None,
     current: ArrayLike | None = None,
     axis_labels: Sequence[str] | None = None,
+    identities: Mapping[int, int] | None = None,
 ) -> str:
     """Write what a view needs of an analysis as JSON.
 
@@ -115,13 +119,15 @@ def encode(
         trajectory: Earlier points in the slice, first to last, shape ``(T, d)``.
         current: Where training is, shape ``(d,)``.
         axis_labels: One label an axis.
+        identities: What each attractor is known as from one record of a run to the next, by the
+            number of its Morse set: decides its colour.
 
     Returns:
         JSON, one line, ASCII; :func:`decode` reads it.
 
     Raises:
-        ValueError: If the analysis has more than three dimensions or an argument does not have its
-            dimension.
+        ValueError: If the analysis has more than three dimensions, an argument does not have its
+            dimension, or the identities are not those of the attractors.
     """
     # Drawing is needed to make a record, not to read one.
     from lightning_morse.plotting import attractor_colors
@@ -151,7 +157,7 @@ def encode(
     owner = np.full(grid.size, -1)
     for i, m in enumerate(result.morse_sets):
         owner[m.cells] = i
-    colors, volumes = attractor_colors(result), result.basin_volumes
+    colors, volumes = attractor_colors(result, identities), result.basin_volumes
     record = {
         "format": FORMAT,
         "version": VERSION,
@@ -200,6 +206,8 @@ def encode(
         "trajectory": _short(path),
         "current": None if now is None else _short(now),
     }
+    if identities is not None:
+        record["identities"] = [int(identities[a]) for a in result.attractors]
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
@@ -245,6 +253,7 @@ def decode(text: str | bytes) -> ViewRecord:
 def summary(record: ViewRecord) -> dict[str, Any]:
     """What of a record is shown over training: counts, bounds and shares, plain values."""
     attractors = [m for m in record.sets if m["attractor"]]
+    identities = range(len(attractors)) if record.identities is None else record.identities
     return {
         "step": record.step,
         "epoch": record.epoch,
@@ -253,7 +262,10 @@ def summary(record: ViewRecord) -> dict[str, Any]:
         "mu": record.facts["mu"],
         "escape": record.facts["escape"],
         "undecided": record.facts["undecided"],
-        "basins": [{"volume": m["basin"], "color": m["color"]} for m in attractors],
+        "basins": [
+            {"volume": m["basin"], "color": m["color"], "identity": identity}
+            for m, identity in zip(attractors, identities, strict=True)
+        ],
     }
 
 
@@ -298,7 +310,12 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
     _expect(loss_now is None or _is_number(loss_now), "loss_now", loss_now)
     for name, value in raw["scalars"].items():
         _expect(_is_number(value), "scalars", {name: value}, "finite numbers")
-    path = raw["trajectory"]
+    path, identities = raw["trajectory"], raw.get("identities")
+    if identities is not None:
+        identities = tuple(identities)
+        right = all(type(i) is int and i >= 0 for i in identities)
+        right = right and len(set(identities)) == len(identities) == attractors
+        _expect(right, "identities", identities, f"{attractors} different numbers, none negative")
     return ViewRecord(
         text=text,
         step=raw["step"],
@@ -322,6 +339,7 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
         scalars=raw["scalars"],
         trajectory=_array(raw, "trajectory", (None, d)) if path else np.empty((0, d)),
         current=None if raw["current"] is None else _array(raw, "current", (d,)),
+        identities=identities,
     )
 
 

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_morse.loss_slice import flat_parameters
+from lightning_morse.loss_slice import flat_parameters, trainable_parameters
 from lightning_morse.run_files import Run
 from lightning_morse.subspace import AffineSubspace
 
@@ -113,12 +113,20 @@ class WeightRecorder(_UnifiedCallback, pl.Callback):
     # ------------------------------------------------------------------ hooks
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Refuse to write over another run.
+        """Refuse to write over another run, and a subspace of another network.
 
         Raises:
             FileExistsError: If there is a file of that run id and this run does not go on from a
                 checkpoint of it.
+            ValueError: If the subspace is not one of as many weights as the network has.
         """
+        n_weights = sum(p.numel() for _, p in trainable_parameters(pl_module))
+        if self.subspace is not None and self.subspace.n_parameters != n_weights:
+            raise ValueError(
+                f"subspace must be one of the {n_weights} trainable weights of "
+                f"{type(pl_module).__name__}, got one of {self.subspace.n_parameters}. Make it "
+                "from runs of the same network"
+            )
         going_on = self._resumed or bool(self._kept)
         if self.path.exists() and not going_on and not trainer.fast_dev_run:
             raise FileExistsError(

@@ -132,6 +132,6 @@ def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
     """Put a quick analysis, and unless asked for quick pictures, in the place of the real ones."""
     patch.setattr("lightning_morse.callback.analyze_further", one_attractor)
     if not pictures:
-        for name in ("plot_basins", "plot_morse_graph"):
+        for name in ("plot_basins", "plot_morse_graph", "plot_timeline"):
             plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731
             patch.setattr(f"lightning_morse.callback.{name}", plot)

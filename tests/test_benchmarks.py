@@ -278,6 +278,50 @@ def test_no_time_of_a_refinement_counts_if_the_morse_sets_differ(adaptive, monke
         adaptive.compare("Leslie", case, 1)
 
 
+def test_bench_trajectory_compares_the_same_boxes(capsys, monkeypatch):
+    bench = load("bench_trajectory")
+    options = ["--pairs", "40", "--depth", "12", "--repeats", "1", "--stride", "64"]
+    rows = bench.main(options)
+    assert set(rows) == {"bare", "scikit-learn"}
+    assert all(row["ratio"] > row["with_fit"] > 0 for row in rows.values())
+    assert capsys.readouterr().out.count("| 4096 |") == 2
+    # A time does not count if the boxes are others.
+    right = bench.cell_by_cell
+    monkeypatch.setattr(
+        bench, "cell_by_cell", lambda *given: tuple(b + 1e-3 for b in right(*given))
+    )
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        bench.main(options)
+
+
+@pytest.mark.slow
+def test_optimizer_flow_knows_momentum_from_none(capsys):
+    bench = load("optimizer_flow")
+    plain, momentum, _ = bench.main(["--epochs", "4", "--resolution", "32"]).values()
+    assert plain[-1]["morse/flow_length"] == pytest.approx(1, abs=0.1)
+    assert 8 < momentum[-1]["morse/flow_length"] < 10
+    assert max(h[-1]["morse/flow_angle"] for h in (plain, momentum)) < 0.2
+    assert capsys.readouterr().out.count("\n") == 5
+
+
+@pytest.mark.slow
+def test_snapshot_claims_counts_what_is_wrong(monkeypatch):
+    bench = load("snapshot_claims")
+    true = bench.descents("double well", 0.0, 4)
+    assert true["claims"] >= 3
+    assert true["wrong blocks"] == true["wrong labels"] == 0
+    # Held against another flow, the same claims are wrong.
+    to_time = bench.time_map
+
+    def pushed(field, tau, steps):
+        return to_time(
+            field if steps == 8 else lambda z: field(z) + np.array([1.0, 0.0]), tau, steps
+        )
+
+    monkeypatch.setattr(bench, "time_map", pushed)
+    assert bench.descents("double well", 0.0, 4)["wrong labels"] > 0
+
+
 @pytest.mark.slow
 def test_bench_view_prints_its_figures(capsys):
     find_browser()

@@ -55,24 +55,38 @@ def clock(monkeypatch):
 def test_the_period_is_stretched_to_the_share_allowed(clock, tmp_path, caplog):
     watch = monitor(max_overhead=0.05)
     with caplog.at_level(logging.INFO, "lightning_morse"):
-        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=30)
-    # The second: 3 + 3 <= 0.05 (6 n + 3 + 3); the third: 6 + 3 <= 0.05 (6 n + 6 + 3).
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 19, 29]
+        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=36)
+    # Planned are 4.5 s. 3 + 4.5 <= 0.05 (6 n + 3 + 4.5), then 6 + 4.5 <= 0.05 (6 n + 6 + 4.5).
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 24, 34]
     shares = [row["morse/overhead"] for row in watch.history]
-    assert shares == pytest.approx([3 / 9, 6 / 120, 9 / 183])
+    assert shares == pytest.approx([3 / 9, 6 / 150, 9 / 213])
     assert [row["morse/seconds"] for row in watch.history] == [3.0] * 3
-    assert runner.callback_metrics["morse/overhead"] == pytest.approx(9 / 189)
+    assert runner.callback_metrics["morse/overhead"] == pytest.approx(9 / 225)
     said = [r.getMessage() for r in caplog.records if "max_overhead" in r.getMessage()]
     assert said == [
-        "epoch 2: no analysis, the last one took 3 s and max_overhead=0.05 has room for another in "
-        "1e+02 s; what is due until then is left out"
+        "epoch 2: no analysis, the longest so far took 3 s and max_overhead=0.05 has room for "
+        "another in 1.3e+02 s; what is due until then is left out"
     ]
 
 
 def test_a_step_period_is_stretched_too(clock, tmp_path):
     watch = monitor(max_overhead=0.3, every_n_steps=4)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=4)
-    assert [row["step"] + 1 for row in watch.history] == [4, 16, 24]
+    fit(tmp_path, watch, Ticks(clock), max_epochs=5)
+    assert [row["step"] + 1 for row in watch.history] == [4, 20, 28]
+
+
+def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatch):
+    lengths = iter([9.0, 1.0, 1.0])
+
+    def varies(*args):
+        clock.now += next(lengths)
+        return one_attractor(*args)
+
+    monkeypatch.setattr("lightning_morse.callback.analyze_further", varies)
+    watch = monitor(max_overhead=0.5)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=5)
+    # 9 + 13.5 <= 0.5 (6 n + 9 + 13.5), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 4, 5]
 
 
 def test_without_a_limit_every_analysis_is_made(clock, tmp_path):
@@ -88,8 +102,8 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
 
     monkeypatch.setattr("lightning_morse.callback.analyze_further", fails)
     watch = monitor(max_overhead=0.05)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=20)
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 19]
+    fit(tmp_path, watch, Ticks(clock), max_epochs=25)
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 24]
 
 
 def test_a_resumed_run_goes_on_with_its_budget(clock, tmp_path):

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -276,6 +277,46 @@ def test_current_basin_barrier_and_headroom_are_read_off(tmp_path):
     assert row["morse/undecided"] == row["morse/escape"] == 1 / 24**2
 
 
+def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    drawn = []
+    monkeypatch.setattr(
+        "lightning_morse.callback.plot_timeline", lambda h: drawn.append(h) or Figure()
+    )
+    watch = monitor(directions="random")
+    fit(tmp_path, watch, max_epochs=3)
+    share = watch.result.basin_volumes[0]
+    assert [len(h) for h in drawn] == [2, 3]  # the one being drawn is among them
+    for row, last in zip(watch.history, drawn[-1], strict=True):
+        assert row["basins"] == last["basins"]
+        assert list(row["basins"].values()) == [share]
+        assert list(row["basins"]) == [row["morse/identity_current"]]
+        assert row["morse/basin_switches"] == 0
+    assert set(watch._view["identities"]) == {0}
+    assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
+
+
+def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    drawn, calls = [], []
+
+    def sometimes(*args):
+        calls.append(None)
+        if len(calls) == 2:
+            raise ValueError("lost")
+        return one_attractor(*args)
+
+    monkeypatch.setattr("lightning_morse.callback.analyze_further", sometimes)
+    monkeypatch.setattr(
+        "lightning_morse.callback.plot_timeline", lambda h: drawn.append(h) or Figure()
+    )
+    watch = monitor()
+    fit(tmp_path, watch, max_epochs=3)
+    assert [row["morse/failed"] for row in watch.history] == [0, 1, 0]
+    assert [[row["step"] for row in h] for h in drawn] == [[5, 17]]
+    assert watch.history[1]["basins"] == watch.history[0]["basins"]
+
+
 def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
     def sure(*args):
         result = one_attractor(*args)
@@ -294,11 +335,9 @@ def test_files_without_tensorboard(pictures, tmp_path):
     fit(tmp_path, watch)
     folder = tmp_path / "morse"
     stems = [f"step-{STEPS_AN_EPOCH - 1:07d}", f"step-{2 * STEPS_AN_EPOCH - 1:07d}"]
-    assert sorted(p.name for p in folder.iterdir()) == sorted(
-        s + end
-        for s in stems
-        for end in (".npz", ".json", ".view.json", "-basins.png", "-graph.png", "-merge.png")
-    )
+    ends = (".npz", ".json", ".view.json", "-basins.png", "-graph.png", "-merge.png")
+    expected = {*(s + end for s in stems for end in ends), f"{stems[1]}-timeline.png"}
+    assert {p.name for p in folder.iterdir()} == expected
     loaded = MorseAnalysis.load(folder / f"{stems[1]}.npz")
     assert np.array_equal(loaded.labels, watch.result.labels)
     facts = json.loads((folder / f"{stems[1]}.json").read_text())
@@ -795,7 +834,8 @@ def test_digits_example(real, tmp_path, capsys, activation):
     assert len(lines) == len(watch.history) == 3
     assert "val accuracy 0.9" in lines[-1]
     assert f"tensorboard --logdir {tmp_path}" in out
-    assert len(list(tmp_path.rglob("*.png"))) == 3
+    drawn = sorted(path.stem for path in tmp_path.rglob("*.png"))
+    assert drawn == ["basins", "graph", "merge", "timeline"]
     assert not any(row["morse/failed"] for row in watch.history)
     assert all(row["morse/mu"] >= 0.95 for row in watch.history)
     assert watch.history[-1]["morse/attractors"] >= 1

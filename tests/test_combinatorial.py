@@ -301,6 +301,17 @@ def test_condensation_accumulates_over_all_paths():
     assert np.array_equal(condense(csr_array(matrix)).accumulate(marks), expected)
 
 
+def test_what_reaches_any_of_some_vertices_is_found_in_one_search():
+    rng = np.random.default_rng(5)
+    matrix = rng.random((60, 60)) < 0.02
+    found = condense(csr_array(matrix))
+    graph = nx.from_numpy_array(matrix.T, create_using=nx.DiGraph)
+    for k in (0, 1, 4):
+        targets = rng.choice(60, k, replace=False)
+        expected = {v for t in targets for v in (t, *nx.descendants(graph, t))}
+        assert set(np.flatnonzero(found.reaching(targets))) == expected
+
+
 def test_condensation_is_acyclic_and_in_generations():
     rng = np.random.default_rng(4)
     matrix = rng.random((60, 60)) < 0.03

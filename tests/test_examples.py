@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_morse import cli
 
@@ -80,15 +81,49 @@ def test_sweep_prunes_by_the_headroom(tmp_path, capsys):
     assert study.best_value > 0.5
 
 
-def test_runs_on_iris(tmp_path, capsys):
+def test_runs_on_iris(capsys):
     main = load("doodl3")
-    short = ["--runs", "20", "--epochs", "40", "--lag", "8", "--resolution", "24"]
-    results = main([*short, "--out", str(tmp_path)])
-    assert len(results) == 2
-    assert (tmp_path / "principal_basins.png").exists()
+    short = ["--runs", "20", "--epochs", "20", "--batches", "40", "--resolution", "24"]
+    results = main(["--tasks", "iris", *short])
+    assert set(results) == {("iris", 40, 20, s) for s in ("first and last", "all epochs")}
     printed = capsys.readouterr().out
-    assert printed.count("| start in | runs | training loss | test accuracy |") == 2
-    for result in results.values():
-        assert result.surrogate["n"] == 20 * 5
-        # Two of nine weights are not the whole state, and that shows as noise.
-        assert max(result.surrogate["noise_deviation"]) > 1e-3
+    assert printed.count("| iris | 40 | 20 |") == 2
+    first_and_last, all_epochs = results.values()
+    assert first_and_last.surrogate["n"] == 20
+    assert all_epochs.surrogate["n"] == 20 * 10
+    # Two of nine weights are not the whole state, and that shows as noise.
+    assert max(all_epochs.surrogate["noise_deviation"]) > 1e-3
+
+
+@pytest.mark.slow
+def test_runs_on_two_digits(tmp_path, capsys):
+    main = load("doodl3")
+    short = ["--runs", "16", "--epochs", "3", "--batches", "45", "--resolution", "16"]
+    results = main(["--tasks", "digits", "--depths", "2", *short, "--out", str(tmp_path)])
+    assert len(results) == 2
+    assert (tmp_path / "digits_depth_2_45_3_all_epochs_basins.png").exists()
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("| digits depth 2 | 45 | 3 |")]
+    assert {line.count("|") for line in lines} == {printed[0].count("|")}
+    # No attractor from three epochs, and so no mu.
+    assert all(result.n_attractors == 0 for result in results.values())
+
+
+def test_the_runs_of_a_batch_are_runs_of_one():
+    """Weights of two runs trained together are those of torch.optim.Adam, one run at a time."""
+    module = runpy.run_path(str(EXAMPLES / "doodl3.py"))
+    task = module["digits"](1, 0)
+    path = module["train"](task, 2, 2, 50, 0.01, 0.1, 7)
+    generator = torch.Generator().manual_seed(7)
+    x, y = task.train
+    start = 2 * torch.rand(2, len(task.scale), generator=generator) - 1
+    orders = [torch.rand(2, len(y), generator=generator).argsort(dim=1) for _ in range(2)]
+    for run in range(2):
+        w = torch.nn.Parameter(start[run] * task.scale)
+        optimizer = torch.optim.Adam([w], lr=0.01, weight_decay=0.1)
+        for order in orders:
+            for chosen in order[run].split(50):
+                optimizer.zero_grad()
+                task.loss(w, x[chosen], y[chosen]).backward()
+                optimizer.step()
+        assert path[run, -1].tolist() == pytest.approx(w.tolist(), abs=2e-4)

@@ -35,7 +35,8 @@ def test_mlflow_takes_all(tmp_path, monkeypatch):
     assert set(BEFORE_FIRST) <= set(client.get_run(logger.run_id).data.metrics)
     names = {Path(a.path).name for a in client.list_artifacts(logger.run_id, "morse")}
     kinds = ("basins.png", "graph.png", "merge.png", "sets.md")
-    assert names == {f"step-{step:07d}-{kind}" for step in (5, 11) for kind in kinds}
+    expected = {f"step-{step:07d}-{kind}" for step in (5, 11) for kind in kinds}
+    assert names == expected | {"step-0000011-timeline.png"}
     assert not list(tmp_path.rglob("*.npz"))
 
 
@@ -146,6 +147,7 @@ def test_lightning_cli_reads_it_from_yaml(tmp_path, monkeypatch):
 
     config = tmp_path / "config.yaml"
     config.write_text(dedent(CONFIG))
+    monkeypatch.chdir(tmp_path)  # where a Trainer without a folder writes
     cli = LightningCLI(Net, run=False, args=["--config", str(config)], save_config_callback=None)
     (watch,) = [c for c in cli.trainer.callbacks if isinstance(c, MorseMonitor)]
     assert (watch.dim, watch.every_n_steps, watch.name) == (1, 3, "morse_cli")

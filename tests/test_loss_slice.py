@@ -847,3 +847,22 @@ def test_lightning_is_not_imported():
         "assert not {'lightning', 'pytorch_lightning'} & set(sys.modules), 'lightning was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_everything_stays_on_the_device_of_the_module():
+    module = nn.Linear(3, 1).cuda()
+    weights = flat_parameters(module)
+    directions = orthonormal_columns(torch.randn(4, 2, device="cuda"))
+    seen = []
+
+    def loss_fn(network, batch):
+        seen.append({p.device.type for p in network.parameters()} | {batch.device.type})
+        return network(batch).square().mean()
+
+    loss = LossSlice(
+        module, AffineSubspace(weights, directions), [torch.ones(5, 3).cuda()], loss_fn
+    )
+    found = loss(torch.zeros(2, 2, dtype=torch.float64))
+    assert found.device.type == "cpu"  # that of the points
+    assert seen == [{"cuda"}] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import re
 import shutil
 from collections.abc import Callable
@@ -243,6 +244,7 @@ def footprint(case: Case, root: Path, *watch: pl.Callback) -> dict[str, Any]:
         "torchmetrics": module.error.metric_state,
         "data": module.seen,
         "generators": rng_state(),
+        "accelerators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "metrics.csv": metrics(Path(logger.log_dir)),
         "callback_metrics": {k: v for k, v in runner.callback_metrics.items() if "morse/" not in k},
     }
@@ -291,6 +293,15 @@ def test_no_trace(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [n for n in CASES if not CASES[n].compiled])
 def test_no_trace_of_whole_analyses(name, tmp_path):
     assert_no_trace(CASES[name], tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", [n for n in CASES if not CASES[n].compiled])
+def test_no_trace_on_a_gpu(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    case = CASES[name]
+    options = {**case.options, "accelerator": "gpu", "devices": 1}
+    assert_no_trace(dataclasses.replace(case, options=options), tmp_path)
 
 
 class Draws(MorseMonitor):

@@ -248,6 +248,32 @@ class TestColors:
 
     def test_no_attractor(self):
         assert attractor_colors(nothing()) == {}
+        assert attractor_colors(nothing(), {}) == {}
+
+    def test_an_identity_has_its_color_in_every_figure(self):
+        known = {0: 2, 1: 9, 2: 0}
+        colors = attractor_colors(plane(), known)
+        assert colors == {a: attractor_colors(ring(15))[i] for a, i in known.items()}
+        basins = plot_basins(plane(), identities=known)
+        ax = basins.axes[0]
+        for i in (0, 1, 2):
+            assert shows(basins, ax, plane().morse_sets[i].center, colors[i])
+        assert "attractor 1 (identity 9): " in words(basins)
+        graph = plot_morse_graph(plane(), known)
+        faces = {p.get_gid(): p.get_facecolor() for p in graph.axes[0].patches}
+        assert all(mcolors.to_hex(faces[f"box {i}"]) == colors[i].lower() for i in colors)
+        merge = plot_merge_diagram(three(), known)
+        lines = {line.get_gid(): line.get_color() for line in merge.axes[0].lines}
+        assert all(lines[f"line {i}"] == colors[i] for i in colors)
+
+    def test_identities_that_are_the_numbers_are_not_named(self):
+        assert "identity" not in words(plot_basins(plane(), identities={0: 0, 1: 1, 2: 2}))
+
+    @pytest.mark.parametrize("known", [{}, {0: 0, 1: 1}, {0: 0, 1: 1, 2: -1}, {0: 0, 1: 1, 5: 2}])
+    def test_identities_of_other_attractors_are_refused(self, known):
+        for plot in (plot_basins, plot_morse_graph, plot_merge_diagram):
+            with pytest.raises(ValueError, match=r"for each of the attractors \(0, 1, 2\), got"):
+                plot(plane(), identities=known)
 
 
 class TestWords:

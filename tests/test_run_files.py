@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+import lightning_morse as lm
 from lightning_morse.run_files import Run, load_runs
 
 
@@ -110,3 +111,68 @@ def test_arrays_that_do_not_match_are_refused():
         Run("a", np.arange(2), np.zeros((3, 1)), np.zeros(2))
     with pytest.raises(ValueError, match="must rise"):
         Run("a", np.array([1, 1]), np.zeros((2, 1)), np.zeros(2))
+
+
+def saved(folder, run_id, states):
+    """A file of a run with a state a step."""
+    array = np.asarray(states, dtype=np.float32)
+    steps = np.arange(len(array))
+    Run(run_id, steps, array, np.zeros(len(array))).save(folder / f"{run_id}.npz")
+
+
+def analyzed(folder, **options):
+    runs = load_runs(folder)
+    return lm.analyze_trajectories(
+        [r.states for r in runs],
+        run_ids=[r.run_id for r in runs],
+        steps=[r.steps for r in runs],
+        resolution=32,
+        **options,
+    )
+
+
+def halving(start, length=5, dim=1):
+    return np.full((1, dim), start) * 0.5 ** np.arange(length)[:, None]
+
+
+def test_runs_of_other_architectures_are_named(tmp_path):
+    saved(tmp_path, "narrow", halving(1.0))
+    saved(tmp_path, "wide", halving(1.0, dim=2))
+    with pytest.raises(ValueError, match="got 1 for run 'narrow' and 2 for run 'wide'"):
+        analyzed(tmp_path)
+
+
+def test_a_run_of_a_single_snapshot_is_named(tmp_path):
+    saved(tmp_path, "long", halving(1.0))
+    saved(tmp_path, "short", halving(1.0, length=1))
+    with pytest.raises(ValueError, match="got 1 in run 'short'"):
+        analyzed(tmp_path)
+
+
+def test_runs_of_other_lengths_and_one_that_diverged(tmp_path):
+    """The part of it before is used; a state out of the box is left out and counted."""
+    for i, start in enumerate((-1.0, -0.7, 0.4, 0.9)):
+        saved(tmp_path, f"r{i}", halving(start, length=3 + i))
+    bad = halving(-0.9, length=6)
+    bad[3] = np.inf
+    bad[4:] = np.nan
+    saved(tmp_path, "bad", bad)
+    saved(tmp_path, "far", [[5.0], [2.5], [0.8], [0.4]])
+    result = analyzed(tmp_path, lower=[-1.2], upper=[1.2])
+    assert result.surrogate["cut_runs"] == ["bad"]
+    assert result.surrogate["n"] == (2 + 3 + 4 + 5) + 2 + 1
+    assert result.surrogate["n_outside"] == 2
+    assert result.n_attractors == 1
+
+
+def test_runs_that_all_diverged_at_once_are_named(tmp_path):
+    for name in ("a", "b"):
+        saved(tmp_path, name, np.full((4, 1), np.nan))
+    with pytest.raises(ValueError, match=r"no run has two finite states .*\['a', 'b'\]"):
+        analyzed(tmp_path)
+
+
+def test_one_run_too_short_for_a_surrogate_is_refused(tmp_path):
+    saved(tmp_path, "only", halving(1.0, length=4))
+    with pytest.raises(ValueError, match=r"at least 6 pairs .* got 3 of 3"):
+        analyzed(tmp_path)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from lightning_morse.grid import CubicalGrid
+from lightning_morse.plotting import identity_color
 from lightning_morse.report import report
 from lightning_morse.run_records import Run, read_runs
+from lightning_morse.view_record import encode
 from tests import test_plotting as drawn
 from tests.browser import Browser
 from tests.test_report import HOSTILE, write_run
@@ -128,6 +130,20 @@ def test_colours_are_those_of_the_figures(show, tmp_path):
     assert np.abs(np.array(pixel[:3]) - tint).max() <= 1
     faces = page.run("[...document.querySelectorAll('.node rect')].map(e => e.style.fill)")
     assert "rgb(0, 114, 178)" in faces
+
+
+def test_a_basin_keeps_its_colour_over_training(show, tmp_path):
+    """The second analysis numbers the same attractors another way round."""
+    known = iter([{0: 0, 1: 1, 2: 2}, {0: 2, 1: 0, 2: 1}, {0: 2, 1: 0, 2: 7}])
+    folder = tmp_path / "v0" / "morse"
+    folder.mkdir(parents=True)
+    for step in (9, 19, 29):
+        text = encode(drawn.plane(8), step=step, identities=next(known))
+        (folder / f"step-{step:07d}.view.json").write_text(text)
+    page = show(read_runs(tmp_path / "v0"))
+    fills = page.run("[...document.querySelectorAll('polygon')].map(e => e.getAttribute('fill'))")
+    expected = [identity_color(i) for i in (0, 1, 2, 7)]
+    assert [f for f in fills if f in expected] == expected
 
 
 def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):

@@ -113,6 +113,29 @@ def test_summary():
     assert total == pytest.approx(1)
 
 
+def test_identities_decide_the_colours_and_older_records_have_none():
+    result = drawn.plane(8)
+    back = decode(encode(result, identities={0: 5, 1: 0, 2: 3}))
+    assert back.identities == (5, 0, 3)
+    expected = list(attractor_colors(result, {0: 5, 1: 0, 2: 3}).values())
+    assert [m["color"] for m in back.sets if m["attractor"]] == expected
+    assert [(b["identity"], b["color"]) for b in summary(back)["basins"]] == [
+        *zip((5, 0, 3), expected, strict=True)
+    ]
+    older = decode(encode(result))
+    assert "identities" not in json.loads(older.text)
+    assert older.identities is None
+    assert [b["identity"] for b in summary(older)["basins"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "identities", [[], [0, 1], [0, 1, 1], [0, 1, -1], [0, 1, 2.0], [0, 1, "2"]]
+)
+def test_identities_that_are_none_are_refused(identities):
+    with pytest.raises(ValueError, match='broken view record: "identities" should be 3 different'):
+        decode(changed(identities=identities))
+
+
 def changed(**changes):
     raw = json.loads(encode(drawn.plane(8)))
     raw.update(changes)

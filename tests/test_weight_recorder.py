@@ -81,6 +81,13 @@ def test_coordinates_in_a_subspace(tmp_path):
     assert run.states[-1] == pytest.approx(flat_parameters(module)[:2].numpy())
 
 
+def test_a_subspace_of_another_network_is_refused_before_training(tmp_path):
+    plane = AffineSubspace(torch.zeros(7), torch.eye(7)[:, :2])
+    with pytest.raises(ValueError, match=r"subspace must be one of the 57 .* got one of 7"):
+        record(tmp_path, subspace=plane)
+    assert not (tmp_path / "runs").exists()
+
+
 class Hyper(Net):
     def __init__(self, rate=0.1, what=None):
         super().__init__()

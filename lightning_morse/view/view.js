@@ -696,7 +696,7 @@ function drawHistory(root, steps, now) {
 
   const c = chart("shares of the box: basins, undecided (hatched), escapes (grey)", 132, 0, 1, [0, 0.5, 1], percent, 24);
   c.page.prepend(svg("defs", {}, svg("pattern", { id: "morse-hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, svg("rect", { width: 6, height: 6, fill: "var(--void)" }), svg("line", { x1: 0, x2: 0, y1: 0, y2: 6, stroke: "var(--hatch)", "stroke-width": 1.8 }))));
-  const layers = Math.max(...good.map((s) => s.basins.length));
+  const known = [...new Set(good.flatMap((s) => s.basins.map((b) => b.identity)))].sort((a, b) => a - b);
   const half = good.length > 1 ? 0 : 30;
   let floor = good.map(() => 0);
   const stack = (values, paint) => {
@@ -710,9 +710,9 @@ function drawHistory(root, steps, now) {
     c.page.append(svg("polygon", { points: [...up, ...down].map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" "), fill: paint, stroke: "var(--card)", "stroke-width": 0.8 }));
     floor = roof;
   };
-  for (let k = 0; k < layers; k++) {
-    const color = good.find((s) => s.basins.length > k).basins[k].color;
-    stack(good.map((s) => s.basins[k]?.volume ?? 0), color);
+  for (const identity of known) {
+    const own = good.map((s) => s.basins.find((b) => b.identity === identity));
+    stack(own.map((b) => b?.volume ?? 0), own.find((b) => b).color);
   }
   stack(good.map((s) => s.undecided), "url(#morse-hatch)");
   stack(good.map((s) => s.escape), "var(--escape)");
