@@ -61,8 +61,10 @@ class DigitsModule(pl.LightningModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         x, y = batch
+        loss = self.loss(batch)
+        self.log("val_loss", loss)
         self.log("val_accuracy", (self(x).argmax(dim=1) == y).float().mean())
-        return self.loss(batch)
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)

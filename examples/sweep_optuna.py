@@ -1,12 +1,17 @@
-"""Search learning rates and prune by what the slice still has to give.
+"""Search learning rates with Optuna, by the validation loss and by the basin it is reached in.
 
     pip install optuna
     python -m examples.sweep_optuna --trials 20
-    lightning-morse compare runs/optuna
+    python -m examples.sweep_optuna --trials 20 --objective pareto
+    tensorboard --logdir runs/optuna        # the tab HParams has the columns of the table
 
-A trial is judged by its validation accuracy, and pruned where the basin it is in certainly holds
-nothing better: ``floor``, the loss at the attractor of the basin, is high, and so little is left of
-``morse/headroom``, the loss now minus that, that the slice is not about to show another one.
+``--objective loss``: the validation loss alone, and a trial is pruned where the basin it is in
+certainly holds nothing better: its attractor stands (``morse/mu_current``), and ``morse/headroom``,
+the loss now minus the loss there, is small while the loss itself is still large.
+
+``--objective pareto``: low validation loss and a high ``morse/barrier`` around the basin, which
+counts only where the basin is certain (``morse/attractors`` and ``morse/mu_current``). Optuna does
+not prune where there are two objectives.
 
 With ``--storage`` and ``--study`` several processes, on one machine or on many, work on the same
 study: start the script once in each.
@@ -15,7 +20,7 @@ study: start the script once in each.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -23,34 +28,46 @@ import pytorch_lightning as pl
 import torch
 
 from examples.sweep_space import ACTIVATIONS, LEARNING_RATES, train_trial
+from lightning_morse.cli import main as compare
+
+MU = 0.95
 
 
 class PruneAtTheBottom(pl.Callback):
-    """Give a trial up once its basin has nothing left and the loss is high."""
+    """Give a trial up once its basin certainly has nothing left and the loss is high."""
 
     def __init__(self, worst: float, least: float) -> None:
         self.worst, self.least = worst, least
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = trainer.callback_metrics
-        certain = found["morse/basin_current"] >= 0 and not found["morse/failed"]
+        certain = found["morse/mu_current"] >= MU and not found["morse/failed"]
         if certain and found["morse/headroom"] < self.least and found["floor"] > self.worst:
             raise optuna.TrialPruned(f"basin holds no more than {found['morse/headroom']:.3f}")
+
+
+def certain_barrier(found: Mapping[str, float]) -> float:
+    """The barrier around the basin that training is in; 0 where that is not certain."""
+    certain = found["morse/attractors"] >= 1 and found["morse/mu_current"] >= MU
+    return found["morse/barrier"] if certain else 0.0
 
 
 def main(argv: Sequence[str] | None = None) -> optuna.Study:
     """Search; return the study."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--objective", choices=("loss", "pareto"), default="loss")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--n-samples", type=int, default=64)
+    parser.add_argument("--n-samples", type=int, default=128)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--log-dir", type=Path, default=Path("runs/optuna"))
     parser.add_argument("--storage", help="a database of Optuna, such as sqlite:///sweep.db")
     parser.add_argument("--study", help="name of the study in it")
     args = parser.parse_args(argv)
 
-    def objective(trial: optuna.Trial) -> float:
+    pareto = args.objective == "pareto"
+
+    def objective(trial: optuna.Trial) -> float | tuple[float, float]:
         config = {
             "lr": trial.suggest_float("lr", *LEARNING_RATES, log=True),
             "activation": trial.suggest_categorical("activation", ACTIVATIONS),
@@ -58,25 +75,29 @@ def main(argv: Sequence[str] | None = None) -> optuna.Study:
         found = train_trial(
             config,
             args.log_dir / f"trial-{trial.number:03d}",
-            [PruneAtTheBottom(worst=1.0, least=0.05)],
+            [] if pareto else [PruneAtTheBottom(worst=1.0, least=0.05)],
             epochs=args.epochs,
             n_samples=args.n_samples,
             resolution=args.resolution,
         )
-        trial.set_user_attr("barrier", found["morse/barrier"])
-        return found["val_accuracy"]
+        for name in ("attractors", "mu", "barrier"):
+            trial.set_user_attr(name, found[f"morse/{name}"])
+        loss = found["val_loss"]
+        return (loss, certain_barrier(found)) if pareto else loss
 
     sampler = optuna.samplers.TPESampler(seed=None if args.storage else 0)
     study = optuna.create_study(
-        direction="maximize",
+        directions=["minimize", "maximize"] if pareto else ["minimize"],
         sampler=sampler,
         storage=args.storage,
         study_name=args.study,
         load_if_exists=args.study is not None,
     )
     study.optimize(objective, n_trials=args.trials)
-    print(f"best: accuracy {study.best_value:.3f} with {study.best_params}")
-    print(f"all of them: lightning-morse compare {args.log_dir}")
+    compare(["compare", str(args.log_dir)])
+    for best in study.best_trials:
+        values = ", ".join(f"{value:.3f}" for value in best.values)
+        print(f"best: trial {best.number}, {values}, with {best.params}")
     return study
 
 

@@ -20,6 +20,7 @@ from lightning_morse import MorseMonitor
 
 LEARNING_RATES = (1e-5, 1e-1)  # uniform in the logarithm
 ACTIVATIONS = ("tanh", "relu")
+COLUMNS = ("val_loss", "val_accuracy", "morse/attractors", "morse/mu", "morse/barrier")
 
 
 class LogFloor(pl.Callback):
@@ -72,20 +73,26 @@ def train_trial(
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(0, verbose=False)
     train, val = make_data()
+    logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+    module = DigitsModule(config["activation"], lr=config["lr"])
     monitor = MorseMonitor(n_samples=n_samples, resolution=resolution, max_overhead=1.0)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         callbacks=[monitor, LogFloor(monitor), *callbacks],
-        logger=TensorBoardLogger(folder.parent, name="", version=folder.name),
+        logger=logger,
         log_every_n_steps=10,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(
-        DigitsModule(config["activation"], lr=config["lr"]),
+        module,
         DataLoader(train, batch_size=64, shuffle=True),
         DataLoader(val, batch_size=360),
     )
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    # What TensorBoard shows in the tab HParams, beside the hyper-parameters.
+    logger.log_hyperparams(module.hparams, {name: found[name] for name in COLUMNS})
+    logger.save()
+    return found

@@ -126,7 +126,7 @@ def sample_box(
     The first half of the design decides: while the attractor of the point or a saddle around it
     seems to lie outside (:func:`lightning_morse.pilot.is_closed`), the box is doubled, at most
     twice. The half is part of the final design, so that a box that does not grow costs no
-    evaluation more.
+    evaluation more, and those of the smaller boxes are kept.
 
     Args:
         loss: Maps points of shape ``(n, d)``, float64, to losses of shape ``(n,)``.
@@ -136,19 +136,25 @@ def sample_box(
         start: The point, shape ``(d,)``; None for a box that stays as it is.
 
     Returns:
-        Half-widths, shape ``(d,)``; the design, shape ``(n_samples, d)``, the centre first; its
-        losses, shape ``(n_samples,)``, not finite where the loss diverged.
+        Half-widths, shape ``(d,)``; the design, shape ``(n, d)``, the centre first, with ``n`` at
+        least ``n_samples`` and at most twice that; its losses, shape ``(n,)``, not finite where the
+        loss diverged.
     """
     part = n_samples // 2 + 1
+    inner, their_losses = np.empty((0, len(half))), np.empty(0)
     for doublings in range(MOST_DOUBLINGS + 1):
         samples = design(-half, half, n_samples, seed)
         first = _values(loss, samples[:part])
         if start is None or doublings == MOST_DOUBLINGS:
             break
-        if is_closed(samples[:part], first, half, start):
+        seen = np.concatenate([samples[:part], inner]), np.concatenate([first, their_losses])
+        if is_closed(*seen, half, start):
             break
+        # The centre is in every design.
+        inner, their_losses = (array[1:] for array in seen)
         half = 2 * half
-    return half, samples, np.concatenate([first, _values(loss, samples[part:])])
+    rest = _values(loss, samples[part:])
+    return half, np.concatenate([samples, inner]), np.concatenate([first, rest, their_losses])
 
 
 def _values(loss: Callable[[Tensor], Tensor], points: Array) -> Array:

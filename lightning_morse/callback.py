@@ -729,7 +729,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             losses,
             -half,
             half,
-            self.n_samples,
+            self.n_samples + len(samples) - first_samples(self.n_samples),
             self.resolution,
             self.confidence,
             self.seed,

@@ -60,7 +60,15 @@ def test_a_box_grows_to_hold_the_attractor():
     assert sum(calls) == 64  # the pilot is part of the design
     assert samples.shape == (64, 2)
     assert losses == pytest.approx((samples[:, 0] - 0.3) ** 2 + 0.01 * samples[:, 1] ** 2)
-    assert sample_box(bowl_at(1.5), one, 64, 0, HERE)[0].tolist() == [2.0, 2.0]
+    calls.clear()
+    half, samples, losses = sample_box(bowl_at(1.5, calls), one, 64, 0, HERE)
+    assert half.tolist() == [2.0, 2.0]
+    # Those of the smaller box are kept, but for the centre, which both designs have.
+    assert sum(calls) == 64 + 33
+    assert len(samples) == len(np.unique(samples, axis=0)) == len(losses) == 64 + 32
+    assert (np.abs(samples[64:]) <= 1).all()
+    assert losses == pytest.approx((samples[:, 0] - 1.5) ** 2 + 0.01 * samples[:, 1] ** 2)
+    assert (samples[0] == 0).all()
     most = 2.0**MOST_DOUBLINGS
     assert sample_box(bowl_at(100.0), one, 64, 0, HERE)[0].tolist() == [most, most]
     assert sample_box(bowl_at(100.0), one, 64, 0)[0].tolist() == [1.0, 1.0]

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_morse import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def load(name):
-    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+def load(name, what="main"):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))[what]
 
 
 def test_himmelblau(tmp_path, capsys):
@@ -71,14 +72,35 @@ def test_sweep_on_ray(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_sweep_prunes_by_the_headroom(tmp_path, capsys):
+@pytest.mark.parametrize("objective", ["loss", "pareto"])
+def test_sweep(objective, tmp_path, capsys):
     pytest.importorskip("optuna")
     options = ["--trials", "2", "--epochs", "2", "--n-samples", "32", "--resolution", "32"]
-    study = load("sweep_optuna")([*options, "--log-dir", str(tmp_path)])
+    main = load("sweep_optuna")
+    study = main([*options, "--objective", objective, "--log-dir", str(tmp_path)])
     assert len(study.trials) == 2
-    assert_compared(tmp_path, capsys)
     assert {t.state.name for t in study.trials} <= {"COMPLETE", "PRUNED"}
-    assert study.best_value > 0.5
+    assert study.best_trials[0].values[0] < 3
+    assert len(study.directions) == {"loss": 1, "pareto": 2}[objective]
+    assert study.best_trials[0].user_attrs.keys() == {"attractors", "mu", "barrier"}
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if line.startswith("trial-")]
+    assert "best: trial" in printed
+    for trial in study.trials:  # the tab HParams of TensorBoard
+        events = EventAccumulator(str(tmp_path / f"trial-{trial.number:03d}")).Reload()
+        metrics = events.Tags()["scalars"]
+        if trial.state.name == "COMPLETE":
+            assert {"val_loss", "morse/attractors", "morse/mu", "morse/barrier"} <= set(metrics)
+            tags = events.summary_metadata
+            assert any(name.startswith("_hparams_") for name in tags)
+
+
+def test_a_barrier_counts_where_the_basin_is_certain():
+    certain = load("sweep_optuna", "certain_barrier")
+    found = {"morse/attractors": 1.0, "morse/mu_current": 0.99, "morse/barrier": 2.0}
+    assert certain(found) == 2.0
+    assert certain({**found, "morse/mu_current": 0.9}) == 0.0
+    assert certain({**found, "morse/attractors": 0.0}) == 0.0
 
 
 def test_runs_on_iris(capsys):
