@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import math
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from tests.browser import find_browser
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -317,3 +320,13 @@ def test_snapshot_claims_counts_what_is_wrong(monkeypatch):
 
     monkeypatch.setattr(bench, "time_map", pushed)
     assert bench.descents("double well", 0.0, 4)["wrong labels"] > 0
+
+
+@pytest.mark.slow
+def test_bench_view_prints_its_figures(capsys):
+    find_browser()
+    options = ["--steps", "3", "--resolution", "32", "--switches", "2"]
+    found = load("bench_view").main(options)
+    assert json.loads(capsys.readouterr().out) == found
+    assert (found["steps"], found["cells"]) == (3, 1024)
+    assert all(value > 0 for value in found.values())

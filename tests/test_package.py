@@ -1,6 +1,7 @@
 """The package as a whole: what it imports, in which order, and its public names."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,9 @@ def test_public_names():
         assert getattr(lm, name).__module__.startswith("lightning_morse.")
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         lm.nonsense  # noqa: B018
+
+
+def test_the_reference_has_every_public_name():
+    text = (PACKAGE.parent / "docs" / "api.rst").read_text()
+    named = set(re.findall(r"lightning_morse\.(\w+)$", text, re.M))
+    assert set(lm.__all__) <= named
