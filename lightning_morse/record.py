@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -215,10 +216,10 @@ class MorseAnalysis:
         return np.where(cells < 0, ESCAPES, self.labels[cells]).astype(np.int64)
 
     def barrier(self, attractor: int) -> float:
-        """Loss from an attractor up to the lowest Morse set above it; NaN if there is none.
+        """Loss from an attractor up to the lowest saddle above it; NaN if there is none.
 
-        That Morse set is where the basin can be left at the least cost inside the slice. Both
-        losses are surrogate means.
+        That is where the basin can be left at the least cost inside the slice. Morse sets above it
+        that may hold a critical point of index 1 count as saddles. Both losses are surrogate means.
 
         Args:
             attractor: Number of an attractor's Morse set.
@@ -230,10 +231,9 @@ class MorseAnalysis:
             raise ValueError(
                 f"attractor must be one of the attractors {self.attractors}, got {attractor!r}"
             )
-        above = nx.ancestors(self.graph, attractor)
-        if not above:
-            return float("nan")
-        return min(self.morse_sets[i].loss for i in above) - self.morse_sets[attractor].loss
+        above = [self.morse_sets[i] for i in nx.ancestors(self.graph, attractor)]
+        passes = [m.loss for m in above if m.index is None or m.index <= 1]
+        return min(passes, default=math.nan) - self.morse_sets[attractor].loss
 
     def table(self) -> str:
         """Return the Morse sets as a Markdown table, one row each."""

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -269,6 +271,21 @@ def test_a_damaged_record_is_refused(tmp_path):
         lm.MorseAnalysis.load(path)
     with pytest.raises(FileNotFoundError):
         lm.MorseAnalysis.load(tmp_path / "missing.npz")
+
+
+def test_a_repeller_is_no_barrier():
+    """At a corner of the box one may lie lower than the saddles."""
+    result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=64)
+    tops = [i for i, m in enumerate(result.morse_sets) if m.index == 2]
+    sets = list(result.morse_sets)
+    for i in tops:
+        sets[i] = dataclasses.replace(sets[i], loss=1.0)
+    lower = dataclasses.replace(result, morse_sets=tuple(sets))
+    assert tops
+    for a in result.attractors:
+        saddles = [m.loss for m in result.morse_sets if m.index == 1]
+        assert min(abs(result.barrier(a) + sets[a].loss - s) for s in saddles) == 0
+        assert lower.barrier(a) == result.barrier(a)
 
 
 def test_barrier_wants_an_attractor():
