@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from types import TracebackType
 
 
 class Budget:
@@ -31,6 +31,7 @@ class Budget:
         self._before = 0.0
         self._spent = 0.0
         self._working: float | None = None
+        self._depth = 0
 
     def start(self) -> None:
         """Begin to count the wall time, or go on after :meth:`load_state_dict`; once."""
@@ -40,18 +41,9 @@ class Budget:
     def _elapsed(self) -> float:
         return self._before if self._began is None else self.now() - self._began
 
-    @contextmanager
-    def work(self) -> Iterator[None]:
-        """Count the time inside; what is nested counts once."""
-        if self._working is not None:
-            yield
-            return
-        self._working = self.now()
-        try:
-            yield
-        finally:
-            self._spent += self.now() - self._working
-            self._working = None
+    def work(self) -> Work:
+        """Count the time inside of ``with budget.work():``; what is nested counts once."""
+        return Work(self)
 
     def overhead(self) -> float:
         """Share of the wall time since the start that the work took, work under way included."""
@@ -63,7 +55,7 @@ class Budget:
         return self.wait(seconds) <= 0
 
     def wait(self, seconds: float) -> float:
-        """How long until work that takes so long is allowed; asked between pieces of work."""
+        """How long until work that takes so long is allowed; work under way does not count."""
         if self.max_overhead >= 1:
             return 0.0
         return max(0.0, (self._spent + seconds) / self.max_overhead - seconds - self._elapsed())
@@ -76,3 +68,34 @@ class Budget:
         """Go on from a state; to be followed by :meth:`start`."""
         self._spent, self._before = state["spent"], state["elapsed"]
         self._began = None
+
+
+class Work:
+    """Some work whose time counts; see :meth:`Budget.work`.
+
+    A class and no generator: training enters some with every step.
+    """
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def __enter__(self) -> None:
+        budget = self._budget
+        if not budget._depth:
+            budget._working = budget.now()
+        budget._depth += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        budget = self._budget
+        budget._depth -= 1
+        if not budget._depth and budget._working is not None:
+            budget._spent += budget.now() - budget._working
+            budget._working = None
+        return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightning_morse.analysis import analyze_further
 from lightning_morse.box import given_extent, half_widths, sample_box
-from lightning_morse.budget import Budget
+from lightning_morse.budget import Budget, Work
 from lightning_morse.directions import (
     Coverage,
     Directions,
@@ -431,14 +431,15 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         """Record the weights; analyse when a period is over."""
         if _is_silent(trainer):
             return
-        if trainer.global_step != self._seen_step:  # else gradients were only accumulated
-            self._seen_step = trainer.global_step
-            with self._guarded("recording the trajectory"):
-                self._record(pl_module)
-        if self._is_due(trainer):
-            self._last_step = trainer.global_step
-            if self._may_analyze(trainer):
-                self._analyze_and_tell(trainer, pl_module)
+        with self._budget.work():
+            if trainer.global_step != self._seen_step:  # else gradients were only accumulated
+                self._seen_step = trainer.global_step
+                with self._guarded("recording the trajectory"):
+                    self._record(pl_module)
+            if self._is_due(trainer):
+                self._last_step = trainer.global_step
+                if self._may_analyze(trainer):
+                    self._analyze_and_tell(trainer, pl_module)
 
     # ------------------------------------------------------------------ state
 
@@ -812,16 +813,33 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self._said.add(about or message)
             _tell(logging.WARNING, f"{where}: {message}")
 
-    @contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
+    def _guarded(self, what: str) -> _Guarded:
         """Count the time, and let nothing that goes wrong here end the run."""
-        try:
-            with self._budget.work():
-                yield
-        except Exception as error:
-            if self.on_error == "raise" or must_end_run(error):
-                raise
-            self._say_once(f"{what} failed: {cause(error)}", about=f"{what} {origin(error)}")
+        return _Guarded(self, what)
+
+
+class _Guarded(Work):
+    """Some work of a monitor, which must not end the run."""
+
+    __slots__ = ("_monitor", "_what")
+
+    def __init__(self, monitor: MorseMonitor, what: str) -> None:
+        super().__init__(monitor._budget)
+        self._monitor = monitor
+        self._what = what
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        super().__exit__(kind, error, traceback)
+        if error is None or self._monitor.on_error == "raise" or must_end_run(error):
+            return False
+        about = f"{self._what} {origin(error)}"
+        self._monitor._say_once(f"{self._what} failed: {cause(error)}", about=about)
+        return True
 
 
 class _Look(NamedTuple):

@@ -75,6 +75,8 @@ class TrainingTime:
 def learning_rate(optimizers: Any) -> float:
     """The learning rate of a run, NaN unless all groups of all its optimizers have the same.
 
+    Rates on an accelerator count as unknown.
+
     Args:
         optimizers: Optimizers with ``param_groups``, as a trainer has them.
 
@@ -84,9 +86,10 @@ def learning_rate(optimizers: Any) -> float:
         (0.1, nan)
     """
     rates = {
-        float(group["lr"])
+        # Reading a rate that lies on an accelerator would make training wait for it.
+        math.nan if isinstance(rate, torch.Tensor) and rate.device.type != "cpu" else float(rate)
         for optimizer in optimizers
         for group in getattr(optimizer, "param_groups", [])
-        if "lr" in group
+        if (rate := group.get("lr")) is not None
     }
     return rates.pop() if len(rates) == 1 else math.nan
