@@ -4,7 +4,7 @@ import torch
 
 import lightning_morse as lm
 from lightning_morse.analysis import analyze_samples
-from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.reach import ESCAPES, UNDECIDED
 from lightning_morse.sampling import design
 from lightning_morse.surrogate import SurrogateError
 from tests import landscapes as land

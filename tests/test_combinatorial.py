@@ -19,7 +19,7 @@ from lightning_morse import (
 )
 from lightning_morse.basins import certain_labels, exit_volumes
 from lightning_morse.condensation import condense
-from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.reach import ESCAPES, UNDECIDED
 
 
 def naive_outer_approximation(lower, upper, grid, exits=None, exterior=None):
