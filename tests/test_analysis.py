@@ -249,6 +249,57 @@ def test_record_round_trip(tmp_path):
     assert (back.basin_of([[3.0, 0.0]]) == ESCAPES).all()
 
 
+def test_a_record_keeps_the_deviation_and_what_cells_may_reach(tmp_path):
+    result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=48, resolution=24)
+    path = tmp_path / "result.npz"
+    result.save(path)
+    back = lm.MorseAnalysis.load(path)
+    assert np.array_equal(back.loss_deviation, result.loss_deviation)
+    assert np.array_equal(back.reach.kinds, result.reach.kinds)
+    assert np.array_equal(back.reach.of, result.reach.of)
+    with np.load(path) as archive:
+        whole = dict(archive)
+
+    def loaded(**changes):
+        arrays = {k: v for k, v in (whole | changes).items() if v is not None}
+        np.savez(path, **arrays)
+        return lm.MorseAnalysis.load(path)
+
+    older = loaded(loss_deviation=None, reach_kinds=None, reach_of=None)
+    assert older.loss_deviation is None
+    assert older.reach is None
+    for broken, message in (
+        ({"loss_deviation": np.zeros(3)}, r"deviations of shape \(3,\)"),
+        ({"reach_of": whole["reach_of"][1:]}, "labels are not those"),
+        ({"reach_of": whole["reach_of"] + 99}, "of must name rows"),
+        ({"reach_of": whole["reach_of"] * 0}, "labels are not those"),
+        ({"reach_of": whole["reach_of"] * 1.0}, "of must be one integer a cell"),
+        ({"reach_kinds": whole["reach_kinds"][:, 1:]}, "Morse sets who reaches them"),
+        ({"reach_kinds": whole["reach_kinds"] * 1}, "kinds must be boolean"),
+        ({"reach_kinds": None}, "reach_kinds"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loaded(**broken)
+
+
+def test_the_deviation_is_that_of_the_surrogate_in_units_of_the_loss():
+    result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=48, resolution=24)
+    floor = result.surrogate["loss_floor"]
+    assert floor is not None  # warped: the slope of the inverse is not 1 everywhere
+    scaled = lm.analyze(
+        lambda x: 1000 * land.himmelblau(x), [-5, -5], [5, 5], n_samples=48, resolution=24
+    )
+    np.testing.assert_allclose(scaled.loss_deviation, 1000 * result.loss_deviation, rtol=0.02)
+    # At a vertex by itself the deviation is what the truth is apart: rarely by more than three.
+    at = np.stack(np.meshgrid(*result.grid.edges, indexing="ij"), -1).reshape(-1, 2)
+    error = np.abs(land.himmelblau(at) - result.mean_loss.ravel()) / result.loss_deviation.ravel()
+    assert np.mean(error < 3) > 0.97
+    # The warp is S log(1 + (l - origin) / S): its inverse has the slope (l - floor) / S.
+    scale = result.surrogate["loss_origin"] - floor
+    warped = result.loss_deviation * scale / (result.mean_loss - floor)
+    assert (warped <= result.surrogate["deviation"] * (1 + 1e-9)).all()
+
+
 def test_record_without_morse_sets_round_trips(tmp_path):
     result = lm.analyze(land.plane, [-1], [1], n_samples=32, resolution=16)
     result.save(tmp_path / "a.npz")
