@@ -194,28 +194,23 @@ def named(text):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("dim", [2, 3])
 def test_pointing_at_an_undecided_cell_tells_what_it_may_reach(show, tmp_path, dim, theme):
-    result = lm.analyze(
-        (lambda x: (x**2 - 1).square().sum(1)) if dim == 3 else himmelblau,
-        [-2.0 if dim == 3 else -5.0] * dim,
-        [2.0 if dim == 3 else 5.0] * dim,
-        n_samples=32 * dim,
-        resolution=10 if dim == 3 else 40,
-    )
+    if dim == 2:
+        result = lm.analyze(himmelblau, [-5, -5], [5, 5], n_samples=64, resolution=40)
+    else:
+        result = drawn.double_well()
     n = result.grid.shape[0]
     cells = np.arange(result.grid.size).reshape(result.grid.shape)
-    if dim == 3:  # the section that is shown first: at the middle of the first attractor
-        center = result.morse_sets[0].center
-        at = int((center[2] + 2) / 4 * n)
+    if dim == 3:  # the section that is shown first: through the first attractor
+        at = result.grid.cell_of(result.morse_sets[0].center[None])[0] % n
         cells = cells[:, :, at]
     page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))
     if theme == "dark":
         page.run("document.querySelector('.theme').click()")
-    # With its stroke: the middle of cell i, j in pixels of the drawing.
     point = """(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();
       return [s.x, s.y, s.width, s.height];})()"""
     x, y, width, height = page.run(point)
     seen = set()
-    for i, j in np.argwhere(result.labels[cells] == -1)[::7]:
+    for i, j in np.argwhere(result.labels[cells] == -1)[::5]:
         page.move(
             x + 52 + (i + 0.5) / n * (width - 64), y + 6 + (1 - (j + 0.5) / n) * (height - 48)
         )
