@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_morse.basins import exit_volumes
+from lightning_morse.basins import exit_volumes, reach_of_cells
 from lightning_morse.calibration import Calibrated, check, fit_calibrated, inflate, refit
 from lightning_morse.confidence import GradientBand, gradient_band, simulated_band
 from lightning_morse.description import describe
@@ -238,6 +238,9 @@ def _analyze(
         order = sorted(range(len(sets)), key=lambda i: (not sets[i].is_attractor, sets[i].loss))
         number = {old: new for new, old in enumerate(order)}
         renumber = np.array([number[i] for i in range(len(sets))] + [-2, -1], dtype=np.int32)
+        reach = reach_of_cells(found, number)
+        posterior, warp = portrait.posterior, surrogate.warp
+        deviation = posterior.deviation * warp.inverse_slope(posterior.mean)
         graph = nx.DiGraph()
         graph.add_nodes_from(range(len(sets)))
         graph.add_edges_from((number[q], number[p]) for q, p in found.graph.edges)
@@ -249,7 +252,7 @@ def _analyze(
         if calibrated.trusted:
             climbed = climb(
                 surrogate,
-                portrait.posterior,
+                posterior,
                 portrait.enclosure,
                 attractors,
                 confidence,
@@ -273,13 +276,15 @@ def _analyze(
         exit_volumes=exits,
         mu=mu,
         confidence=float(confidence),
-        mean_loss=surrogate.warp.inverse(lattice.grid_corners(portrait.posterior.mean)),
+        mean_loss=warp.inverse(lattice.grid_corners(posterior.mean)),
         samples=x,
         sample_losses=values,
         calibration=calibrated.factor,
         surrogate=_facts(calibrated, portrait.band.c),
         seconds=dict(clock.seconds),
         ladder=climbed.ladder,
+        loss_deviation=lattice.grid_corners(deviation),
+        reach=reach,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse.morse_sets import MorseGraph
-from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.reach import ESCAPES, UNDECIDED, Reach
 
 _BITS_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
@@ -35,6 +37,31 @@ def certain_labels(found: MorseGraph) -> NDArray[np.int32]:
         labels[alone & found.reaches(attractor)] = attractor
     labels[alone & found.reaches(exterior)] = ESCAPES
     return labels[:-1]
+
+
+def reach_of_cells(found: MorseGraph, number: Mapping[int, int]) -> Reach:
+    """Which Morse sets each cell may reach, and whether it may leave the box.
+
+    Args:
+        found: The Morse graph of the map.
+        number: The number under which each of its Morse sets is reported, a permutation.
+
+    Returns:
+        The distinct answers and whose they are.
+    """
+    bits = found.reach[:-1]
+    words = np.zeros((len(bits), -(-bits.shape[1] // 8) * 8), dtype=np.uint8)
+    words[:, : bits.shape[1]] = bits
+    # Rows are compared eight bytes at a time: sorting them whole is slower by far.
+    of = np.zeros(len(bits), dtype=np.int64)
+    first = of[:1]
+    for word in words.view(np.uint64).T:
+        values, code = np.unique(word, return_inverse=True)
+        _, first, of = np.unique(of * values.size + code, return_index=True, return_inverse=True)
+    n = len(found.morse_sets)
+    columns = [*sorted(range(n), key=lambda old: number[old]), n]
+    kinds = np.unpackbits(bits[first], axis=1, count=n + 1, bitorder="little") == 1
+    return Reach(kinds[:, columns], of.astype(np.int32))
 
 
 def exit_volumes(

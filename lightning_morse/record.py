@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse.grid import CubicalGrid
+from lightning_morse.reach import ESCAPES, UNDECIDED, Reach
 
-UNDECIDED = -1
-ESCAPES = -2
 FORMAT_VERSION = 2
 
 
@@ -138,6 +137,13 @@ class MorseAnalysis:
         surrogate: Plain facts about the fitted surrogate (kernel, lengthscales, ...).
         seconds: Wall time of each stage.
         ladder: Which attractors still stand as the confidence goes up.
+        loss_deviation: Deviation of the surrogate at the vertices, shape and units of
+            ``mean_loss``: that of the warped loss (calibrated, without the noise of a sample) times
+            the slope of the inverse warp at its mean. For one vertex by itself, and to first order:
+            it says little where it is not small against ``mean_loss - surrogate["loss_floor"]``.
+            None where no loss was fitted, and for older files.
+        reach: Which Morse sets each cell may reach and whether it may leave the box; None for
+            older files.
     """
 
     grid: CubicalGrid
@@ -155,6 +161,8 @@ class MorseAnalysis:
     surrogate: Mapping[str, Any]
     seconds: Mapping[str, float]
     ladder: Ladder
+    loss_deviation: NDArray[np.float64] | None = None
+    reach: Reach | None = None
 
     @property
     def attractors(self) -> tuple[int, ...]:
@@ -282,6 +290,11 @@ class MorseAnalysis:
             "seconds": dict(self.seconds),
         }
         target = Path(path)
+        optional: dict[str, Any] = {}
+        if self.loss_deviation is not None:
+            optional["loss_deviation"] = self.loss_deviation
+        if self.reach is not None:
+            optional.update(reach_kinds=self.reach.kinds, reach_of=self.reach.of)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as file:
@@ -303,6 +316,7 @@ class MorseAnalysis:
                     sample_losses=self.sample_losses,
                     ladder_levels=self.ladder.levels,
                     ladder_blocks=self.ladder.blocks,
+                    **optional,
                 )
             partial.replace(target)
         finally:
@@ -337,6 +351,12 @@ class MorseAnalysis:
             )
             if arrays["labels"].shape != (grid.size,):
                 raise ValueError(f"it has {arrays['labels'].shape} labels for {grid.size} cells")
+            deviation = arrays.get("loss_deviation")
+            if deviation is not None and deviation.shape != arrays["mean_loss"].shape:
+                raise ValueError(
+                    f"it has deviations of shape {deviation.shape} for losses of shape "
+                    f"{arrays['mean_loss'].shape}"
+                )
             graph = nx.DiGraph()
             graph.add_nodes_from(range(len(sets)))
             graph.add_edges_from(facts["edges"])
@@ -356,6 +376,21 @@ class MorseAnalysis:
                 surrogate=facts["surrogate"],
                 seconds=facts["seconds"],
                 ladder=Ladder(arrays["ladder_levels"], arrays["ladder_blocks"]),
+                loss_deviation=deviation,
+                reach=_stored_reach(arrays, sets),
             )
         except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as err:
             raise ValueError(f"{path} does not hold a Morse analysis: {err}") from err
+
+
+def _stored_reach(arrays: Mapping[str, Any], sets: tuple[MorseSet, ...]) -> Reach | None:
+    """What the cells may reach as an archive has it; it has to say the same as the labels."""
+    if "reach_of" not in arrays:
+        return None
+    reach = Reach(arrays["reach_kinds"], arrays["reach_of"])
+    if reach.kinds.shape[1] != len(sets) + 1:
+        raise ValueError(f"it says of {reach.kinds.shape[1] - 1} Morse sets who reaches them")
+    implied = reach.labels(i for i, m in enumerate(sets) if m.is_attractor)
+    if not np.array_equal(implied, arrays["labels"]):
+        raise ValueError("its labels are not those of what its cells may reach")
+    return reach

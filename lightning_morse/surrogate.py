@@ -65,6 +65,11 @@ class Warp:
             t if math.isinf(self.scale) else self.scale * np.expm1(t / self.scale)
         )
 
+    def inverse_slope(self, warped: ArrayLike) -> Array:
+        """Derivative of :meth:`inverse`, positive, any shape: what a small deviation grows by."""
+        t = np.asarray(warped, dtype=np.float64)
+        return np.exp(t / self.scale)
+
 
 @dataclass(frozen=True)
 class Posterior:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from lightning_morse.basins import certain_labels, exit_volumes
+from lightning_morse.basins import certain_labels, exit_volumes, reach_of_cells
 from lightning_morse.calibration import PLAINLY_WRONG
 from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.conley import conley_indices
@@ -243,6 +243,7 @@ def _analyze(
         surrogate=facts,
         seconds=dict(clock.seconds),
         ladder=climbed.ladder,
+        reach=reach_of_cells(found, number),
     )
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_morse.reach import Reach
+
 if TYPE_CHECKING:
     from lightning_morse.grid import CubicalGrid
     from lightning_morse.record import MorseAnalysis
@@ -30,6 +32,10 @@ MAX_BYTES = 2**26
 MAX_AXES = 3
 _LOSS_POINTS = {1: 513, 2: 81, 3: 25}  # along an axis, at most
 _NO_LOSS = 65535  # code of a loss that is not finite
+_NO_DEVIATION = 255  # likewise of a deviation
+_DEVIATIONS = 1e6  # ratio of the largest deviation to the least that is told apart
+_REACH_BYTES = 80_000  # what the cells may reach is left out where it takes more
+_HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 _N_LEVELS = 13
 
 
@@ -66,6 +72,12 @@ class ViewRecord:
         current: Where training was, shape ``(d,)``; None if there is no training.
         identities: What each attractor is known as from one record of a run to the next, in the
             order of the attractors; None if that is not known, as in older records.
+        deviation: Deviation of the surrogate where ``loss`` is, same shape and units, see
+            :attr:`lightning_morse.MorseAnalysis.loss_deviation`. 8 bits a value: at a vertex of the
+            grid never below it, by at most 5.6 % of it or 1e-6 of the largest above; NaN where it
+            is not finite. None in older records.
+        reach: Which Morse sets each cell may reach and whether it may leave the box; None in older
+            records and where that would take more than 80 kB.
     """
 
     text: str
@@ -91,6 +103,8 @@ class ViewRecord:
     trajectory: NDArray[np.float64]
     current: NDArray[np.float64] | None
     identities: tuple[int, ...] | None
+    deviation: NDArray[np.float64] | None
+    reach: Reach | None
 
 
 def encode(
@@ -108,7 +122,8 @@ def encode(
     """Write what a view needs of an analysis as JSON.
 
     Labels and Morse sets are exact, cell by cell; the loss is thinned to at most 81 points an axis
-    in the plane and rounded to 16 bits on a scale that is fine near its minimum.
+    in the plane and rounded to 16 bits on a scale that is fine near its minimum. Its deviation, on
+    the same points, is rounded up to 8 bits.
 
     Args:
         result: The analysis, of one, two or three dimensions.
@@ -208,6 +223,12 @@ def encode(
     }
     if identities is not None:
         record["identities"] = [int(identities[a]) for a in result.attractors]
+    if result.loss_deviation is not None:
+        record["deviation"] = _rounded_up(_thinned(result.loss_deviation, _LOSS_POINTS[d]))
+    if result.reach is not None:
+        reach = {"kinds": _masks(result.reach.kinds), "of": _runs(result.reach.of)}
+        if len(json.dumps(reach, separators=(",", ":"))) <= _REACH_BYTES:
+            record["reach"] = reach
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
@@ -310,6 +331,12 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
     _expect(loss_now is None or _is_number(loss_now), "loss_now", loss_now)
     for name, value in raw["scalars"].items():
         _expect(_is_number(value), "scalars", {name: value}, "finite numbers")
+    loss = _restored(raw["loss"], d)
+    deviation, reach = raw.get("deviation"), raw.get("reach")
+    if reach is not None:
+        reach = _restored_reach(reach, size, n)
+        implied = reach.labels(i for i, m in enumerate(sets) if m["attractor"])
+        _expect(np.array_equal(implied, labels), "reach", "another", "what the labels say")
     path, identities = raw["trajectory"], raw.get("identities")
     if identities is not None:
         identities = tuple(identities)
@@ -328,7 +355,7 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
         labels=labels,
         owner=owner,
         diverged=diverged,
-        loss=_restored(raw["loss"], d),
+        loss=loss,
         levels=tuple(_array(raw, "levels", (None,)).tolist()),
         sets=sets,
         edges=edges,
@@ -340,6 +367,8 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
         trajectory=_array(raw, "trajectory", (None, d)) if path else np.empty((0, d)),
         current=None if raw["current"] is None else _array(raw, "current", (d,)),
         identities=identities,
+        deviation=None if deviation is None else _restored_deviation(deviation, loss.shape),
+        reach=reach,
     )
 
 
@@ -449,17 +478,66 @@ def _restored(raw: Mapping[str, Any], d: int) -> NDArray[np.float64]:
     low, scale, top = (raw[k] for k in ("low", "scale", "top"))
     _expect(all(map(_is_number, (low, scale, top))), "loss", (low, scale, top), "three numbers")
     _expect(scale > 0 and top > 0, "loss", (scale, top), "scaled by positive numbers")
-    length = 4 * -(-2 * math.prod(shape) // 3)
-    if not isinstance(raw["data"], str) or len(raw["data"]) != length:
-        raise ValueError(
-            f'broken view record: "loss" should have {length} characters for shape {list(shape)}, '
-            f"got {len(raw['data'])}"
-        )
-    code = np.frombuffer(base64.b64decode(raw["data"], validate=True), dtype="<u2")
-    _expect(code.size == math.prod(shape), "loss", code.size, f"{math.prod(shape)} values")
-    code = code.reshape(shape)
+    code = _codes(raw["data"], "loss", "<u2", shape)
     loss = low + scale * np.expm1(code / (_NO_LOSS - 1) * top)
     return np.where(code == _NO_LOSS, np.nan, loss)
+
+
+def _codes(data: Any, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    count = math.prod(shape)
+    length = 4 * -(-np.dtype(dtype).itemsize * count // 3)
+    if not isinstance(data, str) or len(data) != length:
+        raise ValueError(
+            f'broken view record: "{name}" should have {length} characters for shape '
+            f"{list(shape)}, got {len(data)}"
+        )
+    raw = base64.b64decode(data, validate=True)
+    _expect(len(raw) == np.dtype(dtype).itemsize * count, name, len(raw), f"{count} values")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape)
+
+
+def _rounded_up(deviation: NDArray[np.float64]) -> dict[str, Any]:
+    """8 bits a value, even on a logarithmic scale from ``low`` to ``low * exp(top)``."""
+    ok = np.isfinite(deviation)
+    high = float(deviation[ok].max()) if ok.any() else 0.0
+    low = max(float(deviation[ok].min()), high / _DEVIATIONS) if high else 0.0
+    # A hair more than the ratio, so that rounding never leaves the largest value above the scale.
+    top = math.log(high / low) * (1 + 1e-9) + 1e-9 if low else 0.0
+    code = np.full(deviation.shape, _NO_DEVIATION, dtype=np.uint8)
+    if low:
+        share = np.log(np.maximum(deviation[ok] / low, 1.0)) / top
+        code[ok] = np.ceil(share * (_NO_DEVIATION - 1))
+    else:
+        code[ok] = 0
+    return {"low": low, "top": top, "data": base64.b64encode(code.tobytes()).decode()}
+
+
+def _restored_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    low, top = raw["low"], raw["top"]
+    _expect(all(map(_is_number, (low, top))), "deviation", (low, top), "two numbers")
+    right = low >= 0 and 0 <= top <= 2 * math.log(_DEVIATIONS)
+    _expect(right, "deviation", (low, top), "on a scale that is not negative")
+    code = _codes(raw["data"], "deviation", "u1", shape)
+    return np.where(code == _NO_DEVIATION, np.nan, low * np.exp(code / (_NO_DEVIATION - 1) * top))
+
+
+def _masks(kinds: NDArray[np.bool_]) -> list[str]:
+    """Rows of bits as hexadecimal digits: bit ``i`` is bit ``i % 4`` of digit ``i // 4``."""
+    wide = np.pad(kinds, [(0, 0), (0, -kinds.shape[1] % 4)])
+    digits = wide.reshape(len(kinds), -1, 4) @ np.array([1, 2, 4, 8])
+    return [row.tobytes().decode() for row in _HEX[digits]]
+
+
+def _restored_reach(raw: Mapping[str, Any], size: int, n_sets: int) -> Reach:
+    texts, length = raw["kinds"], n_sets // 4 + 1
+    wanted = f"masks of {length} hexadecimal digits"
+    known = isinstance(texts, list) and all(isinstance(t, str) for t in texts)
+    known = known and all(len(t) == length and set(t) <= set("0123456789abcdef") for t in texts)
+    _expect(known and 0 < len(texts) <= size, "kinds of reach", texts, wanted)
+    digits = np.array([[int(c, 16) for c in t] for t in texts])
+    bits = (digits[:, :, None] >> np.arange(4) & 1).reshape(len(texts), -1) == 1
+    _expect(not bits[:, n_sets + 1 :].any(), "kinds of reach", texts, f"{n_sets + 1} bits each")
+    return Reach(bits[:, : n_sets + 1], _expanded(raw, "of", size, 0, len(texts) - 1))
 
 
 def _levels(loss: NDArray[np.float64]) -> list[float]:

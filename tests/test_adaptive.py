@@ -25,7 +25,7 @@ from lightning_morse.basins import certain_labels
 from lightning_morse.box_maps import corner_box_map, lipschitz_box_map, time_map
 from lightning_morse.conley import conley_indices
 from lightning_morse.cubical_homology import relative_betti
-from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.reach import ESCAPES, UNDECIDED
 from tests.landscapes import (
     HIMMELBLAU_MAXIMA,
     HIMMELBLAU_MINIMA,

@@ -6,7 +6,7 @@ import torch
 
 import lightning_morse as lm
 from lightning_morse.analysis import analyze_samples
-from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.reach import ESCAPES, UNDECIDED
 from lightning_morse.sampling import design
 from lightning_morse.surrogate import SurrogateError
 from tests import landscapes as land
@@ -249,6 +249,60 @@ def test_record_round_trip(tmp_path):
     x = np.random.default_rng(0).uniform(-2.5, 2.5, (50, 2))
     assert np.array_equal(back.basin_of(x), result.basin_of(x))
     assert (back.basin_of([[3.0, 0.0]]) == ESCAPES).all()
+
+
+def test_a_record_keeps_the_deviation_and_what_cells_may_reach(tmp_path):
+    result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=48, resolution=24)
+    path = tmp_path / "result.npz"
+    result.save(path)
+    back = lm.MorseAnalysis.load(path)
+    assert np.array_equal(back.loss_deviation, result.loss_deviation)
+    assert np.array_equal(back.reach.kinds, result.reach.kinds)
+    assert np.array_equal(back.reach.of, result.reach.of)
+    with np.load(path) as archive:
+        whole = dict(archive)
+
+    def loaded(**changes):
+        arrays = {k: v for k, v in (whole | changes).items() if v is not None}
+        np.savez(path, **arrays)
+        return lm.MorseAnalysis.load(path)
+
+    older = loaded(loss_deviation=None, reach_kinds=None, reach_of=None)
+    assert older.loss_deviation is None
+    assert older.reach is None
+    for broken, message in (
+        ({"loss_deviation": np.zeros(3)}, r"deviations of shape \(3,\)"),
+        ({"reach_of": whole["reach_of"][1:]}, "labels are not those"),
+        ({"reach_of": whole["reach_of"] + 99}, "of must name rows"),
+        ({"reach_of": whole["reach_of"] * 0}, "labels are not those"),
+        ({"reach_of": whole["reach_of"] * 1.0}, "of must be one integer a cell"),
+        ({"reach_kinds": whole["reach_kinds"][:, 1:]}, "Morse sets who reaches them"),
+        ({"reach_kinds": whole["reach_kinds"] * 1}, "kinds must be boolean"),
+        ({"reach_kinds": None}, "reach_kinds"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loaded(**broken)
+
+
+def test_the_deviation_is_that_of_the_surrogate_in_units_of_the_loss():
+    def loss(x):
+        return (x**2 - 1).square().sum(1).exp()
+
+    result = lm.analyze(loss, [-1.6, -1.6], [1.6, 1.6], n_samples=48, resolution=24)
+    origin, floor = (result.surrogate[k] for k in ("loss_origin", "loss_floor"))
+    assert floor is not None  # warped: the slope of the inverse is not 1 everywhere
+    assert result.loss_deviation.shape == result.mean_loss.shape
+    # From values of the warp alone: T(l) = S log(1 + (l - l_0) / S), S = l_0 - floor.
+    step = 1e-4 * (result.mean_loss - floor)
+    warped = [
+        (origin - floor) * np.log((loss_at - floor) / (origin - floor))
+        for loss_at in (result.mean_loss - step, result.mean_loss + step)
+    ]
+    deviation = result.loss_deviation * (warped[1] - warped[0]) / (2 * step)
+    assert (deviation <= result.surrogate["deviation"] * (1 + 1e-6)).all()
+    at = np.stack(np.meshgrid(*result.grid.edges, indexing="ij"), -1).reshape(-1, 2)
+    error = np.abs(loss(torch.tensor(at)).numpy() - result.mean_loss.ravel())
+    assert np.mean(error <= 3 * result.loss_deviation.ravel()) > 0.97
 
 
 def test_record_without_morse_sets_round_trips(tmp_path):

@@ -17,9 +17,9 @@ from lightning_morse import (
     morse_graph,
     outer_approximation,
 )
-from lightning_morse.basins import certain_labels, exit_volumes
+from lightning_morse.basins import certain_labels, exit_volumes, reach_of_cells
 from lightning_morse.condensation import condense
-from lightning_morse.record import ESCAPES, UNDECIDED
+from lightning_morse.reach import ESCAPES, UNDECIDED
 
 
 def naive_outer_approximation(lower, upper, grid, exits=None, exterior=None):
@@ -403,3 +403,25 @@ def test_all_images_outside():
     assert found.morse_sets == ()
     assert found.attractors == ()
     assert (certain_labels(found) == ESCAPES).all()
+
+
+@pytest.mark.parametrize("n_sets", [0, 3, 150])
+def test_what_cells_may_reach_is_kept_under_other_numbers(n_sets):
+    # Cells that keep to themselves, others that go to a few of these or out, and on to others.
+    rng = np.random.default_rng(n_sets)
+    n = n_sets + 60
+    image = np.zeros((n + 1, n + 1), dtype=bool)
+    image[range(n_sets), range(n_sets)] = True
+    for cell in range(n_sets, n):
+        image[cell, rng.choice([*range(cell), n], size=min(2, cell + 1), replace=False)] = True
+    image[n, n] = True
+    found = morse_graph(csr_array(image))
+    number = dict(enumerate(rng.permutation(n_sets).tolist()))
+    reach = reach_of_cells(found, number)
+    assert len({row.tobytes() for row in reach.kinds}) == len(reach.kinds)
+    for cell in range(n):
+        expected = sorted(number[k] for k in range(n_sets) if found.reaches(k)[cell])
+        assert reach.at(cell) == (tuple(expected), found.reaches(n_sets)[cell])
+    renumber = np.array([*(number[k] for k in range(n_sets)), -2, -1])
+    attractors = [number[a] for a in found.attractors]
+    assert np.array_equal(reach.labels(attractors), renumber[certain_labels(found)])

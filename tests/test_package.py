@@ -40,6 +40,7 @@ LAYERS = [
     "retraction",
     "cubical_homology",
     "conley",
+    "reach",
     "record",
     "basins",
     "refinement",

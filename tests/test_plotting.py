@@ -18,6 +18,7 @@ from lightning_morse import plotting
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting import attractor_colors, plot_basins, plot_morse_graph
+from lightning_morse.reach import Reach
 from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
 
 
@@ -57,7 +58,24 @@ def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
         surrogate={},
         seconds={},
         ladder=Ladder(np.array([0.95]), np.arange(sum(m.is_attractor for m in sets))[None]),
+        loss_deviation=0.001 + 0.05 * np.abs(np.sin(3 * vertices).sum(-1)) * loss(vertices),
+        reach=reach_of(grid, np.asarray(labels), sets),
     )
+
+
+def reach_of(grid, labels, sets):
+    """What cells may reach: their label, and where undecided the nearest sets in many ways."""
+    n, x = len(sets), grid.cell_centers()
+    may = np.zeros((grid.size, n + 1), dtype=bool)
+    for i, m in enumerate(sets):
+        near = np.linalg.norm(x - m.center, axis=1)
+        may[:, i] = near < np.quantile(near, 0.4)
+    may[:, n] = x.sum(1) > 0
+    may[may.sum(1) == 1] = n > 0
+    certain = labels != -1
+    may[certain] = labels[certain, None] % (n + 2) == np.arange(n + 1)
+    kinds, of = np.unique(may, axis=0, return_inverse=True)
+    return Reach(kinds, of.ravel().astype(np.int32))
 
 
 def nearest(x, centers, undecided_within, escapes_beyond):

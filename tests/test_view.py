@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+import lightning_morse as lm
 from lightning_morse.grid import CubicalGrid
 from lightning_morse.plotting import identity_color
 from lightning_morse.report import report
@@ -13,6 +14,7 @@ from lightning_morse.run_records import Run, read_runs
 from lightning_morse.view_record import encode
 from tests import test_plotting as drawn
 from tests.browser import Browser
+from tests.landscapes import himmelblau
 from tests.test_report import HOSTILE, write_run
 
 pytestmark = pytest.mark.slow
@@ -52,7 +54,7 @@ def turning():
     for k in range(9):
         result = drawn.plane(48)
         labels = np.where(result.labels == 0, -1 if k % 2 else 0, result.labels)
-        yield dataclasses.replace(result, labels=labels)
+        yield dataclasses.replace(result, labels=labels, reach=None)
 
 
 def run_of(folder, make=drawn.plane, **options):
@@ -120,7 +122,13 @@ def test_choosing_a_node_lights_up_its_basin(show, tmp_path, how):
 def test_colours_are_those_of_the_figures(show, tmp_path):
     """Each cell that no line crosses has the colour its label has in the figures."""
     result = drawn.plane(8)
-    result = dataclasses.replace(result, labels=np.full(64, 1, np.int32), mean_loss=np.ones((9, 9)))
+    result = dataclasses.replace(
+        result,
+        labels=np.full(64, 1, np.int32),
+        mean_loss=np.ones((9, 9)),
+        loss_deviation=None,
+        reach=None,
+    )
     page = show(run_of(tmp_path / "v0", make=lambda: result))
     pixel = page.run(
         "(() => { const c = document.querySelector('.slice canvas');"
@@ -160,7 +168,7 @@ def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
         lines = page.run(said).split("\n")
         label = -3 if result.diverged[48 * i + j] else int(result.labels[48 * i + j])
         names = {-1: "undecided", -2: "leaves the box", -3: "diverged"}
-        assert lines[0] == names.get(label, f"basin of attractor {label}")
+        assert lines[0].split(":")[0] == names.get(label, f"basin of attractor {label}")
         loss = result.mean_loss[i : i + 2, j : j + 2].mean()
         assert float(lines[1].split()[1]) == pytest.approx(loss, rel=0.02)
         owner = [k for k, m in enumerate(result.morse_sets) if 48 * i + j in m.cells]
@@ -172,6 +180,77 @@ def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
     before = page.run(said)
     page.press(*UP)
     assert page.run(said) != before
+
+
+def named(text):
+    """The numbers that the text about an undecided cell stands for."""
+    found = []
+    for part in text.split(", "):
+        first, *last = map(int, part.split(" to "))
+        found += range(first, (last or [first])[0] + 1)
+    return tuple(found)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_pointing_at_an_undecided_cell_tells_what_it_may_reach(show, tmp_path, dim, theme):
+    if dim == 2:
+        result = lm.analyze(himmelblau, [-5, -5], [5, 5], n_samples=64, resolution=40)
+    else:
+        result = drawn.double_well()
+    n = result.grid.shape[0]
+    cells = np.arange(result.grid.size).reshape(result.grid.shape)
+    if dim == 3:  # the section that is shown first: through the first attractor
+        at = result.grid.cell_of(result.morse_sets[0].center[None])[0] % n
+        cells = cells[:, :, at]
+    page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))
+    if theme == "dark":
+        page.run("document.querySelector('.theme').click()")
+    point = """(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();
+      return [s.x, s.y, s.width, s.height];})()"""
+    x, y, width, height = page.run(point)
+    seen = set()
+    for i, j in np.argwhere(result.labels[cells] == -1)[::5]:
+        page.move(
+            x + 52 + (i + 0.5) / n * (width - 64), y + 6 + (1 - (j + 0.5) / n) * (height - 48)
+        )
+        lines = page.run("document.querySelector('.probe').innerText").split("\n")
+        sets, leaves = result.reach.at(cells[i, j])
+        said = lines[0].removeprefix("undecided: may ")
+        assert said.endswith("leave the box") == leaves
+        reached = said.removesuffix("leave the box").removesuffix(" or ")
+        if " more" not in reached:
+            assert named(reached.removeprefix("reach ")) == sets
+        seen.add((sets, leaves))
+        loss, error = map(float, lines[1].removeprefix("loss ").split(" ± "))
+        corner = (i, j) if dim == 2 else (i, j, at)
+        around = tuple(slice(k, k + 2) for k in corner)
+        # What drawing adds is never less than nothing, nor more than the loss differs around.
+        least = result.loss_deviation[around].mean()
+        assert least * 0.94 <= error
+        assert error <= 1.06 * result.loss_deviation[around].max() + np.ptp(result.mean_loss)
+        assert abs(loss - result.mean_loss[around].mean()) <= max(0.01 * abs(loss), error)
+    assert len(seen) > 1
+    assert page.run("document.querySelector('.probe').scrollWidth") <= page.run(
+        "document.querySelector('.probe').clientWidth + 1"
+    )
+
+
+def test_an_older_record_says_less(show, tmp_path):
+    result = dataclasses.replace(drawn.plane(48), loss_deviation=None, reach=None)
+    page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))
+    undecided = np.argwhere(
+        (result.labels == -1).reshape(48, 48) & ~result.diverged.reshape(48, 48)
+    )
+    i, j = undecided[0]
+    x, y, width, height = page.run(
+        "(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();"
+        "return [s.x, s.y, s.width, s.height]})()"
+    )
+    page.move(x + 52 + (i + 0.5) / 48 * (width - 64), y + 6 + (1 - (j + 0.5) / 48) * (height - 48))
+    lines = page.run("document.querySelector('.probe').innerText").split("\n")
+    assert lines[0] == "undecided"
+    assert "±" not in lines[1]
 
 
 CENTERS = """(() => [...document.querySelectorAll('.graph [data-set]')].map((g) => {

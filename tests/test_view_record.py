@@ -1,5 +1,6 @@
 """The record of a view says what the analysis says, is small, and broken ones are refused."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import pytest
 
 from lightning_morse import view_record
 from lightning_morse.plotting import attractor_colors
+from lightning_morse.reach import Reach
 from lightning_morse.view_record import MAX_CELLS, decode, encode, summary
 from tests import test_plotting as drawn
 
+OPTIONAL = {"deviation", "reach"}
 LANDSCAPES = {
     "plane": drawn.plane,
     "line": drawn.line,
@@ -69,6 +72,61 @@ def test_a_loss_that_is_not_finite_stays_so():
 def test_a_large_analysis_stays_small():
     for result in (drawn.plane(256), drawn.ring(12)):
         assert len(encode(result, trajectory=np.zeros((200, 2)))) < 150_000
+
+
+def test_what_the_cells_may_reach_is_exact_and_the_deviation_rounded_up():
+    for make in LANDSCAPES.values():
+        result = make()
+        back = decode(encode(result))
+        assert np.array_equal(back.reach.kinds, result.reach.kinds)
+        assert np.array_equal(back.reach.of, result.reach.of)
+    result = drawn.plane(80)
+    ratio = decode(encode(result)).deviation / result.loss_deviation
+    assert ratio.min() >= 1 - 1e-12
+    assert ratio.max() <= 1.056
+
+
+def test_deviations_of_any_size():
+    result = drawn.plane(8)
+    wide = result.loss_deviation
+    wide[...] = 10.0 ** np.linspace(-12, 3, wide.size).reshape(wide.shape)
+    wide[2, 3] = np.inf
+    back = decode(encode(result)).deviation
+    assert np.isnan(back[2, 3])
+    assert np.isnan(back).sum() == 1
+    wide[2, 3] = back[2, 3] = 1
+    assert (back >= wide * (1 - 1e-12)).all()
+    assert (back <= np.maximum(1.056 * wide, 1.056e-6 * wide.max())).all()
+    for value in (0.0, 0.25, np.nan):
+        wide[...] = value
+        np.testing.assert_allclose(decode(encode(result)).deviation, wide, rtol=1e-12)
+
+
+def test_what_an_analysis_does_not_have_a_record_lacks():
+    older = dataclasses.replace(drawn.plane(8), loss_deviation=None, reach=None)
+    text = encode(older)
+    assert not {"deviation", "reach"} & set(json.loads(text))
+    assert decode(text).deviation is None
+    assert decode(text).reach is None
+
+
+def test_a_reach_that_takes_too_much_is_left_out():
+    result = drawn.plane(256)
+    rng = np.random.default_rng(0)
+    kinds = np.concatenate([np.eye(8, dtype=bool), np.ones((2, 8), dtype=bool)])
+    kinds[9, 0] = False
+    of = np.where(result.labels == -2, 7, result.labels)
+    of[result.labels == -1] = rng.integers(8, 10, (result.labels == -1).sum())
+    noisy = dataclasses.replace(result, reach=Reach(kinds, of))
+    text = encode(noisy)
+    assert len(text) < 150_000
+    assert np.array_equal(decode(text).reach.of, of)
+    labels = np.full(of.size, -1)
+    of = rng.integers(8, 10, of.size)
+    noisiest = dataclasses.replace(result, labels=labels, reach=Reach(kinds, of))
+    text = encode(noisiest)
+    assert len(text) < 150_000
+    assert decode(text).reach is None
 
 
 def test_scalars_that_are_not_numbers_are_left_out():
@@ -202,6 +260,19 @@ def changed_part(part, **changes):
         (changed_part("loss", scale=0), '"loss" should be scaled by positive'),
         (changed_part("loss", low=None), '"loss" should be three numbers'),
         (changed_part("loss", data="*" * 216), "broken view record"),
+        (changed_part("deviation", data="AAAA"), '"deviation" should have .* characters .* got 4'),
+        (changed_part("deviation", low=-1), '"deviation" should be on a scale'),
+        (changed_part("deviation", top=1e3), '"deviation" should be on a scale'),
+        (changed_part("deviation", low=None), '"deviation" should be two numbers'),
+        (changed(deviation=[1]), "broken view record"),
+        (changed_part("reach", of=[0, 63]), '"of" should cover 64 cells .* got 63'),
+        (changed_part("reach", of=[9999, 64]), '"of" should lie between 0 and'),
+        (changed_part("reach", of=[0, 64]), '"reach" should be what the labels say'),
+        (changed_part("reach", kinds=[]), '"kinds of reach" should be masks of 2 hex'),
+        (changed_part("reach", kinds=["0"]), '"kinds of reach" should be masks of 2 hex'),
+        (changed_part("reach", kinds=["0g"]), '"kinds of reach" should be masks of 2 hex'),
+        (changed_part("reach", kinds=["00"] * 65), '"kinds of reach"'),
+        (changed(reach={"of": [0, 64]}), "'kinds' is missing"),
     ],
 )
 def test_broken_records_are_refused(text, message):
@@ -216,7 +287,7 @@ def test_every_cut_is_noticed():
             decode(text[:end])
 
 
-@pytest.mark.parametrize("name", list(json.loads(encode(drawn.plane(4)))))
+@pytest.mark.parametrize("name", sorted({*json.loads(encode(drawn.plane(4)))} - OPTIONAL))
 def test_what_is_missing_is_named(name):
     raw = json.loads(encode(drawn.plane(8)))
     del raw[name]

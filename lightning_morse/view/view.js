@@ -6,7 +6,7 @@
 // Text from data only ever becomes text nodes.
 
 const UNDECIDED = -1, ESCAPES = -2, DIVERGED = -3;
-const MAX_DRAWN = 30, MAX_UNRESOLVED = 20, MAX_LEGEND = 12;
+const MAX_DRAWN = 30, MAX_UNRESOLVED = 20, MAX_LEGEND = 12, MAX_NAMED = 8;
 const SVG = "http://www.w3.org/2000/svg";
 
 // --- Elements -----------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ const ink = (color) => {
 // --- Records ------------------------------------------------------------------------------------
 
 function expand(runs, size) {
-  const values = new Int16Array(size);
+  const values = new Int32Array(size);
   for (let k = 0, at = 0; k < runs.length; k += 2) {
     values.fill(runs[k], at, (at += runs[k + 1]));
   }
@@ -79,11 +79,13 @@ function open(raw) {
   const labels = expand(raw.labels, size), diverged = expand(raw.diverged, size);
   const field = labels.map((v, i) => (diverged[i] ? DIVERGED : v));
   const strides = raw.shape.map((_, k) => raw.shape.slice(k + 1).reduce((a, b) => a * b, 1));
-  return { ...raw, field, strides, owner: expand(raw.owner, size), lossValues: restoreLoss(raw.loss) };
+  const reachOf = raw.reach ? expand(raw.reach.of, size) : null;
+  const lossValues = restoreLoss(raw.loss), deviations = raw.deviation ? restoreDeviation(raw.deviation) : null;
+  return { ...raw, field, strides, owner: expand(raw.owner, size), lossValues, deviations, reachOf };
 }
 
-// Loss at a point of the box, between the lattice points by multilinear interpolation.
-function lossAt(record, point) {
+// The lattice points around a point of the box, and their weights in multilinear interpolation.
+function cornersAt(record, point) {
   const shape = record.loss.shape;
   let corners = [[0, 1]];
   for (let k = 0; k < shape.length; k++) {
@@ -92,7 +94,70 @@ function lossAt(record, point) {
     const i = Math.min(Math.max(Math.floor(u), 0), n - 2), t = Math.min(Math.max(u - i, 0), 1);
     corners = corners.flatMap(([at, w]) => [[at * n + i, w * (1 - t)], [at * n + i + 1, w * t]]);
   }
-  return corners.reduce((sum, [at, w]) => (w ? sum + w * record.lossValues[at] : sum), 0);
+  return corners;
+}
+
+function valueAt(record, values, point) {
+  return cornersAt(record, point).reduce((sum, [at, w]) => (w ? sum + w * values[at] : sum), 0);
+}
+
+const lossAt = (record, point) => valueAt(record, record.lossValues, point);
+
+// What interpolating and rounding the loss may add to its error, from second differences of the
+// lattice: an estimate, as the deviation is.
+function drawingError(record, point) {
+  const { shape, scale, low, top } = record.loss, values = record.lossValues;
+  const rounding = ((lossAt(record, point) - low + scale) * top) / 65534 / 2;
+  const bend = (at) => {
+    let sum = 0, rest = at;
+    for (let k = shape.length - 1, stride = 1; k >= 0; stride *= shape[k--]) {
+      const i = rest % shape[k];
+      rest = (rest - i) / shape[k];
+      if (shape[k] < 3) continue;
+      const mid = at + (Math.min(Math.max(i, 1), shape[k] - 2) - i) * stride;
+      sum += Math.abs(values[mid - stride] - 2 * values[mid] + values[mid + stride]) / 8;
+    }
+    return sum;
+  };
+  return rounding + Math.max(...cornersAt(record, point).map(([at]) => bend(at)));
+}
+
+// The loss with its deviation, to as many digits as that leaves it.
+function lossText(record, point) {
+  const loss = lossAt(record, point);
+  const error = record.deviations ? valueAt(record, record.deviations, point) + drawingError(record, point) : NaN;
+  if (!(error > 0 && Number.isFinite(loss))) return short(loss);
+  const digits = Math.ceil(Math.log10(Math.abs(loss) / error)) + 1;
+  return `${Number(loss.toPrecision(Math.min(Math.max(digits, 3), 6)))} ± ${Number(error.toPrecision(2))}`;
+}
+
+// Sets a cell may reach, and whether it may leave the box; null if the record does not say.
+function reachAt(record, cell) {
+  if (!record.reachOf) return null;
+  const mask = record.reach.kinds[record.reachOf[cell]], n = record.sets.length;
+  const has = (i) => (parseInt(mask[i >> 2], 16) >> (i & 3)) & 1;
+  return { sets: record.sets.map((_, i) => i).filter(has), leaves: Boolean(has(n)) };
+}
+
+function reachText(reach) {
+  const runs = [];
+  for (const i of reach.sets) {
+    if (runs.length && i === runs[runs.length - 1][1] + 1) runs[runs.length - 1][1] = i;
+    else runs.push([i, i]);
+  }
+  const named = runs.slice(0, MAX_NAMED).map(([a, b]) => (a === b ? `${a}` : b === a + 1 ? `${a}, ${b}` : `${a} to ${b}`));
+  const more = runs.slice(MAX_NAMED).reduce((sum, [a, b]) => sum + b - a + 1, 0);
+  const where = [];
+  if (named.length) where.push(`reach ${named.join(", ")}${more ? ` and ${more} more` : ""}`);
+  if (reach.leaves) where.push("leave the box");
+  return where.length ? `: may ${where.join(" or ")}` : "";
+}
+
+function restoreDeviation(raw) {
+  return Float64Array.from(atob(raw.data), (c) => {
+    const code = c.charCodeAt(0);
+    return code === 255 ? NaN : raw.low * Math.exp((code / 254) * raw.top);
+  });
 }
 
 function kind(record, i) {
@@ -112,6 +177,11 @@ function scalar(record, name) {
 function areaName(value) {
   if (value >= 0) return `basin of attractor ${value}`;
   return { [UNDECIDED]: "undecided", [ESCAPES]: "leaves the box", [DIVERGED]: "diverged" }[value];
+}
+
+function areaText(record, cell) {
+  const value = record.field[cell], reach = value === UNDECIDED ? reachAt(record, cell) : null;
+  return areaName(value) + (reach ? reachText(reach) : "");
 }
 
 // --- Markers ------------------------------------------------------------------------------------
@@ -484,8 +554,8 @@ class Slice {
     const owner = record.owner[cell];
     this.onProbe({
       where: `(${point.map(short).join(", ")})`,
-      area: areaName(record.field[cell]),
-      loss: short(lossAt(record, point)),
+      area: areaText(record, cell),
+      loss: lossText(record, point),
       set: owner < 0 ? null : `in Morse set ${owner}, ${kind(record, owner)}`,
     });
   }
