@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -443,7 +444,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
 
     # ------------------------------------------------------------------ state
 
-    @property
+    @cached_property  # the trainer asks for it before every hook
     def state_key(self) -> str:
         """Tells the states of several monitors in one checkpoint apart."""
         return self._generate_state_key(
@@ -793,8 +794,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return {f"{self.name}/{k.split('/')[1]}": v for k, v in self._scalars.items()}
 
     def _publish(self, trainer: Any) -> None:
+        metrics = trainer.callback_metrics  # asking for it gathers what modules have logged
         for name, value in self._named().items():
-            trainer.callback_metrics[name] = torch.tensor(value)
+            metrics[name] = torch.tensor(value)
 
     def _summary(self) -> str:
         assert self.result is not None

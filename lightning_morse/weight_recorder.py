@@ -7,6 +7,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ class WeightRecorder(_UnifiedCallback, pl.Callback):
 
     # ------------------------------------------------------------------ state
 
-    @property
+    @cached_property  # the trainer asks for it before every hook
     def state_key(self) -> str:
         """Tells the states of several recorders in one checkpoint apart."""
         return self._generate_state_key(
