@@ -77,8 +77,9 @@ except ImportError:
 
 
 SNAPSHOTS_PER_PERIOD = 8
-# An analysis is planned as this many times the longest so far: its box may grow this time.
-LONGER = 1.5
+# An analysis is planned as this many times the longest so far: its box may grow this time. One
+# alone says little: 0.8 s were followed by 4.1 s.
+LONGER, LONGER_THAN_ONE = 1.5, 4.0
 # Basins kept of each analysis for the timeline.
 MOST_BASINS = 32
 # An analysis that takes longer, in seconds, says so in a line.
@@ -219,9 +220,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             the trainable weights, a state dict, or the path of a checkpoint.
         max_overhead: Share of the wall time since the start that the callback may take, in (0, 1];
             1 for no limit. It measures itself: an analysis that is due is left out where one half
-            as long again as the longest so far would exceed the share. The first one is always
-            made; one that takes longer than that exceeds the share until the run has made up for
-            it.
+            as long again as the longest so far (four times as long as the only one so far) would
+            exceed the share. The first one is always made; one that takes longer than that exceeds
+            the share until the run has made up for it.
         snapshot_dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the
             weights kept along the trajectory: 4 bytes a weight and snapshot by default. Half
             precision blurs the principal directions once the steps get smaller than its rounding.
@@ -548,8 +549,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     def _may_analyze(self, trainer: Any) -> bool:
         """Whether there is time for an analysis; the same answer in every process."""
         cost = self._longest
+        times = LONGER if len(self.history) > 1 else LONGER_THAN_ONE
         wait, overhead = self._processes.share(
-            (0.0 if cost is None else self._budget.wait(LONGER * cost), self._budget.overhead())
+            (0.0 if cost is None else self._budget.wait(times * cost), self._budget.overhead())
         )
         if cost is None or wait <= 0:
             return True
