@@ -167,7 +167,7 @@ class NetworkSlice:
                 (residual * ((change * inputs[k]) @ w2.mT + hidden @ bases[k][2].T + bases[k][3]))
                 .sum(dim=2)
                 .mean(dim=1)
-                for k in (1, 2)
+                for k in range(1, len(bases))
             ],
             dim=1,
         )

@@ -247,7 +247,14 @@ def _analyze(
         sets = [sets[i] for i in order]
     with clock("ladder"):
         exact = all(m.resolved for m in sets)
-        attractors = [m.cells for m in sets if m.is_attractor]
+        # With the cells around it that may hold a critical point and lead there: those that a
+        # wider band leaves room for a minimum in are among them.
+        possible = portrait.lattice.any_in_grid_cell(portrait.candidates)
+        attractors = [
+            np.union1d(m.cells, np.flatnonzero(possible & (renumber[labels] == i)))
+            for i, m in enumerate(sets)
+            if m.is_attractor
+        ]
         mu = max(confidence, portrait.level)
         if calibrated.trusted:
             climbed = climb(

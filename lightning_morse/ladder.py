@@ -55,6 +55,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lightning_morse.combinatorial_map import cells_met
 from lightning_morse.confidence import (
+    CellDeviations,
     GradientBand,
     failure_bound,
     gradient_band,
@@ -178,8 +179,9 @@ def climb(
     if n == 0 or n_rungs == start:
         return unclimbed(attractors, confidence)
 
+    deviations = CellDeviations(surrogate, lattice, posterior.gradient_deviation)
     bands = [
-        gradient_band(surrogate, lattice, posterior, 1 - (1 - BESIDE_BAND) * fail)
+        gradient_band(surrogate, lattice, posterior, 1 - (1 - BESIDE_BAND) * fail, deviations)
         for fail in fails[start:]
     ]
     if lowest is not None:
@@ -205,7 +207,7 @@ def climb(
     for j, i in np.argwhere(alone):
         boxes[j, i] = closures.swept(j, _boundary(grid, blocks[j][i]))
         points = _count_corners(boxes[j, i])
-        own[j, i] = failure_bound(bands[j].c, lattice, points)
+        own[j, i] = failure_bound(bands[j].c, lattice, points, bands[j].halvings)
     least = np.minimum(own.min(axis=0), fails[0])
 
     all_stand = np.flatnonzero(alone.all(axis=1))
@@ -213,7 +215,8 @@ def climb(
     if all_stand.size:
         top = int(all_stand[-1])
         union = np.concatenate([boxes[top, i] for i in range(n)])
-        apart = min(apart, failure_bound(bands[top].c, lattice, _count_corners(union)))
+        points = _count_corners(union)
+        apart = min(apart, failure_bound(bands[top].c, lattice, points, bands[top].halvings))
         best = own.argmin(axis=0)
         mine = np.concatenate([blocks[best[i]][i] for i in range(n)])
         if alone[best, np.arange(n)].all() and len(np.unique(mine)) == len(mine):

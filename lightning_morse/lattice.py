@@ -109,6 +109,26 @@ class Lattice:
             bend += np.pad(second, pad, mode="edge") / 8
         return self.largest_corner(bend.reshape(values.shape))
 
+    def largest_change(self, values: Array) -> Array:
+        """How much multilinear interpolation changes at most over a step of one cell on all axes.
+
+        Args:
+            values: Shape ``(n_points, k)``.
+
+        Returns:
+            The change anywhere in each cell, shape ``(n_cells, k)``.
+        """
+        array = self._on_points(values)
+        total = np.zeros((*self.cells, *values.shape[1:]))
+        for axis in range(self.dim):
+            # Along an axis it is a mean of the changes along the cell's edges.
+            edges = np.abs(np.diff(array, axis=axis))
+            for other in range(self.dim):
+                if other != axis:
+                    edges = np.maximum(_without(edges, other, -1), _without(edges, other, 0))
+            total += edges
+        return self._on_cells(total)
+
     def cell_range(self, values: Array) -> tuple[Array, Array]:
         """Smallest and largest value of a smooth function in every cell.
 

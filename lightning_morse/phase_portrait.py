@@ -12,6 +12,7 @@ from lightning_morse.basins import certain_labels
 from lightning_morse.combinatorial_map import outer_approximation
 from lightning_morse.confidence import GradientBand
 from lightning_morse.gradient_flow import FlowEnclosure, FlowImages, critical_cells
+from lightning_morse.grid import CubicalGrid
 from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import MorseGraph, morse_graph
 from lightning_morse.settling import Settled, expected_in_sets, safest, settle
@@ -66,6 +67,9 @@ def phase_portrait(
 ) -> PhasePortrait:
     """Find the Morse graph and the basins of the flow of every gradient field inside the band.
 
+    Cells found recurrent are followed once more by the sharper enclosure, and the Morse graph is
+    that of the images so replaced.
+
     A recurrent component is no Morse set if none of its cells can hold a critical point on the
     event of the band, or if the expected number of critical points in it is as good as zero.
 
@@ -86,18 +90,16 @@ def phase_portrait(
     with clock("enclosure"):
         enclosure = FlowEnclosure.of(lattice, posterior)
         images = enclosure.images(band)
-    with clock("map"):
-        image = outer_approximation(
-            images.lower,
-            images.upper,
-            grid,
-            exits=images.exits.any(axis=(1, 2)),
-            exterior_cells=diverged,
-        )
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)
         critical = lattice.any_in_grid_cell(candidates) & ~diverged
-        found = morse_graph(image, critical=critical)
+    found = _morse_graph(images, grid, critical, diverged, clock)
+    if found.morse_sets:
+        # What is recurrent decides what can be claimed, and these cells are few.
+        with clock("enclosure"):
+            recurrent = np.concatenate(found.morse_sets)
+            images = images.replaced(recurrent, enclosure.images(band, recurrent, sharp=True))
+        found = _morse_graph(images, grid, critical, diverged, clock)
     with clock("settling"):
         expected = expected_in_sets(found, lattice, surrogate, candidates)
         total = expected.sum(axis=1)
@@ -107,7 +109,10 @@ def phase_portrait(
         if empty.any():
             for number in np.flatnonzero(empty):
                 critical[found.morse_sets[number]] = False
-            found, expected = morse_graph(image, critical=critical), expected[~empty]
+            found, expected = (
+                _morse_graph(images, grid, critical, diverged, clock),
+                expected[~empty],
+            )
         settled = settle(found, grid, expected, failure - spent)
     with clock("basins"):
         labels = certain_labels(found)
@@ -123,3 +128,18 @@ def phase_portrait(
         labels=labels,
         failure=spent + settled.failure,
     )
+
+
+def _morse_graph(
+    images: FlowImages, grid: CubicalGrid, critical: Mask, diverged: Mask, clock: Stopwatch
+) -> MorseGraph:
+    with clock("map"):
+        image = outer_approximation(
+            images.lower,
+            images.upper,
+            grid,
+            exits=images.exits.any(axis=(1, 2)),
+            exterior_cells=diverged,
+        )
+    with clock("graph"):
+        return morse_graph(image, critical=critical)

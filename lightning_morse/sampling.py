@@ -8,10 +8,11 @@ gradient itself, so the loss is evaluated where that most lowers
 
 with :math:`m, s` the posterior mean and deviation of the gradient, :math:`H` its Jacobian (nowhere
 can the gradient be resolved better than it varies from one cell to the next), all in units of
-cells, over undecided cells and a few others. A batch is chosen greedily; how a sample changes the
-deviations is known before its loss is. This is the variance reduction of Cohn
-("Neural network exploration using optimal experiment design", NIPS 1993) for relative errors; they
-are relative to what was known before the batch.
+cells, over undecided cells and a few others, and as many in Morse sets that are not resolved: these
+keep a count from being exact. A batch is chosen greedily; how a sample changes the deviations is
+known before its loss is. This is the variance reduction of Cohn ("Neural network exploration using
+optimal experiment design", NIPS 1993) for relative errors; they are relative to what was known
+before the batch.
 
 A last few evaluations lie so close to samples of the design that the differences are directional
 derivatives; the surrogate is judged by them before they join the other samples.
@@ -54,6 +55,8 @@ _TARGETS = 600
 _CANDIDATES = 1024
 # How much rarer a decided cell is among the targets than an undecided one.
 _DECIDED = 0.02
+# Share of the targets in Morse sets that are not resolved: they keep a count from being exact.
+_DOUBTFUL = 0.2
 # No more samples where every Morse set is resolved and at most this share is undecided.
 _RESOLVED = 0.05
 # One derivative is held back for so many samples; its step, in widths of the box.
@@ -206,6 +209,12 @@ def _undecided(portrait: PhasePortrait) -> NDArray[np.bool_]:
     return portrait.labels == UNDECIDED
 
 
+def _cells_of_unresolved(portrait: PhasePortrait) -> NDArray[np.int64]:
+    resolved = portrait.settled.resolved
+    sets = [cells for i, cells in enumerate(portrait.found.morse_sets) if not resolved[i]]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *sets])
+
+
 def _chosen(
     surrogate: GaussianProcess,
     portrait: PhasePortrait,
@@ -216,7 +225,12 @@ def _chosen(
     """The next batch of samples, out of some places."""
     grid = portrait.lattice.grid
     weight = np.where(_undecided(portrait), 1.0, _DECIDED)
-    cells = rng.choice(grid.size, min(_TARGETS, grid.size), replace=False, p=weight / weight.sum())
+    chance = weight / weight.sum()
+    doubtful = _cells_of_unresolved(portrait)
+    if doubtful.size:
+        chance *= 1 - _DOUBTFUL
+        chance[doubtful] += _DOUBTFUL / doubtful.size
+    cells = rng.choice(grid.size, min(_TARGETS, grid.size), replace=False, p=chance)
     targets = grid.cell_centers()[cells]
     best = most_informative(surrogate, targets, grid.cell_widths, portrait.band.c, places, n_new)
     return places[best]

@@ -402,7 +402,7 @@ def test_two_modes_of_a_deep_linear_network():
     assert result.undecided < 0.1
 
 
-@pytest.mark.parametrize("noise", [0.3, 3.0])
+@pytest.mark.parametrize("noise", [0.3, 3.0, 10.0])
 def test_noise_of_the_loss_is_estimated_and_carried(noise):
     generator = torch.Generator().manual_seed(0)
 
@@ -413,10 +413,10 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
     quiet = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=64)
     # With the deviations the noise is multiplied by up to 1.5 for the smoother kernel.
     assert 0.8 * noise < result.surrogate["noise_deviation"] < 1.7 * noise
-    assert result.calibration == 1
+    assert result.calibration < 1.1  # even a right model is inflated a little in one case of 20
     assert result.undecided > quiet.undecided
-    assert result.n_attractors >= 3
-    assert (result.mu < 1 - 1e-6) == (noise > 1)
+    assert result.n_attractors >= (3 if noise < 10 else 2)
+    assert (result.mu < 1 - 1e-6) == (noise > 3)
     # No certain label contradicts the one without noise; minima may be told apart in one only.
     for a in result.attractors:
         ends = np.unique(quiet.labels[result.labels == a])
@@ -429,14 +429,21 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
             assert (near <= 1.5 * result.grid.cell_widths).all(axis=1).any()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_nothing_but_noise_is_refused(seed):
-    generator = torch.Generator().manual_seed(seed)
-    with pytest.raises(SurrogateError, match="cannot be told from noise around a constant"):
-        lm.analyze(
-            lambda x: torch.randn(len(x), generator=generator, dtype=x.dtype),
-            [-1, -1],
-            [1, 1],
-            n_samples=64,
-            resolution=32,
-        )
+def test_nothing_but_noise_is_refused_or_refuted():
+    """Most of it before there is a surrogate, the rest by the samples that were held back."""
+    refused = 0
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+
+        def noise(x, generator=generator):
+            return torch.randn(len(x), generator=generator, dtype=x.dtype)
+
+        try:
+            result = lm.analyze(noise, [-1, -1], [1, 1], n_samples=64, resolution=32)
+        except SurrogateError as err:
+            refused += "cannot be told from noise around a constant" in str(err)
+        else:
+            assert result.mu == 0
+            assert result.undecided == 1
+            assert result.n_attractors == 0
+    assert refused >= 4

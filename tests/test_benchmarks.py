@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import lightning_morse as lm
 from tests.browser import find_browser
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -330,3 +331,39 @@ def test_bench_view_prints_its_figures(capsys):
     assert json.loads(capsys.readouterr().out) == found
     assert (found["steps"], found["cells"]) == (3, 1024)
     assert all(value > 0 for value in found.values())
+
+
+@pytest.mark.slow
+def test_cubes_of_networks_print_a_row_a_slice(capsys):
+    options = (
+        "--seeds 1 --kinds random --activations tanh --samples 96 --resolution 16 --digits 128"
+    )
+    (row,) = load("real_cubes").main([*options.split(), "--steps", "100", "--starts", "12"])
+    assert 0 < row["ratio"] < 1
+    assert row["wrong"] == 0
+    assert "1 slices, gradient outside the band on 0" in capsys.readouterr().out
+
+
+def test_labels_of_a_cube_are_disputed_where_they_are_wrong():
+    class Bowl:
+        """Two wells along the first axis."""
+
+        @staticmethod
+        def loss(x):
+            return (x[:, 0].square() - 1).square() + x[:, 1:].square().sum(1)
+
+        def loss_and_gradient(self, x):
+            y = torch.tensor(x, requires_grad=True)
+            loss = self.loss(y)
+            return loss.detach().numpy(), torch.autograd.grad(loss.sum(), y)[0].numpy()
+
+    cubes = load("real_cubes")
+    result = lm.analyze(Bowl.loss, [-2.0] * 3, [2.0] * 3, n_samples=96, resolution=16)
+    first, second = result.attractors
+    assert cubes.disputed(Bowl(), result, 40, seed=0) == (40, 0)
+    swapped = result.labels.copy()
+    swapped[result.labels == first] = second
+    wrong = dataclasses.replace(result, labels=swapped)
+    followed, disputed = cubes.disputed(Bowl(), wrong, 40, seed=0)
+    assert followed == 40
+    assert 10 < disputed < 30

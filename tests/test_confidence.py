@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from lightning_morse import CubicalGrid
 from lightning_morse.confidence import (
+    CellDeviations,
     between,
     failure_bound,
     gradient_band,
@@ -15,6 +17,7 @@ from lightning_morse.confidence import (
 )
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
 from lightning_morse.lattice import Lattice
+from lightning_morse.sampling import design
 from lightning_morse.surrogate import GaussianProcess, fit
 from tests.landscapes import double_well
 
@@ -76,10 +79,14 @@ def test_the_prior_variance_of_a_correction_in_two_dimensions():
 def test_level_and_quantile_are_inverse_and_count_every_test(dim):
     lattice = Lattice.of(CubicalGrid([0.0] * dim, [1.0] * dim, (16,) * dim))
     for wanted in (0.5, 0.95, 1 - 1e-12):
-        assert wanted <= level(quantile(wanted, lattice), lattice) <= wanted + 1e-10
+        for halvings in (0, 3):
+            reached = level(quantile(wanted, lattice, halvings), lattice, halvings)
+            assert wanted <= reached <= wanted + 1e-10
     tail = 0.5 * math.erfc(5 / math.sqrt(2))
     assert level(5.0, lattice) == pytest.approx(1 - 2.1 * dim * lattice.n_points * tail, abs=1e-9)
     assert level(0.1, lattice) == 0.0
+    halved = 1 - 2.1 * dim * lattice.n_points * 4**dim * tail
+    assert level(5.0, lattice, 2) == pytest.approx(max(0.0, halved), abs=1e-9)
 
 
 def test_the_band_grows_with_confidence():
@@ -107,22 +114,26 @@ def test_more_points_allow_less_between_them():
     assert ratio == pytest.approx(4**1.5, rel=0.1)
 
 
-def test_the_band_covers_sample_paths_between_the_lattice_points_too():
-    """Prior draws of path and derivative, hyper-parameters given; points 8 times finer."""
+@pytest.mark.parametrize(
+    ("kernel", "cells", "halved"),
+    [(MATERN_5_2, 64, False), (MATERN_5_2, 32, True), (MATERN_7_2, 16, True)],
+)
+def test_the_band_covers_sample_paths_between_the_lattice_points_too(kernel, cells, halved):
+    """Prior draws of path and derivative, hyper-parameters given; points several times finer."""
     rng = np.random.default_rng(0)
     scale, n_draws, wanted = 0.4, 300, 0.8
-    grid = CubicalGrid([-1], [1], (32,))
+    grid = CubicalGrid([-1], [1], (cells,))
     lattice = Lattice(grid, (1,))
     x = np.linspace(-0.95, 0.95, 12)
     fine = np.linspace(-1, 1, 257)
 
     def k(a, b, order_a, order_b):
-        return (-1) ** order_b * MATERN_5_2.derivative(a, b, scale, order_a + order_b)
+        return (-1) ** order_b * kernel.derivative(a, b, scale, order_a + order_b)
 
     joint = np.block([[k(x, x, 0, 0), k(x, fine, 0, 1)], [k(fine, x, 1, 0), k(fine, fine, 1, 1)]])
     values, vectors = np.linalg.eigh(joint)
     root = vectors * np.sqrt(np.maximum(values, 0))
-    cell = np.minimum((np.arange(257) // 8), 31)
+    cell = np.minimum(np.arange(257) * grid.size // 256, grid.size - 1)
     held = 0
     for _ in range(n_draws):
         path = root @ rng.standard_normal(len(joint))
@@ -133,8 +144,10 @@ def test_the_band_covers_sample_paths_between_the_lattice_points_too():
             variance=1.0,
             noise=1e-8,
             mean=0.0,
+            kernel=kernel,
         )
         band = gradient_band(gp, lattice, gp.lattice_posterior(lattice.axes), wanted)
+        assert (band.halvings > 0) == halved
         error = np.abs(path[12:] - gp.posterior(fine[:, None]).gradient[:, 0])
         held += bool((error <= band.radius[cell, 0]).all())
     # The union bound errs on the safe side, but the band must not be so wide that it says nothing.
@@ -209,3 +222,67 @@ def test_new_points_of_some_cells_are_as_few_as_supposed(dim):
             inside = np.isin(fine.grid_cell_of(np.arange(np.prod(fine.cells))), cells)
             points = corners_of(fine, np.flatnonzero(inside))
             assert len(corners) < len(points) <= 2 ** (dim * k) * len(corners)
+
+
+def process(dim, n, scale, seed=0, kernel=MATERN_7_2):
+    """A process that has seen n zeros on a cube."""
+    return GaussianProcess(
+        x=design(-np.ones(dim), np.ones(dim), n, seed),
+        y=np.zeros(n),
+        lengthscales=np.full(dim, scale),
+        variance=1.0,
+        noise=1e-9,
+        mean=0.0,
+        kernel=kernel,
+    )
+
+
+def deviations_of(gp, lattice):
+    return CellDeviations(gp, lattice, gp.lattice_posterior(lattice.axes).gradient_deviation)
+
+
+def test_the_lattice_is_halved_only_where_much_is_allowed_between_its_points():
+    wide = Lattice(CubicalGrid([-1.0] * 2, [1.0] * 2, (128, 128)), (1, 1))
+    assert deviations_of(process(2, 24, 0.5), wide).halvings == 0
+    cube = Lattice(CubicalGrid([-1.0] * 3, [1.0] * 3, (16,) * 3), (1,) * 3)
+    gp = process(3, 200, 1.0)
+    deviations = deviations_of(gp, cube)
+    assert deviations.halvings > 0
+    posterior = gp.lattice_posterior(cube.axes)
+    c = quantile(0.95, cube)
+    proved = c * deviations.at_corners + between(math.log(0.05 * 0.05 / 1e5), gp, cube)
+    halved = gradient_band(gp, cube, posterior, 0.95, deviations)
+    assert halved.level >= 0.95
+    assert halved.c > c
+    assert np.median(halved.radius) < 0.7 * np.median(proved)
+    # It is decided once for all levels, or a higher one could have a narrower band.
+    levels = (0.5, 0.9, 0.99, 1 - 1e-6)
+    bands = [gradient_band(gp, cube, posterior, p, deviations) for p in levels]
+    assert len({b.halvings for b in bands}) == 1
+    for narrow, wider in pairwise(bands):
+        assert (narrow.radius < wider.radius).all()
+
+
+@pytest.mark.parametrize(("dim", "cells", "n"), [(1, 24, 12), (2, 24, 40), (3, 20, 150)])
+@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+def test_deviations_inside_the_cells_are_bounded(dim, cells, n, kernel):
+    """At 4,000 places the bound is an estimate that holds; the corners alone are none."""
+    lattice = Lattice(CubicalGrid([-1.0] * dim, [1.0] * dim, (cells,) * dim), (1,) * dim)
+    gp = process(dim, n, 0.7, kernel=kernel)
+    deviations = deviations_of(gp, lattice)
+    places = np.random.default_rng(5).uniform(-1, 1, (4000, dim))
+    cell = lattice.grid.cell_of(places)
+    found = gp.posterior(places).gradient_deviation
+    assert (found <= deviations.inside[cell] * 1.005).all()
+    assert (found > deviations.at_corners[cell]).any()
+    assert np.median(deviations.inside / deviations.at_corners) < 1.3
+
+
+def test_a_bound_inside_the_cells_that_fails_is_enlarged():
+    """More samples than lattice points: what happens inside a cell does not show at its corners."""
+    lattice = Lattice(CubicalGrid([-1.0], [1.0], (256,)), (1,))
+    deviations = deviations_of(process(1, 300, 0.24, kernel=MATERN_5_2), lattice)
+    plain = deviations.at_corners + 2 * lattice.interpolation_error(deviations.at_points)
+    ratio = deviations.inside / plain
+    assert ratio.max() == pytest.approx(ratio.min())
+    assert ratio.min() > 1.01

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
 
-from lightning_morse import CubicalGrid, gradient_flow
+from lightning_morse import CubicalGrid, flow_bounds, gradient_flow
 from lightning_morse.confidence import GradientBand, gradient_band
-from lightning_morse.gradient_flow import critical_cells, image_boxes
+from lightning_morse.gradient_flow import FlowEnclosure, critical_cells, image_boxes
 from lightning_morse.lattice import Lattice
 from lightning_morse.sampling import design
-from lightning_morse.surrogate import fit
+from lightning_morse.surrogate import Posterior, fit
 from tests.landscapes import double_well, double_well_gradient, hill, himmelblau, plane
 
 
@@ -17,6 +17,12 @@ def setting(loss, lower, upper, shape, n=64, confidence=0.95):
     lattice = Lattice.of(CubicalGrid(lower, upper, shape))
     posterior = gp.lattice_posterior(lattice.axes)
     return gp, lattice, posterior, gradient_band(gp, lattice, posterior, confidence)
+
+
+def tilted(x):
+    """A minimum at 0 with equal entries off the diagonal of its Hessian, and cubic terms."""
+    x = np.asarray(x)
+    return 0.2 * np.square(x).sum(1) + 0.3 * np.square(x.sum(1)) + 0.1 * np.prod(1 + x, axis=1)
 
 
 def band_radius(lattice, band, x):
@@ -32,13 +38,16 @@ def band_radius(lattice, band, x):
         (himmelblau, [-5.0, -5.0], [5.0, 5.0], (48, 48)),
         (double_well, [-2.0, -1.5], [1.0, 2.0], (24, 60)),
         (double_well, [-2.0] * 3, [2.0] * 3, (16, 16, 16)),
+        (tilted, [-1.0] * 3, [1.5] * 3, (16, 16, 16)),
+        (tilted, [-1.0, -1.5], [1.5, 1.0], (32, 24)),
     ],
 )
 @pytest.mark.parametrize("push", ["none", "outward", "wave"])
-def test_true_images_lie_in_the_boxes(loss, lower, upper, shape, push):
+@pytest.mark.parametrize("sharp", [False, True])
+def test_true_images_lie_in_the_boxes(loss, lower, upper, shape, push, sharp):
     """Fields anywhere inside the band, integrated finely: end points and exits are announced."""
     gp, lattice, posterior, band = setting(loss, lower, upper, shape)
-    images = image_boxes(lattice, posterior, band)
+    images = FlowEnclosure.of(lattice, posterior).images(band, sharp=sharp)
     grid = lattice.grid
     rng = np.random.default_rng(1)
     cells = rng.choice(grid.size, 60)
@@ -145,7 +154,7 @@ def test_largest_values_over_windows_against_a_filter(shape):
     lattice = Lattice(CubicalGrid([0.0] * len(shape), [1.0] * len(shape), shape), (1,) * len(shape))
     values = np.random.default_rng(0).normal(size=(lattice.grid.size, 2))
     reaches = np.array([1, 2, 3, 5, 7, 16])
-    found = gradient_flow._spread(lattice, values, reaches)
+    found = flow_bounds.spread(lattice, values, reaches)
     for reach, windows in zip(reaches, found, strict=True):
         for k in range(2):
             expected = maximum_filter(values[:, k].reshape(shape), 2 * reach + 1, mode="nearest")
@@ -160,3 +169,96 @@ def test_critical_cells_of_several_bands():
         assert np.array_equal(mask, critical_cells(lattice, posterior, each))
     assert found[0].sum() < found[1].sum()
     assert not (found[0] & ~found[1]).any()
+
+
+def quadratic(matrix, cells):
+    """Lattice, posterior and a narrow band of a quadratic loss known without doubt."""
+    d = len(matrix)
+    lattice = Lattice(CubicalGrid([-1.0] * d, [1.0] * d, (cells,) * d), (1,) * d)
+    x = np.stack(np.meshgrid(*lattice.axes, indexing="ij"), -1).reshape(-1, d)
+    posterior = Posterior(
+        mean=0.5 * np.einsum("ni,ij,nj->n", x, matrix, x),
+        deviation=np.zeros(len(x)),
+        gradient=x @ matrix,
+        gradient_deviation=np.zeros((len(x), d)),
+        hessian=np.tile(matrix, (len(x), 1, 1)),
+    )
+    return lattice, posterior, GradientBand(1.0, 0.95, np.full((cells**d, d), 1e-3))
+
+
+def test_a_tilted_minimum_contracts_along_its_own_axes_only():
+    """Along the axes |H_12| + |H_13| > H_11: no box contracts, though all eigenvalues are positive.
+
+    What is left of a cell in the end is what the band pushes: 1e-3 sqrt(d) / 0.4 at most.
+    """
+    matrix = 0.4 * np.eye(3) + 0.6 * np.ones((3, 3))
+    lattice, posterior, band = quadratic(matrix, 15)
+    enclosure = FlowEnclosure.of(lattice, posterior)
+    middle = lattice.grid.cell_of(np.zeros((1, 3)))
+    plain, sharp = (enclosure.images(band, middle, sharp=s) for s in (False, True))
+    width = lattice.grid.cell_widths
+    assert (plain.upper - plain.lower > width).all()
+    assert (sharp.upper - sharp.lower < 0.1 * width).all()
+    assert (sharp.upper - sharp.lower >= 2e-3 / matrix.sum(axis=1)).all()
+
+
+def test_a_quadratic_flow_is_enclosed_almost_exactly():
+    """Images of cells under exp(-H t): the sharp boxes are hardly larger, and hold them."""
+    angle = 0.6
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.diag([2.0, -1.0]) @ turn.T
+    lattice, posterior, band = quadratic(matrix, 31)
+    band = GradientBand(1.0, 0.95, np.full_like(band.radius, 1e-9))
+    grid = lattice.grid
+    inside = np.abs(grid.cell_centers()).max(axis=1) < 0.5
+    cells = np.flatnonzero(inside)
+    images = FlowEnclosure.of(lattice, posterior).images(band, cells, sharp=True)
+    values, vectors = np.linalg.eigh(matrix)
+    flow = np.einsum("ik,nk,jk->nij", vectors, np.exp(-values * images.times[:, None]), vectors)
+    center = np.einsum("nij,nj->ni", flow, grid.cell_centers()[cells])
+    radius = np.abs(flow) @ (grid.cell_widths / 2)
+    assert (images.lower <= center - radius + 1e-9).all()
+    assert (images.upper >= center + radius - 1e-9).all()
+    # A square in another frame is wrapped once, by at most cos + sin.
+    assert (images.upper - images.lower <= 2 * radius * 1.5).all()
+
+
+def test_rows_of_images_are_replaced():
+    _, lattice, posterior, band = setting(himmelblau, [-5, -5], [5, 5], (20, 20))
+    enclosure = FlowEnclosure.of(lattice, posterior)
+    cells = np.array([7, 200, 399])
+    plain, sharp = enclosure.images(band), enclosure.images(band, cells, sharp=True)
+    mixed = plain.replaced(cells, sharp)
+    others = np.setdiff1d(np.arange(400), cells)
+    for name in ("lower", "upper", "exits", "times", "swept"):
+        assert np.array_equal(getattr(mixed, name)[cells], getattr(sharp, name))
+        assert np.array_equal(getattr(mixed, name)[others], getattr(plain, name)[others])
+    assert not np.array_equal(plain.lower[cells], sharp.lower)
+
+
+@pytest.mark.parametrize("shape", [(9,), (6, 5), (4, 3, 5)])
+def test_the_hessian_changes_no_more_than_the_bounds_say(shape):
+    """Between any two points of a window, by the bend times their distance in the largest norm."""
+    d = len(shape)
+    rng = np.random.default_rng(d)
+    lattice = Lattice(CubicalGrid([0.0] * d, [1.0] * d, shape), (1,) * d)
+    n = lattice.n_points
+    hessian = rng.normal(size=(n, d, d))
+    posterior = Posterior(
+        mean=np.zeros(n),
+        deviation=np.zeros(n),
+        gradient=np.zeros((n, d)),
+        gradient_deviation=np.zeros((n, d)),
+        hessian=hessian + hessian.swapaxes(1, 2),
+    )
+    bounds = flow_bounds.FlowBounds.of(lattice, posterior, 2)
+    rows, columns = np.triu_indices(d)
+    for _ in range(200):
+        middle = rng.random(d) * shape
+        cell = np.ravel_multi_index(tuple(bounds.corner(middle[None])[0]), lattice.cells)
+        window = rng.integers(len(bounds.reaches))
+        ends = middle + rng.uniform(-1, 1, (2, d)) * bounds.reaches[window]
+        ends = np.clip(ends, 0, shape)
+        change = np.abs(np.diff(bounds.hessian_at(ends), axis=0)[0][rows, columns])
+        far = np.abs(ends[0] - ends[1]).max()
+        assert (change <= bounds.bend[window, cell] * far + 1e-12).all()

@@ -31,6 +31,8 @@ LAYERS = [
     "trajectory_pairs",
     "value_band",
     "trajectory_map",
+    "flow_bounds",
+    "flight",
     "gradient_flow",
     "combinatorial_map",
     "adaptive_map",

@@ -97,6 +97,19 @@ def test_placed_samples_decide_more_than_the_same_number_of_others():
     assert placed < 0.9 * fixed
 
 
+def rosenbrock(x):
+    return (1 - x[:, 0]).square() + 10 * (x[:, 1] - x[:, 0].square()).square()
+
+
+def test_a_curved_valley_is_resolved():
+    """One Morse set that long stays open: the samples go there."""
+    result = analyze(rosenbrock, [-1.5, -1], [1.5, 2], n_samples=128, resolution=128)
+    assert result.claim == "exactly 1 attractor"
+    assert result.undecided < 0.05
+    (minimum,) = (m for m in result.morse_sets if m.is_attractor)
+    assert minimum.center == pytest.approx([1, 1], abs=0.02)
+
+
 @pytest.mark.parametrize("loss", [bowl, plane])
 def test_no_more_samples_than_the_picture_needs(loss):
     result = analyze(loss, [-1, -1], [1, 1], n_samples=128, resolution=64)

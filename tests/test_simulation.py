@@ -75,15 +75,25 @@ def test_the_simulation_does_not_depend_on_the_size_of_its_batches(monkeypatch):
 
 
 def test_the_simulated_band_is_narrower_and_reaches_its_level():
-    gp, lattice = process(MATERN_5_2, 2, n=40), lattice_of(2, 32)
+    gp, lattice = process(MATERN_5_2, 2, n=40), lattice_of(2, 96)
     posterior = gp.lattice_posterior(lattice.axes)
     proved = gradient_band(gp, lattice, posterior, 0.9)
+    assert proved.halvings == 0
     found = simulated_band(gp, lattice, posterior, 0.9, np.random.default_rng(0))
     assert (found.radius < proved.radius).all()
     assert found.level >= 0.9
     # New paths stay inside at the lattice points at least as often as the level says.
     new = largest_errors(gp, lattice, posterior, 2000, np.random.default_rng(7))
     assert np.mean(new <= found.c) >= 0.9
+
+
+def test_the_band_of_a_halved_lattice_is_taken_where_it_is_narrower():
+    gp, lattice = process(MATERN_5_2, 2, n=40), lattice_of(2, 32)
+    posterior = gp.lattice_posterior(lattice.axes)
+    halved = gradient_band(gp, lattice, posterior, 0.9)
+    found = simulated_band(gp, lattice, posterior, 0.9, np.random.default_rng(0))
+    assert found.halvings == halved.halvings > 0
+    assert np.array_equal(found.radius, halved.radius)
 
 
 def test_levels_that_so_few_paths_cannot_reach_get_the_proved_band():
