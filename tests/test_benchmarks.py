@@ -101,6 +101,7 @@ def test_intervals_are_those_of_clopper_and_pearson(coverage, real_slices):
         assert (low, high) == (pytest.approx(0.0667, abs=1e-4), pytest.approx(0.6525, abs=1e-4))
 
 
+@pytest.mark.slow
 def test_real_slices_judges_each_kind(real_slices, capsys):
     tiny = ["--seeds", "1", "--samples", "32", "--resolution", "32", "--digits", "32"]
     rows = real_slices.main([*tiny, "--steps", "40", "--starts", "20", "--activations", "relu"])

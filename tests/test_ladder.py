@@ -462,7 +462,7 @@ class TestAnalysis:
         assert np.array_equal(back.ladder.blocks, result.ladder.blocks)
         assert [m.mu for m in back.morse_sets] == mus
 
-    @pytest.mark.parametrize("band", ["proved", "simulated"])
+    @pytest.mark.parametrize("band", ["proved", pytest.param("simulated", marks=pytest.mark.slow)])
     def test_never_below_what_was_asked(self, band):
         for n, confidence in ((24, 0.5), (40, 0.99), (40, 1 - 1e-7)):
             result = lm.analyze(
