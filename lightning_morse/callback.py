@@ -78,8 +78,8 @@ except ImportError:
 
 SNAPSHOTS_PER_PERIOD = 8
 # An analysis is planned as this many times the longest so far: its box may grow this time. One
-# alone says little: 0.8 s were followed by 4.1 s.
-LONGER, LONGER_THAN_ONE = 1.5, 4.0
+# alone says little: it may have been resolved by its first samples (0.63 s were followed by 4.3 s).
+LONGER, LONGER_THAN_ONE = 1.5, 7.0
 # Basins kept of each analysis for the timeline.
 MOST_BASINS = 32
 # An analysis that takes longer, in seconds, says so in a line.
@@ -220,7 +220,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             the trainable weights, a state dict, or the path of a checkpoint.
         max_overhead: Share of the wall time since the start that the callback may take, in (0, 1];
             1 for no limit. It measures itself: an analysis that is due is left out where one half
-            as long again as the longest so far (four times as long as the only one so far) would
+            as long again as the longest so far (seven times as long as the only one so far) would
             exceed the share. The first one is always made; one that takes longer than that exceeds
             the share until the run has made up for it.
         snapshot_dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the

@@ -46,13 +46,17 @@ _SPREAD, _SPREAD_VOLUME = 1.7, 5.0
 _CHUNK = 512
 
 
-def expected_critical_points(surrogate: GaussianProcess, centers: Array, widths: Array) -> Array:
+def expected_critical_points(
+    surrogate: GaussianProcess, centers: Array, widths: Array, among: int | None = None
+) -> Array:
     r"""Expected number of critical points of each Morse index in some boxes of equal size.
 
     Args:
         surrogate: The fitted surrogate, ``d`` axes.
         centers: Centres of the boxes, shape ``(m, d)``.
         widths: Their edge lengths, shape ``(d,)``.
+        among: Number of boxes in all where these are some of them: the fewer, the finer each is
+            divided. By default ``m``.
 
     Returns:
         Entry ``(i, k)`` for index ``k`` in box ``i``, shape ``(m, d + 1)``.
@@ -71,11 +75,12 @@ def expected_critical_points(surrogate: GaussianProcess, centers: Array, widths:
     """
     m, d = centers.shape
     # Finer where there are few boxes: the gradient is less linear in a large one.
-    finer = min(_FINEST, max(1, int((_POINTS / max(m, 1)) ** (1 / d))))
+    n_boxes = max(m if among is None else among, 1)
+    finer = min(_FINEST, max(1, int((_POINTS / n_boxes) ** (1 / d))))
     ticks = (np.arange(finer) + 0.5) / finer - 0.5
     offsets = np.stack(np.meshgrid(*[ticks] * d, indexing="ij"), axis=-1).reshape(-1, d)
     points = (centers[:, None] + offsets * widths).reshape(-1, d)
-    draws = _DRAWS if len(points) <= _POINTS else _FEWER_DRAWS
+    draws = _DRAWS if n_boxes * len(offsets) <= _POINTS else _FEWER_DRAWS
     found = np.concatenate(
         [np.zeros((0, d + 1))]
         + [

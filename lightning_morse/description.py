@@ -28,15 +28,16 @@ def describe(portrait: PhasePortrait, surrogate: GaussianProcess) -> list[MorseS
     found, settled, lattice = portrait.found, portrait.settled, portrait.lattice
     if not found.morse_sets:
         return []
-    grid = lattice.grid
+    grid, posterior = lattice.grid, portrait.posterior
     critical = lattice.any_in_grid_cell(portrait.candidates)
+    slope = np.square(posterior.gradient * grid.cell_widths).sum(axis=1)
     starts = []
     for number, cells in enumerate(found.morse_sets):
-        middle = _centers(grid, cells[critical[cells]])
-        at = surrogate.posterior(middle)
-        slope = np.square(at.gradient * grid.cell_widths).sum(axis=1)
-        starts.append(middle[np.argmin(at.mean if number in found.attractors else slope)])
-    centers = _polish(np.array(starts), found, grid, surrogate)
+        possible = cells[critical[cells]]
+        height = posterior.mean if number in found.attractors else slope
+        lowest = height[lattice.points_of(possible)].mean(axis=1).argmin()
+        starts.append(possible[lowest])
+    centers = _polish(_centers(grid, np.array(starts)), found, grid, surrogate)
     losses = surrogate.warp.inverse(surrogate.posterior(centers).mean)
     return [
         MorseSet(

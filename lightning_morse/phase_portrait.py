@@ -101,7 +101,7 @@ def phase_portrait(
             images = images.replaced(recurrent, enclosure.images(band, recurrent, sharp=True))
         found = _morse_graph(images, grid, critical, diverged, clock)
     with clock("settling"):
-        expected = expected_in_sets(found, lattice, surrogate, candidates)
+        expected = expected_in_sets(found, lattice, surrogate, candidates, failure)
         total = expected.sum(axis=1)
         total[list(found.attractors)] = np.inf
         empty = safest(total, 0.5 * failure)

@@ -188,6 +188,8 @@ class MorseAnalysis:
     def claim(self) -> str:
         """What is said of the number of attractors, such as ``"at least 3 attractors"``."""
         n = self.n_attractors
+        if n == 0 and self.n_unresolved and self.mu > 0:
+            return "no certain attractor"
         how = "" if self.mu == 0 else ("at least " if self.n_unresolved else "exactly ")
         number = f"{how}{n} attractor{'' if n == 1 else 's'}"
         return number if how else f"{number}, not certain"

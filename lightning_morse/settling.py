@@ -22,6 +22,9 @@ from lightning_morse.surrogate import GaussianProcess
 
 Array = NDArray[np.float64]
 
+# Lattice cells looked at before it is asked again which sets are worth counting on.
+_AT_ONCE = 512
+
 
 @dataclass(frozen=True, eq=False)
 class Settled:
@@ -42,18 +45,26 @@ class Settled:
 
 
 def expected_in_sets(
-    found: MorseGraph, lattice: Lattice, surrogate: GaussianProcess, candidates: NDArray[np.bool_]
+    found: MorseGraph,
+    lattice: Lattice,
+    surrogate: GaussianProcess,
+    candidates: NDArray[np.bool_],
+    failure: float,
 ) -> Array:
     """Expected number of critical points of each index in each Morse set.
+
+    A set of which no claim can be made any more is not counted to the end: in a box where little
+    is decided it would be most of the box.
 
     Args:
         found: The Morse graph on the grid of the lattice.
         lattice: The lattice.
         surrogate: The fitted surrogate.
         candidates: Lattice cells that may hold a critical point; no other cell counts.
+        failure: The probability with which claims may be false.
 
     Returns:
-        Shape ``(n_sets, d + 1)``.
+        Shape ``(n_sets, d + 1)``; lower bounds where :func:`hopeless`.
     """
     owner = np.full(lattice.grid.size, -1)
     for number, cells in enumerate(found.morse_sets):
@@ -61,10 +72,43 @@ def expected_in_sets(
     cells = np.flatnonzero(candidates)
     owner = owner[lattice.grid_cell_of(cells)]
     cells, owner = cells[owner >= 0], owner[owner >= 0]
-    expected = expected_critical_points(surrogate, lattice.cell_centers(cells), lattice.spacing)
     total = np.zeros((len(found.morse_sets), lattice.dim + 1))
-    np.add.at(total, owner, expected)
+    # In random order, so that the first tell of all the sets.
+    left, n_cells = np.random.default_rng(0).permutation(cells.size), cells.size
+    while left.size:
+        now, left = left[:_AT_ONCE], left[_AT_ONCE:]
+        centers = lattice.cell_centers(cells[now])
+        expected = expected_critical_points(surrogate, centers, lattice.spacing, n_cells)
+        np.add.at(total, owner[now], expected)
+        left = left[~hopeless(found, total, failure)[owner[left]]]
     return total
+
+
+def hopeless(found: MorseGraph, expected: Array, failure: float) -> NDArray[np.bool_]:
+    """Whether nothing can be claimed of a set, whatever else is to be expected in it.
+
+    Args:
+        found: The Morse graph.
+        expected: Expected numbers of critical points, or lower bounds, shape ``(n_sets, d + 1)``.
+        failure: The probability with which claims may be false.
+
+    Returns:
+        Shape ``(n_sets,)``: neither has every critical point the same index, or is none there, nor
+        is there no minimum in a set that is no attractor.
+    """
+    return (_contradicting(expected) > failure) & (_minima(found, expected) > failure)
+
+
+def _contradicting(expected: Array) -> Array:
+    """Critical points of another index than the likeliest."""
+    return expected.sum(axis=1) - expected.max(axis=1, initial=0.0)
+
+
+def _minima(found: MorseGraph, expected: Array) -> Array:
+    """Minima where there should be none: infinitely many in an attractor."""
+    minima = expected[:, 0].copy()
+    minima[list(found.attractors)] = np.inf
+    return minima
 
 
 def safest(doubts: ArrayLike, failure: float) -> NDArray[np.bool_]:
@@ -100,11 +144,11 @@ def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float
     attractor = np.zeros(len(expected), dtype=bool)
     attractor[list(found.attractors)] = True
     likely = expected.argmax(axis=1)
-    contradicting = expected.sum(axis=1) - expected.max(axis=1, initial=0.0)
+    contradicting = _contradicting(expected)
     certain = safest(contradicting, failure)
     spent = float(contradicting[certain].sum())
     # Less than the index may be enough: that a set which is no attractor holds no minimum.
-    minima = np.where(attractor | certain, np.inf, expected[:, 0])
+    minima = np.where(certain, np.inf, _minima(found, expected))
     harmless = safest(minima, failure - spent)
     whole = np.array([is_connected(grid, cells) for cells in found.morse_sets], dtype=bool)
     resolved = np.where(attractor, certain & (likely == 0) & whole, certain & (likely > 0))

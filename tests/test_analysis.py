@@ -105,6 +105,16 @@ def test_plane_escapes_through_the_right_face():
     assert result.claim == "exactly 0 attractors"
 
 
+def test_a_claim_that_would_say_nothing_is_not_counted():
+    """Nine wells, of which two dozen samples tell little."""
+    result = lm.analyze(
+        lambda x: torch.cos(9 * x).sum(1), [-1, -1], [1, 1], n_samples=24, resolution=32
+    )
+    assert result.n_attractors == 0
+    assert result.n_unresolved > 0
+    assert result.claim == "no certain attractor"
+
+
 def test_hill():
     result = lm.analyze(land.hill, [-1, -1], [1, 1], resolution=64)
     assert result.claim == "exactly 0 attractors"

@@ -55,24 +55,25 @@ def clock(monkeypatch):
 def test_the_period_is_stretched_to_the_share_allowed(clock, tmp_path, caplog):
     watch = monitor(max_overhead=0.05)
     with caplog.at_level(logging.INFO, "lightning_morse"):
-        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=49)
-    # Planned are 12 s, then 4.5. 3 + 12 <= 0.05 (6 n + 15), then 6 + 4.5 <= 0.05 (6 n + 10.5).
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 48, 49]
+        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=77)
+    # Planned are 21 s, then 4.5. 3 + 21 <= 0.05 (6 n + 24), then 6 + 4.5 <= 0.05 (6 n + 10.5).
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 76, 77]
     shares = [row["morse/overhead"] for row in watch.history]
-    assert shares == pytest.approx([3 / 9, 6 / 294, 9 / 303])
+    assert shares == pytest.approx([3 / 9, 6 / 462, 9 / 471])
     assert [row["morse/seconds"] for row in watch.history] == [3.0] * 3
-    assert runner.callback_metrics["morse/overhead"] == pytest.approx(9 / 303)
+    assert runner.callback_metrics["morse/overhead"] == pytest.approx(9 / 471)
     said = [r.getMessage() for r in caplog.records if "max_overhead" in r.getMessage()]
     assert said == [
         "epoch 2: no analysis, the longest so far took 3 s and max_overhead=0.05 has room for "
-        "another in 2.7e+02 s; what is due until then is left out"
+        "another in 4.4e+02 s; what is due until then is left out"
     ]
 
 
 def test_a_step_period_is_stretched_too(clock, tmp_path):
     watch = monitor(max_overhead=0.3, every_n_steps=4)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=7)
-    assert [row["step"] + 1 for row in watch.history] == [4, 36, 40]
+    fit(tmp_path, watch, Ticks(clock), max_epochs=10)
+    # 3 + 21 <= 0.3 (n + 24), then 6 + 4.5 <= 0.3 (n + 10.5).
+    assert [row["step"] + 1 for row in watch.history] == [4, 56, 60]
 
 
 def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatch):
@@ -84,9 +85,9 @@ def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatc
 
     monkeypatch.setattr("lightning_morse.callback.analyze_further", varies)
     watch = monitor(max_overhead=0.5)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=9)
-    # 9 + 36 <= 0.5 (6 n + 9 + 36), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 8, 9]
+    fit(tmp_path, watch, Ticks(clock), max_epochs=13)
+    # 9 + 63 <= 0.5 (6 n + 9 + 63), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 12, 13]
 
 
 def test_without_a_limit_every_analysis_is_made(clock, tmp_path):
@@ -102,8 +103,8 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
 
     monkeypatch.setattr("lightning_morse.callback.analyze_further", fails)
     watch = monitor(max_overhead=0.05)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=48)
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 48]
+    fit(tmp_path, watch, Ticks(clock), max_epochs=76)
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 76]
 
 
 def test_a_resumed_run_goes_on_with_its_budget(clock, tmp_path):

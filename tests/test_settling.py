@@ -3,16 +3,22 @@
 import mpmath
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_array
 from scipy.stats import norm
 
-from lightning_morse import CubicalGrid, analyze
+from lightning_morse import CubicalGrid, analyze, settling
 from lightning_morse.analysis import analyze_samples
+from lightning_morse.calibration import fit_calibrated
+from lightning_morse.confidence import gradient_band
 from lightning_morse.critical_points import expected_critical_points
 from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
+from lightning_morse.lattice import Lattice
 from lightning_morse.morse_sets import morse_graph
+from lightning_morse.phase_portrait import phase_portrait
 from lightning_morse.sampling import design
-from lightning_morse.settling import is_connected, safest, settle
+from lightning_morse.settling import expected_in_sets, hopeless, is_connected, safest, settle
+from lightning_morse.stopwatch import Stopwatch
 from lightning_morse.surrogate import GaussianProcess
 from tests.landscapes import himmelblau
 
@@ -223,6 +229,52 @@ def test_himmelblau_has_nine_morse_sets_and_their_indices():
         assert result.claim == "exactly 4 attractors"
         assert sorted(m.index for m in result.morse_sets) == [0] * 4 + [1] * 4 + [2]
         assert result.mu >= 0.95
+
+
+@pytest.mark.parametrize(("n", "little_known"), [(16, True), (24, True), (64, False)])
+def test_sets_that_are_not_counted_to_the_end_change_no_claim(n, little_known, monkeypatch):
+    grid, failure = CubicalGrid([-5, -5], [5, 5], (48, 48)), 0.005
+    x = design(grid.lower, grid.upper, n, 0)
+    losses = himmelblau(torch.from_numpy(x)).numpy()
+    lattice = Lattice.of(grid)
+    gp = fit_calibrated(x, losses, grid.lower, grid.upper).surrogate
+    portrait = phase_portrait(
+        gp,
+        lattice,
+        lambda gp, lattice, posterior: gradient_band(gp, lattice, posterior, 0.95),
+        failure,
+        np.zeros(grid.size, dtype=bool),
+        Stopwatch(),
+    )
+    asked = []
+    counted = settling.expected_critical_points
+    monkeypatch.setattr(
+        settling,
+        "expected_critical_points",
+        lambda *a: asked.append(len(a[1])) or counted(*a),
+    )
+    arguments = portrait.found, lattice, gp, portrait.candidates
+    full = expected_in_sets(*arguments, np.inf)
+    n_full = sum(asked)
+    some = expected_in_sets(*arguments, failure)
+    n_some = sum(asked) - n_full
+    given_up = hopeless(portrait.found, some, failure)
+    assert (given_up == hopeless(portrait.found, full, failure)).all()
+    assert some[~given_up] == pytest.approx(full[~given_up], rel=1e-9, abs=1e-300)
+    assert (some <= full * (1 + 1e-9)).all()
+    one, other = (settle(portrait.found, grid, e, failure) for e in (some, full))
+    assert (one.resolved == other.resolved).all()
+    assert (one.index == other.index).all()
+    assert one.failure == pytest.approx(other.failure, rel=1e-9)
+    assert given_up.any() == little_known
+    assert (n_some < n_full / 5) == little_known
+
+
+def test_what_can_still_be_claimed_is_not_given_up():
+    found, _ = line_of_sets(4)  # the last is the attractor
+    expected = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1e-4, 0]])
+    assert hopeless(found, expected, 1e-3).tolist() == [True, False, False, False]
+    assert hopeless(found, expected, 1e-5).tolist() == [True, False, False, True]
 
 
 def test_connected_cells():
