@@ -249,7 +249,7 @@ def _analyze(
         exact = all(m.resolved for m in sets)
         # With the cells around it that may hold a critical point and lead there: those that a
         # wider band leaves room for a minimum in are among them.
-        possible = portrait.lattice.any_in_grid_cell(portrait.candidates)
+        possible = portrait.critical
         attractors = [
             np.union1d(m.cells, np.flatnonzero(possible & (renumber[labels] == i)))
             for i, m in enumerate(sets)

@@ -29,7 +29,7 @@ def describe(portrait: PhasePortrait, surrogate: GaussianProcess) -> list[MorseS
     if not found.morse_sets:
         return []
     grid, posterior = lattice.grid, portrait.posterior
-    critical = lattice.any_in_grid_cell(portrait.candidates)
+    critical = portrait.critical
     slope = np.square(posterior.gradient * grid.cell_widths).sum(axis=1)
     starts = []
     for number, cells in enumerate(found.morse_sets):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from lightning_morse.basins import certain_labels
 from lightning_morse.combinatorial_map import outer_approximation
@@ -52,6 +53,11 @@ class PhasePortrait:
     failure: float
 
     @property
+    def critical(self) -> Mask:
+        """Cells of the grid that may hold a critical point, shape ``(grid.size,)``."""
+        return self.lattice.any_in_grid_cell(self.candidates)
+
+    @property
     def level(self) -> float:
         """Lower bound on the probability that all of it is true."""
         return max(0.0, self.band.level - self.failure)
@@ -90,16 +96,21 @@ def phase_portrait(
     with clock("enclosure"):
         enclosure = FlowEnclosure.of(lattice, posterior)
         images = enclosure.images(band)
+    with clock("map"):
+        image = _outer_approximation(images, grid, diverged)
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)
         critical = lattice.any_in_grid_cell(candidates) & ~diverged
-    found = _morse_graph(images, grid, critical, diverged, clock)
+        found = morse_graph(image, critical=critical)
     if found.morse_sets:
         # What is recurrent decides what can be claimed, and these cells are few.
         with clock("enclosure"):
             recurrent = np.concatenate(found.morse_sets)
             images = images.replaced(recurrent, enclosure.images(band, recurrent, sharp=True))
-        found = _morse_graph(images, grid, critical, diverged, clock)
+        with clock("map"):
+            image = _outer_approximation(images, grid, diverged)
+        with clock("graph"):
+            found = morse_graph(image, critical=critical)
     with clock("settling"):
         expected = expected_in_sets(found, lattice, surrogate, candidates, failure)
         total = expected.sum(axis=1)
@@ -109,10 +120,7 @@ def phase_portrait(
         if empty.any():
             for number in np.flatnonzero(empty):
                 critical[found.morse_sets[number]] = False
-            found, expected = (
-                _morse_graph(images, grid, critical, diverged, clock),
-                expected[~empty],
-            )
+            found, expected = morse_graph(image, critical=critical), expected[~empty]
         settled = settle(found, grid, expected, failure - spent)
     with clock("basins"):
         labels = certain_labels(found)
@@ -130,16 +138,11 @@ def phase_portrait(
     )
 
 
-def _morse_graph(
-    images: FlowImages, grid: CubicalGrid, critical: Mask, diverged: Mask, clock: Stopwatch
-) -> MorseGraph:
-    with clock("map"):
-        image = outer_approximation(
-            images.lower,
-            images.upper,
-            grid,
-            exits=images.exits.any(axis=(1, 2)),
-            exterior_cells=diverged,
-        )
-    with clock("graph"):
-        return morse_graph(image, critical=critical)
+def _outer_approximation(images: FlowImages, grid: CubicalGrid, diverged: Mask) -> csr_array:
+    return outer_approximation(
+        images.lower,
+        images.upper,
+        grid,
+        exits=images.exits.any(axis=(1, 2)),
+        exterior_cells=diverged,
+    )

@@ -8,11 +8,11 @@ gradient itself, so the loss is evaluated where that most lowers
 
 with :math:`m, s` the posterior mean and deviation of the gradient, :math:`H` its Jacobian (nowhere
 can the gradient be resolved better than it varies from one cell to the next), all in units of
-cells, over undecided cells and a few others, and as many in Morse sets that are not resolved: these
-keep a count from being exact. A batch is chosen greedily; how a sample changes the deviations is
-known before its loss is. This is the variance reduction of Cohn ("Neural network exploration using
-optimal experiment design", NIPS 1993) for relative errors; they are relative to what was known
-before the batch.
+cells, over undecided cells and a few others, a fifth of them in Morse sets that are not resolved:
+these keep a count from being exact. A batch is chosen greedily; how a sample changes the deviations
+is known before its loss is. This is the variance reduction of Cohn ("Neural network exploration
+using optimal experiment design", NIPS 1993) for relative errors; they are relative to what was
+known before the batch.
 
 A last few evaluations lie so close to samples of the design that the differences are directional
 derivatives; the surrogate is judged by them before they join the other samples.
