@@ -21,6 +21,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir build/import-linter
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/bench_analyze.py

@@ -25,8 +25,8 @@ import numpy as np
 from bench_engine import leslie, print_rows, timed
 
 from lightning_morse import CubicalGrid, RefinedMorseGraph, refined_morse_graph
-from lightning_morse.box_maps import BoxMap, PointMap, corner_box_map, time_map
-from lightning_morse.record import UNDECIDED
+from lightning_morse.conley.box_maps import BoxMap, PointMap, corner_box_map, time_map
+from lightning_morse.result import UNDECIDED
 
 
 def himmelblau_gradient(x):

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_morse import AffineSubspace, LossSlice, MorseMonitor
-from lightning_morse.loss_slice import flat_parameters
-from lightning_morse.subspace import orthonormal_columns
+from lightning_morse.slices.bases import orthonormal_columns
+from lightning_morse.slices.parameters import flat_parameters
 
 MAX_OVERHEAD = 0.05
 POINTS_OVER = 0.01

@@ -24,9 +24,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lightning_morse import AffineSubspace
-from lightning_morse.processes import Lockstep, Processes
-from lightning_morse.sharded import ShardedSlice, Shards, flat_shards
-from lightning_morse.subspace import orthonormal_columns
+from lightning_morse.distributed.fsdp import ShardedSlice, Shards, flat_shards
+from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.slices.bases import orthonormal_columns
 
 PROCESSES = 2
 LAYERS = 6

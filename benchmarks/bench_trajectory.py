@@ -29,16 +29,16 @@ from scipy.linalg import solve_triangular
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
-from lightning_morse.box_maps import time_map
-from lightning_morse.grid import CubicalGrid
-from lightning_morse.kernel import Matern
-from lightning_morse.lattice import Lattice
+from lightning_morse.bands.value import mean_remainder, value_band
+from lightning_morse.conley.box_maps import time_map
+from lightning_morse.gp.kernels import Matern
+from lightning_morse.gp.process import GaussianProcess
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch, one_thread
-from lightning_morse.surrogate import GaussianProcess
-from lightning_morse.trajectory_analysis import analyze_pairs
-from lightning_morse.trajectory_map import TrajectoryMap, fit_trajectory_map
-from lightning_morse.trajectory_pairs import Pairs, pairs_of_runs
-from lightning_morse.value_band import mean_remainder, value_band
+from lightning_morse.trajectories.learned_map import TrajectoryMap, fit_trajectory_map
+from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
+from lightning_morse.trajectories.pipeline import analyze_pairs
 
 Array = NDArray[np.float64]
 PointMap = Callable[[Array], tuple[Array, Array]]

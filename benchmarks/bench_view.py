@@ -24,11 +24,11 @@ import numpy as np
 
 import lightning_morse as lm
 from examples.himmelblau import himmelblau
-from lightning_morse.report import report
-from lightning_morse.run_records import Reading, Run
-from lightning_morse.view_record import decode, encode
+from lightning_morse.view.record import decode, encode
+from lightning_morse.view.report import report
+from lightning_morse.view.runs import Reading, Run
 from tests.browser import Browser
-from tests.test_tensorboard_plugin import FRAME, Board, write_events
+from tests.tensorboard_plugin.test_plugin import FRAME, Board, write_events
 
 SWITCH = """new Promise((done) => {
   const page = document.querySelector('iframe').contentDocument;

@@ -50,15 +50,17 @@ import numpy as np
 import torch
 from scipy.stats import beta
 
-from lightning_morse import sampling
-from lightning_morse.calibration import fit_calibrated
-from lightning_morse.confidence import gradient_band, simulated_band
-from lightning_morse.grid import CubicalGrid
-from lightning_morse.kernel import MATERN_5_2, MATERN_7_2, Matern
-from lightning_morse.lattice import Lattice
-from lightning_morse.sampling import add_samples, design, first_samples
+from lightning_morse.analysis import placement as sampling
+from lightning_morse.analysis.design import design, first_samples
+from lightning_morse.analysis.placement import add_samples
+from lightning_morse.bands.gradient import gradient_band, simulated_band
+from lightning_morse.gp.calibration import fit_calibrated
+from lightning_morse.gp.fit import fit
+from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2, Matern
+from lightning_morse.gp.process import GaussianProcess, SurrogateError
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
-from lightning_morse.surrogate import GaussianProcess, SurrogateError, fit
 
 KERNELS = {"5/2": MATERN_5_2, "7/2": MATERN_7_2}
 LEVELS = (0.5, 0.8, 0.95)

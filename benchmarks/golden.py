@@ -3,9 +3,9 @@
     python benchmarks/golden.py write before.json      # on the old code
     python benchmarks/golden.py compare before.json    # on the new code, same machine and versions
 
-Each result is broken into its fields; a field is a hash of its bytes, so a difference is named. Wall
-times are left out. Linear algebra libraries choose their kernels by processor, so a file is only
-good for the machine that wrote it: it is not checked in.
+Each result is broken into its fields; a field is a hash of its bytes, so a difference is named.
+Wall times are left out. Linear algebra libraries choose their kernels by processor, so a file is
+only good for the machine that wrote it: it is not checked in.
 """
 
 from __future__ import annotations
@@ -56,7 +56,16 @@ def fields(result: lm.MorseAnalysis) -> Fields:
     if result.reach is not None:
         named["reach.kinds"], named["reach.of"] = result.reach.kinds, result.reach.of
     for i, m in enumerate(result.morse_sets):
-        for name in ("cells", "is_attractor", "resolved", "index", "center", "loss", "volume", "mu"):
+        for name in (
+            "cells",
+            "is_attractor",
+            "resolved",
+            "index",
+            "center",
+            "loss",
+            "volume",
+            "mu",
+        ):
             named[f"sets[{i}].{name}"] = getattr(m, name)
     named["basin_volumes"] = result.basin_volumes
     return {name: _bits(value) for name, value in named.items()}

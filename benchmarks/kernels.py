@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from real_slices import Digits, make_slice
 
-from lightning_morse.confidence import gradient_band
-from lightning_morse.grid import CubicalGrid
-from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
-from lightning_morse.lattice import Lattice
-from lightning_morse.phase_portrait import phase_portrait
-from lightning_morse.sampling import design
+from lightning_morse.analysis.design import design
+from lightning_morse.analysis.phase_portrait import phase_portrait
+from lightning_morse.bands.gradient import gradient_band
+from lightning_morse.gp.fit import fit
+from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
+from lightning_morse.gp.process import SurrogateError
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
-from lightning_morse.surrogate import SurrogateError, fit
 
 MODELS = {
     f"{kernel.name.split('-')[-1]}, {warp}": (kernel, warp == "log")

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from real_slices import Digits, make_slice
 
-from lightning_morse.analysis import analyze_samples
-from lightning_morse.calibration import fit_calibrated
-from lightning_morse.sampling import design
+from lightning_morse.analysis.design import design
+from lightning_morse.analysis.pipeline import analyze_samples
+from lightning_morse.gp.calibration import fit_calibrated
 
 COST_OF_GRADIENT = 3
 STEP = 5e-3

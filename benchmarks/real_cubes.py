@@ -4,9 +4,9 @@ r"""Real networks in three dimensions: does the gradient stay in the band, are l
 
 Networks, probe set and boxes are those of ``real_slices.py``, with three directions. The exact
 gradient is held against the band at every point of the lattice, where it is the band of a halved
-lattice with deviations estimated inside the cells (:mod:`lightning_morse.confidence`). From some
-points of certain cells the exact gradient flow of the warped loss is followed in small steps; a
-label is disputed if it ends farther than two cells from every cell of the attractor it names, or,
+lattice with deviations estimated inside the cells (:mod:`lightning_morse.bands.gradient`). From
+some points of certain cells the exact gradient flow of the warped loss is followed in small steps;
+a label is disputed if it ends farther than two cells from every cell of the attractor it names, or,
 for a cell that escapes, inside the box where the flow is at rest.
 
 One row a slice: what is claimed and 1 - mu, shares of the box in certain basins and escaping,
@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 
 import lightning_morse as lm
-from lightning_morse.confidence import gradient_band
-from lightning_morse.lattice import Lattice
-from lightning_morse.record import ESCAPES, UNDECIDED
-from lightning_morse.subspace import AffineSubspace, pca_directions, random_directions
+from lightning_morse.bands.gradient import gradient_band
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.result import ESCAPES, UNDECIDED
+from lightning_morse.slices.bases import pca_directions, random_directions
+from lightning_morse.slices.subspace import AffineSubspace
 
 sys.path.insert(0, str(Path(__file__).parent))
 import real_slices as planes

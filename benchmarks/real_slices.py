@@ -48,17 +48,19 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import lightning_morse as lm
-from lightning_morse.basins import certain_labels
-from lightning_morse.box import half_widths
-from lightning_morse.combinatorial_map import outer_approximation
-from lightning_morse.confidence import GradientBand, gradient_band
-from lightning_morse.gradient_flow import critical_cells, image_boxes
-from lightning_morse.kernel import MATERN_5_2, MATERN_7_2
-from lightning_morse.lattice import Lattice
-from lightning_morse.morse_sets import morse_graph
-from lightning_morse.record import ESCAPES
-from lightning_morse.subspace import AffineSubspace, pca_directions, random_directions
-from lightning_morse.surrogate import GaussianProcess, Posterior, SurrogateError, Warp
+from lightning_morse.bands.gradient import GradientBand, gradient_band
+from lightning_morse.conley.basins import certain_labels
+from lightning_morse.conley.combinatorial_map import outer_approximation
+from lightning_morse.conley.morse_sets import morse_graph
+from lightning_morse.enclosure.flow_map import critical_cells, image_boxes
+from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
+from lightning_morse.gp.process import GaussianProcess, Posterior, SurrogateError
+from lightning_morse.gp.warp import Warp
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.monitoring.extent import half_widths
+from lightning_morse.result import ESCAPES
+from lightning_morse.slices.bases import pca_directions, random_directions
+from lightning_morse.slices.subspace import AffineSubspace
 
 CONFIDENCE = 0.95
 WEIGHT_DECAY = 1e-3

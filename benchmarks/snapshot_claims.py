@@ -19,10 +19,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse.box import half_widths
-from lightning_morse.box_maps import time_map
-from lightning_morse.record import MorseAnalysis
-from lightning_morse.trajectory_reading import analyze_snapshots
+from lightning_morse.conley.box_maps import time_map
+from lightning_morse.monitoring.extent import half_widths
+from lightning_morse.monitoring.snapshot_map import analyze_snapshots
+from lightning_morse.result import MorseAnalysis
 
 Array = NDArray[np.float64]
 Field = Callable[[Array], Array]

@@ -21,17 +21,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse.box_maps import time_map
-from lightning_morse.calibration import PLAINLY_WRONG
-from lightning_morse.combinatorial_map import outer_approximation
-from lightning_morse.grid import CubicalGrid
-from lightning_morse.lattice import Lattice
-from lightning_morse.map_ladder import Rung, climb_map
-from lightning_morse.morse_sets import morse_graph
-from lightning_morse.record import short_of_one
-from lightning_morse.trajectory_map import fit_trajectory_map
-from lightning_morse.trajectory_pairs import pairs_of_runs
-from lightning_morse.value_band import failure_bound, value_band
+from lightning_morse.bands.value import failure_bound, value_band
+from lightning_morse.conley.box_maps import time_map
+from lightning_morse.conley.combinatorial_map import outer_approximation
+from lightning_morse.conley.morse_sets import morse_graph
+from lightning_morse.gp.calibration import PLAINLY_WRONG
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.result import short_of_one
+from lightning_morse.trajectories.ladder import Rung, climb_map
+from lightning_morse.trajectories.learned_map import fit_trajectory_map
+from lightning_morse.trajectories.pairs import pairs_of_runs
 
 Array = NDArray[np.float64]
 

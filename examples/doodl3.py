@@ -43,11 +43,11 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 import lightning_morse as lm
-from lightning_morse.basins import certain_labels
-from lightning_morse.box_maps import corner_images
-from lightning_morse.record import short_of_one
-from lightning_morse.trajectory_map import fit_trajectory_map
-from lightning_morse.trajectory_pairs import pairs_of_runs
+from lightning_morse.conley.basins import certain_labels
+from lightning_morse.conley.box_maps import corner_images
+from lightning_morse.result import short_of_one
+from lightning_morse.trajectories.learned_map import fit_trajectory_map
+from lightning_morse.trajectories.pairs import pairs_of_runs
 
 CHANNELS = 4
 PAIRS_A_RUN = 10

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
+from tests.test_tensorboard_plugin import FRAME, Board
 
 from examples import digits, himmelblau
-from lightning_morse.report import report
-from lightning_morse.run_records import read_runs
+from lightning_morse.view.report import report
+from lightning_morse.view.runs import read_runs
 from tests.browser import Browser
-from tests.test_tensorboard_plugin import FRAME, Board
 
 SIZES = ((1280, 800), (1920, 1080))
 THEMES = ("light", "dark")

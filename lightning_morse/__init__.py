@@ -11,84 +11,85 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_morse import deep_linear
-    from lightning_morse.adaptive_grid import AdaptiveGrid
-    from lightning_morse.adaptive_map import adaptive_outer_approximation
-    from lightning_morse.analysis import analyze
-    from lightning_morse.box_maps import (
+    from lightning_morse.analysis.pipeline import analyze
+    from lightning_morse.callbacks.deep_linear_monitor import DeepLinearMonitor
+    from lightning_morse.callbacks.morse_monitor import MorseMonitor
+    from lightning_morse.callbacks.weight_recorder import WeightRecorder
+    from lightning_morse.conley.adaptive_map import adaptive_outer_approximation
+    from lightning_morse.conley.box_maps import (
         corner_box_map,
         corner_images,
         lipschitz_box_map,
         lipschitz_images,
         time_map,
     )
-    from lightning_morse.callback import MorseMonitor
-    from lightning_morse.combinatorial_map import outer_approximation
-    from lightning_morse.conley import ConleyIndex, conley_indices
-    from lightning_morse.deep_linear_monitor import DeepLinearMonitor
-    from lightning_morse.grid import CubicalGrid
-    from lightning_morse.loss_slice import LossSlice
-    from lightning_morse.merge_diagram import plot_merge_diagram
-    from lightning_morse.morse_sets import MorseGraph, morse_graph
-    from lightning_morse.plotting import plot_basins, plot_morse_graph
-    from lightning_morse.record import Ladder, MorseAnalysis, MorseSet
-    from lightning_morse.recurrence import period
-    from lightning_morse.refinement import RefinedMorseGraph, refined_morse_graph
-    from lightning_morse.retraction import (
+    from lightning_morse.conley.combinatorial_map import outer_approximation
+    from lightning_morse.conley.index import ConleyIndex, conley_indices
+    from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
+    from lightning_morse.conley.recurrence import period
+    from lightning_morse.conley.refinement import RefinedMorseGraph, refined_morse_graph
+    from lightning_morse.conley.retraction import (
         OrderRetraction,
         attracting_block,
         down_sets,
         order_retraction,
         separatrix,
     )
-    from lightning_morse.run_files import Run, load_runs
-    from lightning_morse.subspace import AffineSubspace, plane_through
-    from lightning_morse.timeline import plot_timeline
-    from lightning_morse.tracking import AttractorTracker
-    from lightning_morse.trajectory_analysis import analyze_trajectories
-    from lightning_morse.weight_recorder import WeightRecorder
+    from lightning_morse.grids.adaptive import AdaptiveGrid
+    from lightning_morse.grids.cubical import CubicalGrid
+    from lightning_morse.monitoring.tracking import AttractorTracker
+    from lightning_morse.plotting.basins import plot_basins
+    from lightning_morse.plotting.merge_diagram import plot_merge_diagram
+    from lightning_morse.plotting.morse_graph import plot_morse_graph
+    from lightning_morse.plotting.timeline import plot_timeline
+    from lightning_morse.result import Ladder, MorseAnalysis, MorseSet
+    from lightning_morse.slices.loss_slice import LossSlice
+    from lightning_morse.slices.subspace import AffineSubspace, plane_through
+    from lightning_morse.trajectories.pipeline import analyze_trajectories
+    from lightning_morse.trajectories.runs import Run, load_runs
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AdaptiveGrid": "adaptive_grid",
-    "AffineSubspace": "subspace",
-    "AttractorTracker": "tracking",
-    "ConleyIndex": "conley",
-    "CubicalGrid": "grid",
-    "DeepLinearMonitor": "deep_linear_monitor",
-    "Ladder": "record",
-    "LossSlice": "loss_slice",
-    "MorseAnalysis": "record",
-    "MorseGraph": "morse_sets",
-    "MorseMonitor": "callback",
-    "MorseSet": "record",
-    "OrderRetraction": "retraction",
-    "RefinedMorseGraph": "refinement",
-    "adaptive_outer_approximation": "adaptive_map",
-    "Run": "run_files",
-    "WeightRecorder": "weight_recorder",
-    "analyze": "analysis",
-    "analyze_trajectories": "trajectory_analysis",
-    "attracting_block": "retraction",
-    "conley_indices": "conley",
-    "corner_box_map": "box_maps",
-    "corner_images": "box_maps",
-    "down_sets": "retraction",
-    "lipschitz_box_map": "box_maps",
-    "lipschitz_images": "box_maps",
-    "load_runs": "run_files",
-    "morse_graph": "morse_sets",
-    "order_retraction": "retraction",
-    "outer_approximation": "combinatorial_map",
-    "period": "recurrence",
-    "plane_through": "subspace",
-    "plot_basins": "plotting",
-    "plot_merge_diagram": "merge_diagram",
-    "plot_morse_graph": "plotting",
-    "plot_timeline": "timeline",
-    "refined_morse_graph": "refinement",
-    "separatrix": "retraction",
-    "time_map": "box_maps",
+    "AdaptiveGrid": "grids.adaptive",
+    "AffineSubspace": "slices.subspace",
+    "AttractorTracker": "monitoring.tracking",
+    "ConleyIndex": "conley.index",
+    "CubicalGrid": "grids.cubical",
+    "DeepLinearMonitor": "callbacks.deep_linear_monitor",
+    "Ladder": "result",
+    "LossSlice": "slices.loss_slice",
+    "MorseAnalysis": "result",
+    "MorseGraph": "conley.morse_sets",
+    "MorseMonitor": "callbacks.morse_monitor",
+    "MorseSet": "result",
+    "OrderRetraction": "conley.retraction",
+    "RefinedMorseGraph": "conley.refinement",
+    "adaptive_outer_approximation": "conley.adaptive_map",
+    "Run": "trajectories.runs",
+    "WeightRecorder": "callbacks.weight_recorder",
+    "analyze": "analysis.pipeline",
+    "analyze_trajectories": "trajectories.pipeline",
+    "attracting_block": "conley.retraction",
+    "conley_indices": "conley.index",
+    "corner_box_map": "conley.box_maps",
+    "corner_images": "conley.box_maps",
+    "down_sets": "conley.retraction",
+    "lipschitz_box_map": "conley.box_maps",
+    "lipschitz_images": "conley.box_maps",
+    "load_runs": "trajectories.runs",
+    "morse_graph": "conley.morse_sets",
+    "order_retraction": "conley.retraction",
+    "outer_approximation": "conley.combinatorial_map",
+    "period": "conley.recurrence",
+    "plane_through": "slices.subspace",
+    "plot_basins": "plotting.basins",
+    "plot_merge_diagram": "plotting.merge_diagram",
+    "plot_morse_graph": "plotting.morse_graph",
+    "plot_timeline": "plotting.timeline",
+    "refined_morse_graph": "conley.refinement",
+    "separatrix": "conley.retraction",
+    "time_map": "conley.box_maps",
 }
 
 # Modules that are public as they are, loaded on first use too.

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.report import report
-from lightning_morse.run_records import Run, read_runs
-from lightning_morse.view_record import ViewRecord
+from lightning_morse.view.record import ViewRecord
+from lightning_morse.view.report import report
+from lightning_morse.view.runs import Run, read_runs
 
 _RUN = "log directory of a run, a folder of such, or an archive of MorseAnalysis.save"
 
@@ -228,7 +228,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _written(name: str, value: Any) -> str:
-    from lightning_morse.record import short_of_one
+    from lightning_morse.result import short_of_one
 
     if value is None:
         return ""
@@ -253,7 +253,7 @@ def _analyze(args: argparse.Namespace) -> int:
         return _complain(f"--callable {args.callable}: {error}")
     if args.output is not None and not args.output.parent.is_dir():
         return _complain(f"{args.output}: there is no folder {args.output.parent}")
-    from lightning_morse.analysis import analyze
+    from lightning_morse.analysis.pipeline import analyze
 
     result = analyze(
         loss,

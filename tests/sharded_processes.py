@@ -24,11 +24,18 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from lightning_morse import AffineSubspace, LossSlice
-from lightning_morse.failures import ProcessError
-from lightning_morse.loss_slice import flat_parameters, loss_from_steps
-from lightning_morse.processes import Lockstep, Processes
-from lightning_morse.sharded import ShardedSlice, Shards, check_sharding, flat_shards, is_sharded
-from lightning_morse.subspace import orthonormal_columns, pca_directions, random_directions
+from lightning_morse.distributed.errors import ProcessError
+from lightning_morse.distributed.fsdp import (
+    ShardedSlice,
+    Shards,
+    check_sharding,
+    flat_shards,
+    is_sharded,
+)
+from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.slices.bases import orthonormal_columns, pca_directions, random_directions
+from lightning_morse.slices.parameters import flat_parameters
+from lightning_morse.slices.steps import loss_from_steps
 from tests.callback_models import loader, monitor, rng_state, seed_all
 
 RANK = int(os.environ["LOCAL_RANK"])

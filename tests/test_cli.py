@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from lightning_morse import MorseAnalysis
-from lightning_morse.view_record import encode
-from tests import test_plotting as drawn
-from tests.test_report import write_run
+from lightning_morse.view.record import encode
+from tests.plotting import test_basins_and_morse_graph as drawn
+from tests.view.test_report import write_run
 
 
 def command(*args, cwd=None):

@@ -14,9 +14,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
-import lightning_morse.callback as home
-from lightning_morse.budget import Budget
-from lightning_morse.loss_slice import loss_from_steps
+import lightning_morse.callbacks.morse_monitor as home
+from lightning_morse.monitoring.budget import Budget
+from lightning_morse.slices.steps import loss_from_steps
 from tests.callback_models import Net, loader, monitor, rng_state, seed_all
 
 RANK = int(os.environ["LOCAL_RANK"])

@@ -17,7 +17,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from lightning_morse.view import asset
-from lightning_morse.view_record import decode, summary
+from lightning_morse.view.record import decode, summary
 
 PLUGIN_NAME = "morse"
 TAG = "morse/record"

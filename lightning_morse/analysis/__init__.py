@@ -1,0 +1,1 @@
+"""From a loss on a box to its Morse graph, basins and mu."""

@@ -1,0 +1,167 @@
+"""Which Morse sets hold no critical point, which hide no attractor, and what index they have.
+
+All of it from the expected number of critical points of each index in each set
+(:mod:`lightning_morse.gp.kac_rice`): a claim about a set is false with at most the expected
+number of critical points that contradict it, and claims are made, the safest first, while these add
+up to no more than a given probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import label
+
+from lightning_morse.conley.morse_sets import MorseGraph
+from lightning_morse.gp.kac_rice import expected_critical_points
+from lightning_morse.gp.process import GaussianProcess
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
+
+Array = NDArray[np.float64]
+
+# Lattice cells looked at before it is asked again which sets are worth counting on.
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What is certain, up to some probability, of the critical points in each Morse set.
+
+    Attributes:
+        resolved: Whether the set hides no further attractor: for an attractor, that it holds
+            exactly one minimum and nothing else; for another set, that it holds no minimum;
+            shape ``(n_sets,)``.
+        index: Morse index of every critical point the set may hold, -1 where that is not certain;
+            same shape.
+        failure: Probability that any of this is false.
+    """
+
+    resolved: NDArray[np.bool_]
+    index: NDArray[np.int64]
+    failure: float
+
+
+def expected_in_sets(
+    found: MorseGraph,
+    lattice: Lattice,
+    surrogate: GaussianProcess,
+    candidates: NDArray[np.bool_],
+    failure: float,
+) -> Array:
+    """Expected number of critical points of each index in each Morse set.
+
+    A set of which no claim can be made any more is not counted to the end: in a box where little
+    is decided it would be most of the box.
+
+    Args:
+        found: The Morse graph on the grid of the lattice.
+        lattice: The lattice.
+        surrogate: The fitted surrogate.
+        candidates: Lattice cells that may hold a critical point; no other cell counts.
+        failure: The probability with which claims may be false.
+
+    Returns:
+        Shape ``(n_sets, d + 1)``; lower bounds where :func:`hopeless`.
+    """
+    owner = np.full(lattice.grid.size, -1)
+    for number, cells in enumerate(found.morse_sets):
+        owner[cells] = number
+    cells = np.flatnonzero(candidates)
+    owner = owner[lattice.grid_cell_of(cells)]
+    cells, owner = cells[owner >= 0], owner[owner >= 0]
+    total = np.zeros((len(found.morse_sets), lattice.dim + 1))
+    # In random order, so that the first tell of all the sets.
+    left, n_cells = np.random.default_rng(0).permutation(cells.size), cells.size
+    while left.size:
+        now, left = left[:_AT_ONCE], left[_AT_ONCE:]
+        centers = lattice.cell_centers(cells[now])
+        expected = expected_critical_points(surrogate, centers, lattice.spacing, n_cells)
+        np.add.at(total, owner[now], expected)
+        left = left[~hopeless(found, total, failure)[owner[left]]]
+    return total
+
+
+def hopeless(found: MorseGraph, expected: Array, failure: float) -> NDArray[np.bool_]:
+    """Whether nothing can be claimed of a set, whatever else is to be expected in it.
+
+    Args:
+        found: The Morse graph.
+        expected: Expected numbers of critical points, or lower bounds, shape ``(n_sets, d + 1)``.
+        failure: The probability with which claims may be false.
+
+    Returns:
+        Shape ``(n_sets,)``: neither has every critical point the same index, or is none there, nor
+        is there no minimum in a set that is no attractor.
+    """
+    return (_contradicting(expected) > failure) & (_minima(found, expected) > failure)
+
+
+def _contradicting(expected: Array) -> Array:
+    """Critical points of another index than the likeliest."""
+    return expected.sum(axis=1) - expected.max(axis=1, initial=0.0)
+
+
+def _minima(found: MorseGraph, expected: Array) -> Array:
+    """Minima where there should be none: infinitely many in an attractor."""
+    minima = expected[:, 0].copy()
+    minima[list(found.attractors)] = np.inf
+    return minima
+
+
+def safest(doubts: ArrayLike, failure: float) -> NDArray[np.bool_]:
+    """The largest number of claims whose doubts add up to at most ``failure``.
+
+    Args:
+        doubts: Probability that each claim is false, shape ``(n,)``.
+        failure: What they may add up to.
+
+    Returns:
+        Which claims to make, shape ``(n,)``.
+
+    Example:
+        >>> safest([0.03, 0.001, 0.5, 0.002], 0.01).tolist()
+        [False, True, False, True]
+    """
+    doubt = np.asarray(doubts, dtype=np.float64)
+    order = np.argsort(doubt, kind="stable")
+    chosen = np.zeros(doubt.shape, dtype=bool)
+    chosen[order] = np.cumsum(doubt[order]) <= failure
+    return chosen
+
+
+def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float) -> Settled:
+    """Settle as many Morse sets as a probability of failure allows.
+
+    Args:
+        found: The Morse graph.
+        grid: Its grid.
+        expected: Expected number of critical points, as of :func:`expected_in_sets`.
+        failure: Probability with which anything claimed may be false.
+    """
+    attractor = np.zeros(len(expected), dtype=bool)
+    attractor[list(found.attractors)] = True
+    likely = expected.argmax(axis=1)
+    contradicting = _contradicting(expected)
+    certain = safest(contradicting, failure)
+    spent = float(contradicting[certain].sum())
+    # Less than the index may be enough: that a set which is no attractor holds no minimum.
+    minima = np.where(certain, np.inf, _minima(found, expected))
+    harmless = safest(minima, failure - spent)
+    whole = np.array([is_connected(grid, cells) for cells in found.morse_sets], dtype=bool)
+    resolved = np.where(attractor, certain & (likely == 0) & whole, certain & (likely > 0))
+    return Settled(
+        resolved=resolved | harmless,
+        index=np.where(certain, likely, -1),
+        failure=spent + float(minima[harmless].sum()),
+    )
+
+
+def is_connected(grid: CubicalGrid, cells: NDArray[np.int64]) -> bool:
+    """Whether the union of some closed cells is connected; cells that share a corner meet."""
+    mask = np.zeros(grid.size, dtype=bool)
+    mask[cells] = True
+    _, pieces = label(mask.reshape(grid.shape), structure=np.ones((3,) * grid.dim))
+    return bool(pieces == 1)

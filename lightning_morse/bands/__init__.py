@@ -1,0 +1,1 @@
+"""Simultaneous confidence bands: how far a surrogate may be off, everywhere at once."""

@@ -1,0 +1,1 @@
+"""The Lightning callbacks, and the loggers they write to."""

@@ -1,0 +1,141 @@
+"""Morse sets of a combinatorial map, their order, and what each vertex can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+
+from lightning_morse.conley.condensation import Condensation, condense
+
+
+@dataclass(frozen=True, eq=False)
+class MorseGraph:
+    """Morse sets of a combinatorial map and the order between them.
+
+    Attributes:
+        morse_sets: Cell numbers of each Morse set, ascending, arrays of shape ``(k_i,)``; ordered
+            by their first cell.
+        graph: Directed graph on ``range(len(morse_sets))``: an edge ``q -> p`` means that a path
+            of the map leads from ``q`` down to ``p``; transitively reduced.
+        attractors: Numbers of the minimal Morse sets with no path to the exterior.
+        condensation: The acyclic graph all of this was read from.
+    """
+
+    morse_sets: tuple[NDArray[np.int64], ...]
+    graph: nx.DiGraph
+    attractors: tuple[int, ...]
+    condensation: Condensation
+
+    @cached_property
+    def reach(self) -> NDArray[np.uint8]:
+        """What each vertex can reach, worked out when it is first asked for.
+
+        Bit ``i`` of a row for Morse set ``i``, the bit after the last Morse set for the exterior;
+        packed little-endian into bytes, shape ``(n_vertices, n_sets // 8 + 1)``. A vertex of a
+        Morse set reaches that set.
+        """
+        return self.condensation.reach(_homes(self.morse_sets, self.condensation))
+
+    def reaches(self, target: int) -> NDArray[np.bool_]:
+        """Which vertices have a path to a Morse set, shape ``(n_vertices,)``.
+
+        Args:
+            target: Number of a Morse set, or ``len(morse_sets)`` for the exterior.
+        """
+        return (self.reach[:, target // 8] >> (target % 8)) & 1 == 1
+
+
+def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> MorseGraph:
+    r"""Find the Morse sets of a combinatorial map and the order between them.
+
+    A Morse set is a strongly connected component with at least one edge inside (a single cell
+    needs an edge to itself). If ``image`` is an outer approximation of a continuous map, every
+    chain-recurrent point that stays inside the grid lies in one of these components (Kalies,
+    Mischaikow, Vandervorst, "An algorithmic approach to chain recurrence", 2005). For a gradient
+    flow there is no recurrence without a critical point: give ``critical``, and a component none
+    of whose cells can hold one is not a Morse set; paths through it still count for the order.
+
+    Args:
+        image: Adjacency of the map, square, row ``i`` the image of vertex ``i``; the last vertex
+            is the exterior and never a Morse set.
+        critical: Cells that can hold a critical point, boolean, shape ``(n_vertices - 1,)``.
+            Without it every recurrent component counts.
+
+    Returns:
+        The Morse sets and their order; what each vertex reaches is worked out on request.
+
+    Raises:
+        ValueError: If ``image`` is not square or empty, or ``critical`` has the wrong shape.
+
+    Example:
+        Two cells that keep to themselves, one between them that goes either way:
+
+        >>> image = csr_array(np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+        >>> found = morse_graph(image)
+        >>> [cells.tolist() for cells in found.morse_sets], found.attractors
+        ([[0], [1], [2]], (0, 2))
+        >>> sorted(found.graph.edges)
+        [(1, 0), (1, 2)]
+    """
+    image = csr_array(image)
+    n = image.shape[0]
+    if image.ndim != 2 or image.shape[1] != n or n < 2:
+        raise ValueError(
+            "image must be a square matrix with one row a cell and a last one for the exterior, "
+            f"got shape {image.shape}"
+        )
+    condensation = condense(image)
+    chosen = condensation.recurrent.copy()
+    if critical is not None:
+        may_hold = np.asarray(critical)
+        if may_hold.dtype != bool or may_hold.shape != (n - 1,):
+            raise ValueError(
+                f"critical must be boolean with one entry for each of the {n - 1} cells, "
+                f"got {may_hold.dtype} of shape {may_hold.shape}"
+            )
+        filtered = np.zeros_like(chosen)
+        filtered[condensation.component[:-1][may_hold]] = True
+        chosen &= filtered
+    chosen[condensation.component[-1]] = False
+
+    # Morse sets are numbered by their first cells, whatever order the components came in.
+    inside = np.flatnonzero(chosen[condensation.component])
+    component, first = np.unique(condensation.component[inside], return_index=True)
+    rank = np.empty(component.size, dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(component.size)
+    owner = rank[np.searchsorted(component, condensation.component[inside])]
+    n_sets = component.size
+    by_set = inside[np.argsort(owner, kind="stable")]
+    sets = np.split(by_set, np.cumsum(np.bincount(owner, minlength=n_sets))[:-1]) if n_sets else []
+
+    reached = condensation.between(_homes(sets, condensation))[:-1]
+    below = reached[:, :n_sets] & ~np.eye(n_sets, dtype=bool)
+    minimal = ~below.any(axis=1) & ~reached[:, n_sets]
+    return MorseGraph(
+        morse_sets=tuple(sets),
+        graph=_reduced(below),
+        attractors=tuple(int(i) for i in np.flatnonzero(minimal)),
+        condensation=condensation,
+    )
+
+
+def _homes(sets: Sequence[NDArray[np.int64]], condensation: Condensation) -> NDArray[np.int64]:
+    """One vertex of each Morse set, and the exterior."""
+    exterior = condensation.component.size - 1
+    return np.array([*(cells[0] for cells in sets), exterior], dtype=np.int64)
+
+
+def _reduced(below: NDArray[np.bool_]) -> nx.DiGraph:
+    """Covering relations of a strict partial order given as a transitively closed matrix."""
+    order = below.astype(np.float32)
+    covers = below & ~(order @ order > 0)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(below)))
+    graph.add_edges_from((int(q), int(p)) for q, p in np.argwhere(covers))
+    return graph

@@ -1,0 +1,1 @@
+"""Several processes: who evaluates what, and what happens when one of them fails."""

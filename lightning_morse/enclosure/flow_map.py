@@ -1,0 +1,253 @@
+r"""Image boxes of grid cells under the gradient flow, for every field inside the band.
+
+How a cell is followed is told in :mod:`lightning_morse.enclosure.boxes`. The time of flight differs
+from cell to cell: fixed points are fixed for every time, and a set of cells that is closed under
+the map traps the flow whatever the times (docs of :func:`image_boxes`). All cells are followed as
+boxes along the axes, and those that turn out to be recurrent once more by the sharper enclosure.
+
+*What is guaranteed.* On the event of the band, every trajectory that starts in a cell and stays in
+the box is in the cell's image box at the cell's time; one that leaves is announced by ``exits``.
+*What is not.* The integrator's error is estimated by an embedded pair and added to the radius, the
+ranges of :math:`m` and :math:`H` inside a lattice cell are estimated to second order, rounding is
+covered by a small inflation; none of the three is a proof.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_morse.bands.gradient import GradientBand
+from lightning_morse.enclosure.bounds import FlowBounds, spread
+from lightning_morse.enclosure.boxes import AxisBoxes, FramedBoxes, MakeBoxes
+from lightning_morse.enclosure.integrate import FARTHEST, Inclusion, follow
+from lightning_morse.gp.process import Posterior
+from lightning_morse.grids.lattice import Lattice
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# Among many bands a cell is also left where a step changes its box by less than this, in cells.
+_AT_REST = 0.01
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class FlowImages:
+    """Enclosures of grid cells under the gradient flow, one row each.
+
+    Attributes:
+        lower: Lower corners of the image boxes, shape ``(n, d)``, units of the box.
+        upper: Upper corners, same shape.
+        exits: Whether a trajectory from the cell may cross each face of the box on its way, shape
+            ``(n, d, 2)``: axis, then lower and upper face.
+        times: Time of flight of each cell under the flow of the warped loss, shape ``(n,)``.
+        swept: First and last lattice cell, on each axis, of a box that holds every lattice cell
+            over which the field was bounded on the way, shape ``(n, d, 2)``. What is said of a cell
+            rests on the band in that box alone.
+    """
+
+    lower: Array
+    upper: Array
+    exits: Mask
+    times: Array
+    swept: NDArray[np.int64]
+
+    def replaced(self, rows: NDArray[np.int64], by: FlowImages) -> FlowImages:
+        """The same with some rows taken from others."""
+        new = {f.name: getattr(self, f.name).copy() for f in dataclasses.fields(self)}
+        for name, values in new.items():
+            values[rows] = getattr(by, name)
+        return FlowImages(**new)
+
+
+def critical_cells(lattice: Lattice, posterior: Posterior, band: GradientBand) -> Mask:
+    """Lattice cells that can hold a critical point on the event of the band.
+
+    A cell is left out iff some entry of the gradient cannot be zero anywhere in it.
+
+    Returns:
+        Shape ``(n_lattice_cells,)``.
+    """
+    (found,) = critical_cells_of(lattice, posterior, [band])
+    return found
+
+
+def critical_cells_of(
+    lattice: Lattice, posterior: Posterior, bands: Sequence[GradientBand]
+) -> list[Mask]:
+    """:func:`critical_cells` for each of several bands."""
+    low, high = lattice.cell_range(posterior.gradient)
+    may_vanish = [(low <= band.radius) & (high >= -band.radius) for band in bands]
+    return [np.asarray(mask.all(axis=1)) for mask in may_vanish]
+
+
+def image_boxes(lattice: Lattice, posterior: Posterior, band: GradientBand) -> FlowImages:
+    """Enclose the image of every grid cell under the gradient flow, each at a time of its own.
+
+    A cell is followed until it has moved about 3 cells, its enclosure has grown beyond 2.5 cells,
+    it is out of the box, or a number of steps is used up.
+
+    Why a time of its own for each cell is sound: let ``S`` be a set of cells whose images lie in
+    ``S``. A trajectory that starts in ``S`` is in ``S`` again at the end of each flight, so its
+    limit points, which are critical points, lie in ``S`` (cells are closed). A cell from which no
+    path leads to the exterior never lets a trajectory out of the box, because every flight that
+    may cross the boundary is announced.
+
+    Args:
+        lattice: The lattice of the grid.
+        posterior: The posterior at its points.
+        band: The band on its cells.
+
+    Returns:
+        Image boxes and the faces that may be crossed.
+    """
+    return FlowEnclosure.of(lattice, posterior).images(band)
+
+
+@dataclass(frozen=True, eq=False)
+class FlowEnclosure:
+    """What encloses the flow at every level of confidence, since it depends on the posterior alone.
+
+    Attributes:
+        bounds: The posterior mean of the gradient between the lattice points.
+    """
+
+    bounds: FlowBounds
+
+    @classmethod
+    def of(cls, lattice: Lattice, posterior: Posterior) -> FlowEnclosure:
+        """Prepare the enclosure.
+
+        Args:
+            lattice: The lattice of the grid.
+            posterior: The posterior at its points.
+        """
+        widest = math.ceil(FARTHEST * max(lattice.refinement))
+        return cls(FlowBounds.of(lattice, posterior, widest))
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice."""
+        return self.bounds.lattice
+
+    def images(
+        self, band: GradientBand, cells: NDArray[np.int64] | None = None, sharp: bool = False
+    ) -> FlowImages:
+        """Enclose the images of grid cells for one band; see :func:`image_boxes`.
+
+        Args:
+            band: The band.
+            cells: Numbers of grid cells, shape ``(n,)``; all of them if left out.
+            sharp: Whether to take the sharper enclosure, which takes several times as long.
+
+        Returns:
+            One row for each of ``cells``.
+        """
+        numbers = np.arange(self.lattice.grid.size) if cells is None else np.asarray(cells)
+        inclusion = Inclusion(self.bounds, self._forcing(band))
+        return _images(inclusion, numbers, None, sharp)
+
+    def between(self, narrow: GradientBand, wide: GradientBand) -> BandsBetween:
+        """Prepare for all the bands between two; see :class:`BandsBetween`.
+
+        Args:
+            narrow: The narrowest of the bands.
+            wide: The widest one.
+
+        Raises:
+            ValueError: If ``wide`` is narrower than ``narrow`` somewhere.
+        """
+        if not (wide.radius >= narrow.radius).all():
+            cell = int(np.argwhere(~(wide.radius >= narrow.radius))[0][0])
+            raise ValueError(
+                f"wide must be at least as wide as narrow, but in lattice cell {cell} it has "
+                f"{wide.radius[cell]} against {narrow.radius[cell]}"
+            )
+        first, last = self._forcing(narrow), self._forcing(wide)
+        return BandsBetween(narrow, wide, Inclusion(self.bounds, first, last - first, _AT_REST))
+
+    def _forcing(self, band: GradientBand) -> Array:
+        # The centre follows the interpolated mean, whose error is part of the forcing.
+        own = band.radius / self.lattice.spacing + self.bounds.interpolation
+        return spread(self.lattice, own, self.bounds.reaches)
+
+
+@dataclass(frozen=True, eq=False)
+class BandsBetween:
+    """Enclosures for many bands at once, each cell at a band of its own.
+
+    A band lies at ``share`` in [0, 1] if its radius is nowhere larger than ``(1 - share)`` times
+    that of the narrow band plus ``share`` times that of the wide one. Largest values over windows
+    are convex, so the same mixture of the bounds for the two covers it; only two bounds are kept,
+    however many bands there are. A cell is also left once its enclosure is at rest: flights of a
+    cell that holds a critical point would go on for all steps, and times are free.
+
+    Attributes:
+        narrow: The band at share 0.
+        wide: The band at share 1.
+    """
+
+    narrow: GradientBand
+    wide: GradientBand
+    _inclusion: Inclusion
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice of the bands."""
+        return self._inclusion.bounds.lattice
+
+    def share(self, band: GradientBand) -> float:
+        """Smallest share at which a band lies.
+
+        Raises:
+            ValueError: If it does not lie between the two.
+        """
+        room = self.wide.radius - self.narrow.radius
+        above = band.radius - self.narrow.radius
+        if (above > room).any():
+            raise ValueError("band must be nowhere wider than the wide one")
+        least = np.divide(above, room, out=np.zeros_like(room), where=room > 0).max()
+        return float(np.clip(least * (1 + 1e-12), 0.0, 1.0))
+
+    def images(self, cells: NDArray[np.int64], shares: Array) -> FlowImages:
+        """Enclose the images of grid cells, each for the band at its share.
+
+        Args:
+            cells: Numbers of grid cells, shape ``(n,)``; they may repeat.
+            shares: Shape ``(n,)``.
+
+        Returns:
+            One row for each of ``cells``.
+        """
+        return _images(self._inclusion, cells, shares)
+
+
+def _images(
+    inclusion: Inclusion, cells: NDArray[np.int64], shares: Array | None, sharp: bool = False
+) -> FlowImages:
+    lattice = inclusion.bounds.lattice
+    kind: MakeBoxes = FramedBoxes if sharp else AxisBoxes
+    flown = [
+        follow(
+            inclusion,
+            kind,
+            cells[i : i + _CHUNK],
+            None if shares is None else shares[i : i + _CHUNK],
+        )
+        for i in range(0, max(len(cells), 1), _CHUNK)
+    ]
+    low, spacing = lattice.grid.lower, lattice.spacing
+    rounding = 1e-12 * (np.abs(lattice.grid.lower) + np.abs(lattice.grid.upper))
+    return FlowImages(
+        lower=np.concatenate([low + (f.center - f.radius) * spacing - rounding for f in flown]),
+        upper=np.concatenate([low + (f.center + f.radius) * spacing + rounding for f in flown]),
+        exits=np.concatenate([f.exits for f in flown]),
+        times=np.concatenate([f.times for f in flown]),
+        swept=np.concatenate([f.swept for f in flown]),
+    )

@@ -1,0 +1,210 @@
+"""Which surrogate to believe, and how far.
+
+The band supposes that the loss is a sample path of the fitted process, so a bolder model than the
+samples bear out makes every certainty worthless. Three judges decide. The evidence tells kernels
+and warps apart where the samples are clear about them: on draws from the prior
+(``benchmarks/coverage.py``) the model behind the draw wins or the race is close, on networks the
+gain is tens of nats. The largest standardised leave-one-out residual tells whether the model fits
+at all: under the model it rarely exceeds a known number, on kinked losses it does. A few
+directional derivatives of the loss that the fit has not seen ask the same of what the band is
+about. None of it is a proof.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from lightning_morse.gp.fit import fit
+from lightning_morse.gp.kernels import MATERN_7_2
+from lightning_morse.gp.process import GaussianProcess, SurrogateError
+
+Array = NDArray[np.float64]
+
+# How often the model itself may exceed what is expected of its largest residual, and of the largest
+# error of its held-back derivatives: few of these say little, so they have to be plain.
+_ALARM, _ALARM_HELD_BACK = 0.05, 0.01
+# Gain in log evidence for which a warp, and the smoother kernel, are taken.
+_WARP_MARGIN = 3.0
+_SMOOTH_MARGIN = 5.0
+# Gain over noise around a constant, without which nothing is seen where noise has this share.
+_MORE_THAN_NOISE, _LOUD = 3.0, 0.1
+# What the smoother kernel's deviations are multiplied by; see benchmarks/real_slices.py.
+_SMOOTH_CAUTION = 1.5
+# A largest residual of this many times the expected one means that the surrogate is plainly wrong.
+PLAINLY_WRONG = 2.0
+# No deviation is inflated by more than this.
+_MOST = 10.0
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A surrogate whose deviations match its residuals.
+
+    Attributes:
+        surrogate: The surrogate, its deviations already inflated.
+        factor: What they were inflated by, at least 1.
+        largest_residual: Largest standardised leave-one-out residual before that.
+        largest_held_back: Largest standardised error of a held-back directional derivative before
+            that; 0 if none was held back.
+    """
+
+    surrogate: GaussianProcess
+    factor: float
+    largest_residual: float
+    largest_held_back: float = 0.0
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the surrogate is not plainly wrong."""
+        return self.factor < PLAINLY_WRONG
+
+
+def expected_largest(n: int, alarm: float = _ALARM) -> float:
+    """What the largest of ``n`` standard normal residuals exceeds in few cases, in size.
+
+    Args:
+        n: How many there are.
+        alarm: In which share of the cases.
+
+    Example:
+        >>> round(expected_largest(128), 2)
+        3.54
+    """
+    return float(norm.isf(0.5 * -np.expm1(np.log1p(-alarm) / n)))
+
+
+def fit_calibrated(
+    x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
+) -> Calibrated:
+    """Fit the most cautious model that the samples do not speak clearly against.
+
+    No warp and Matern-5/2 are given up for a warp and for Matern-7/2 only where the log evidence
+    rises by 3 and by 5: when models are about equally likely, the bolder one leaves the band too
+    often. The deviations of Matern-7/2 are multiplied by 1.5 (on kinked losses neither judge sees
+    that it is a little too bold), and beside these none of its residuals may be larger than
+    expected. If residuals of Matern-5/2 are larger than expected, its deviations are multiplied by
+    the ratio of the largest to the expected one.
+
+    Args:
+        x: Sample points, shape ``(n, d)``.
+        losses: Finite losses there, shape ``(n,)``.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner of the box.
+
+    Returns:
+        The surrogate, and how it was judged.
+
+    Raises:
+        ValueError: As :func:`lightning_morse.gp.fit.fit`.
+        SurrogateError: Also if the losses cannot be told from noise around a constant.
+    """
+    chosen = fit(x, losses, lower, upper)
+    _refuse_noise(chosen, np.asarray(losses, dtype=np.float64))
+    warped = math.isfinite(chosen.warp.scale)
+    if warped:
+        plain = fit(x, losses, lower, upper, warped=False, start=chosen)
+        warped = chosen.log_evidence - plain.log_evidence > _WARP_MARGIN
+        chosen = chosen if warped else plain
+    rough = _judged(chosen)
+    try:
+        smooth = fit(x, losses, lower, upper, MATERN_7_2, warped, start=chosen)
+    except SurrogateError:
+        return rough
+    if smooth.log_evidence - chosen.log_evidence <= _SMOOTH_MARGIN:
+        return rough
+    judged = _judged(_cautious(smooth))
+    return rough if judged.factor > 1 else judged
+
+
+def _refuse_noise(surrogate: GaussianProcess, losses: Array) -> None:
+    """A plane of unknown slope through mere noise would have no critical point, quite certainly."""
+    n = len(losses)
+    of_noise = -0.5 * n * (math.log(np.var(losses)) + 1 + math.log(2 * math.pi))
+    gain = surrogate.log_evidence - of_noise
+    if surrogate.noise > _LOUD and gain < _MORE_THAN_NOISE:
+        raise SurrogateError(
+            f"the {n} losses cannot be told from noise around a constant (their log evidence is "
+            f"{gain:.1f} better, {_MORE_THAN_NOISE:g} would do): a larger box, more samples or a "
+            "less noisy loss would show a shape"
+        )
+
+
+def refit(
+    previous: Calibrated, x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
+) -> Calibrated:
+    """Fit the model chosen before to more samples, from where the last fit ended.
+
+    Args:
+        previous: What :func:`fit_calibrated` chose from fewer samples.
+        x: All sample points, shape ``(n, d)``.
+        losses: Finite losses there, shape ``(n,)``.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner of the box.
+
+    Raises:
+        ValueError: As :func:`lightning_morse.gp.fit.fit`.
+    """
+    model = previous.surrogate
+    warped = math.isfinite(model.warp.scale)
+    return _judged(_cautious(fit(x, losses, lower, upper, model.kernel, warped, start=model)))
+
+
+def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after: Array) -> float:
+    """Largest standardised error of directional derivatives that the fit has not seen.
+
+    Args:
+        calibrated: What was fitted; to samples at ``start``, but not at ``end``.
+        start: Shape ``(k, d)``.
+        end: A point close to each of these, same shape.
+        before: Losses at ``start``, finite, shape ``(k,)``.
+        after: Losses at ``end``, same shape.
+
+    Returns:
+        In deviations of the surrogate; infinite where a loss lies below the floor of its warp,
+        0 if there are none.
+    """
+    surrogate, d = calibrated.surrogate, start.shape[1]
+    if not len(start):
+        return 0.0
+    if not (after > surrogate.warp.floor).all():
+        return math.inf
+    step, rise = end - start, surrogate.warp(after) - surrogate.warp(before)
+    mean, covariance = surrogate.derivative_law(0.5 * (start + end))
+    expected = np.einsum("kd,kd->k", step, mean[:, :d])
+    variance = np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
+    variance += 2 * surrogate.noise * surrogate.variance
+    return float((np.abs(rise - expected) / np.sqrt(variance)).max())
+
+
+def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
+    """Inflate the deviations if the largest error of ``n`` held-back derivatives calls for it."""
+    if not n:
+        return calibrated
+    total = max(calibrated.factor, min(largest / expected_largest(n, _ALARM_HELD_BACK), _MOST))
+    wider = (total / calibrated.factor) ** 2
+    surrogate = dataclasses.replace(
+        calibrated.surrogate, variance=calibrated.surrogate.variance * wider
+    )
+    return dataclasses.replace(
+        calibrated, surrogate=surrogate, factor=total, largest_held_back=min(largest, 1e6)
+    )
+
+
+def _cautious(surrogate: GaussianProcess) -> GaussianProcess:
+    """The same with the deviations that its kernel needs."""
+    if surrogate.kernel != MATERN_7_2:
+        return surrogate
+    return dataclasses.replace(surrogate, variance=surrogate.variance * _SMOOTH_CAUTION**2)
+
+
+def _judged(surrogate: GaussianProcess) -> Calibrated:
+    largest = float(np.abs(surrogate.leave_one_out()).max())
+    factor = max(1.0, largest / expected_largest(len(surrogate.y)))
+    inflated = dataclasses.replace(surrogate, variance=surrogate.variance * factor**2)
+    return Calibrated(inflated, factor, largest)

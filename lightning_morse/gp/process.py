@@ -1,0 +1,328 @@
+r"""Gaussian-process surrogate of a loss: fit, posterior of value, gradient and Hessian.
+
+The GP is fitted to a warped loss :math:`T(l)`. For any increasing :math:`T` the gradient flow of
+:math:`T(l)` is that of :math:`l` in another time: same orbits, critical points and basins. Every
+posterior here is that of :math:`T(l)`; :class:`Warp` leads back to the units of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg.blas import dtrsm
+from scipy.linalg.lapack import dpotri
+
+from lightning_morse.gp.kernels import MATERN_5_2, Matern
+from lightning_morse.gp.warp import NO_WARP, Warp
+
+Array = NDArray[np.float64]
+
+_EPS = float(np.finfo(np.float64).eps)
+_CHUNK = 4096
+
+
+class SurrogateError(ValueError):
+    """The samples do not determine a surrogate that can be trusted."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior of the warped loss at ``m`` points; each entry by itself is Gaussian.
+
+    Attributes:
+        mean: Mean of the value, shape ``(m,)``.
+        deviation: Standard deviation of the value, same shape.
+        gradient: Mean of the gradient, shape ``(m, d)``.
+        gradient_deviation: Standard deviation of each of its entries, same shape.
+        hessian: Mean of the Hessian, shape ``(m, d, d)``.
+    """
+
+    mean: Array
+    deviation: Array
+    gradient: Array
+    gradient_deviation: Array
+    hessian: Array
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcess:
+    r"""Exact GP with constant mean and product Matern kernel, conditioned on samples.
+
+    The prior of the warped loss is :math:`\mu + \sigma f`, with :math:`f` of covariance
+    :math:`\prod_j \kappa(|x_j - x'_j| / \lambda_j)`, :math:`\kappa` a Matern correlation of
+    smoothness at least 5/2. Sample paths have continuous second derivatives, so the gradient and
+    the Hessian of the path are Gaussian as well (Rasmussen, Williams, "Gaussian Processes for
+    Machine Learning", 2006, sections 4.2 and 9.4).
+
+    Attributes:
+        x: Sample points, shape ``(n, d)``.
+        y: Warped losses there, shape ``(n,)``.
+        lengthscales: :math:`\lambda`, shape ``(d,)``, units of ``x``.
+        variance: :math:`\sigma^2`, units of ``y`` squared.
+        noise: Variance of the observation noise divided by ``variance``.
+        mean: :math:`\mu`, units of ``y``.
+        kernel: The correlation along each axis.
+        warp: The warp that made ``y``.
+        log_evidence: Log marginal likelihood of the unwarped losses, where :func:`fit` found it.
+
+    Raises:
+        SurrogateError: If the covariance matrix cannot be factorised to an accuracy that the
+            noise level justifies.
+    """
+
+    x: Array
+    y: Array
+    lengthscales: Array
+    variance: float
+    noise: float
+    mean: float
+    kernel: Matern = MATERN_5_2
+    warp: Warp = NO_WARP
+    log_evidence: float = math.nan
+
+    def __post_init__(self) -> None:
+        n, d = self.x.shape
+        if self.y.shape != (n,) or self.lengthscales.shape != (d,):
+            raise ValueError(
+                f"y and lengthscales must have shapes ({n},) and ({d},) to go with x of shape "
+                f"{self.x.shape}, got {self.y.shape} and {self.lengthscales.shape}"
+            )
+        if not (self.variance > 0 and self.noise > 0 and (self.lengthscales > 0).all()):
+            raise ValueError(
+                "variance, noise and lengthscales must be positive, got "
+                f"{self.variance}, {self.noise}, {self.lengthscales.tolist()}"
+            )
+        # Factorising perturbs the matrix by about eps times its norm, which acts like noise of that
+        # size; variances stay right to the ratio of the two (they are stationary in the weights).
+        perturbation = 10 * _EPS * np.linalg.norm(self._correlation, ord=np.inf)
+        if perturbation > 0.1 * self.noise:
+            raise SurrogateError(
+                f"a noise ratio of {self.noise:.1e} is drowned by rounding in the factorisation "
+                f"(about {perturbation:.1e}): variances could not be trusted. Use a noise ratio "
+                f"of at least {10 * perturbation:.1e}"
+            )
+        residual = self._covariance @ self.weights - (self.y - self.mean)
+        spread = math.sqrt(self.variance * self.noise)
+        if not np.abs(residual).max() <= 0.1 * spread:
+            raise SurrogateError(
+                f"the linear system of the surrogate is solved to {np.abs(residual).max():.1e} "
+                f"only, where {0.1 * spread:.1e} is needed"
+            )
+
+    @cached_property
+    def _correlation(self) -> Array:
+        return self.prior_correlation(self.x, self.x, (0,) * self.x.shape[1])
+
+    @property
+    def _covariance(self) -> Array:
+        """Covariance of the samples over the signal variance, noise included."""
+        return self._correlation + self.noise * np.eye(len(self.y))
+
+    @cached_property
+    def cholesky(self) -> Array:
+        """Lower Cholesky factor of the samples' covariance over ``variance``, shape ``(n, n)``."""
+        try:
+            factor: Array = cholesky(self._covariance, lower=True)
+        except LinAlgError as err:
+            raise SurrogateError(
+                f"the covariance of the samples has no factorisation: {err}"
+            ) from err
+        return np.asfortranarray(factor)
+
+    @cached_property
+    def weights(self) -> Array:
+        """Weights of the samples in the posterior mean, shape ``(n,)``."""
+        half = solve_triangular(self.cholesky, self.y - self.mean, lower=True)
+        weights: Array = solve_triangular(self.cholesky, half, lower=True, trans="T")
+        return weights
+
+    @property
+    def _axes(self) -> list[tuple[int, float]]:
+        return list(enumerate(self.lengthscales.tolist()))
+
+    def posterior(self, points: ArrayLike) -> Posterior:
+        """Posterior of value, gradient and Hessian at given points.
+
+        Args:
+            points: Shape ``(m, d)``.
+
+        Raises:
+            ValueError: If the shape does not match the samples.
+        """
+        at = self._checked(points)
+        return self._posterior(list(at.T), [np.arange(len(at))] * at.shape[1])
+
+    def lattice_posterior(self, axes: list[Array]) -> Posterior:
+        """Posterior at all points of a lattice, in C order (the last axis runs fastest).
+
+        Same as :meth:`posterior` at these points; the kernel is evaluated once an axis.
+
+        Args:
+            axes: Coordinates of the lattice on each of the ``d`` axes.
+        """
+        shape = tuple(len(a) for a in axes)
+        return self._posterior(axes, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
+
+    def derivative_law(self, points: ArrayLike) -> tuple[Array, Array]:
+        """Joint posterior of the gradient and the Hessian at each of some points.
+
+        Args:
+            points: Shape ``(m, d)``.
+
+        Returns:
+            Means, shape ``(m, e)``, and covariances, shape ``(m, e, e)``, of the ``d`` entries of
+            the gradient followed by the ``d (d + 1) / 2`` entries of the upper triangle of the
+            Hessian, row by row.
+
+        Raises:
+            ValueError: If the shape does not match the samples.
+        """
+        at = self._checked(points)
+        d = at.shape[1]
+        factor = self._factors(list(at.T))
+        axes = [(i,) for i in range(d)] + [(i, j) for i in range(d) for j in range(i, d)]
+        orders = [tuple(entry.count(k) for k in range(d)) for entry in axes]
+        prior = self.variance * np.array(
+            [[self._at_one_point(a, b) for b in orders] for a in orders]
+        )
+        mean = np.empty((len(at), len(orders)))
+        reduced = np.empty((len(orders), len(self.y), len(at)))
+        for number, order in enumerate(orders):
+            cross = _cross(factor, order)
+            mean[:, number] = cross @ self.weights
+            reduced[number] = dtrsm(1.0, self.cholesky, cross.T, lower=1)
+        explained = np.einsum("anm,bnm->mab", reduced, reduced, optimize=True)
+        covariance = prior - self.variance * explained
+        diagonal = np.arange(len(orders))
+        least = self._rounding * np.diag(prior)
+        covariance[:, diagonal, diagonal] = (
+            np.maximum(covariance[:, diagonal, diagonal], 0.0) + least
+        )
+        return mean, covariance
+
+    def prior_correlation(self, a: Array, b: Array, order: tuple[int, ...]) -> Array:
+        """Prior covariance of a derivative at some points with values at others.
+
+        Args:
+            a: Where the derivative is taken, shape ``(m, d)``.
+            b: Where the value is, shape ``(k, d)``.
+            order: Order of the derivative along each axis, 0 to 2.
+
+        Returns:
+            Shape ``(m, k)``, over the signal variance.
+        """
+        return _product(
+            [self.kernel.derivative(a[:, j], b[:, j], s, order[j]) for j, s in self._axes]
+        )
+
+    def reduced(self, points: Array, order: tuple[int, ...]) -> Array:
+        r"""Covariances of a derivative with the samples after their own are made white.
+
+        ``reduced(a).T @ reduced(b)`` is what the samples explain of the prior covariance.
+
+        Args:
+            points: Shape ``(m, d)``.
+            order: Order of the derivative along each axis, 0 to 2.
+
+        Returns:
+            Shape ``(n, m)``, over the signal deviation.
+        """
+        cross = self.prior_correlation(points, self.x, order)
+        return np.asarray(dtrsm(1.0, self.cholesky, cross.T, lower=1))
+
+    def _at_one_point(self, a: tuple[int, ...], b: tuple[int, ...]) -> float:
+        """Prior covariance of two derivatives at the same point, over the signal variance."""
+        kernel = self.kernel
+        even = {0: 1.0, 2: kernel.slope_variance, 4: kernel.curvature_variance}
+        product = 1.0
+        for p, q, scale in zip(a, b, self.lengthscales, strict=True):
+            sign = -1.0 if (p - q) // 2 % 2 else 1.0
+            product *= sign * even.get(p + q, 0.0) / scale ** (p + q)
+        return product
+
+    @property
+    def _rounding(self) -> float:
+        """What rounding leaves of a posterior variance, as a share of the prior one."""
+        return 8 * len(self.y) * _EPS
+
+    def _checked(self, points: ArrayLike) -> Array:
+        at = np.asarray(points, dtype=np.float64)
+        d = len(self.lengthscales)
+        if at.ndim != 2 or at.shape[1] != d:
+            raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
+        return at
+
+    def _factors(self, coordinates: list[Array]) -> list[list[Array]]:
+        """Kernel factors with the samples on each axis, of derivative order 0, 1 and 2."""
+        return [
+            [self.kernel.derivative(coordinates[j], self.x[:, j], s, order) for order in range(3)]
+            for j, s in self._axes
+        ]
+
+    def _posterior(self, axes: list[Array], rows: list[NDArray[Any]]) -> Posterior:
+        """Posterior at points whose coordinates are the given rows of per-axis tables."""
+        m, d = len(rows[0]), len(rows)
+        tables = self._factors(axes)
+        slope = self.kernel.slope_variance
+        value, value_var = np.empty(m), np.empty(m)
+        gradient, gradient_var = np.empty((m, d)), np.empty((m, d))
+        hessian = np.empty((m, d, d))
+        for start in range(0, m, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            # Kernel factors of derivative order 0, 1, 2 on each axis, for this part.
+            factor = [
+                [t[row[part]] for t in table] for table, row in zip(tables, rows, strict=True)
+            ]
+            cross = _cross(factor, (0,) * d)
+            value[part] = cross @ self.weights
+            value_var[part] = self._variance(cross, 1.0)
+            for i in range(d):
+                cross = _cross(factor, tuple(int(k == i) for k in range(d)))
+                gradient[part, i] = cross @ self.weights
+                gradient_var[part, i] = self._variance(cross, slope / self.lengthscales[i] ** 2)
+                for j in range(i, d):
+                    cross = _cross(factor, tuple((k == i) + (k == j) for k in range(d)))
+                    hessian[part, i, j] = hessian[part, j, i] = cross @ self.weights
+        return Posterior(
+            mean=self.mean + value,
+            deviation=np.sqrt(self.variance * value_var),
+            gradient=gradient,
+            gradient_deviation=np.sqrt(self.variance * gradient_var),
+            hessian=hessian,
+        )
+
+    def _variance(self, cross: Array, prior: float) -> Array:
+        """Posterior variance from covariances with the samples, over the signal variance."""
+        # Variances only survive as a difference with a triangular solve. What rounding leaves of
+        # it is known to about n eps times the prior, and a variance of zero is a false certainty.
+        reduced = dtrsm(1.0, self.cholesky, cross.T, lower=1)
+        explained = np.einsum("ij,ij->j", reduced, reduced)
+        return np.maximum(prior - explained, 0.0) + self._rounding * prior
+
+    @property
+    def prior_gradient_deviation(self) -> Array:
+        """Prior standard deviation of each entry of the gradient, shape ``(d,)``."""
+        return math.sqrt(self.variance * self.kernel.slope_variance) / self.lengthscales
+
+    def leave_one_out(self) -> Array:
+        """Standardised leave-one-out residuals, shape ``(n,)``.
+
+        Under the model each is standard normal by itself (Rasmussen, Williams, equation 5.12).
+        """
+        inverse, _ = dpotri(self.cholesky, lower=1)
+        return self.weights / np.sqrt(np.diag(inverse) * self.variance)
+
+
+def _product(factors: list[Array]) -> Array:
+    return reduce(np.multiply, factors)
+
+
+def _cross(factor: list[list[Array]], order: tuple[int, ...]) -> Array:
+    """Kernel derivative of the given order on each axis, from its factors."""
+    return _product([f[o] for f, o in zip(factor, order, strict=True)])

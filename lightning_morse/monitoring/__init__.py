@@ -1,0 +1,1 @@
+"""What happens around one analysis of a running training, apart from Lightning's hooks."""

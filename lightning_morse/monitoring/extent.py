@@ -1,0 +1,164 @@
+"""How large a piece of the slice to look at, and the loss samples in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lightning_morse.analysis.design import design
+from lightning_morse.monitoring.pilot import held_by
+
+Array = NDArray[np.float64]
+
+# Trajectory and weights lie within 1 / MARGIN of the box.
+MARGIN = 1.5
+# The shortest axis is at least this share of the longest: a thinner box shows only its long axis.
+THINNEST = 0.25
+# Points closer to the centre than this share of the natural half-widths say nothing of the size.
+NOTHING = 1e-3
+# The larger the box, the less is certain in it.
+MOST_DOUBLINGS = 2
+MOST_DOUBLINGS_FOR_SADDLES = 1
+
+
+def half_widths(
+    inside: ArrayLike,
+    natural: ArrayLike | None = None,
+    *,
+    at_least: bool = False,
+    margin: float = MARGIN,
+) -> Array:
+    """Half-widths of a box around zero that holds given points well inside.
+
+    Args:
+        inside: Points that must lie in the box, shape ``(k, d)``, weight-space units.
+        natural: Half-widths to take where the points say nothing (none of them is further from
+            zero than a thousandth of these), shape ``(d,)``.
+        at_least: Take ``natural`` as a lower bound instead.
+        margin: Half-width over the largest distance of the points from zero.
+
+    Returns:
+        Per axis ``margin`` times the largest distance from zero, at least a part of the longest
+        half axis, shape ``(d,)``.
+
+    Raises:
+        ValueError: If all points are zero and there is no ``natural`` half-width.
+
+    Example:
+        >>> half_widths([[2.0, 0.0], [-4.0, 0.1]]).tolist()
+        [6.0, 1.5]
+    """
+    reach = margin * np.abs(np.asarray(inside, dtype=np.float64)).max(axis=0, initial=0.0)
+    if natural is not None:
+        scale = np.asarray(natural, dtype=np.float64)
+        if at_least:
+            reach = np.maximum(reach, scale)
+        elif (reach <= margin * NOTHING * scale).all():
+            reach = scale
+    if not reach.max() > 0:
+        raise ValueError(
+            "the trajectory does not move inside the slice, so it gives the box no size; set extent"
+        )
+    return np.maximum(reach, THINNEST * reach.max())
+
+
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """How large a box a user asked for.
+
+    Attributes:
+        half: Half-widths in weight-space units, shape ``(d,)``; None if the trajectory sets them.
+        margin: Half-width over the reach of the trajectory on each axis, where that sets them.
+        grows: Whether the box may grow.
+    """
+
+    half: Array | None
+    margin: float
+    grows: bool
+
+
+def given_extent(extent: str | float | Sequence[float], dim: int) -> Extent:
+    """Read what a user gave.
+
+    Args:
+        extent: ``"auto"``; a share of the reach of the trajectory such as ``"200%"``; a half-width,
+            or ``dim`` of them.
+        dim: Number of axes.
+
+    Raises:
+        ValueError: If it is none of these, or not positive and finite.
+
+    Example:
+        >>> given_extent("200%", 2).margin, given_extent(3, 2).half.tolist()
+        (2.0, [3.0, 3.0])
+    """
+    if isinstance(extent, str):
+        if extent == "auto":
+            return Extent(None, MARGIN, grows=True)
+        share = re.fullmatch(r"\s*(\d+\.?\d*)\s*%\s*", extent)
+        if share and float(share[1]) > 0:
+            return Extent(None, float(share[1]) / 100, grows=False)
+    try:
+        half = np.array(extent, dtype=np.float64)
+    except (TypeError, ValueError):
+        half = np.array(np.nan)
+    if half.shape not in ((), (dim,)) or not np.isfinite(half).all() or not (half > 0).all():
+        raise ValueError(
+            f"extent must be 'auto', a share of the trajectory such as '200%', a positive "
+            f"half-width, or {dim} of them for the {dim} axes, got {extent!r}"
+        )
+    return Extent(np.broadcast_to(half, (dim,)), MARGIN, grows=False)
+
+
+def sample_box(
+    loss: Callable[[Tensor], Tensor],
+    half: Array,
+    n_samples: int,
+    seed: int,
+    start: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """Evaluate the loss on a box around zero; grow it until it holds the attractor of a point.
+
+    The first half of the design decides (:func:`lightning_morse.monitoring.pilot.held_by`): while
+    the attractor of the point seems to lie outside, the box is doubled, at most twice; where only a
+    saddle around it does, at most once. The half is part of the final design, so that a box that
+    does not grow costs no evaluation more, and those of the smaller boxes are kept.
+
+    Args:
+        loss: Maps points of shape ``(n, d)``, float64, to losses of shape ``(n,)``.
+        half: Half-widths to begin with, shape ``(d,)``.
+        n_samples: Size of the design, the centre included.
+        seed: Of the design.
+        start: The point, shape ``(d,)``; None for a box that stays as it is.
+
+    Returns:
+        Half-widths, shape ``(d,)``; the design, shape ``(n, d)``, the centre first, with ``n`` at
+        least ``n_samples`` and at most twice that; its losses, shape ``(n,)``, not finite where the
+        loss diverged.
+    """
+    part = n_samples // 2 + 1
+    inner, their_losses = np.empty((0, len(half))), np.empty(0)
+    for doublings in range(MOST_DOUBLINGS + 1):
+        samples = design(-half, half, n_samples, seed)
+        first = _values(loss, samples[:part])
+        if start is None or doublings == MOST_DOUBLINGS:
+            break
+        seen = np.concatenate([samples[:part], inner]), np.concatenate([first, their_losses])
+        held = held_by(*seen, half, start)
+        if held.attractor and (held.saddles or doublings >= MOST_DOUBLINGS_FOR_SADDLES):
+            break
+        # The centre is in every design.
+        inner, their_losses = (array[1:] for array in seen)
+        half = 2 * half
+    rest = _values(loss, samples[part:])
+    return half, np.concatenate([samples, inner]), np.concatenate([first, rest, their_losses])
+
+
+def _values(loss: Callable[[Tensor], Tensor], points: Array) -> Array:
+    return loss(torch.from_numpy(points)).detach().to("cpu", torch.float64).numpy()

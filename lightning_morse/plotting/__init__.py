@@ -1,0 +1,1 @@
+"""Figures of an analysis and of a run, made with matplotlib."""

@@ -1,0 +1,197 @@
+"""Figure of the ladder: which attractors stand, merge or vanish as the confidence goes up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from lightning_morse.plotting.style import DARK, attractor_colors, figure_style, new_figure
+from lightning_morse.result import MorseAnalysis, short_of_one
+
+MAX_LANES = 30  # attractors drawn, those of least loss
+
+_LANE, _ABOVE, _BELOW = 0.3, 0.72, 1.2  # inches
+_ALONE: dict[str, Any] = {"marker": "D", "ms": 6.5, "mec": "black", "mew": 0.8, "linestyle": "none"}
+_VANISHED: dict[str, Any] = {"marker": "x", "ms": 8, "mew": 2, "linestyle": "none"}
+_ASKED: dict[str, Any] = {"color": "#777777", "linewidth": 1.2, "linestyle": (0, (2, 2))}
+_CLAIM: dict[str, Any] = {"color": DARK, "linewidth": 1.4, "linestyle": (0, (7, 3))}
+
+
+def plot_merge_diagram(
+    result: MorseAnalysis, identities: Mapping[int, int] | None = None
+) -> Figure:
+    """Draw the attractors against the confidence, one line each, in the colours of the basins.
+
+    To the right the confidence rises, on the scale of the failure probability. Lines join where the
+    blocks of attractors merge and end in a cross where a block reaches the exterior. A diamond
+    stands at the confidence of each attractor by itself: it can lie beyond the ladder, because one
+    attractor needs the band in a part of the box only. The row of numbers counts the blocks. Of
+    more than 30 attractors those of least loss are drawn.
+
+    Args:
+        result: The analysis, of any dimension.
+        identities: What each attractor is known as from one analysis to the next, by the number of
+            its Morse set: decides its colour.
+
+    Returns:
+        A figure of its own, unknown to pyplot.
+
+    Raises:
+        ValueError: If the identities are not those of the attractors.
+    """
+    colors = attractor_colors(result, identities)
+    with figure_style():
+        drawn = min(result.n_attractors, MAX_LANES)
+        if not drawn or result.mu == 0:
+            figure = new_figure(8, 3)
+            why = "no attractor stands at the confidence asked for"
+            if result.mu == 0:
+                why = "no confidence in anything: the samples refute the surrogate"
+            figure.text(0.5, 0.45, why, ha="center", va="center")
+            figure.suptitle(f"Attractors against confidence: {result.claim}", fontsize=12)
+            return figure
+        title = f"Attractors against confidence: {result.claim} · mu ≥ {short_of_one(result.mu)}"
+        above = _ABOVE
+        if drawn < result.n_attractors:
+            title += f"\n{result.n_attractors - drawn} of higher loss not drawn"
+            above += 0.2
+        lanes = _LANE * max(drawn, 2)
+        height = above + lanes + _BELOW
+        figure = new_figure(8, height)
+        ax = figure.add_axes((0.15, _BELOW / height, 0.67, lanes / height))
+        _draw(ax, result, colors, drawn)
+        figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=12)
+        figure.legend(
+            handles=_legend_handles(result, drawn),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.04 / height),
+            ncols=2,
+            fontsize=9.5,
+            frameon=False,
+        )
+    return figure
+
+
+def _position(confidence: Any) -> Any:
+    """Place of a confidence on the axis: powers of ten of the failure probability."""
+    return -np.log10(np.maximum(1 - np.asarray(confidence), 1e-16))
+
+
+def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int) -> None:
+    ladder = result.ladder
+    x = _position(ladder.levels)
+    own = [result.morse_sets[a].mu or 0.0 for a in result.attractors]
+    lane = {a: float(k) for k, a in enumerate(_order(ladder.blocks[:, :drawn]))}
+    left, right = float(x[0]), float(max(x[-1], *_position(own), _position(result.mu)))
+    margin = 0.04 * max(right - left, 0.5)
+
+    for a in range(drawn):
+        color = colors[result.attractors[a]]
+        path = ladder.blocks[:, a]
+        stays = int(np.argmax(path != a)) if (path != a).any() else len(path)
+        end = float(x[stays - 1])
+        line: dict[str, Any] = {"color": color, "linewidth": 3, "zorder": 3}
+        ax.plot([left, end], [lane[a]] * 2, **line, solid_capstyle="butt", gid=f"line {a}")
+        if stays < len(path) and path[stays] < 0:
+            at = 0.5 * (end + x[stays])
+            ax.plot([end, at], [lane[a]] * 2, **line, solid_capstyle="butt")
+            ax.plot(at, lane[a], **_VANISHED, mec=color, zorder=5, gid=f"vanished {a}")
+        elif stays < len(path):
+            into = lane[int(path[stays])]
+            ax.plot([end, x[stays]], [lane[a], into], **line, gid=f"merge {a}")
+        ax.plot([end, max(end, _position(own[a]))], [lane[a]] * 2, color=color, lw=0.9, ls=":")
+        ax.plot(_position(own[a]), lane[a], **_ALONE, mfc=color, zorder=6, gid=f"alone {a}")
+
+    ax.axvline(_position(result.confidence), **_ASKED, zorder=1, gid="asked")
+    ax.axvline(_position(result.mu), **_CLAIM, zorder=2, gid="mu")
+    ax.set(xlim=(left - margin, right + margin), ylim=(max(drawn, 2) - 0.4, -0.6))
+    if drawn == 1:
+        ax.set_ylim(1, -1)
+    _count_blocks(ax, x, ladder.counts)
+    names = sorted(lane, key=lane.__getitem__)
+    ax.set_yticks(
+        [lane[a] for a in names], [f"attractor {result.attractors[a]}" for a in names], fontsize=9.5
+    )
+    ax.tick_params(axis="y", length=0)
+    for a in range(drawn):
+        ax.text(
+            *(1.015, lane[a], short_of_one(own[a])),
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            fontsize=9.5,
+        )
+    ax.text(1.015, 1.0, "its mu ≥", transform=ax.transAxes, va="bottom", fontsize=9.5, color=DARK)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ticks = _ticks(result.confidence, left - margin, right + margin)
+    ax.set_xticks([_position(t) for t in ticks], [_confidence(t) for t in ticks], fontsize=9.5)
+    ax.set_xlabel("confidence")
+
+
+def _order(blocks: NDArray[np.int64]) -> list[int]:
+    """Put attractors whose blocks merge beside each other, whatever merges first closest."""
+    n = blocks.shape[1]
+    groups: dict[int, list[int]] = {a: [a] for a in range(n)}
+    for row in blocks:
+        for a in range(n):
+            into = int(row[a])
+            if a in groups and into >= 0 and into != a:
+                groups[into] += groups.pop(a)
+    return [a for members in groups.values() for a in members]
+
+
+def _count_blocks(ax: Axes, x: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+    """Write the number of blocks above the lines, once where it stays the same."""
+    above = ax.get_xaxis_transform()
+    ax.text(
+        *(-0.01, 1.0, "standing"), transform=ax.transAxes, ha="right", va="bottom", fontsize=9.5
+    )
+    rung = 0
+    for count, same in groupby(counts.tolist()):
+        last = rung + len(list(same)) - 1
+        middle = 0.5 * (x[rung] + x[last])
+        ax.text(middle, 1.0, str(count), transform=above, ha="center", va="bottom", weight="bold")
+        if last + 1 < len(x):
+            between = 0.5 * (x[last] + x[last + 1])
+            ax.annotate(
+                *("", (between, 1.0)),
+                xycoords=above,
+                xytext=(0, 13),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": DARK, "linewidth": 0.8, "shrinkB": 0},
+                annotation_clip=False,
+            )
+        rung = last + 1
+
+
+def _ticks(asked: float, left: float, right: float) -> list[float]:
+    """Confidences to name on the axis: powers of ten, or what was asked for where there is none."""
+    powers = range(math.ceil(left), math.floor(right) + 1)
+    few = max(1, math.ceil(len(powers) / 8))
+    return [1 - 10.0**-k for k in powers if k % few == 0 and k > 0] or [asked]
+
+
+def _confidence(value: float) -> str:
+    """Write a confidence such as 0.999, or what it lacks to 1 where that is little."""
+    power = -math.log10(1 - value)
+    if abs(power - round(power)) > 1e-6:
+        return short_of_one(value)
+    return f"{value:.4g}" if power < 4.5 else f"$1 - 10^{{-{round(power)}}}$"
+
+
+def _legend_handles(result: MorseAnalysis, drawn: int) -> list[Line2D]:
+    handles = [
+        Line2D([], [], **_ASKED, label=f"asked for: {result.confidence:g}"),
+        Line2D([], [], **_CLAIM, label=f"mu of “{result.claim}”"),
+        Line2D([], [], **_ALONE, mfc="white", label="mu of one attractor by itself"),
+    ]
+    if (result.ladder.blocks[:, :drawn] < 0).any():
+        handles.append(Line2D([], [], **_VANISHED, mec=DARK, label="vanishes: may leave the box"))
+    return handles

@@ -1,0 +1,85 @@
+"""Figure of a run of a linear network: the loss on its staircase, and the modes in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from lightning_morse.plotting.style import DARK, OKABE_ITO, figure_style, new_figure
+
+MAX_MODES = 7  # drawn by name, each in a colour of its own
+
+
+def plot_staircase(
+    steps: ArrayLike, losses: ArrayLike, strengths: ArrayLike, levels: Sequence[float]
+) -> Figure:
+    """Draw the loss against the critical levels, and below it the strength of each mode.
+
+    Args:
+        steps: Optimizer steps, shape ``(k,)``.
+        losses: The loss at each, shape ``(k,)``.
+        strengths: Strength of each mode relative to its target, shape ``(k, r)``; the first seven
+            are drawn.
+        levels: Critical values of the staircase: nothing learned, one mode, and so on.
+
+    Returns:
+        The figure, unknown to pyplot.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
+
+    Example:
+        >>> figure = plot_staircase([0, 1], [5.0, 0.6], [[0.0], [0.9]], [5.0, 0.5])
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['loss', 'mode strength / target']
+    """
+    when, values = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    parts = np.asarray(strengths, dtype=np.float64)
+    if when.ndim != 1 or values.shape != when.shape or parts.ndim != 2 or len(parts) != len(when):
+        raise ValueError(
+            "steps and losses must have shape (k,) and strengths (k, r), got "
+            f"{when.shape}, {values.shape} and {parts.shape}"
+        )
+    with figure_style():
+        figure = new_figure(8.0, 6.4, layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for k, level in enumerate(levels):
+            label = "critical levels" if k == 0 else None
+            upper.axhline(level, color="#9a9a9a", linewidth=0.9, linestyle="--", label=label)
+        _number_levels(upper, levels, values)
+        upper.plot(when, values, color=DARK, linewidth=1.8, label="loss")
+        upper.set_ylabel("loss")
+        upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
+        for a in range(min(parts.shape[1], MAX_MODES)):
+            lower.plot(when, parts[:, a], color=OKABE_ITO[a], linewidth=1.6, label=f"mode {a}")
+        lower.axhline(1.0, color="#9a9a9a", linewidth=0.9, linestyle="--")
+        lower.set_ylabel("mode strength / target")
+        lower.set_xlabel("optimizer step")
+        if parts.shape[1]:
+            lower.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        lower.set_ylim(min(-0.05, parts.min(initial=0.0)), max(1.15, parts.max(initial=0.0)))
+    return figure
+
+
+def _number_levels(axes: object, levels: Sequence[float], values: np.ndarray) -> None:
+    """How many modes each level has learned, at the right edge, as far as they lie apart."""
+    low = min([*levels, *values[np.isfinite(values)]])
+    high = max([*levels, *values[np.isfinite(values)]])
+    room = max(high - low, 1e-300) / 22
+    last = np.inf
+    for k, level in enumerate(levels):
+        if last - level >= room:
+            axes.annotate(  # type: ignore[attr-defined]
+                f"{k} learned",
+                (1.0, level),
+                xycoords=axes.get_yaxis_transform(),  # type: ignore[attr-defined]
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color="#666666",
+            )
+            last = level

@@ -1,0 +1,151 @@
+"""Colours and settings that every figure shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from decimal import ROUND_FLOOR, Decimal
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lightning_morse.result import MorseAnalysis
+
+ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
+# Okabe and Ito's colours, neighbours in the list chosen far apart; black and grey are taken.
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+
+
+class _Figure(Figure):
+    """A figure drawn in this module's style: artists ask rcParams again when they are drawn."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        with figure_style():
+            super().draw(renderer)
+
+
+def figure_style() -> AbstractContextManager[None]:
+    """Settings of every figure, whatever the user's are."""
+    own = {"font.family": "DejaVu Sans", "font.size": 10.5, "hatch.linewidth": 0.8}
+    return style.context(["default", own])
+
+
+def new_figure(width: float, height: float, **options: Any) -> Figure:
+    """Make an empty figure, unknown to pyplot; lengths in inches."""
+    figure = _Figure(figsize=(width, height), dpi=100, facecolor="white", **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def identity_color(identity: int) -> str:
+    """Colour of an attractor's identity, the same in every figure of a run.
+
+    The first seven are the colour-blind-safe ones of Okabe and Ito; each further one lies as far
+    as possible, perceptually, from all before it and from white, black and grey.
+
+    Args:
+        identity: 0, 1, 2, ...
+
+    Returns:
+        Hexadecimal; they repeat from 200 on.
+
+    Example:
+        >>> identity_color(0), identity_color(200)
+        ('#0072B2', '#0072B2')
+    """
+    colors = _palette(len(OKABE_ITO) if identity < len(OKABE_ITO) else 200)
+    return colors[identity % len(colors)]
+
+
+def attractor_colors(
+    result: MorseAnalysis, identities: Mapping[int, int] | None = None
+) -> dict[int, str]:
+    """Colour of each attractor, the same in every figure: :func:`identity_color`.
+
+    Args:
+        result: The analysis.
+        identities: What each attractor is known as from one analysis to the next, by the number of
+            its Morse set; by default their order here.
+
+    Returns:
+        Hexadecimal colour for the number of each attractor's Morse set.
+
+    Raises:
+        ValueError: If the identities are not whole numbers of at least 0, one for each attractor.
+    """
+    if identities is None:
+        identities = {a: k for k, a in enumerate(result.attractors)}
+    wrong = set(identities) != set(result.attractors)
+    if wrong or any(i != int(i) or i < 0 for i in identities.values()):
+        raise ValueError(
+            "identities must be a number of at least 0 for each of the attractors "
+            f"{result.attractors}, got {dict(identities)!r}"
+        )
+    return {a: identity_color(identities[a]) for a in result.attractors}
+
+
+@cache
+def _palette(count: int) -> tuple[str, ...]:
+    """Extend Okabe and Ito's colours by farthest-first choice in the OKLab colour space."""
+    levels = np.linspace(0, 1, 13)
+    rgb = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
+    lab = _oklab(rgb)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    # Too dark hides the marker's edge, too light its tint; grey means escape, neon hurts.
+    usable = (lab[:, 0] > 0.4) & (lab[:, 0] < 0.9) & (chroma > 0.07) & (chroma < 0.23)
+    rgb, lab = rgb[usable], lab[usable]
+    colors = list(OKABE_ITO)
+    taken = _oklab(np.array([to_rgb(c) for c in (*colors, "white", "black", ESCAPE_COLOR)]))
+    distance = np.linalg.norm(lab[:, None] - taken, axis=2).min(axis=1)
+    while len(colors) < count:
+        best = int(np.argmax(distance))
+        colors.append(to_hex(rgb[best]))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
+    return tuple(colors)
+
+
+def _oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert sRGB in [0, 1] to Ottosson's OKLab, where distance follows perception."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_lms = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    to_lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return np.cbrt(linear @ np.array(to_lms).T) @ np.array(to_lab).T
+
+
+def _tint(color: str) -> str:
+    red, green, blue = (0.42 * c + 0.58 for c in to_rgb(color))
+    return to_hex((red, green, blue))
+
+
+def _ink(color: str) -> str:
+    return "white" if _oklab(np.array(to_rgb(color)))[0] < 0.65 else "black"
+
+
+def _percent(share: float) -> str:
+    """Say a share in percent; 0 % and 100 % are kept for nothing and everything."""
+    if 0 < share < 0.01:
+        return "< 1 %"
+    if 0.99 < share < 1:
+        return "> 99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def _bound(mu: float) -> str:
+    """Print a lower bound with three decimals at most; rounding up would claim too much."""
+    floored = Decimal(repr(float(mu))).quantize(Decimal("0.001"), ROUND_FLOOR)
+    return f"mu ≥ {f'{floored:.3f}'.rstrip('0').rstrip('.')}"

@@ -1,0 +1,271 @@
+"""Orthonormal bases for slices: of given vectors, of a trajectory, at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_morse.slices.columns import (
+    blocks,
+    gram_matrix,
+    in_double,
+    largest,
+    times,
+    working_dtype,
+)
+from lightning_morse.slices.parameters import flatten
+
+# Vectors whose smallest relative singular value lies below this are taken to be collinear.
+_RANK_TOLERANCE = 1e-6
+
+
+class Whole:
+    """Weights that are all in this process.
+
+    Sums over weights, and the largest of something over them, go through an object of this kind, so
+    that rows of directions and snapshots may also be spread over processes (``sharded.Shards``).
+    """
+
+    def sum(self, here: Tensor) -> Tensor:
+        """Sum over all processes of what each found in its own weights."""
+        return here
+
+    def largest(self, here: Tensor) -> Tensor:
+        """Largest over all processes, entry by entry; not finite where one is not."""
+        return here
+
+    def random_directions(
+        self, flat: Tensor, shapes: Sequence[torch.Size], dim: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """:func:`random_directions` at flat weights that are those of parameters of ``shapes``."""
+        parts = flat.split([shape.numel() for shape in shapes])
+        weights = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return random_directions(weights, dim, generator)
+
+
+WHOLE = Whole()
+
+
+def orthonormal_columns(
+    vectors: Tensor | Sequence[Tensor], name: str = "directions", rows: Whole = WHOLE
+) -> Tensor:
+    """Gram-Schmidt: the first ``j`` columns span what the first ``j`` vectors do, for each ``j``.
+
+    Cholesky QR, done twice (Yamamoto et al., "Roundoff error analysis of the CholeskyQR2
+    algorithm", 2015), with Gram matrices in float64: orthonormal to the rounding of the result.
+
+    Args:
+        vectors: Shape ``(p, d)``, one vector a column, or ``d`` tensors of shape ``(p,)``. Their
+            lengths do not matter.
+        name: What to call the argument in messages.
+        rows: How the weights are spread over processes, as in :class:`AffineSubspace`.
+
+    Returns:
+        Orthonormal columns, shape ``(p, d)``, dtype of the vectors (at least float32). Column ``j``
+        has a positive inner product with vector ``j``.
+
+    Raises:
+        ValueError: If there is no vector, the lengths differ, a vector is zero or not finite, or
+            the vectors are collinear: scaled to length one, the smallest singular value of the
+            first ``j + 1`` is below 1e-6 of the largest.
+
+    Example:
+        >>> orthonormal_columns([torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0])]).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    columns = as_columns(vectors, name, rows)
+    sizes = largest(columns, rows)
+    for j, size in enumerate(sizes.tolist()):
+        if not 0 < size < float("inf"):
+            raise ValueError(
+                f"{name}[{j}] must be finite and not zero, got largest entry {size}. Leave that "
+                "vector out or give another"
+            )
+    columns = columns / sizes
+    dependent = first_dependent(columns, rows)
+    if dependent is not None:
+        raise ValueError(
+            f"{name}[{dependent}] must not lie in the span of the vectors before it, got one that "
+            f"is collinear with them (relative singular value below {_RANK_TOLERANCE:g}; vectors "
+            f"of length {len(columns)}). Leave it out or give another"
+        )
+    for _ in range(2):
+        upper = torch.linalg.cholesky(gram_matrix(columns, rows)).T
+        columns = times(columns, torch.linalg.inv(upper))
+    return columns
+
+
+def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
+    """Top principal directions of a trajectory of weights.
+
+    From the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots: no ``p x p``
+    matrix is formed.
+
+    Args:
+        snapshots: Flat weights along the trajectory, shape ``(T, p)``, oldest first.
+        dim: Number of directions.
+        rows: How the weights are spread over processes, as in :class:`AffineSubspace`.
+
+    Returns:
+        Orthonormal columns, shape ``(p, dim)``, by descending variance, dtype of the snapshots (at
+        least float32). The last snapshot lies on the positive side of each.
+
+    Raises:
+        ValueError: If a snapshot is not finite, or the centred snapshots span fewer than ``dim``
+            dimensions (singular values below 1e-6 of the largest do not count).
+
+    Example:
+        >>> snapshots = torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])
+        >>> pca_directions(snapshots, 1).T.tolist()
+        [[1.0, 0.0]]
+    """
+    if snapshots.ndim != 2 or not snapshots.dtype.is_floating_point:
+        raise ValueError(
+            "snapshots must be a floating point tensor of shape (T, p), one flat weight vector a "
+            f"row, got shape {tuple(snapshots.shape)}, {snapshots.dtype}"
+        )
+    snapshots = snapshots.detach()
+    _check_dim(dim)
+    for i, size in enumerate(largest(snapshots.T, rows).tolist()):
+        if not size < float("inf"):
+            raise ValueError(
+                f"snapshots[{i}] must be finite, got NaN or infinite weights. Leave it out"
+            )
+    n, p = snapshots.shape
+    gram = torch.zeros(n, n, dtype=torch.float64)
+    for block in blocks(p):
+        offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
+        gram += (offsets @ offsets.T).cpu()
+    gram = rows.sum(gram)
+    # Offsets from the first snapshot are exactly zero where nothing moves; centring comes after.
+    gram -= gram.mean(dim=0)
+    gram -= gram.mean(dim=1, keepdim=True)
+    variances, vectors = torch.linalg.eigh(gram)
+    top = variances.max().item() if n else 0.0
+    rank = int((variances > _RANK_TOLERANCE**2 * top).sum()) if top > 0 else 0
+    if rank < dim:
+        raise ValueError(
+            f"snapshots must span at least dim = {dim} dimensions around their mean, got {n} "
+            f"snapshots that span {rank}. Wait for more snapshots or ask for fewer directions"
+        )
+    leading = vectors[:, -dim:].flip(1)
+    leading = torch.where(leading[-1] < 0, -leading, leading)
+    # With weights that sum to zero the mean of the snapshots drops out.
+    leading -= leading.mean(dim=0)
+    directions = snapshots.new_empty((dim, p), dtype=working_dtype(snapshots.dtype)).T
+    for block in blocks(p):
+        offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
+        directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
+    # The Gram matrix squares the condition number; this restores what that cost.
+    return orthonormal_columns(directions, "principal directions of the snapshots", rows)
+
+
+def random_directions(
+    parameters: Sequence[Tensor], dim: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Filter-normalised Gaussian directions (Li et al. 2018, arXiv 1712.09913), made orthonormal.
+
+    Each filter (a slice of the leading axis of a tensor with at least two axes) of a raw direction
+    has the norm of that filter in the weights; biases and other vectors do not move. Where that
+    makes directions zero or collinear (no matrices, or almost no entries), each whole tensor gets
+    the norm it has in the weights instead; where that does too, each direction norm one.
+
+    Args:
+        parameters: The trainable parameters in order, ``p`` entries in all.
+        dim: Number of directions.
+        generator: CPU generator, the only source of randomness. It is drawn from direction by
+            direction.
+
+    Returns:
+        Orthonormal columns, shape ``(p, dim)``, dtype and device of the flat weights; and the norms
+        of the raw directions, shape ``(dim,)``, float64: a natural half-width of the box on each
+        axis.
+
+    Raises:
+        ValueError: If there are no parameters, ``dim`` is not in ``1 .. p``, the generator is not
+            on the CPU, or a weight is not finite.
+
+    Example:
+        >>> weight = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+        >>> directions, norms = random_directions([weight], 1, torch.Generator().manual_seed(0))
+        >>> directions[2:].T.tolist(), round(norms.item(), 6)
+        ([[0.0, 0.0]], 5.0)
+    """
+    flat = flatten(parameters)
+    p = len(flat)
+    _check_dim(dim)
+    if dim > p:
+        raise ValueError(f"dim must be at most the number of weights, {p}, got {dim}")
+    if generator.device.type != "cpu":
+        raise ValueError(
+            f"generator must be on the CPU, got one on {generator.device}. Use torch.Generator(), "
+            "so that a seed gives the same directions on every device"
+        )
+    if not torch.isfinite(largest(flat)):
+        raise ValueError("parameters must be finite, got NaN or infinite weights")
+    # Three ways to cut the flat weights into rows that keep their norm, from fine to coarse.
+    weights = [w.cpu() for w in flat.split([t.numel() for t in parameters])]
+    filters = [
+        w.view(t.shape).flatten(1) if t.ndim > 1 else w.new_zeros(1, len(w))
+        for t, w in zip(parameters, weights, strict=True)
+    ]
+    tensors = [w.reshape(1, -1) for w in weights]
+    one = [torch.tensor(p**-0.5, dtype=flat.dtype).expand(1, p)]
+
+    raw = torch.empty(dim, p, dtype=flat.dtype)
+    state = generator.get_state()
+    for rows in (filters, tensors, one):
+        generator.set_state(state)  # the same noise, without a copy of it
+        for direction in raw:
+            direction.normal_(generator=generator)
+        for part, row in zip(raw.split([r.numel() for r in rows], dim=1), rows, strict=True):
+            shaped = part.unflatten(1, row.shape)
+            shaped *= (row.norm(dim=1) / shaped.norm(dim=2))[..., None]
+        norms = gram_matrix(raw.T).diagonal().sqrt()
+        if norms.all() and first_dependent(raw.T) is None:
+            break
+    return orthonormal_columns(raw.T.to(flat.device), name="random directions"), norms
+
+
+def as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOLE) -> Tensor:
+    """Stack vectors into the columns of one matrix, in at least float32."""
+    if isinstance(vectors, Tensor):
+        columns = vectors.detach()
+        empty = columns.ndim == 2 and (not columns.shape[1] or (rows is WHOLE and not len(columns)))
+        if columns.ndim != 2 or empty:
+            raise ValueError(
+                f"{name} must have shape (p, d), one vector a column, got {tuple(columns.shape)}"
+            )
+    else:
+        if not len(vectors):
+            raise ValueError(f"{name} must hold at least one vector, got none")
+        for j, vector in enumerate(vectors):
+            if vector.ndim != 1 or len(vector) != len(vectors[0]) or not len(vector):
+                raise ValueError(
+                    f"{name}[{j}] must be a vector as long as {name}[0], got shapes "
+                    f"{tuple(vector.shape)} and {tuple(vectors[0].shape)}. Use flatten() on the "
+                    "parameters of one network"
+                )
+        columns = torch.stack([v.detach().to(vectors[0].device) for v in vectors], dim=1)
+    if not columns.dtype.is_floating_point:
+        raise ValueError(f"{name} must be floating point, got {columns.dtype}. Use .float()")
+    return columns.to(working_dtype(columns.dtype))
+
+
+def first_dependent(columns: Tensor, rows: Whole = WHOLE) -> int | None:
+    """The first column in the numerical span of those before it; none of them is zero."""
+    gram = gram_matrix(columns, rows)
+    lengths = gram.diagonal().sqrt()
+    cosines = gram / torch.outer(lengths, lengths)
+    for j in range(1, len(gram)):
+        squared_singular_values = torch.linalg.eigvalsh(cosines[: j + 1, : j + 1])
+        if squared_singular_values[0] < _RANK_TOLERANCE**2 * squared_singular_values[-1]:
+            return j
+    return None
+
+
+def _check_dim(dim: int) -> None:
+    if dim != int(dim) or dim < 1:
+        raise ValueError(f"dim must be a positive integer, got {dim!r}")

@@ -1,0 +1,48 @@
+"""Evaluations that leave no trace in precision settings or random number generators."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def plain_arithmetic(device_type: str) -> Iterator[None]:
+    """No autograd and no autocast, whatever surrounds the call."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in {"cpu", device_type}:
+            # The cache of casts would hold on to the weights of an earlier point.
+            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        yield
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Restore the global random number generators on the way out."""
+    cuda = torch.cuda.is_initialized()
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    cuda_states = torch.cuda.get_rng_state_all() if cuda else []
+    numpy_state = np.random.get_state()  # noqa: NPY002 (user code may draw from the global one)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda_states)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+def _seed_everything(seed: int) -> None:
+    # Not torch.manual_seed: where CUDA is not initialised yet it would seed its later start.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

@@ -1,0 +1,1 @@
+"""From recorded trajectories to the Morse graph of the map that made them."""

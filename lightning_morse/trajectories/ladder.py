@@ -1,0 +1,176 @@
+r"""Up to which confidence each attractor of a learnt map stands, alone and all together.
+
+:mod:`lightning_morse.analysis.ladder` does this for a gradient flow; for a map it is simpler. A
+*rung* is a band of values of some level (:mod:`lightning_morse.bands.value`); higher rungs have
+wider bands and larger image boxes. The *block* of an attractor at a rung is the smallest set of
+cells that holds its block at the rung below and, with each cell, all cells that meet its image box.
+It *stands* as long as no image of it leaves the box, it meets no unknown cell and no block of
+another attractor. Blocks that meet go on as one; a block that may leave has *vanished*.
+
+*Why a standing block holds an attractor.* Let :math:`|B|` be the union of the closed cells of a
+block and :math:`f` any continuous map whose values lie in the boxes of these cells. All cells that
+touch an image belong to the block, so :math:`f(|B|)` lies in the interior of :math:`|B|` relative
+to the box. Hence :math:`\bigcap_n f^n(|B|)` is not empty, compact and invariant, and attracts
+:math:`|B|`: an attractor, which may be a periodic orbit or more. Disjoint blocks hold different
+ones. A sample path of a Matern process is continuous.
+
+*Why it needs the band in its own cells only.* Nothing was used of :math:`f` outside :math:`|B|`.
+With :math:`N_B` corners of lattice cells in the block the band fails there with probability at
+most :math:`2 d N_B Q(c) (1 + \eta)` instead of :math:`2 d N Q(c) (1 + \eta)`: the union bound of
+:mod:`lightning_morse.bands.value` over fewer points, and as many between them as halving these
+cells adds. (For a flow the boundary cells are enough. A map may jump: all cells count.) Blocks
+depend on the pairs alone, so choosing the best rung of each costs nothing.
+
+*What is not claimed.* That there are no further attractors: a band on values does not tell one
+fixed point from several. And at levels like :math:`1 - 10^{-8}` the premise counts for more than
+the band: the hyper-parameters are fitted, and the experiments that check them
+(``benchmarks/trajectory_coverage.py``) can say nothing about so rare failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_morse.bands.levels import failures
+from lightning_morse.bands.value import failure_bound
+from lightning_morse.conley.combinatorial_map import cells_met
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.result import Ladder
+
+Array = NDArray[np.float64]
+Cells = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """A band, and the image boxes of cells on its event.
+
+    Attributes:
+        c: Number of deviations of the band.
+        images: From ``k`` cell numbers to the lower and upper corners of their image boxes, two
+            arrays of shape ``(k, d)``.
+    """
+
+    c: float
+    images: Callable[[Cells], tuple[Array, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class MapClimb:
+    """How far up the attractors of a learnt map stand.
+
+    Attributes:
+        ladder: The levels and which blocks have merged or vanished.
+        each: Confidence up to which each attractor stands, shape ``(n,)``; at least that of the
+            lowest rung.
+        together: Confidence that all of them are different attractors; likewise.
+        blocks: Cells of the block of each attractor at each rung, ``blocks[j][i]``; empty once it
+            has vanished, that of the whole block if it has merged.
+    """
+
+    ladder: Ladder
+    each: Array
+    together: float
+    blocks: tuple[tuple[Cells, ...], ...]
+
+
+def climb_map(
+    rung_at: Callable[[float], Rung],
+    lattice: Lattice,
+    attractors: list[Cells],
+    confidence: float,
+    outside: Mask,
+) -> MapClimb:
+    """Follow the attractors of a learnt map up to wider and wider bands.
+
+    Each number that comes out holds by itself with the probability it states, given the premise of
+    :mod:`lightning_morse.bands.value`; the reasons are in the docstring of this module.
+
+    Args:
+        rung_at: The band of at least a given level; wider for a higher one.
+        lattice: The lattice of the band; its cells are those of the grid, or parts of them.
+        attractors: Cells of each attractor at ``confidence``, ``n`` arrays of cell numbers.
+        confidence: Level of the lowest rung.
+        outside: Cells that count as exterior, shape ``(grid.size,)``.
+
+    Returns:
+        How far up they stand.
+    """
+    n, dim = len(attractors), lattice.dim
+    fails = failures(confidence) if n else np.array([1 - confidence])
+    levels = np.append(float(confidence), 1 - fails[1:])
+    held = np.full((len(fails), n), -1, dtype=np.int64)
+    # Failure bound of each attractor at each rung, and of all of them where all stand.
+    own, all_stand = np.ones((len(fails), n)), np.ones(len(fails))
+    nobody = np.zeros(0, dtype=np.int64)
+    blocks = []
+    groups = [([i], cells) for i, cells in enumerate(attractors)]
+    for j, level in enumerate(levels.tolist()):
+        if not groups:
+            blocks.append((nobody,) * n)
+            continue
+        rung = rung_at(level)
+        closed = [(names, _closed(cells, rung, lattice, outside)) for names, cells in groups]
+        groups = _merged([(names, cells) for names, cells in closed if cells is not None])
+        of = dict.fromkeys(range(n), nobody)
+        for names, cells in groups:
+            held[j, names] = min(names)
+            of.update(dict.fromkeys(names, cells))
+            if len(names) == 1:
+                points = np.unique(lattice.points_of(cells)).size
+                own[j, names[0]] = failure_bound(rung.c, dim, points)
+        if len(groups) == n:
+            points = np.unique(lattice.points_of(np.concatenate(list(of.values())))).size
+            all_stand[j] = failure_bound(rung.c, dim, points)
+        blocks.append(tuple(of[i] for i in range(n)))
+    least = np.minimum(own.min(axis=0, initial=1.0), fails[0])
+    apart = min(float(all_stand.min()), float(fails[0]))
+    if n:
+        best = own.argmin(axis=0)
+        mine = np.concatenate([blocks[best[i]][i] for i in range(n)])
+        # Blocks of different rungs that do not meet hold different attractors as well.
+        if (own.min(axis=0) < 1).all() and np.unique(mine).size == mine.size:
+            apart = min(apart, float(own.min(axis=0).sum()))
+    # Rounding must not turn a bound into certainty.
+    below_one = float(np.nextafter(1.0, 0.0))
+    return MapClimb(
+        ladder=Ladder(levels=levels, blocks=held),
+        each=np.clip(1 - least, confidence, below_one),
+        together=min(max(1 - apart, float(confidence)), below_one),
+        blocks=tuple(blocks),
+    )
+
+
+def _closed(cells: Cells, rung: Rung, lattice: Lattice, outside: Mask) -> Cells | None:
+    """The smallest set that holds some cells and all that meet their images; None if it leaves."""
+    grid = lattice.grid
+    inside = np.zeros(grid.size, dtype=bool)
+    inside[cells] = True
+    fresh = cells
+    while fresh.size:
+        low, up = rung.images(fresh)
+        if outside[fresh].any() or ((low < grid.lower) | (up > grid.upper)).any():
+            return None
+        met = np.unique(cells_met(low, up, grid)[0]).astype(np.int64)
+        fresh = met[~inside[met]]
+        inside[fresh] = True
+    return np.flatnonzero(inside)
+
+
+def _merged(groups: list[tuple[list[int], Cells]]) -> list[tuple[list[int], Cells]]:
+    """Join the blocks that have a cell in common; a union of closed sets is closed."""
+    out: list[tuple[list[int], Cells]] = []
+    for names, cells in groups:
+        apart = []
+        for other, held in out:
+            if np.intersect1d(cells, held, assume_unique=True).size:
+                names, cells = other + names, np.union1d(held, cells)
+            else:
+                apart.append((other, held))
+        out = [*apart, (names, cells)]
+    return out

@@ -1,0 +1,285 @@
+"""Whatever goes wrong inside an analysis, the run does not notice."""
+
+from __future__ import annotations
+
+import logging
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+import lightning_morse.analysis.pipeline
+import lightning_morse.callbacks.morse_monitor
+import lightning_morse.slices.loss_slice
+from lightning_morse.distributed.errors import ProcessError, cause, must_end_run, origin
+from lightning_morse.monitoring.extent import sample_box
+from lightning_morse.slices.directions import DirectionSource, Slice
+from lightning_morse.slices.loss_slice import LossSlice
+from lightning_morse.slices.steps import loss_from_steps
+from tests.callback_models import Net, fit, monitor, one_attractor, rng_state, stub_analysis
+
+
+class Odd(Exception):
+    """Of no kind that anybody expects."""
+
+
+ERRORS = {
+    "out_of_memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    "memory": MemoryError("no more"),
+    "cholesky": torch.linalg.LinAlgError("the leading minor of order 3 is not positive-definite"),
+    "value": ValueError("the loss diverged"),
+    "odd": Odd("no idea"),
+}
+
+
+class Fault(Callback):
+    """Breaks a place after the first epoch."""
+
+    def __init__(self, error: Exception, *, armed: bool = False, draws: bool = True) -> None:
+        self.error = error
+        self.armed = armed
+        self.draws = draws
+        self.met = 0
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.armed = True
+
+    def before(self, function):
+        def broken(*args, **options):
+            if self.armed:
+                self.met += 1
+                if self.draws:
+                    torch.rand(1)  # the generators have to be put back as well
+                raise self.error
+            return function(*args, **options)
+
+        return broken
+
+    def after(self, function, calls=1):
+        """Let the function do its work, several times even, and fail at the end of it."""
+        seen = []
+
+        def broken(*args, **options):
+            value = function(*args, **options)
+            seen.append(self.armed)
+            return self.before(lambda: value)() if sum(seen) >= calls else value
+
+        return broken
+
+
+def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Put the fault in its place; returns options for the monitor."""
+    home = lightning_morse.callbacks.morse_monitor
+    if stage == "users_loss":
+        return {"loss_fn": fault.before(loss_from_steps)}
+    if stage == "users_loss_midway":
+        return {"loss_fn": fault.after(loss_from_steps, calls=13)}
+    if stage == "slice":
+        patch.setattr(DirectionSource, "slice_at", fault.before(DirectionSource.slice_at))
+    elif stage == "shadow":
+        copy = lightning_morse.slices.loss_slice.shadow_copy
+        patch.setattr("lightning_morse.slices.loss_slice.shadow_copy", fault.after(copy))
+    elif stage == "point":
+        patch.setattr(LossSlice, "_loss_at", fault.after(LossSlice._loss_at, calls=7))
+    elif stage == "box":
+        patch.setattr(home, "sample_box", fault.after(sample_box))
+    elif stage == "analysis":
+        patch.setattr(home, "analyze_further", fault.after(one_attractor))
+    elif stage == "coverage":
+        patch.setattr(Slice, "coverage", fault.before(Slice.coverage))
+    elif stage == "readings":
+        patch.setattr(home, "readings", fault.before(home.readings))
+    return {}
+
+
+STAGES = (
+    "users_loss",
+    "users_loss_midway",
+    "slice",
+    "shadow",
+    "point",
+    "box",
+    "analysis",
+    "coverage",
+    "readings",
+)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The run without a callback."""
+    module, _ = fit(tmp_path_factory.mktemp("bare"), max_epochs=3)
+    return module, rng_state()
+
+
+def assert_same_run(module: Net, bare: tuple[Net, object]) -> None:
+    assert module.seen == bare[0].seen
+    for name, value in bare[0].state_dict().items():
+        assert value.equal(module.state_dict()[name]), name
+    assert rng_state() == bare[1]
+
+
+@pytest.mark.parametrize(("stage", "kind"), list(product(STAGES, ERRORS)))
+def test_a_fault_in_any_stage_ends_nothing(stage, kind, bare, tmp_path, monkeypatch, caplog):
+    stub_analysis(monkeypatch)
+    fault = Fault(ERRORS[kind])
+    watch = monitor(**break_stage(stage, fault, monkeypatch))
+    with caplog.at_level(logging.WARNING, "lightning_morse"):
+        module, runner = fit(tmp_path, watch, fault, max_epochs=3)
+    assert fault.met == 2
+    assert_same_run(module, bare)
+    good, *bad = watch.history
+    assert [row["morse/failed"] for row in watch.history] == [0, 1, 1]
+    kept = set(good) - {"step", "epoch", "morse/failed", "morse/overhead"}
+    assert all(row[name] == good[name] for row in bad for name in kept)
+    assert runner.callback_metrics["morse/failed"] == 1
+    said = [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
+    assert said == [f"epoch 2: no analysis, training goes on ({cause(ERRORS[kind])})"]
+
+
+@pytest.mark.parametrize("place", ["fit_calibrated", "phase_portrait", "climb", "describe"])
+def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    monkeypatch.setattr(
+        "lightning_morse.callbacks.morse_monitor.analyze_further",
+        lightning_morse.analysis.pipeline.analyze_further,
+    )
+    fault = Fault(ERRORS["cholesky"], armed=True)
+    name = f"lightning_morse.analysis.pipeline.{place}"
+    monkeypatch.setattr(name, fault.before(getattr(lightning_morse.analysis.pipeline, place)))
+    watch = monitor(n_samples=16, resolution=8, every_n_epochs=3)
+    module, _ = fit(tmp_path, watch, max_epochs=3)
+    assert fault.met == 1
+    assert_same_run(module, bare)
+    assert [row["morse/failed"] for row in watch.history] == [1]
+
+
+def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch, caplog):
+    stub_analysis(monkeypatch)
+    fault = Fault(ERRORS["memory"], armed=True, draws=False)
+    home = lightning_morse.callbacks.morse_monitor
+    for name in ("copied", "flat_parameters"):
+        monkeypatch.setattr(home, name, fault.before(getattr(home, name)))
+    watch = monitor()
+    with caplog.at_level(logging.WARNING, "lightning_morse"):
+        module, _ = fit(tmp_path, watch, max_epochs=3)
+    assert_same_run(module, bare)
+    assert [row["morse/failed"] for row in watch.history] == [1, 1, 1]
+    said = [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
+    assert said == [
+        "MorseMonitor: starting failed: MemoryError: no more",
+        "MorseMonitor: keeping a probe batch failed: MemoryError: no more",
+        "MorseMonitor: recording the trajectory failed: MemoryError: no more",
+        "epoch 1: no analysis, training goes on (MemoryError: no more)",
+    ]
+
+
+@pytest.mark.parametrize("place", ["plot_basins", "log_pictures"])
+def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, monkeypatch, caplog):
+    stub_analysis(monkeypatch)
+    fault = Fault(ERRORS["odd"])
+    home = lightning_morse.callbacks.morse_monitor
+    monkeypatch.setattr(home, place, fault.before(getattr(home, place)))
+    watch = monitor()
+    with caplog.at_level(logging.WARNING, "lightning_morse"):
+        module, _ = fit(tmp_path, watch, fault, max_epochs=3)
+    assert_same_run(module, bare)
+    assert fault.met == 2
+    assert [row["morse/failed"] for row in watch.history] == [0, 0, 0]
+    assert len([r for r in caplog.records if "failed: Odd: no idea" in r.getMessage()]) == 1
+
+
+def test_different_causes_are_each_said_once(tmp_path, monkeypatch, caplog):
+    stub_analysis(monkeypatch)
+    calls = []
+
+    def loss_fn(module, batch):
+        calls.append(module)
+        if len(calls) % 2:
+            raise ValueError(f"diverged in call {len(calls)}")
+        raise RuntimeError("nothing there")
+
+    with caplog.at_level(logging.WARNING, "lightning_morse"):
+        fit(tmp_path, monitor(loss_fn=loss_fn), max_epochs=5)
+    assert len(calls) == 5
+    assert [r.getMessage() for r in caplog.records if r.name == "lightning_morse"] == [
+        "epoch 1: no analysis, training goes on (ValueError: diverged in call 1)",
+        "epoch 2: no analysis, training goes on (RuntimeError: nothing there)",
+    ]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_on_error_raise(kind, tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    fault = Fault(ERRORS[kind])
+    watch = monitor(loss_fn=fault.before(loss_from_steps), on_error="raise")
+    with pytest.raises(type(ERRORS[kind])):
+        fit(tmp_path, watch, fault, max_epochs=3)
+    assert [row["morse/failed"] for row in watch.history] == [0, 1]
+
+
+def test_on_error_raise_holds_for_the_record_too(tmp_path, monkeypatch):
+    fault = Fault(ERRORS["memory"], armed=True)
+    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.copied", fault.before(None))
+    with pytest.raises(MemoryError):
+        fit(tmp_path, monitor(on_error="raise"))
+
+
+class TrialPruned(Exception):
+    """As in Optuna."""
+
+
+class PrunedEarly(TrialPruned):
+    pass
+
+
+@pytest.mark.parametrize("error", [TrialPruned, PrunedEarly])
+def test_pruning_passes_through(error, tmp_path, monkeypatch, caplog):
+    stub_analysis(monkeypatch)
+
+    def loss_fn(module, batch):
+        raise error("not promising")
+
+    watch = monitor(loss_fn=loss_fn)
+    with caplog.at_level(logging.WARNING, "lightning_morse"), pytest.raises(error):
+        fit(tmp_path, watch)
+    assert not [r for r in caplog.records if r.name == "lightning_morse"]
+
+
+def test_pruning_by_another_callback_is_none_of_ours(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    optuna = pytest.importorskip("optuna")
+
+    class Prunes(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.callback_metrics["morse/attractors"] == 1:
+                raise optuna.TrialPruned
+
+    def objective(trial):
+        fit(tmp_path, monitor(), Prunes())
+        return 0.0
+
+    study = optuna.create_study()
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].state.name == "PRUNED"
+
+
+def test_who_must_end_a_run():
+    assert must_end_run(ProcessError("in process 1: KeyboardInterrupt", ends_run=True))
+    assert not must_end_run(ProcessError("in process 1: ValueError"))
+    assert must_end_run(SystemExit())
+    assert not must_end_run(MemoryError())
+
+
+def test_origin_is_a_place():
+    def raised(message):
+        try:
+            raise ValueError(message)
+        except ValueError as error:
+            return error
+
+    assert origin(raised("a")) == origin(raised("b"))
+    assert Path(__file__).name in origin(raised("a"))
+    assert origin(ValueError("never raised")) == "ValueError "

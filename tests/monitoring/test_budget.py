@@ -1,0 +1,246 @@
+"""What the callback costs: its share of the wall time, and its memory."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.profiler import profile
+
+from lightning_morse.monitoring.budget import Budget
+from lightning_morse.monitoring.snapshots import Trajectory
+from lightning_morse.slices.parameters import trainable_parameters
+from tests.callback_models import Net, fit, loader, monitor, one_attractor, stub_analysis, trainer
+
+
+class Clock:
+    """Stands still unless it is told to go on."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Ticks(Callback):
+    """A training step takes a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_train_batch_start(self, *args):
+        self.clock.now += 1
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A run with 1 s a batch, 6 s an epoch, and analyses of 3 s."""
+    clock = Clock()
+
+    def slow(*args):
+        clock.now += 3
+        return one_attractor(*args)
+
+    stub_analysis(monkeypatch)
+    monkeypatch.setattr(
+        "lightning_morse.callbacks.morse_monitor.Budget", partial(Budget, clock=clock)
+    )
+    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", slow)
+    return clock
+
+
+def test_the_period_is_stretched_to_the_share_allowed(clock, tmp_path, caplog):
+    watch = monitor(max_overhead=0.05)
+    with caplog.at_level(logging.INFO, "lightning_morse"):
+        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=77)
+    # Planned are 21 s, then 4.5. 3 + 21 <= 0.05 (6 n + 24), then 6 + 4.5 <= 0.05 (6 n + 10.5).
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 76, 77]
+    shares = [row["morse/overhead"] for row in watch.history]
+    assert shares == pytest.approx([3 / 9, 6 / 462, 9 / 471])
+    assert [row["morse/seconds"] for row in watch.history] == [3.0] * 3
+    assert runner.callback_metrics["morse/overhead"] == pytest.approx(9 / 471)
+    said = [r.getMessage() for r in caplog.records if "max_overhead" in r.getMessage()]
+    assert said == [
+        "epoch 2: no analysis, the longest so far took 3 s and max_overhead=0.05 has room for "
+        "another in 4.4e+02 s; what is due until then is left out"
+    ]
+
+
+def test_a_step_period_is_stretched_too(clock, tmp_path):
+    watch = monitor(max_overhead=0.3, every_n_steps=4)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=10)
+    # 3 + 21 <= 0.3 (n + 24), then 6 + 4.5 <= 0.3 (n + 10.5).
+    assert [row["step"] + 1 for row in watch.history] == [4, 56, 60]
+
+
+def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatch):
+    lengths = iter([9.0, 1.0, 1.0])
+
+    def varies(*args):
+        clock.now += next(lengths)
+        return one_attractor(*args)
+
+    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", varies)
+    watch = monitor(max_overhead=0.5)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=13)
+    # 9 + 63 <= 0.5 (6 n + 9 + 63), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 12, 13]
+
+
+def test_without_a_limit_every_analysis_is_made(clock, tmp_path):
+    watch = monitor(max_overhead=1.0)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=4)
+    assert [row["epoch"] for row in watch.history] == [0, 1, 2, 3]
+
+
+def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
+    def fails(*args):
+        clock.now += 3
+        raise ValueError("in the end")
+
+    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", fails)
+    watch = monitor(max_overhead=0.05)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=76)
+    assert [row["epoch"] + 1 for row in watch.history] == [1, 76]
+
+
+def test_a_resumed_run_goes_on_with_its_budget(clock, tmp_path):
+    first = monitor(max_overhead=0.05)
+    fit(tmp_path, first, Ticks(clock), max_epochs=2)
+    state = first.state_dict()
+    clock.now += 1000  # does not count
+    second = monitor(max_overhead=0.05)
+    second.load_state_dict(state)
+    assert second._budget.overhead() == pytest.approx(3 / 15)
+    second._budget.start()
+    clock.now += 1
+    assert second._budget.overhead() == pytest.approx(3 / 16)
+
+
+def test_budget_counts_nested_work_once():
+    clock = Clock()
+    budget = Budget(0.5, clock)
+    assert budget.overhead() == 0
+    budget.start()
+    with budget.work():
+        clock.now += 1
+        with budget.work():
+            clock.now += 1
+        assert budget.overhead() == 1
+    clock.now += 2
+    budget.start()  # a second time changes nothing
+    assert budget.overhead() == 0.5
+    assert budget.wait(2) == 2
+    assert not budget.allows(2)
+
+
+def test_work_that_fails_counts():
+    clock = Clock()
+    budget = Budget(0.5, clock)
+    budget.start()
+
+    def fails():
+        with budget.work():
+            clock.now += 1
+            raise KeyError("x")
+
+    with pytest.raises(KeyError, match="x"):
+        fails()
+    clock.now += 1
+    assert budget.overhead() == 0.5
+
+
+# --------------------------------------------------------------------------------- memory
+
+
+class Wide(Net):
+    """Weights that outweigh everything else: 16 MB a copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(3, 2000), nn.Tanh(), nn.Linear(2000, 2000), nn.Linear(2000, 1)
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for _, p in trainable_parameters(module))
+
+
+def peak(work) -> int:
+    """Largest number of bytes that torch held at once for some work."""
+    with profile(profile_memory=True) as record:
+        work()
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = largest = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        largest = max(largest, held)
+    return largest
+
+
+def test_peak_is_that_of_the_profiler():
+    assert peak(lambda: [torch.zeros(1000), torch.zeros(1000)]) == 8000
+
+
+@pytest.mark.parametrize(
+    ("directions", "dim", "n_samples"),
+    [
+        ("random", 1, 16),
+        ("pca", 2, 48),
+        pytest.param("pca", 1, 16, marks=pytest.mark.slow),
+        pytest.param("random", 2, 48, marks=pytest.mark.slow),
+        pytest.param("random", 3, 16, marks=pytest.mark.slow),
+        pytest.param("pca", 3, 16, marks=pytest.mark.slow),
+    ],
+)
+def test_an_analysis_takes_the_memory_it_says(directions, dim, n_samples, tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = monitor(directions=directions, dim=dim, n_samples=n_samples)
+    module, _ = fit(tmp_path, watch, module=Wide(), max_epochs=1)
+    assert not watch.history[0]["morse/failed"]
+    copies = peak(lambda: watch._analyze(module, "")) / (4 * count(module))
+    assert copies <= 3 * dim + 3
+    assert copies > dim + 2  # the shadow copy, the weights and the directions at least
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float64", 8)])
+def test_snapshots_take_the_memory_they_say(dtype, size, tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = monitor(snapshot_dtype=dtype, max_snapshots=4)
+    module, _ = fit(tmp_path, watch, max_epochs=2)
+    assert not watch.history[-1]["morse/failed"]
+    assert watch._view["axis_labels"][0].startswith("PC 1")
+    assert len(watch._trajectory) == 4
+    assert watch._trajectory.n_bytes == 5 * size * count(module)
+    assert watch.state_dict()["trajectory"]["snapshots"].dtype == getattr(torch, dtype)
+
+
+def test_a_full_record_takes_no_more(tmp_path):
+    trajectory = Trajectory(max_snapshots=32)
+    flat = torch.zeros(100_000)
+    trajectory.step(lambda: flat)
+
+    def train():
+        for _ in range(200):
+            trajectory.step(lambda: flat)
+
+    assert trajectory.n_bytes == 132 * 100_000  # as documented: 132 bytes a parameter
+    assert peak(train) < 1000
+
+
+def test_batches_are_kept_once(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = monitor(probe_batches=3)
+    runner = trainer(tmp_path, watch, max_epochs=2)
+    runner.fit(Net(), loader(), loader(16))
+    assert [len(x) for x, _ in watch._probe] == [8, 8, 8]
+    assert isinstance(runner, pl.Trainer)

@@ -1,0 +1,314 @@
+"""The record of a view says what the analysis says, is small, and broken ones are refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lightning_morse.conley.reach import Reach
+from lightning_morse.plotting.style import attractor_colors
+from lightning_morse.view import record as view_record
+from lightning_morse.view.record import MAX_CELLS, decode, encode, summary
+from tests.plotting import test_basins_and_morse_graph as drawn
+
+OPTIONAL = {"deviation", "reach"}
+LANDSCAPES = {
+    "plane": drawn.plane,
+    "line": drawn.line,
+    "solid": drawn.double_well,
+    "crowd": lambda: drawn.crowd(60),
+    "nothing": drawn.nothing,
+    "ladder": drawn.three,
+}
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_round_trip(name):
+    result = LANDSCAPES[name]()
+    d = result.grid.dim
+    path = np.linspace(-1, 1, 5 * d).reshape(5, d)
+    back = decode(encode(result, step=7, epoch=2, trajectory=path, current=path[-1]))
+    assert (back.step, back.epoch, back.shape) == (7, 2, result.grid.shape)
+    assert np.array_equal(back.labels, result.labels)
+    assert np.array_equal(back.diverged, result.diverged)
+    for i, m in enumerate(result.morse_sets):
+        if name != "crowd":  # its sets overlap, as components never do
+            assert np.array_equal(np.flatnonzero(back.owner == i), m.cells)
+        assert back.sets[i]["attractor"] == m.is_attractor
+        assert back.sets[i]["index"] == m.index
+        assert back.sets[i]["color"] == attractor_colors(result).get(i)
+        assert back.sets[i]["basin"] == result.basin_volumes.get(i)
+    assert set(back.edges) == set(result.graph.edges)
+    assert np.array_equal(back.ladder_levels, result.ladder.levels)
+    if result.n_attractors:
+        assert np.array_equal(back.ladder_blocks, result.ladder.blocks)
+    np.testing.assert_allclose(back.trajectory, path, rtol=1e-5)
+    np.testing.assert_allclose(back.current, path[-1], rtol=1e-5)
+    assert back.facts["mu"] == result.mu
+    assert back.facts["claim"] == result.claim
+
+
+def test_the_loss_is_kept_where_it_matters():
+    result = drawn.plane(80)
+    back = decode(encode(result))
+    assert back.loss.shape == (81, 81)
+    np.testing.assert_allclose(back.loss, result.mean_loss, rtol=2e-4)
+    fine = decode(encode(drawn.plane(160)))
+    assert fine.loss.shape == (81, 81)
+    np.testing.assert_allclose(fine.loss, drawn.plane(160).mean_loss[::2, ::2], rtol=2e-4)
+
+
+def test_a_loss_that_is_not_finite_stays_so():
+    result = drawn.plane(16)
+    result.mean_loss[3, 4] = np.inf
+    back = decode(encode(result))
+    assert np.isnan(back.loss[3, 4])
+    assert np.isnan(back.loss).sum() == 1
+
+
+def test_a_large_analysis_stays_small():
+    for result in (drawn.plane(256), drawn.ring(12)):
+        assert len(encode(result, trajectory=np.zeros((200, 2)))) < 150_000
+
+
+def test_what_the_cells_may_reach_is_exact_and_the_deviation_rounded_up():
+    for make in LANDSCAPES.values():
+        result = make()
+        back = decode(encode(result))
+        assert np.array_equal(back.reach.kinds, result.reach.kinds)
+        assert np.array_equal(back.reach.of, result.reach.of)
+    result = drawn.plane(80)
+    ratio = decode(encode(result)).deviation / result.loss_deviation
+    assert ratio.min() >= 1 - 1e-12
+    assert ratio.max() <= 1.056
+
+
+def test_deviations_of_any_size():
+    result = drawn.plane(8)
+    wide = result.loss_deviation
+    wide[...] = 10.0 ** np.linspace(-12, 3, wide.size).reshape(wide.shape)
+    wide[2, 3] = np.inf
+    back = decode(encode(result)).deviation
+    assert np.isnan(back[2, 3])
+    assert np.isnan(back).sum() == 1
+    wide[2, 3] = back[2, 3] = 1
+    assert (back >= wide * (1 - 1e-12)).all()
+    assert (back <= np.maximum(1.056 * wide, 1.056e-6 * wide.max())).all()
+    for value in (0.0, 0.25, np.nan):
+        wide[...] = value
+        np.testing.assert_allclose(decode(encode(result)).deviation, wide, rtol=1e-12)
+
+
+def test_what_an_analysis_does_not_have_a_record_lacks():
+    older = dataclasses.replace(drawn.plane(8), loss_deviation=None, reach=None)
+    text = encode(older)
+    assert not {"deviation", "reach"} & set(json.loads(text))
+    assert decode(text).deviation is None
+    assert decode(text).reach is None
+
+
+def test_a_reach_that_takes_too_much_is_left_out():
+    result = drawn.plane(256)
+    rng = np.random.default_rng(0)
+    kinds = np.concatenate([np.eye(8, dtype=bool), np.ones((2, 8), dtype=bool)])
+    kinds[9, 0] = False
+    of = np.where(result.labels == -2, 7, result.labels)
+    of[result.labels == -1] = rng.integers(8, 10, (result.labels == -1).sum())
+    noisy = dataclasses.replace(result, reach=Reach(kinds, of))
+    text = encode(noisy)
+    assert len(text) < 150_000
+    assert np.array_equal(decode(text).reach.of, of)
+    labels = np.full(of.size, -1)
+    of = rng.integers(8, 10, of.size)
+    noisiest = dataclasses.replace(result, labels=labels, reach=Reach(kinds, of))
+    text = encode(noisiest)
+    assert len(text) < 150_000
+    assert decode(text).reach is None
+
+
+def test_scalars_that_are_not_numbers_are_left_out():
+    back = decode(encode(drawn.line(), scalars={"mu": 0.5, "bad": np.nan, "where": "x"}))
+    assert back.scalars == {"mu": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trajectory": np.zeros((3, 2))}, r"trajectory must have shape \(T, 1\), got \(3, 2\)"),
+        ({"current": [np.nan]}, "current must be 1 finite numbers"),
+        ({"axis_labels": ["a", "b"]}, "axis_labels must be 1 labels"),
+    ],
+)
+def test_what_does_not_fit_the_box_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        encode(drawn.line(), **options)
+
+
+def test_more_than_three_axes_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="1, 2 or 3 axes, but the analysis has 4"):
+        encode(drawn.double_well(4, 4))
+    monkeypatch.setattr(view_record, "MAX_CELLS", 10)
+    with pytest.raises(ValueError, match="at most 10 cells, but the analysis has 64"):
+        encode(drawn.line())
+
+
+def test_the_loss_now_is_that_of_the_centre_and_of_no_other_point():
+    result = drawn.plane(8)
+    at = [decode(encode(result, current=p)).facts["loss_now"] for p in ([0, 0], [0.1, 0])]
+    assert at == [result.sample_losses[0], None]
+
+
+def test_summary():
+    result = drawn.plane(32)
+    found = summary(decode(encode(result, step=3, epoch=1)))
+    assert (found["step"], found["epoch"], found["attractors"]) == (3, 1, 3)
+    assert found["unresolved"] == result.n_unresolved == 1
+    assert [b["volume"] for b in found["basins"]] == list(result.basin_volumes.values())
+    total = sum(b["volume"] for b in found["basins"]) + found["escape"] + found["undecided"]
+    assert total == pytest.approx(1)
+
+
+def test_identities_decide_the_colours_and_older_records_have_none():
+    result = drawn.plane(8)
+    back = decode(encode(result, identities={0: 5, 1: 0, 2: 3}))
+    assert back.identities == (5, 0, 3)
+    expected = list(attractor_colors(result, {0: 5, 1: 0, 2: 3}).values())
+    assert [m["color"] for m in back.sets if m["attractor"]] == expected
+    assert [(b["identity"], b["color"]) for b in summary(back)["basins"]] == [
+        *zip((5, 0, 3), expected, strict=True)
+    ]
+    older = decode(encode(result))
+    assert "identities" not in json.loads(older.text)
+    assert older.identities is None
+    assert [b["identity"] for b in summary(older)["basins"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "identities", [[], [0, 1], [0, 1, 1], [0, 1, -1], [0, 1, 2.0], [0, 1, "2"]]
+)
+def test_identities_that_are_none_are_refused(identities):
+    with pytest.raises(ValueError, match='broken view record: "identities" should be 3 different'):
+        decode(changed(identities=identities))
+
+
+def changed(**changes):
+    raw = json.loads(encode(drawn.plane(8)))
+    raw.update(changes)
+    return json.dumps(raw)
+
+
+def changed_set(**changes):
+    sets = json.loads(encode(drawn.plane(8)))["sets"]
+    sets[0].update(changes)
+    return changed(sets=sets)
+
+
+def changed_part(part, **changes):
+    return changed(**{part: {**json.loads(encode(drawn.plane(8)))[part], **changes}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a view record, or cut off"),
+        ("[" * 100_000, "not a view record, or cut off"),
+        (b"\xff\xfe", "not UTF-8"),
+        ("[]", '"format" should be'),
+        (changed(format="other"), '"format" should be'),
+        (changed(version=2), r"version 2, .* reads up to 1; update lightning_morse"),
+        (changed(version="1"), '"version" should be a number'),
+        (changed(shape=[4096, 4097]), f"asks for 16781312 cells, at most {MAX_CELLS}"),
+        (changed(shape=[8, -8]), '"shape"'),
+        (changed(shape=8), "broken view record"),
+        (changed(lower=[9, 9]), '"lower" should be below "upper"'),
+        (changed(lower=[0]), '"lower" should be 2 finite numbers'),
+        (changed(lower=["x", 1]), '"lower" should be numbers'),
+        (changed(labels=[0, 63]), '"labels" should cover 64 cells .* got 63'),
+        (changed(labels=[0, 10**15]), '"labels" should cover 64 cells'),
+        (changed(labels=[0, 65, 0, -1]), "positive length"),
+        (changed(labels=[9, 64]), '"labels" should lie between -2 and 6, got 9 to 9'),
+        (changed(labels=[0]), '"labels" should be pairs of integers'),
+        (changed(owner=[0.5, 64]), '"owner" should be pairs'),
+        (changed(edges=[[0, 7]]), '"edges"'),
+        (changed(edges=[[0]]), "broken view record|not enough"),
+        (changed(axes=["x"]), '"axes" should be 2 labels'),
+        (changed(step="1"), '"step"'),
+        (changed(epoch="1"), '"epoch"'),
+        (changed(title=1), '"title"'),
+        (changed(scalars={"a": "b"}), '"scalars" should be finite numbers'),
+        (changed(trajectory=[[1, 2, 3]]), '"trajectory" should be n x 2 finite numbers'),
+        (changed(current=[1]), '"current" should be 2 finite numbers'),
+        (changed(ladder={"levels": [0.95]}), "'blocks' is missing"),
+        (changed(ladder={"levels": [0.95], "blocks": [[0]]}), "each of the 3 attractors, got 1"),
+        (changed(sets=[1]), '"set 0"'),
+        (changed_set(color="red"), '"color of set 0" should be such as #0072B2'),
+        (changed_set(color=None), '"color of set 0"'),
+        (changed_set(index=3), '"index of set 0"'),
+        (changed_set(attractor=1), '"attractor of set 0" should be true or false'),
+        (changed_set(volume=None), '"volume of set 0" should be a number'),
+        (changed_set(basin=None), '"basin of set 0"'),
+        (changed_set(center=[1]), '"center" should be 2 finite numbers'),
+        (changed_part("facts", mu="x"), '"mu" should be a number'),
+        (changed_part("facts", claim=1), '"claim"'),
+        (changed_part("facts", loss_now="x"), '"loss_now"'),
+        (changed_part("loss", data="AAAA"), '"loss" should have .* characters .* got 4'),
+        (changed_part("loss", shape=[4096, 4097]), '"loss shape" should be smaller'),
+        (changed_part("loss", shape=[9]), '"loss shape"'),
+        (changed_part("loss", scale=0), '"loss" should be scaled by positive'),
+        (changed_part("loss", low=None), '"loss" should be three numbers'),
+        (changed_part("loss", data="*" * 216), "broken view record"),
+        (changed_part("deviation", data="AAAA"), '"deviation" should have .* characters .* got 4'),
+        (changed_part("deviation", low=-1), '"deviation" should be on a scale'),
+        (changed_part("deviation", top=1e3), '"deviation" should be on a scale'),
+        (changed_part("deviation", low=None), '"deviation" should be two numbers'),
+        (changed(deviation=[1]), "broken view record"),
+        (changed_part("reach", of=[0, 63]), '"of" should cover 64 cells .* got 63'),
+        (changed_part("reach", of=[9999, 64]), '"of" should lie between 0 and'),
+        (changed_part("reach", of=[0, 64]), '"reach" should be what the labels say'),
+        (changed_part("reach", kinds=[]), '"kinds of reach" should be masks of 2 hex'),
+        (changed_part("reach", kinds=["0"]), '"kinds of reach" should be masks of 2 hex'),
+        (changed_part("reach", kinds=["0g"]), '"kinds of reach" should be masks of 2 hex'),
+        (changed_part("reach", kinds=["00"] * 65), '"kinds of reach"'),
+        (changed(reach={"of": [0, 64]}), "'kinds' is missing"),
+    ],
+)
+def test_broken_records_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        decode(text)
+
+
+def test_every_cut_is_noticed():
+    text = encode(drawn.plane(8))
+    for end in range(0, len(text), 97):
+        with pytest.raises(ValueError, match="view record"):
+            decode(text[:end])
+
+
+@pytest.mark.parametrize("name", sorted({*json.loads(encode(drawn.plane(4)))} - OPTIONAL))
+def test_what_is_missing_is_named(name):
+    raw = json.loads(encode(drawn.plane(8)))
+    del raw[name]
+    with pytest.raises(ValueError, match=name):
+        decode(json.dumps(raw))
+
+
+def test_a_huge_text_is_not_even_parsed(monkeypatch):
+    monkeypatch.setattr(view_record, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="at most 100 bytes"):
+        decode(encode(drawn.line()))
+
+
+def test_reading_needs_no_torch_and_no_drawing():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'lightning', 'pytorch_lightning', 'matplotlib', 'networkx'):\n"
+        "    sys.modules[name] = None\n"
+        "import lightning_morse.view.record as v\n"
+        "v.decode(sys.stdin.read())"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, input=encode(drawn.plane(8)), text=True
+    )

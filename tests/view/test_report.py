@@ -1,0 +1,172 @@
+"""Runs are read as they are on disk, and a report holds all of them, safely and in little space."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from lightning_morse.view import asset
+from lightning_morse.view.record import encode
+from lightning_morse.view.report import report
+from lightning_morse.view.runs import Run, read_runs
+from tests.plotting import test_basins_and_morse_graph as drawn
+
+HOSTILE = """a "quoted" 'run' </script><img src=x onerror=alert(1)> & <!-- b"""
+
+
+def write_run(folder, steps=3, make=drawn.plane, hparams=None, **options):
+    """A log directory as the callback leaves it."""
+    (folder / "morse").mkdir(parents=True)
+    for k in range(steps):
+        path = np.stack([np.linspace(-1, 0, 4 + k), np.linspace(1, 0, 4 + k) ** 2], axis=1)
+        result = make()
+        scalars = {"morse/basin_current": 0.0, "morse/barrier": 0.5 + k}
+        text = encode(
+            result,
+            step=10 * k + 9,
+            epoch=k,
+            scalars=scalars,
+            **({"trajectory": path, "current": path[-1]} if result.grid.dim == 2 else {}),
+            **options,
+        )
+        (folder / "morse" / f"step-{10 * k + 9:07d}.view.json").write_text(text)
+    if hparams is not None:
+        (folder / "hparams.yaml").write_text(hparams)
+    return folder
+
+
+class Page(HTMLParser):
+    """Elements and data of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.open = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open = tag == "script"
+        if self.open:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self.open = False
+
+    def handle_data(self, data):
+        if self.open:
+            self.scripts[-1] += data
+
+
+class TestReading:
+    def test_a_log_directory_or_its_folder(self, tmp_path):
+        write_run(tmp_path / "v0", hparams="lr: 0.1\nname: x\nodd: [1]\n")
+        (run,) = read_runs(tmp_path / "v0")
+        assert [r.step for r in run.readings] == [9, 19, 29]
+        assert run.hparams == {"lr": 0.1, "name": "x"}
+        assert run.last.step == 29
+        (same,) = read_runs(tmp_path / "v0" / "morse")
+        assert same.name == run.name == str(tmp_path / "v0")
+
+    def test_all_runs_below_a_folder(self, tmp_path):
+        write_run(tmp_path / "b" / "v0", 1)
+        write_run(tmp_path / "a", 2)
+        assert [len(run.readings) for run in read_runs(tmp_path)] == [2, 1]
+
+    def test_an_archive(self, tmp_path):
+        result = drawn.line()
+        result.save(tmp_path / "found.npz")
+        for path in (tmp_path / "found.npz", tmp_path):
+            (run,) = read_runs(path)
+            assert np.array_equal(run.last.labels, result.labels)
+
+    def test_view_records_go_before_archives(self, tmp_path):
+        write_run(tmp_path, 2)
+        drawn.line().save(tmp_path / "morse" / "step-0000009.npz")
+        (run,) = read_runs(tmp_path)
+        assert [len(r.record.shape) for r in run.readings] == [2, 2]
+
+    def test_broken_records_are_kept_with_their_reason(self, tmp_path):
+        write_run(tmp_path)
+        path = tmp_path / "morse" / "step-0000019.view.json"
+        path.write_text(path.read_text()[:500])
+        (run,) = read_runs(tmp_path)
+        assert [r.record is None for r in run.readings] == [False, True, False]
+        assert run.readings[1].step == 19
+        assert "step-0000019.view.json: not a view record, or cut off" in run.readings[1].error
+        drawn.double_well(4, 4).save(tmp_path / "four.npz")
+        (run,) = read_runs(tmp_path / "four.npz")
+        assert "the analysis has 4" in run.readings[0].error
+        assert run.last is None
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder"):
+            read_runs(tmp_path / "nowhere")
+        with pytest.raises(FileNotFoundError, match=r"no Morse records in it; .*MorseMonitor\(\)"):
+            read_runs(tmp_path)
+
+    @pytest.mark.parametrize("text", ["a: !!python/object:os.system {}", "[1]", ": :", "\0"])
+    def test_hyper_parameters_that_cannot_be_read_are_none(self, tmp_path, text):
+        write_run(tmp_path, 1, hparams=text)
+        assert read_runs(tmp_path)[0].hparams == {}
+
+
+class TestPage:
+    def test_nothing_is_loaded_from_anywhere(self, tmp_path):
+        write_run(tmp_path / "v0")
+        page = report(read_runs(tmp_path / "v0"))
+        for tag, attrs in Page(page).tags:
+            assert tag not in ("link", "img", "iframe", "object", "embed", "base")
+            assert not {"src", "href", "style"} & set(attrs)
+            assert not any(name.startswith("on") for name in attrs)
+        addresses = set(re.findall(r"https?://[^\s\"')]+", page))
+        assert addresses == {"http://www.w3.org/2000/svg"}
+        (policy,) = [a["content"] for t, a in Page(page).tags if t == "meta" and "http-equiv" in a]
+        assert policy.startswith("default-src 'none'; script-src 'sha256-")
+        assert "unsafe" not in policy
+
+    def test_names_cannot_leave_the_data(self, tmp_path):
+        write_run(tmp_path / "v0", 1, title=HOSTILE, axis_labels=[HOSTILE, "\u2028"])
+        (run,) = read_runs(tmp_path / "v0")
+        page = Page(report([Run(HOSTILE, run.readings, {})]))
+        harmless = Page(report([Run("x", run.readings, {})]))
+        assert [t for t, _ in page.tags] == [t for t, _ in harmless.tags]
+        data = json.loads(page.scripts[0])
+        assert data["runs"][0]["name"] == HOSTILE
+        assert data["records"][0]["9"]["axes"] == [HOSTILE, "\u2028"]
+
+    def test_a_long_run_takes_little(self, tmp_path):
+        write_run(tmp_path, 30, make=lambda: drawn.plane(128))
+        assert len(report(read_runs(tmp_path)).encode()) < 2_000_000
+
+    def test_broken_records_are_said_so(self, tmp_path):
+        write_run(tmp_path)
+        (tmp_path / "morse" / "step-0000019.view.json").write_text("{")
+        data = json.loads(Page(report(read_runs(tmp_path))).scripts[0])
+        assert set(data["records"][0]) == {"9", "29"}
+        assert "cut off" in data["runs"][0]["steps"][1]["error"]
+
+    def test_of_two_records_at_a_step_the_one_that_can_be_read_is_shown(self, tmp_path):
+        write_run(tmp_path, 1)
+        (tmp_path / "morse" / "step-00000009.view.json").write_text("{")
+        assert len(read_runs(tmp_path)[0].readings) == 2
+        data = json.loads(Page(report(read_runs(tmp_path))).scripts[0])
+        assert [s.get("error") for s in data["runs"][0]["steps"]] == [None]
+
+    def test_no_run(self):
+        with pytest.raises(ValueError, match="at least one run"):
+            report([])
+
+    def test_assets(self):
+        assert "export async function mount" in asset("view.js")
+        assert "</script" not in asset("view.js")
+        with pytest.raises(ValueError, match=r"the assets are view\.js and view\.css"):
+            asset("../report.py")
+
+
+def test_text_from_data_is_never_parsed_as_html():
+    """The ways by which a string becomes markup or code are not used at all."""
+    ways = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"]
+    for way in ways:
+        assert way not in asset("view.js")
