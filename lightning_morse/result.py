@@ -9,13 +9,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.atomic import written_whole
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.grids.cubical import CubicalGrid
 
@@ -43,11 +44,11 @@ class MorseSet:
             :mod:`lightning_morse.analysis.ladder`.
     """
 
-    cells: NDArray[np.int64]
+    cells: Cells
     is_attractor: bool
     resolved: bool
     index: int | None
-    center: NDArray[np.float64]
+    center: Array
     loss: float
     volume: float
     mu: float | None = None
@@ -94,11 +95,11 @@ class Ladder:
             has vanished; shape ``(k, n_attractors)``.
     """
 
-    levels: NDArray[np.float64]
-    blocks: NDArray[np.int64]
+    levels: Array
+    blocks: Cells
 
     @property
-    def counts(self) -> NDArray[np.int64]:
+    def counts(self) -> Cells:
         """Number of blocks at each level, shape ``(k,)``."""
         return np.array([np.unique(row[row >= 0]).size for row in self.blocks], dtype=np.int64)
 
@@ -150,18 +151,18 @@ class MorseAnalysis:
     morse_sets: tuple[MorseSet, ...]
     graph: nx.DiGraph
     labels: NDArray[np.int32]
-    diverged: NDArray[np.bool_]
-    exit_volumes: NDArray[np.float64]
+    diverged: Mask
+    exit_volumes: Array
     mu: float
     confidence: float
-    mean_loss: NDArray[np.float64]
-    samples: NDArray[np.float64]
-    sample_losses: NDArray[np.float64]
+    mean_loss: Array
+    samples: Array
+    sample_losses: Array
     calibration: float
     surrogate: Mapping[str, Any]
     seconds: Mapping[str, float]
     ladder: Ladder
-    loss_deviation: NDArray[np.float64] | None = None
+    loss_deviation: Array | None = None
     reach: Reach | None = None
 
     @property
@@ -209,7 +210,7 @@ class MorseAnalysis:
         """Fraction of the box of which nothing is certain."""
         return float(np.mean(self.labels == UNDECIDED))
 
-    def basin_of(self, x: ArrayLike) -> NDArray[np.int64]:
+    def basin_of(self, x: ArrayLike) -> Cells:
         """Number of the attractor in whose basin each point certainly lies.
 
         Args:
@@ -291,38 +292,30 @@ class MorseAnalysis:
             "surrogate": dict(self.surrogate),
             "seconds": dict(self.seconds),
         }
-        target = Path(path)
         optional: dict[str, Any] = {}
         if self.loss_deviation is not None:
             optional["loss_deviation"] = self.loss_deviation
         if self.reach is not None:
             optional.update(reach_kinds=self.reach.kinds, reach_of=self.reach.of)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
-                    lower=self.grid.lower,
-                    upper=self.grid.upper,
-                    cells=np.concatenate([m.cells for m in self.morse_sets] or [np.zeros(0, int)]),
-                    cell_counts=np.array([m.cells.size for m in self.morse_sets], dtype=np.int64),
-                    centers=np.array([m.center for m in self.morse_sets]).reshape(
-                        -1, self.grid.dim
-                    ),
-                    labels=self.labels,
-                    diverged=self.diverged,
-                    exit_volumes=self.exit_volumes,
-                    mean_loss=self.mean_loss,
-                    samples=self.samples,
-                    sample_losses=self.sample_losses,
-                    ladder_levels=self.ladder.levels,
-                    ladder_blocks=self.ladder.blocks,
-                    **optional,
-                )
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            np.savez_compressed(
+                file,
+                facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+                lower=self.grid.lower,
+                upper=self.grid.upper,
+                cells=np.concatenate([m.cells for m in self.morse_sets] or [np.zeros(0, int)]),
+                cell_counts=np.array([m.cells.size for m in self.morse_sets], dtype=np.int64),
+                centers=np.array([m.center for m in self.morse_sets]).reshape(-1, self.grid.dim),
+                labels=self.labels,
+                diverged=self.diverged,
+                exit_volumes=self.exit_volumes,
+                mean_loss=self.mean_loss,
+                samples=self.samples,
+                sample_losses=self.sample_losses,
+                ladder_levels=self.ladder.levels,
+                ladder_blocks=self.ladder.blocks,
+                **optional,
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MorseAnalysis:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseSet
-
-Array = NDArray[np.float64]
 
 
 def describe(portrait: PhasePortrait, surrogate: GaussianProcess) -> list[MorseSet]:
@@ -53,7 +51,7 @@ def describe(portrait: PhasePortrait, surrogate: GaussianProcess) -> list[MorseS
     ]
 
 
-def _centers(grid: CubicalGrid, cells: NDArray[np.int64]) -> Array:
+def _centers(grid: CubicalGrid, cells: Cells) -> Array:
     index = np.unravel_index(cells, grid.shape)
     return np.stack(
         [(0.5 * (e[:-1] + e[1:]))[i] for e, i in zip(grid.edges, index, strict=True)], 1

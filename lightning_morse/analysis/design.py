@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
+from lightning_morse._typing import Array, Cells, Loss, Mask
 from lightning_morse.grids.cubical import CubicalGrid, check_box
-
-Array = NDArray[np.float64]
-Loss = Callable[[torch.Tensor], torch.Tensor]
 
 # With fewer there is no telling a surrogate from another.
 FEWEST_SAMPLES = 16
@@ -53,7 +50,7 @@ def first_samples(n_samples: int) -> int:
 
 def beside_samples(
     grid: CubicalGrid, samples: Array, losses: Array, n: int, seed: int
-) -> tuple[NDArray[np.int64], Array]:
+) -> tuple[Cells, Array]:
     """Points close to some of the samples, in any direction.
 
     Args:
@@ -103,9 +100,7 @@ def evaluate(loss: Loss, samples: Array) -> Array:
     return values.detach().to("cpu", torch.float64).numpy()
 
 
-def nearest_diverged(
-    grid: CubicalGrid, samples: Array, finite: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def nearest_diverged(grid: CubicalGrid, samples: Array, finite: Mask) -> Mask:
     """Cells whose nearest sample, in widths of the box, has a loss that is not finite."""
     if finite.all():
         return np.zeros(grid.size, dtype=bool)

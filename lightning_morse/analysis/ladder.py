@@ -47,11 +47,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.gradient import (
     CellDeviations,
     GradientBand,
@@ -65,10 +65,6 @@ from lightning_morse.gp.kac_rice import expected_critical_points
 from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import Ladder
-
-Array = NDArray[np.float64]
-Cells = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 # Half as many rungs where the attractors take more cells together than this.
 _MANY_CELLS = 200

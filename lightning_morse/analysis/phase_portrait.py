@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Mask
 from lightning_morse.analysis.resolution import Settled, expected_in_sets, safest, settle
 from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.conley.basins import certain_labels
@@ -20,7 +21,6 @@ from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
 
-Mask = NDArray[np.bool_]
 MakeBand = Callable[[GaussianProcess, Lattice, Posterior], GradientBand]
 
 

@@ -9,8 +9,9 @@ from typing import SupportsIndex
 
 import networkx as nx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from lightning_morse._typing import Array, Cells
 from lightning_morse.analysis.description import describe
 from lightning_morse.analysis.design import (
     FEWEST_SAMPLES,
@@ -24,6 +25,7 @@ from lightning_morse.analysis.design import (
 from lightning_morse.analysis.ladder import BESIDE_BAND, climb, unclimbed
 from lightning_morse.analysis.phase_portrait import MakeBand, phase_portrait
 from lightning_morse.analysis.placement import Loss, add_samples
+from lightning_morse.arguments import integer_of_at_least, level_of_confidence
 from lightning_morse.bands.gradient import GradientBand, gradient_band, simulated_band
 from lightning_morse.conley.basins import exit_volumes, reach_of_cells
 from lightning_morse.gp.calibration import Calibrated, check, fit_calibrated, inflate, refit
@@ -32,8 +34,6 @@ from lightning_morse.grids.cubical import CubicalGrid, check_box
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.stopwatch import Stopwatch, one_thread
-
-Array = NDArray[np.float64]
 
 _FEWEST_CELLS = 4
 
@@ -206,7 +206,7 @@ def analyze_samples(
 def _analyze(
     x: Array,
     values: Array,
-    partners: NDArray[np.int64],
+    partners: Cells,
     grid: CubicalGrid,
     confidence: float,
     seed: int,
@@ -293,7 +293,7 @@ def _analyze(
     )
 
 
-def _fitted(x: Array, values: Array, partners: NDArray[np.int64], grid: CubicalGrid) -> Calibrated:
+def _fitted(x: Array, values: Array, partners: Cells, grid: CubicalGrid) -> Calibrated:
     """A surrogate of all samples, judged by the last ones before it has seen these."""
     n = len(x) - len(partners)
     finite = np.isfinite(values)
@@ -335,10 +335,7 @@ def _check_arguments(
     dim: int, n_samples: int, resolution: int | Sequence[int], confidence: float, band: str
 ) -> tuple[int, ...]:
     """Check the numbers that do not depend on the loss; return the cells on each axis."""
-    if not isinstance(n_samples, SupportsIndex) or n_samples < FEWEST_SAMPLES:
-        raise ValueError(
-            f"n_samples must be an integer of at least {FEWEST_SAMPLES}, got {n_samples!r}"
-        )
+    integer_of_at_least("n_samples", n_samples, FEWEST_SAMPLES)
     shape = tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * dim
     if len(shape) != dim or not all(
         isinstance(n, SupportsIndex) and n >= _FEWEST_CELLS for n in shape
@@ -347,8 +344,7 @@ def _check_arguments(
             f"resolution must be an integer of at least {_FEWEST_CELLS}, or {dim} of them for the "
             f"{dim} axes of the box, got {resolution!r}"
         )
-    if not (isinstance(confidence, (int, float)) and 0 < confidence < 1):
-        raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
+    level_of_confidence(confidence)
     if band not in ("proved", "simulated"):
         raise ValueError(f"band must be 'proved' or 'simulated', got {band!r}")
     return tuple(int(n) for n in shape)

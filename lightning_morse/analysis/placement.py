@@ -24,12 +24,10 @@ posterior, which depends on the samples and not on how they were chosen.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Loss, Mask
 from lightning_morse.analysis.design import _spread, evaluate, nearest_diverged
 from lightning_morse.analysis.phase_portrait import MakeBand, PhasePortrait, phase_portrait
 from lightning_morse.gp.calibration import Calibrated, fit_calibrated, refit
@@ -39,8 +37,6 @@ from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import UNDECIDED
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
-Array = NDArray[np.float64]
-Loss = Callable[[torch.Tensor], torch.Tensor]
 # Number of batches that the second half of the samples comes in.
 _BATCHES = 8
 # Cells on each axis of the grid that the undecided cells are read from.
@@ -118,11 +114,11 @@ def add_samples(
     return samples, losses
 
 
-def _undecided(portrait: PhasePortrait) -> NDArray[np.bool_]:
+def _undecided(portrait: PhasePortrait) -> Mask:
     return portrait.labels == UNDECIDED
 
 
-def _cells_of_unresolved(portrait: PhasePortrait) -> NDArray[np.int64]:
+def _cells_of_unresolved(portrait: PhasePortrait) -> Cells:
     resolved = portrait.settled.resolved
     sets = [cells for i, cells in enumerate(portrait.found.morse_sets) if not resolved[i]]
     return np.concatenate([np.zeros(0, dtype=np.int64), *sets])
@@ -156,7 +152,7 @@ def most_informative(
     c: float,
     places: Array,
     n_new: int,
-) -> NDArray[np.int64]:
+) -> Cells:
     """Choose, one after the other, the places that tell most about the gradient at some targets.
 
     Args:

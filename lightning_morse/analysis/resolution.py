@@ -11,16 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.ndimage import label
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.gp.kac_rice import expected_critical_points
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
-
-Array = NDArray[np.float64]
 
 # Lattice cells looked at before it is asked again which sets are worth counting on.
 _AT_ONCE = 512
@@ -39,8 +38,8 @@ class Settled:
         failure: Probability that any of this is false.
     """
 
-    resolved: NDArray[np.bool_]
-    index: NDArray[np.int64]
+    resolved: Mask
+    index: Cells
     failure: float
 
 
@@ -48,7 +47,7 @@ def expected_in_sets(
     found: MorseGraph,
     lattice: Lattice,
     surrogate: GaussianProcess,
-    candidates: NDArray[np.bool_],
+    candidates: Mask,
     failure: float,
 ) -> Array:
     """Expected number of critical points of each index in each Morse set.
@@ -84,7 +83,7 @@ def expected_in_sets(
     return total
 
 
-def hopeless(found: MorseGraph, expected: Array, failure: float) -> NDArray[np.bool_]:
+def hopeless(found: MorseGraph, expected: Array, failure: float) -> Mask:
     """Whether nothing can be claimed of a set, whatever else is to be expected in it.
 
     Args:
@@ -111,7 +110,7 @@ def _minima(found: MorseGraph, expected: Array) -> Array:
     return minima
 
 
-def safest(doubts: ArrayLike, failure: float) -> NDArray[np.bool_]:
+def safest(doubts: ArrayLike, failure: float) -> Mask:
     """The largest number of claims whose doubts add up to at most ``failure``.
 
     Args:
@@ -159,7 +158,7 @@ def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float
     )
 
 
-def is_connected(grid: CubicalGrid, cells: NDArray[np.int64]) -> bool:
+def is_connected(grid: CubicalGrid, cells: Cells) -> bool:
     """Whether the union of some closed cells is connected; cells that share a corner meet."""
     mask = np.zeros(grid.size, dtype=bool)
     mask[cells] = True

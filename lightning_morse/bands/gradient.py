@@ -54,15 +54,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri_exp
 from scipy.stats import beta
 
+from lightning_morse._typing import Array
 from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.gp.sample_paths import largest_errors
 from lightning_morse.grids.lattice import Lattice
-
-Array = NDArray[np.float64]
 
 # Share of the failure probability spent between the points of the lattice.
 _BETWEEN = 0.05

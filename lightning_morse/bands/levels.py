@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lightning_morse._typing import Array
 
 # Failure probability of the highest level, and levels for each factor of ten on the way.
 _LEAST_FAILURE = 1e-6

@@ -43,13 +43,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri_exp
 
+from lightning_morse._typing import Array
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.lattice import Lattice
-
-Array = NDArray[np.float64]
 
 # Share of the failure probability spent between the points of the lattice.
 _BETWEEN = 0.05

@@ -16,6 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_morse.arguments import integer_of_at_least
 from lightning_morse.callbacks.loggers import log_scalars
 from lightning_morse.callbacks.morse_monitor import _UnifiedCallback
 from lightning_morse.deep_linear.conservation import balance, drift
@@ -158,8 +159,8 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             ("every_n_steps", every_n_steps),
             ("energy_every", energy_every),
         ):
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+            if value is not None:
+                integer_of_at_least(name, value, 1)
         for name, function in (("target_fn", target_fn), ("loss_fn", loss_fn)):
             if function is not None and not callable(function):
                 raise ValueError(f"{name} must be callable, got {function!r}")

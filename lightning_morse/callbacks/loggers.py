@@ -7,7 +7,6 @@ to the caller.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -18,6 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lightning_morse.atomic import write_whole
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.view.record import SUFFIX, encode
 
@@ -85,11 +85,11 @@ def log_pictures(
         stem = f"step-{step:07d}"
         result.save(folder / f"{stem}.npz")
         text = json.dumps({**row, "sets": table.splitlines()}, indent=2)
-        _write_whole(folder / f"{stem}.json", text.encode())
+        write_whole(folder / f"{stem}.json", text.encode())
         for kind, figure in figures.items():
             png = BytesIO()
             figure.savefig(png, format="png")
-            _write_whole(folder / f"{stem}-{kind}.png", png.getvalue())
+            write_whole(folder / f"{stem}-{kind}.png", png.getvalue())
 
 
 def _log_view(
@@ -115,7 +115,7 @@ def _log_view(
         return
     with _attempt("writing the view record", complain):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / name / f"step-{step:07d}{SUFFIX}", text.encode())
+        write_whole(folder / name / f"step-{step:07d}{SUFFIX}", text.encode())
     for logger in trainer.loggers:
         with _attempt("giving the view record to TensorBoard", complain):
             writer: Any = getattr(logger, "experiment", None)
@@ -193,15 +193,6 @@ _TAKERS = (_tensorboard, _wandb, _mlflow)
 
 def _can(thing: Any, *methods: str) -> bool:
     return all(callable(getattr(thing, method, None)) for method in methods)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

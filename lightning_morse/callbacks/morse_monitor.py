@@ -11,16 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_morse._typing import Array
 from lightning_morse.analysis.design import FEWEST_SAMPLES, first_samples
 from lightning_morse.analysis.pipeline import analyze_further
+from lightning_morse.arguments import integer_of_at_least, level_of_confidence
 from lightning_morse.callbacks.loggers import log_pictures, log_scalars
 from lightning_morse.distributed.errors import cause, must_end_run, origin
 from lightning_morse.distributed.fsdp import (
@@ -292,16 +292,13 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             ("max_snapshots", max_snapshots, 3),
             ("seed", seed, 0),
         ):
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(
-                    f"{argument} must be an integer of at least {least}, got {value!r}"
-                )
+            if value is not None:
+                integer_of_at_least(argument, value, least)
         if dim > 3:
             raise ValueError(
                 f"dim must be 1, 2 or 3, got {dim}: the cells of a grid grow with its power"
             )
-        if not isinstance(confidence, int | float) or not 0 < confidence < 1:
-            raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
+        level_of_confidence(confidence)
         if type(max_overhead) not in (int, float) or not 0 < max_overhead <= 1:
             raise ValueError(
                 "max_overhead must be a share of the wall time in (0, 1], 1 for no limit, got "
@@ -742,7 +739,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         return result, now
 
     def _of_training(
-        self, result: MorseAnalysis, states: NDArray[np.float64], current: NDArray[np.float64]
+        self, result: MorseAnalysis, states: Array, current: Array
     ) -> dict[str, float]:
         """Hold the snapshots against the flow of the slice, and read them by themselves if asked.
 

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_morse.arguments import integer_of_at_least
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 from lightning_morse.slices.subspace import AffineSubspace
 from lightning_morse.trajectories.runs import Run
@@ -84,8 +85,8 @@ class WeightRecorder(_UnifiedCallback, pl.Callback):
             ("every_n_steps", every_n_steps, 1),
             ("max_records", max_records, 3),
         ):
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if value is not None:
+                integer_of_at_least(name, value, least)
         if run_id is not None and not (isinstance(run_id, str) and _NAME.fullmatch(run_id)):
             raise ValueError(
                 "run_id must be a name of letters, digits, '.', '_' and '-' that starts with a "

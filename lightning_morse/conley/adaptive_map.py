@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Array, Cells
 from lightning_morse.conley.combinatorial_map import cells_met, check_images
 from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import check_mask
@@ -90,9 +91,7 @@ def adaptive_outer_approximation(
     )
 
 
-def leaves_met(
-    lower: NDArray[np.float64], upper: NDArray[np.float64], grid: AdaptiveGrid
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def leaves_met(lower: Array, upper: Array, grid: AdaptiveGrid) -> tuple[Cells, NDArray[np.int32]]:
     """All cells that meet each of some closed boxes.
 
     A box that meets a node meets its lower half on an axis iff the box begins below the middle or
@@ -132,7 +131,7 @@ def leaves_met(
 
 
 @lru_cache
-def _halves_met(dim: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _halves_met(dim: int) -> tuple[NDArray[np.int32], Cells]:
     """Children met, for every way to meet the halves on each axis: lower, upper or both.
 
     Returns:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 
@@ -67,10 +68,10 @@ def reach_of_cells(found: MorseGraph, number: Mapping[int, int]) -> Reach:
 def exit_volumes(
     found: MorseGraph,
     labels: NDArray[np.int32],
-    exits: NDArray[np.bool_],
+    exits: Mask,
     *,
-    volumes: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+    volumes: Array | None = None,
+) -> Array:
     """Fraction of the box that escapes and can do so through each face of it.
 
     Args:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from lightning_morse._typing import Array
 from lightning_morse.grids.cubical import CubicalGrid
 
-Array = NDArray[np.float64]
 PointMap = Callable[[Array], Array]
 BoxMap = Callable[[Array, Array], tuple[Array, Array]]
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.grids.cubical import CubicalGrid, check_mask
 
 # Boxes enumerated at once: what is needed on the way stays in the cache.
@@ -88,9 +89,7 @@ def outer_approximation(
     return _redirect(image, outside) if outside.any() else image
 
 
-def cells_met(
-    lower: NDArray[np.float64], upper: NDArray[np.float64], grid: CubicalGrid
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def cells_met(lower: Array, upper: Array, grid: CubicalGrid) -> tuple[NDArray[np.int32], Cells]:
     """All cells that meet each of some closed boxes; no axis of the grid is periodic.
 
     Args:
@@ -110,9 +109,7 @@ def cells_met(
     return cells[cells != grid.size], counts
 
 
-def _meets(
-    low: NDArray[np.float64], up: NDArray[np.float64], edges: NDArray[np.float64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _meets(low: Array, up: Array, edges: Array) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """First cell that each closed interval meets, and how many cells it meets."""
     first = np.searchsorted(edges[1:], low, side="left").astype(np.int32)
     beyond = np.searchsorted(edges[:-1], up, side="right").astype(np.int32)
@@ -120,7 +117,7 @@ def _meets(
 
 
 def _meets_on_circle(
-    low: NDArray[np.float64], up: NDArray[np.float64], edges: NDArray[np.float64]
+    low: Array, up: Array, edges: Array
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """As :func:`_meets`, on an axis whose ends are one point; the cells may go round past it."""
     n, period = edges.size - 1, edges[-1] - edges[0]
@@ -149,8 +146,8 @@ _Axes = list[NDArray[np.int32]]
 
 
 def _unwrapped(
-    first: _Axes, width: _Axes, leaves: NDArray[np.bool_], grid: CubicalGrid
-) -> tuple[_Axes, _Axes, NDArray[np.bool_], NDArray[np.int64]]:
+    first: _Axes, width: _Axes, leaves: Mask, grid: CubicalGrid
+) -> tuple[_Axes, _Axes, Mask, Cells]:
     """Cut the ranges that go round on a periodic axis in two, and say where each cell begins.
 
     The exterior stays with the last piece of a cell.
@@ -174,7 +171,7 @@ def _unwrapped(
 
 
 def _enumerate(
-    first: _Axes, width: _Axes, leaves: NDArray[np.bool_], grid: CubicalGrid
+    first: _Axes, width: _Axes, leaves: Mask, grid: CubicalGrid
 ) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
     """Cells of all boxes one after the other, the exterior after the box of who leaves.
 
@@ -217,7 +214,7 @@ def _fill(
     cells: NDArray[np.int32],
     first: _Axes,
     width: _Axes,
-    leaves: NDArray[np.bool_],
+    leaves: Mask,
     grid: CubicalGrid,
 ) -> None:
     """Write the cells of some boxes into an array of the right length."""
@@ -255,7 +252,7 @@ def _fill(
     np.cumsum(cells, dtype=np.int32, out=cells)
 
 
-def _redirect(image: csr_array, outside: NDArray[np.bool_]) -> csr_array:
+def _redirect(image: csr_array, outside: Mask) -> csr_array:
     """Turn edges into cells that count as exterior into edges to the exterior."""
     column = np.append(np.where(outside, outside.size, np.arange(outside.size)), outside.size)
     indices = column[image.indices].astype(np.int32)
@@ -266,7 +263,7 @@ def _redirect(image: csr_array, outside: NDArray[np.bool_]) -> csr_array:
 
 def check_images(
     image_lower: ArrayLike, image_upper: ArrayLike, size: int, dim: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Array, Array]:
     """Return the corners of image boxes as float64 arrays, or say what is wrong with them.
 
     Args:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from lightning_morse._typing import Cells, Mask
+
 # What leads to some vertices is searched for one vertex after the other, until the searches have
 # seen so many times as many vertices as there are; a sweep over all generations does the rest.
 _PASSES = 48
@@ -31,7 +33,7 @@ class Condensation:
     """
 
     component: NDArray[np.int32]
-    recurrent: NDArray[np.bool_]
+    recurrent: Mask
     edges: csr_array
 
     @cached_property
@@ -68,7 +70,7 @@ class Condensation:
         """
         return breadth_first_order(self._backward, int(vertex), return_predecessors=False)
 
-    def reaching(self, vertices: NDArray[np.integer]) -> NDArray[np.bool_]:
+    def reaching(self, vertices: NDArray[np.integer]) -> Mask:
         """From which vertices a path leads to any of some vertices; these included.
 
         One search backwards, from a vertex added above all of them.
@@ -119,7 +121,7 @@ class Condensation:
             bits[rows, number // 8] |= np.uint8(1 << number % 8)
         return bits if passes < _PASSES else self.accumulate(bits)
 
-    def between(self, vertices: NDArray[np.integer]) -> NDArray[np.bool_]:
+    def between(self, vertices: NDArray[np.integer]) -> Mask:
         """Which of some vertices can be reached from which of them.
 
         Searched forwards, from one vertex after the other: what lies above them is never seen.
@@ -166,7 +168,7 @@ class Condensation:
             number += 1
         return level
 
-    def generations(self) -> Iterator[NDArray[np.int64]]:
+    def generations(self) -> Iterator[Cells]:
         """Components by level, the sinks first: every edge leads to an earlier generation."""
         order = np.argsort(self.levels, kind="stable")
         yield from np.split(order, np.cumsum(np.bincount(self.levels))[:-1])
@@ -230,7 +232,7 @@ def _searchable(graph: csr_array) -> csr_array:
 
 def gather_rows(
     graph: csr_array, rows: NDArray[np.integer]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], Cells, Cells]:
     """Column indices of some rows, one row after the other.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Mask
 from lightning_morse.grids.cubical import CubicalGrid
 
 # Below so many cubes elimination is faster than looking for cubes to cancel beforehand; up to so
@@ -15,9 +15,7 @@ _FEW_CUBES = 400
 _MANY_CUBES = 20_000
 
 
-def relative_betti(
-    upper: NDArray[np.bool_], lower: NDArray[np.bool_], grid: CubicalGrid
-) -> tuple[int, ...]:
+def relative_betti(upper: Mask, lower: Mask, grid: CubicalGrid) -> tuple[int, ...]:
     r"""Betti numbers of a pair of sets of cells, :math:`\dim H_k(|P_1|, |P_0|; \mathbb{Z}_2)`.
 
     The cubes of all dimensions that belong to a cell of :math:`P_1` and to none of :math:`P_0`
@@ -68,7 +66,7 @@ def relative_betti(
     return _betti(cubes, glued)
 
 
-def _window(cells: NDArray[np.bool_], grid: CubicalGrid) -> tuple[slice, ...]:
+def _window(cells: Mask, grid: CubicalGrid) -> tuple[slice, ...]:
     """Part of the grid that holds all marked cells and their neighbours."""
     out = []
     for axis, (n, wraps) in enumerate(zip(grid.shape, grid.periodic, strict=True)):
@@ -82,7 +80,7 @@ def _window(cells: NDArray[np.bool_], grid: CubicalGrid) -> tuple[slice, ...]:
     return tuple(out)
 
 
-def _closure(cells: NDArray[np.bool_], glued: list[bool]) -> NDArray[np.bool_]:
+def _closure(cells: Mask, glued: list[bool]) -> Mask:
     """All faces of a set of cells.
 
     A cube has one coordinate an axis: ``2 i + 1`` for the interval of cell ``i``, ``2 i`` for its
@@ -104,7 +102,7 @@ def _closure(cells: NDArray[np.bool_], glued: list[bool]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(cubes)
 
 
-def _cancel(cubes: NDArray[np.bool_], glued: list[bool]) -> None:
+def _cancel(cubes: Mask, glued: list[bool]) -> None:
     """Take out pairs of a cube and a face of it that change no other boundary, in place.
 
     The slices of the array are swept along each axis both ways, so that a convex set shrinks to a
@@ -123,7 +121,7 @@ def _cancel(cubes: NDArray[np.bool_], glued: list[bool]) -> None:
 
 
 def _sweep(
-    cubes: NDArray[np.bool_],
+    cubes: Mask,
     glued: list[bool],
     axis: int,
     *,
@@ -170,9 +168,7 @@ def _sweep(
             along[other] &= ~free
 
 
-def _shifted(
-    cubes: NDArray[np.bool_], axis: int, wraps: bool
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _shifted(cubes: Mask, axis: int, wraps: bool) -> tuple[Mask, Mask]:
     """Whether the cube before, and the one after, is there along an axis."""
     before, after = np.roll(cubes, 1, axis), np.roll(cubes, -1, axis)
     if not wraps:
@@ -181,7 +177,7 @@ def _shifted(
     return before, after
 
 
-def _betti(cubes: NDArray[np.bool_], glued: list[bool]) -> tuple[int, ...]:
+def _betti(cubes: Mask, glued: list[bool]) -> tuple[int, ...]:
     """Betti numbers by elimination; columns are integers whose bits are the faces."""
     place = np.argwhere(cubes)
     extent = (place % 2).sum(axis=1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Mask
 from lightning_morse.conley.condensation import gather_rows
 from lightning_morse.conley.homology import relative_betti
 from lightning_morse.conley.morse_sets import MorseGraph
@@ -55,9 +56,7 @@ class ConleyIndex:
         return "other"
 
 
-def index_pair(
-    image: csr_array, cells: ArrayLike
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+def index_pair(image: csr_array, cells: ArrayLike) -> tuple[Mask, Mask] | None:
     r"""Index pair of a Morse set: the set with its image, and what of the image is outside it.
 
     :math:`P_1 = M \cup F(M)` and :math:`P_0 = F(M) \setminus M` (Arai, Kalies, Kokubu,
@@ -167,9 +166,7 @@ def conley_indices(
     return tuple(out)
 
 
-def _betti(
-    upper: NDArray[np.bool_], lower: NDArray[np.bool_], grid: CubicalGrid | AdaptiveGrid
-) -> tuple[int, ...]:
+def _betti(upper: Mask, lower: Mask, grid: CubicalGrid | AdaptiveGrid) -> tuple[int, ...]:
     if isinstance(grid, CubicalGrid):
         return relative_betti(upper, lower, grid)
     # What of the pair is not P_0 is the Morse set: cells that do not touch it play no part.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Cells, Mask
 from lightning_morse.conley.condensation import Condensation, condense
 
 
@@ -27,7 +28,7 @@ class MorseGraph:
         condensation: The acyclic graph all of this was read from.
     """
 
-    morse_sets: tuple[NDArray[np.int64], ...]
+    morse_sets: tuple[Cells, ...]
     graph: nx.DiGraph
     attractors: tuple[int, ...]
     condensation: Condensation
@@ -42,7 +43,7 @@ class MorseGraph:
         """
         return self.condensation.reach(_homes(self.morse_sets, self.condensation))
 
-    def reaches(self, target: int) -> NDArray[np.bool_]:
+    def reaches(self, target: int) -> Mask:
         """Which vertices have a path to a Morse set, shape ``(n_vertices,)``.
 
         Args:
@@ -125,13 +126,13 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     )
 
 
-def _homes(sets: Sequence[NDArray[np.int64]], condensation: Condensation) -> NDArray[np.int64]:
+def _homes(sets: Sequence[Cells], condensation: Condensation) -> Cells:
     """One vertex of each Morse set, and the exterior."""
     exterior = condensation.component.size - 1
     return np.array([*(cells[0] for cells in sets), exterior], dtype=np.int64)
 
 
-def _reduced(below: NDArray[np.bool_]) -> nx.DiGraph:
+def _reduced(below: Mask) -> nx.DiGraph:
     """Covering relations of a strict partial order given as a transitively closed matrix."""
     order = below.astype(np.float32)
     covers = below & ~(order @ order > 0)

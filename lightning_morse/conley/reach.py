@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_morse._typing import Mask
+
 UNDECIDED = -1
 ESCAPES = -2
 
@@ -38,7 +40,7 @@ class Reach:
         ([0, 0, -1], ((0, 1), False))
     """
 
-    kinds: NDArray[np.bool_]
+    kinds: Mask
     of: NDArray[np.integer]
 
     def __post_init__(self) -> None:

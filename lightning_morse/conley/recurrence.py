@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
+
+from lightning_morse._typing import Cells
 
 
 def period(image: csr_array, cells: ArrayLike) -> int:
@@ -97,9 +99,7 @@ def drifts(lower: ArrayLike, upper: ArrayLike) -> bool:
     return bool((least > rounding).any())
 
 
-def _edges_inside(
-    image: csr_array, cells: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _edges_inside(image: csr_array, cells: Cells) -> tuple[Cells, Cells]:
     """Edges between some vertices, by their positions among these."""
     number = np.full(image.shape[0], -1, dtype=np.int64)
     number[cells] = np.arange(cells.size)

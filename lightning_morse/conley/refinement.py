@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.adaptive_map import adaptive_outer_approximation
 from lightning_morse.conley.basins import certain_labels
-from lightning_morse.conley.box_maps import Array, BoxMap
+from lightning_morse.conley.box_maps import BoxMap
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
 from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import CubicalGrid
@@ -61,7 +62,7 @@ def refined_morse_graph(
     *,
     refine: Literal["recurrent", "undecided"] = "recurrent",
     max_cells: int = 2_000_000,
-    critical: Callable[[Array, Array], NDArray[np.bool_]] | None = None,
+    critical: Callable[[Array, Array], Mask] | None = None,
 ) -> RefinedMorseGraph:
     r"""Find the Morse graph of a map on a grid that is fine only where it has to be.
 
@@ -146,7 +147,7 @@ def refined_morse_graph(
         sizes.append(tree.size)
 
 
-def _inside(found: MorseGraph) -> NDArray[np.bool_]:
+def _inside(found: MorseGraph) -> Mask:
     """Cells of Morse sets."""
     mask = np.zeros(found.condensation.component.size - 1, dtype=bool)
     for cells in found.morse_sets:
@@ -154,7 +155,7 @@ def _inside(found: MorseGraph) -> NDArray[np.bool_]:
     return mask
 
 
-def _torn(found: MorseGraph) -> NDArray[np.bool_]:
+def _torn(found: MorseGraph) -> Mask:
     """Cells from which two of the attractors and the exterior can be reached."""
     exterior = found.condensation.component.size - 1
     ends = np.array([*(found.morse_sets[a][0] for a in found.attractors), exterior])
@@ -181,9 +182,7 @@ def _evaluate(images: BoxMap, lower: Array, upper: Array) -> tuple[Array, Array]
     return pair[0], pair[1]
 
 
-def _candidates(
-    critical: Callable[[Array, Array], NDArray[np.bool_]], lower: Array, upper: Array
-) -> NDArray[np.bool_]:
+def _candidates(critical: Callable[[Array, Array], Mask], lower: Array, upper: Array) -> Mask:
     mask = np.asarray(critical(lower, upper))
     if mask.dtype != bool or mask.shape != (len(lower),):
         raise ValueError(

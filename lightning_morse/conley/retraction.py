@@ -13,6 +13,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_morse._typing import Mask
 from lightning_morse.conley.condensation import Condensation, gather_rows
 from lightning_morse.conley.morse_sets import MorseGraph
 
@@ -34,7 +35,7 @@ class OrderRetraction:
     reason: str
     impossible: bool
 
-    def block(self, members: Iterable[int]) -> NDArray[np.bool_]:
+    def block(self, members: Iterable[int]) -> Mask:
         """Union of the tiles of some Morse sets, shape ``(n_cells,)``.
 
         If with each Morse set all those below it are members, no path leads out of the union, and
@@ -142,13 +143,11 @@ def order_retraction(found: MorseGraph, *, confined: bool = False) -> OrderRetra
     )
 
 
-def _unpack(bits: NDArray[np.uint8], count: int) -> NDArray[np.bool_]:
+def _unpack(bits: NDArray[np.uint8], count: int) -> Mask:
     return np.unpackbits(bits, axis=1, count=count, bitorder="little") == 1
 
 
-def _settle(
-    graph: Condensation, choices: NDArray[np.bool_], order: NDArray[np.bool_]
-) -> NDArray[np.int32] | None:
+def _settle(graph: Condensation, choices: Mask, order: Mask) -> NDArray[np.int32] | None:
     """Choose for each component, a generation at a time, a lowest element that is left to it.
 
     Args:
@@ -180,9 +179,7 @@ def _settle(
     return sigma
 
 
-def _keeps_order(
-    condensation: Condensation, sigma: NDArray[np.int32], order: NDArray[np.bool_]
-) -> bool:
+def _keeps_order(condensation: Condensation, sigma: NDArray[np.int32], order: Mask) -> bool:
     """Whether the images of the two ends of every edge are ordered as the edge is."""
     tile = sigma[condensation.component]
     source = np.repeat(tile, np.diff(condensation.edges.indptr))
@@ -237,7 +234,7 @@ def down_sets(found: MorseGraph, *, limit: int = 1000) -> Iterator[frozenset[int
                 waiting.append((chosen | {order[later]}, later + 1))
 
 
-def attracting_block(found: MorseGraph, members: Iterable[int]) -> NDArray[np.bool_]:
+def attracting_block(found: MorseGraph, members: Iterable[int]) -> Mask:
     """Largest set of cells that reaches no other Morse sets than some given ones.
 
     No path leads out of it, so it is an attracting block for its Morse sets. It exists without an
@@ -272,7 +269,7 @@ def attracting_block(found: MorseGraph, members: Iterable[int]) -> NDArray[np.bo
     return ~reaches_others[:-1]
 
 
-def separatrix(found: MorseGraph, one: int, other: int) -> NDArray[np.bool_]:
+def separatrix(found: MorseGraph, one: int, other: int) -> Mask:
     """Cells from which two attractors can both be reached.
 
     Every cell that holds points of both basins is among them.

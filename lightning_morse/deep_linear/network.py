@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.sparse import bmat, csr_array
 
-Array = NDArray[np.float64]
+from lightning_morse._typing import Array
+
 Weights = Sequence[ArrayLike]
 
 

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +37,7 @@ class FlowBounds:
     velocity: Array
     interpolation: Array
     hessian: Array
-    reaches: NDArray[np.int64]
+    reaches: Cells
     matrix: Array
 
     @classmethod
@@ -94,11 +91,11 @@ class FlowBounds:
         out[:, rows, columns] = out[:, columns, rows] = self._interpolated(self.hessian, y)
         return out
 
-    def corner(self, y: Array) -> NDArray[np.int64]:
+    def corner(self, y: Array) -> Cells:
         """Lattice cell that holds each point, or is next to it, by its lower corner."""
         return np.clip(y, 0, np.array(self.lattice.cells) - 1).astype(np.int64)
 
-    def beyond(self, y: Array, window: NDArray[np.int64]) -> Mask:
+    def beyond(self, y: Array, window: Cells) -> Mask:
         """Along which axes a window of given number may reach beyond the box, shape ``(n, d)``."""
         reach = self.reaches[window][:, None]
         return np.asarray((y - reach < 0) | (y + reach > np.array(self.lattice.cells)))
@@ -117,7 +114,7 @@ class FlowBounds:
         return out
 
 
-def spread(lattice: Lattice, bounds: Array, reaches: NDArray[np.int64]) -> Array:
+def spread(lattice: Lattice, bounds: Array, reaches: Cells) -> Array:
     """Largest bounds over the windows of cells within each reach, cut off at the box.
 
     Args:

@@ -36,13 +36,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.enclosure.bounds import FlowBounds
 
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-Numbers = NDArray[np.int64]
 # A step moves at most this many cells and lets the radius grow by about a factor e^this.
 _STRIDE = 0.75
 
@@ -51,8 +48,8 @@ class Place(NamedTuple):
     """Where the boxes of a step are: centres, the numbers of their windows, and the forcing."""
 
     y: Array
-    cell: Numbers
-    window: Numbers
+    cell: Cells
+    window: Cells
     forcing: Array
 
 
@@ -100,11 +97,11 @@ class Boxes(Protocol):
 
     size: Array
 
-    def radius(self, flying: Numbers) -> Array:
+    def radius(self, flying: Cells) -> Array:
         """Half-widths of boxes along the axes that hold those of the given rows."""
         ...
 
-    def growth(self, flying: Numbers, place: Place) -> Growth:
+    def growth(self, flying: Cells, place: Place) -> Growth:
         """How those of the given rows grow."""
         ...
 
@@ -122,11 +119,11 @@ class AxisBoxes:
         self.bounds = bounds
         self.size = radius
 
-    def radius(self, flying: Numbers) -> Array:
+    def radius(self, flying: Cells) -> Array:
         """See :class:`Boxes`."""
         return np.asarray(self.size[flying])
 
-    def growth(self, flying: Numbers, place: Place) -> _AxisGrowth:
+    def growth(self, flying: Cells, place: Place) -> _AxisGrowth:
         """See :class:`Boxes`."""
         return _AxisGrowth(_window_matrix(self.bounds, place), place.forcing, self.size[flying])
 
@@ -161,11 +158,11 @@ class FramedBoxes:
             self.frames = np.concatenate([self.frames, vectors[:, None]], axis=1)
         self.size = _along(np.abs(self.frames), radius * bounds.lattice.spacing)
 
-    def radius(self, flying: Numbers) -> Array:
+    def radius(self, flying: Cells) -> Array:
         """See :class:`Boxes`."""
         return _hull(np.abs(self.frames[flying]), self.size[flying], self.bounds.lattice.spacing)
 
-    def growth(self, flying: Numbers, place: Place) -> _FramedGrowth:
+    def growth(self, flying: Cells, place: Place) -> _FramedGrowth:
         """See :class:`Boxes`."""
         return _FramedGrowth(self.bounds, self.frames[flying], self.size[flying], place)
 

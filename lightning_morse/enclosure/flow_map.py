@@ -20,17 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.enclosure.bounds import FlowBounds, spread
 from lightning_morse.enclosure.boxes import AxisBoxes, FramedBoxes, MakeBoxes
 from lightning_morse.enclosure.integrate import FARTHEST, Inclusion, follow
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 # Among many bands a cell is also left where a step changes its box by less than this, in cells.
 _AT_REST = 0.01
@@ -56,9 +53,9 @@ class FlowImages:
     upper: Array
     exits: Mask
     times: Array
-    swept: NDArray[np.int64]
+    swept: Cells
 
-    def replaced(self, rows: NDArray[np.int64], by: FlowImages) -> FlowImages:
+    def replaced(self, rows: Cells, by: FlowImages) -> FlowImages:
         """The same with some rows taken from others."""
         new = {f.name: getattr(self, f.name).copy() for f in dataclasses.fields(self)}
         for name, values in new.items():
@@ -137,7 +134,7 @@ class FlowEnclosure:
         return self.bounds.lattice
 
     def images(
-        self, band: GradientBand, cells: NDArray[np.int64] | None = None, sharp: bool = False
+        self, band: GradientBand, cells: Cells | None = None, sharp: bool = False
     ) -> FlowImages:
         """Enclose the images of grid cells for one band; see :func:`image_boxes`.
 
@@ -215,7 +212,7 @@ class BandsBetween:
         least = np.divide(above, room, out=np.zeros_like(room), where=room > 0).max()
         return float(np.clip(least * (1 + 1e-12), 0.0, 1.0))
 
-    def images(self, cells: NDArray[np.int64], shares: Array) -> FlowImages:
+    def images(self, cells: Cells, shares: Array) -> FlowImages:
         """Enclose the images of grid cells, each for the band at its share.
 
         Args:
@@ -229,7 +226,7 @@ class BandsBetween:
 
 
 def _images(
-    inclusion: Inclusion, cells: NDArray[np.int64], shares: Array | None, sharp: bool = False
+    inclusion: Inclusion, cells: Cells, shares: Array | None, sharp: bool = False
 ) -> FlowImages:
     lattice = inclusion.bounds.lattice
     kind: MakeBoxes = FramedBoxes if sharp else AxisBoxes

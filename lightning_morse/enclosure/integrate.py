@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.enclosure.bounds import FlowBounds
 from lightning_morse.enclosure.boxes import _STRIDE, MakeBoxes, Place, Stride
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-Numbers = NDArray[np.int64]
 
 # Stop once a cell has moved so many cells, or its image has grown to so many (half-widths).
 _MOVED = 3.0
@@ -41,7 +37,7 @@ class Inclusion:
     widening: Array | None = None
     at_rest: float = 0.0
 
-    def over(self, cell: Numbers, window: Numbers, shares: Array | None) -> Array:
+    def over(self, cell: Cells, window: Cells, shares: Array | None) -> Array:
         """Forcing over the windows of given number around lattice cells, shape ``(n, d)``."""
         forcing = self.forcing[window, cell]
         if self.widening is not None and shares is not None:
@@ -65,13 +61,13 @@ class Flown:
     radius: Array
     exits: Mask
     times: Array
-    swept: Numbers
+    swept: Cells
 
 
 def follow(
     inclusion: Inclusion,
     kind: MakeBoxes,
-    cells: Numbers,
+    cells: Cells,
     shares: Array | None,
 ) -> Flown:
     """Follow some grid cells.
@@ -79,7 +75,7 @@ def follow(
     Args:
         inclusion: The inclusion.
         kind: Makes the boxes to follow, from centres and half-widths.
-        cells: Numbers of the grid cells.
+        cells: Cells of the grid cells.
         shares: Which of the bands between two holds for each cell; None for one band.
     """
     bounds = inclusion.bounds

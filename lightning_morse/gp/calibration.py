@@ -17,14 +17,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
+from lightning_morse._typing import Array
 from lightning_morse.gp.fit import fit
 from lightning_morse.gp.kernels import MATERN_7_2
 from lightning_morse.gp.process import GaussianProcess, SurrogateError
-
-Array = NDArray[np.float64]
 
 # How often the model itself may exceed what is expected of its largest residual, and of the largest
 # error of its held-back derivatives: few of these say little, so they have to be plain.

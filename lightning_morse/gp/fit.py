@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
+from lightning_morse._typing import Array
 from lightning_morse.gp.kernels import MATERN_5_2, Matern
 from lightning_morse.gp.process import _EPS, GaussianProcess, SurrogateError, _product
 from lightning_morse.gp.warp import Warp
 from lightning_morse.grids.cubical import check_box
 
-Array = NDArray[np.float64]
 # A gain in log evidence that is none.
 _NO_GAIN = 0.05
 # Where the warp bends at more than this many times the range of the samples, it is a straight line.

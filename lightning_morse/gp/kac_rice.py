@@ -26,13 +26,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from lightning_morse._typing import Array, Cells
 from lightning_morse.gp.process import GaussianProcess
-
-Array = NDArray[np.float64]
 
 # Points of the integration, in all and to each side of a cell.
 _POINTS = 2048
@@ -135,9 +133,7 @@ def _normal_draws(n_entries: int, log_draws: int) -> tuple[Array, Array]:
     return draws, np.exp(log_weights) * spread**n_entries
 
 
-def _inertia(
-    entries: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], d: int
-) -> tuple[Array, NDArray[np.int64]]:
+def _inertia(entries: Array, rows: Cells, columns: Cells, d: int) -> tuple[Array, Cells]:
     """Size of the determinant and number of negative eigenvalues, from the pivots (Sylvester)."""
     matrix = np.empty((d, d, *entries.shape[:-1]))
     matrix[rows, columns] = matrix[columns, rows] = np.moveaxis(entries, -1, 0)

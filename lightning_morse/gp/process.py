@@ -18,10 +18,9 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.linalg.blas import dtrsm
 from scipy.linalg.lapack import dpotri
 
+from lightning_morse._typing import Array
 from lightning_morse.gp.kernels import MATERN_5_2, Matern
 from lightning_morse.gp.warp import NO_WARP, Warp
-
-Array = NDArray[np.float64]
 
 _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 4096

@@ -12,14 +12,12 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve, eigh
 
+from lightning_morse._typing import Array
 from lightning_morse.gp.kernels import Matern
 from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.grids.lattice import Lattice
-
-Array = NDArray[np.float64]
 
 # Variance that low-rank factors may leave out, as a share of the smallest posterior variance.
 _LEFT_OUT = 1e-3

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.grids.cubical import MAX_CELLS, CubicalGrid, check_mask
 
 # A picture of cells at their finest level may have so many.
@@ -53,7 +54,7 @@ class AdaptiveGrid:
 
     coarse: CubicalGrid
     node_level: NDArray[np.int8]
-    node_index: NDArray[np.int64]
+    node_index: Cells
     first_child: NDArray[np.int32]
     leaves: NDArray[np.int32]
 
@@ -93,18 +94,16 @@ class AdaptiveGrid:
         return self.node_level[self.leaves]
 
     @property
-    def volumes(self) -> NDArray[np.float64]:
+    def volumes(self) -> Array:
         """Each cell's part of the box, shape ``(size,)``."""
         return np.ldexp(1 / self.coarse.size, -self.dim * self.levels.astype(np.int32))
 
     @cached_property
-    def middles(self) -> NDArray[np.float64]:
+    def middles(self) -> Array:
         """Where each node is halved, shape ``(d, n_nodes)``."""
         return self._edges(2 * self.node_index + 1, self.node_level + 1).T.copy()
 
-    def cell_bounds(
-        self, cells: ArrayLike | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def cell_bounds(self, cells: ArrayLike | None = None) -> tuple[Array, Array]:
         """Lower and upper corners of cells, two arrays of shape ``(n, d)``.
 
         Args:
@@ -114,7 +113,7 @@ class AdaptiveGrid:
         index, level = self.node_index[nodes], self.node_level[nodes]
         return self._edges(index, level), self._edges(index + 1, level)
 
-    def cell_of(self, points: ArrayLike) -> NDArray[np.int64]:
+    def cell_of(self, points: ArrayLike) -> Cells:
         """Number of the cell that holds each point; -1 outside the box.
 
         A point on a face is counted to the cell above it, as :meth:`CubicalGrid.cell_of` does.
@@ -193,7 +192,7 @@ class AdaptiveGrid:
             leaves=leaves,
         )
 
-    def origins(self, chosen: ArrayLike) -> NDArray[np.int64]:
+    def origins(self, chosen: ArrayLike) -> Cells:
         """Which cell of this grid each cell of the refined one is or comes from.
 
         Args:
@@ -205,7 +204,7 @@ class AdaptiveGrid:
         halved = check_mask(chosen, "chosen", self.size)
         return np.repeat(np.arange(self.size), np.where(halved, 2**self.dim, 1))
 
-    def _edges(self, index: NDArray[np.int64], level: NDArray[np.int8]) -> NDArray[np.float64]:
+    def _edges(self, index: Cells, level: NDArray[np.int8]) -> Array:
         """Coordinates of edges, ``index`` widths of ``level`` above the lower corner, ``(n, d)``.
 
         The arithmetic is that of :attr:`CubicalGrid.edges`: powers of two factor out of it.
@@ -228,8 +227,8 @@ class AdaptiveGrid:
 
 
 def raster(
-    grid: AdaptiveGrid, cells: NDArray[np.bool_], masks: Sequence[NDArray[np.bool_]]
-) -> tuple[CubicalGrid, list[NDArray[np.bool_]]]:
+    grid: AdaptiveGrid, cells: Mask, masks: Sequence[Mask]
+) -> tuple[CubicalGrid, list[Mask]]:
     """Draw sets of cells on a uniform grid that covers some cells and a seam around them.
 
     Its cells are as small as the smallest that is drawn, so the sets are drawn exactly.

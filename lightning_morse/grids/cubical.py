@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from lightning_morse._typing import Array, Cells, Mask
 
 # Cell ids and their edges are stored as int32: one more cell (the exterior) must still fit.
 MAX_CELLS = 2**31 - 2
@@ -40,8 +42,8 @@ class CubicalGrid:
         [3, 2, -1]
     """
 
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
+    lower: Array
+    upper: Array
     shape: tuple[int, ...]
     periodic: tuple[bool, ...]
 
@@ -89,12 +91,12 @@ class CubicalGrid:
         return math.prod(self.shape)
 
     @cached_property
-    def cell_widths(self) -> NDArray[np.float64]:
+    def cell_widths(self) -> Array:
         """Edge lengths of a cell, shape ``(d,)``."""
         return (self.upper - self.lower) / np.array(self.shape)
 
     @cached_property
-    def edges(self) -> tuple[NDArray[np.float64], ...]:
+    def edges(self) -> tuple[Array, ...]:
         """Cell boundaries on each axis, ascending, ``shape[j] + 1`` values for axis ``j``.
 
         Every question about which cell meets what is answered by searching these very numbers:
@@ -105,7 +107,7 @@ class CubicalGrid:
             for low, up, n in zip(self.lower, self.upper, self.shape, strict=True)
         )
 
-    def cell_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def cell_bounds(self) -> tuple[Array, Array]:
         """Lower and upper corners of all cells, two arrays of shape ``(size, d)``."""
         lower = np.meshgrid(*(e[:-1] for e in self.edges), indexing="ij")
         upper = np.meshgrid(*(e[1:] for e in self.edges), indexing="ij")
@@ -114,12 +116,12 @@ class CubicalGrid:
             np.stack([a.ravel() for a in upper], axis=1),
         )
 
-    def cell_centers(self) -> NDArray[np.float64]:
+    def cell_centers(self) -> Array:
         """Centres of all cells, shape ``(size, d)``."""
         lower, upper = self.cell_bounds()
         return 0.5 * (lower + upper)
 
-    def cell_of(self, points: ArrayLike) -> NDArray[np.int64]:
+    def cell_of(self, points: ArrayLike) -> Cells:
         """Number of the cell that holds each point; -1 outside the box.
 
         A point on a face between two cells is counted to the upper one, except on the upper face
@@ -153,9 +155,7 @@ class CubicalGrid:
         return np.where(inside, np.ravel_multi_index(index, self.shape), -1)
 
 
-def check_box(
-    lower: ArrayLike, upper: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def check_box(lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
     """Return the two corners of a box as float64 vectors, or say what is wrong with them.
 
     Args:
@@ -194,7 +194,7 @@ def check_box(
     return low, up
 
 
-def check_mask(mask: ArrayLike | None, name: str, size: int) -> NDArray[np.bool_]:
+def check_mask(mask: ArrayLike | None, name: str, size: int) -> Mask:
     """Return a mask of cells as a fresh array, all false for None, or say what is wrong with it.
 
     Args:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.grids.cubical import CubicalGrid
-
-Array = NDArray[np.float64]
 
 # Points an axis below which the lattice is finer than the grid: the allowance between its points
 # falls with the 1.5th power of the spacing, and a coarse grid would pay for it with a wide band.
@@ -144,20 +142,20 @@ class Lattice:
         error = self.interpolation_error(values)
         return -self.largest_corner(-values) - error, self.largest_corner(values) + error
 
-    def cell_centers(self, cells: NDArray[np.int64]) -> Array:
+    def cell_centers(self, cells: Cells) -> Array:
         """Centres of some lattice cells, shape ``(k, d)``."""
         index = np.unravel_index(cells, self.cells)
         return np.stack(
             [0.5 * (a[i] + a[i + 1]) for a, i in zip(self.axes, index, strict=True)], axis=1
         )
 
-    def grid_cell_of(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    def grid_cell_of(self, cells: Cells) -> Cells:
         """Number of the grid cell that holds each of some lattice cells, same shape."""
         index = np.unravel_index(cells, self.cells)
         coarse = tuple(i // k for i, k in zip(index, self.refinement, strict=True))
         return np.ravel_multi_index(coarse, self.grid.shape)
 
-    def points_of(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    def points_of(self, cells: Cells) -> Cells:
         """Numbers of the lattice points in some closed grid cells.
 
         Args:
@@ -172,7 +170,7 @@ class Lattice:
         within = np.indices([k + 1 for k in self.refinement]).reshape(self.dim, -1)
         return np.ravel_multi_index(tuple(first[:, :, None] + within[:, None]), shape)
 
-    def any_in_grid_cell(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def any_in_grid_cell(self, mask: Mask) -> Mask:
         """Which grid cells have a lattice cell in a mask.
 
         Args:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from lightning_morse._typing import Array
 from lightning_morse.analysis.design import design
 from lightning_morse.monitoring.pilot import held_by
-
-Array = NDArray[np.float64]
 
 # Trajectory and weights lie within 1 / MARGIN of the box.
 MARGIN = 1.5

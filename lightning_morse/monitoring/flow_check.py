@@ -19,13 +19,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.interpolate import RegularGridInterpolator
 
+from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
-
-Array = NDArray[np.float64]
 
 # What angle and length are where nothing could be compared.
 UNKNOWN = -1.0

@@ -6,11 +6,10 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 from scipy.stats import rankdata
 
-Array = NDArray[np.float64]
+from lightning_morse._typing import Array, Cells, Mask
 
 # What lies beyond this share of the way to a face may as well lie outside.
 EDGE = 0.9
@@ -83,7 +82,7 @@ def held_by(samples: Array, losses: Array, half: Array, start: Array) -> Held:
     return Held(not at_face.ravel()[home], not any(face for _, face in around.values()))
 
 
-def _where_descent_ends(values: Array) -> NDArray[np.int64]:
+def _where_descent_ends(values: Array) -> Cells:
     """For each lattice point the minimum that steps to the lowest neighbour lead to."""
     index = np.arange(values.size).reshape(values.shape)
     padded = np.pad(values, 1, constant_values=np.inf)
@@ -98,9 +97,7 @@ def _where_descent_ends(values: Array) -> NDArray[np.int64]:
     return target
 
 
-def _passes(
-    values: Array, lowest: NDArray[np.int64], at_face: NDArray[np.bool_]
-) -> list[tuple[float, bool, int, int]]:
+def _passes(values: Array, lowest: Cells, at_face: Mask) -> list[tuple[float, bool, int, int]]:
     """Where basins touch: height, whether close to a face, and their minima; the lowest first."""
     found: list[tuple[float, bool, int, int]] = []
     for k in range(values.ndim):
@@ -118,10 +115,10 @@ def _passes(
 
 def _merged(
     values: Array,
-    lowest: NDArray[np.int64],
+    lowest: Cells,
     passes: list[tuple[float, bool, int, int]],
     shallow: float,
-) -> NDArray[np.int64]:
+) -> Cells:
     """For each minimum the one whose basin it belongs to when shallow ones are filled."""
     parent = np.arange(values.size)
 

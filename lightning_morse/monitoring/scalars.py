@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array
 from lightning_morse.result import UNDECIDED, MorseAnalysis
 
 # Loggers keep single precision, in which a bound on a probability must not become 1.
@@ -37,9 +37,7 @@ BEFORE_FIRST = {
 }
 
 
-def readings(
-    result: MorseAnalysis, current: NDArray[np.float64], loss_now: float
-) -> dict[str, float]:
+def readings(result: MorseAnalysis, current: Array, loss_now: float) -> dict[str, float]:
     """The scalars that an analysis gives at the current point, all of them finite.
 
     Args:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from lightning_morse._typing import Array
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.monitoring.flow_check import UNKNOWN, FlowCheck
 from lightning_morse.monitoring.scalars import BELOW_ONE
@@ -76,9 +77,7 @@ def analyze_snapshots(
     return analyze_pairs(pairs_of_runs([states]), grid, confidence, seed)
 
 
-def trajectory_readings(
-    result: MorseAnalysis | None, current: NDArray[np.float64]
-) -> dict[str, float]:
+def trajectory_readings(result: MorseAnalysis | None, current: Array) -> dict[str, float]:
     """The scalars of a reading of snapshots beside another.
 
     Args:

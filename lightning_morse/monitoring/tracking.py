@@ -37,14 +37,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from lightning_morse._typing import Array, Cells
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import ESCAPES, UNDECIDED, MorseAnalysis
 from lightning_morse.slices.subspace import AffineSubspace
-
-Array = NDArray[np.float64]
 
 # How far off a slice counts as being seen in it, as a share of the room around an attractor.
 TOLERANCE = 0.25
@@ -188,9 +187,9 @@ class _Picture:
 
     subspace: AffineSubspace
     grid: CubicalGrid
-    labels: NDArray[np.int64]
+    labels: Cells
     centers: Array
-    identities: NDArray[np.int64]
+    identities: Cells
     current: Array
     certain: bool
 

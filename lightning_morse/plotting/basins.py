@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Transform
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_morse._typing import Array, Mask
 from lightning_morse.plotting.style import (
     DARK,
     DIVERGED_COLOR,
@@ -149,8 +150,8 @@ def _draw_line(
     ax: Axes,
     result: MorseAnalysis,
     colors: Mapping[int, str],
-    path: NDArray[np.float64],
-    now: NDArray[np.float64] | None,
+    path: Array,
+    now: Array | None,
     label: str,
 ) -> None:
     (x,) = result.grid.edges
@@ -167,7 +168,7 @@ def _draw_line(
     ok = np.isfinite(result.sample_losses)
     ax.plot(result.samples[ok, 0], result.sample_losses[ok], **_SAMPLE, zorder=3)
 
-    def on_curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def on_curve(points: Array) -> Array:
         return np.stack([points[..., 0], np.interp(points[..., 0], x, result.mean_loss)], axis=-1)
 
     _draw_course(ax, on_curve(path), None if now is None else on_curve(now))
@@ -183,9 +184,9 @@ def _draw_section(
     result: MorseAnalysis,
     colors: Mapping[int, str],
     axes: tuple[int, int],
-    point: NDArray[np.float64],
-    path: NDArray[np.float64],
-    now: NDArray[np.float64] | None,
+    point: Array,
+    path: Array,
+    now: Array | None,
     labels: Sequence[str],
 ) -> Any:
     """Draw the plane of two axes through a point; return its contours, None if there are none."""
@@ -245,8 +246,8 @@ def _draw_areas(
     ax: Axes,
     colors: Mapping[int, str],
     field: NDArray[Any],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
+    x: Array,
+    y: Array,
     transform: Transform,
 ) -> None:
     looks = _area_looks(colors)
@@ -275,7 +276,7 @@ def _area_looks(colors: Mapping[int, str]) -> dict[int, dict[str, Any]]:
     return looks
 
 
-def _rectangles(mask: NDArray[np.bool_], x: NDArray[np.float64], y: NDArray[np.float64]) -> Path:
+def _rectangles(mask: Mask, x: Array, y: Array) -> Path:
     """Cover the cells of a mask by one path, a rectangle for each run of cells along ``x``."""
     step = np.diff(mask.astype(np.int8), axis=0, prepend=0, append=0)
     row, start = np.nonzero(step.T == 1)
@@ -286,9 +287,7 @@ def _rectangles(mask: NDArray[np.bool_], x: NDArray[np.float64], y: NDArray[np.f
     return Path(vertices.reshape(-1, 2), np.tile(codes, len(row)).astype(Path.code_type))
 
 
-def _faces(
-    field: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _faces(field: NDArray[Any], x: Array, y: Array) -> Array:
     """Segments between neighbouring cells of different value, shape ``(n, 2, 2)``."""
     i, j = np.nonzero(field[1:] != field[:-1])
     upright = np.stack([np.stack([x[i + 1], y[j + k]], axis=1) for k in (0, 1)], axis=1)
@@ -321,7 +320,7 @@ _NOW: dict[str, Any] = {
 }
 
 
-def _draw_course(ax: Axes, path: NDArray[np.float64], now: NDArray[np.float64] | None) -> None:
+def _draw_course(ax: Axes, path: Array, now: Array | None) -> None:
     if len(path):
         every = max(1, len(path) // 60)
         ax.plot(*path.T, color="black", linewidth=1.3, marker=".", ms=5, markevery=every, zorder=4)
@@ -376,7 +375,7 @@ def _legend_handles(
     colors: Mapping[int, str],
     identities: Mapping[int, int],
     course: bool,
-    now: NDArray[np.float64] | None,
+    now: Array | None,
 ) -> list[Artist]:
     grid = result.grid
     handles: list[Artist] = []

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells
 from lightning_morse.plotting.style import DARK, attractor_colors, figure_style, new_figure
 from lightning_morse.result import MorseAnalysis, short_of_one
 
@@ -135,7 +135,7 @@ def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int
     ax.set_xlabel("confidence")
 
 
-def _order(blocks: NDArray[np.int64]) -> list[int]:
+def _order(blocks: Cells) -> list[int]:
     """Put attractors whose blocks merge beside each other, whatever merges first closest."""
     n = blocks.shape[1]
     groups: dict[int, list[int]] = {a: [a] for a in range(n)}
@@ -147,7 +147,7 @@ def _order(blocks: NDArray[np.int64]) -> list[int]:
     return [a for members in groups.values() for a in members]
 
 
-def _count_blocks(ax: Axes, x: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+def _count_blocks(ax: Axes, x: Array, counts: Cells) -> None:
     """Write the number of blocks above the lines, once where it stays the same."""
     above = ax.get_xaxis_transform()
     ax.text(

@@ -14,8 +14,8 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
 
 ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
@@ -111,7 +111,7 @@ def _palette(count: int) -> tuple[str, ...]:
     return tuple(colors)
 
 
-def _oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+def _oklab(rgb: Array) -> Array:
     """Convert sRGB in [0, 1] to Ottosson's OKLab, where distance follows perception."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_lms = [

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array
 from lightning_morse.plotting.style import (
     DARK,
     ESCAPE_COLOR,
@@ -110,16 +110,16 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _draw_shares(
     ax: Axes,
-    edges: NDArray[np.float64],
-    shares: Mapping[int, NDArray[np.float64]],
-    undecided: NDArray[np.float64],
-    escape: NDArray[np.float64],
+    edges: Array,
+    shares: Mapping[int, Array],
+    undecided: Array,
+    escape: Array,
 ) -> bool:
     """Stack the shares; return whether basins were too small to have been kept by name."""
     floor = np.zeros_like(escape)
     others = np.clip(1 - sum(shares.values(), floor) - undecided - escape, 0, None)
     some = bool(others.max() > 1e-9)
-    layers: list[tuple[str, NDArray[np.float64], dict[str, Any]]] = [
+    layers: list[tuple[str, Array, dict[str, Any]]] = [
         (f"identity {i}", share, {"facecolor": identity_color(i), "edgecolor": "white"})
         for i, share in shares.items()
     ]
@@ -136,9 +136,7 @@ def _draw_shares(
     return some
 
 
-def _draw_mu(
-    ax: Axes, steps: NDArray[np.float64], mu: NDArray[np.float64], current: NDArray[np.float64]
-) -> None:
+def _draw_mu(ax: Axes, steps: Array, mu: Array, current: Array) -> None:
     ax.plot(steps, mu, color=DARK, linewidth=1.1, zorder=3, gid="mu")
     for step, height, identity in zip(steps, mu, current, strict=True):
         ax.plot(step, height, **_DOT, mfc=_dot_color(identity), zorder=5, clip_on=False)
@@ -154,11 +152,11 @@ def _dot_color(identity: float) -> str:
 
 
 def _legend_handles(
-    shares: Mapping[int, NDArray[np.float64]],
+    shares: Mapping[int, Array],
     others: bool,
-    undecided: NDArray[np.float64],
-    escape: NDArray[np.float64],
-    current: NDArray[np.float64],
+    undecided: Array,
+    escape: Array,
+    current: Array,
     changed: bool,
 ) -> list[Line2D | Patch]:
     largest = sorted(shares, key=lambda i: -shares[i].max())[:MAX_NAMED]

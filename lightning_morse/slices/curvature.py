@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_morse._typing import Array
 from lightning_morse.slices.bases import orthonormal_columns
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.parameters import flatten
@@ -141,7 +141,7 @@ def hessian_directions(loss: ShadowLoss, dim: int, seed: int) -> Tensor:
     like = flatten(loss.weights)
     p = len(like)
 
-    def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    def product(v: Array) -> Array:
         found = hessian_product(loss, torch.from_numpy(v.ravel().copy()).to(like))
         if not torch.isfinite(found).all():
             raise ValueError("the Hessian is not finite at the current weights")

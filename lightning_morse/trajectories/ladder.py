@@ -33,17 +33,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.levels import failures
 from lightning_morse.bands.value import failure_bound
 from lightning_morse.conley.combinatorial_map import cells_met
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import Ladder
-
-Array = NDArray[np.float64]
-Cells = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ from scipy.linalg import eigh, solve_triangular
 from scipy.linalg.blas import dtrsm
 from scipy.stats import norm
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.value import ValueBand, mean_remainder
 from lightning_morse.gp.calibration import expected_largest
 from lightning_morse.gp.fit import fit
@@ -41,9 +42,6 @@ from lightning_morse.gp.kernels import MATERN_5_2, Matern
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.trajectories.pairs import Pairs
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 2048
@@ -164,7 +162,7 @@ class TrajectoryMap:
         values: MapValues,
         band: ValueBand,
         step_level: float | None = None,
-        cells: NDArray[np.int64] | None = None,
+        cells: Cells | None = None,
     ) -> tuple[Array, Array]:
         """Boxes that hold the images of cells of the grid on the event of the band.
 
@@ -210,7 +208,7 @@ class TrajectoryMap:
         values: MapValues,
         band: ValueBand,
         step_level: float | None,
-        cells: NDArray[np.int64] | None = None,
+        cells: Cells | None = None,
     ) -> tuple[Array, Array]:
         wide = band.between + np.array([mean_remainder(p, lattice) for p in self.processes])
         if step_level is not None:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from lightning_morse._typing import Array, Cells
+from lightning_morse.arguments import integer_of_at_least
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,8 @@ class Pairs:
 
     start: Array
     end: Array
-    run: NDArray[np.int64]
-    step: NDArray[np.int64]
+    run: Cells
+    step: Cells
     lag: int
     run_ids: tuple[str, ...]
     cut: tuple[str, ...] = ()
@@ -95,7 +96,7 @@ def aligned_pairs(
         >>> pairs.displacement.tolist(), pairs.run_ids
         ([[0.5], [0.5]], ('a',))
     """
-    _check_lag(lag)
+    integer_of_at_least("lag", lag, 1)
     first, second = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
     if first.ndim != 2 or first.shape != second.shape or not first.size:
         raise ValueError(
@@ -174,7 +175,7 @@ def pairs_of_runs(
         >>> pairs.start.ravel().tolist(), pairs.end.ravel().tolist(), pairs.cut
         ([0.0, 1.0, 5.0], [1.0, 3.0, 6.0], ('1',))
     """
-    _check_lag(lag)
+    integer_of_at_least("lag", lag, 1)
     runs = [np.asarray(t, dtype=np.float64) for t in trajectories]
     if not runs:
         raise ValueError("trajectories must hold at least one run, got none")
@@ -250,12 +251,7 @@ def pairs_of_runs(
     )
 
 
-def _check_lag(lag: int) -> None:
-    if isinstance(lag, bool) or not isinstance(lag, int | np.integer) or lag < 1:
-        raise ValueError(f"lag must be an integer of at least 1, got {lag!r}")
-
-
-def _integers(steps: ArrayLike, name: str) -> NDArray[np.int64]:
+def _integers(steps: ArrayLike, name: str) -> Cells:
     array = np.asarray(steps)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(

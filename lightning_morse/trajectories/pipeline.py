@@ -9,9 +9,10 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.value import ValueBand, value_band
 from lightning_morse.conley.basins import certain_labels, exit_volumes, reach_of_cells
 from lightning_morse.conley.combinatorial_map import outer_approximation
@@ -27,8 +28,6 @@ from lightning_morse.stopwatch import Stopwatch, one_thread
 from lightning_morse.trajectories.ladder import Rung, climb_map
 from lightning_morse.trajectories.learned_map import TrajectoryMap, fit_trajectory_map
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
-
-Array = NDArray[np.float64]
 
 _FEWEST_CELLS = 4
 # Lattice points an axis below which the lattice is finer than the grid.
@@ -276,9 +275,7 @@ def _described(
     )
 
 
-def _center(
-    cells: NDArray[np.int64], rounds: int, model: TrajectoryMap, grid: CubicalGrid
-) -> Array:
+def _center(cells: Cells, rounds: int, model: TrajectoryMap, grid: CubicalGrid) -> Array:
     """Centre of the cell that comes back closest to itself after as many steps as the period."""
     some = cells[:: math.ceil(cells.size / _LOOKED_AT)]
     low, up = grid.cell_bounds()
@@ -300,7 +297,7 @@ def _facts(
     betti: list[list[int] | None],
     noise: str,
     step_level: float,
-    unknown: NDArray[np.bool_],
+    unknown: Mask,
 ) -> dict[str, Any]:
     return {
         "kernel": model.processes[0].kernel.name,

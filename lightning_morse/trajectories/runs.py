@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_morse._typing import Array, Cells
+from lightning_morse.atomic import written_whole
+
 RUN_FORMAT = 1
 
 
@@ -31,9 +34,9 @@ class Run:
     """
 
     run_id: str
-    steps: NDArray[np.int64]
+    steps: Cells
     states: NDArray[np.floating]
-    losses: NDArray[np.float64]
+    losses: Array
     seed: int | None = None
     hyper_parameters: Mapping[str, Any] | None = None
 
@@ -54,28 +57,20 @@ class Run:
             path: Where to. A process that is killed on the way leaves the old file, and at most a
                 hidden one beside it that :func:`load_runs` does not read.
         """
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         facts = {
             "format": RUN_FORMAT,
             "run_id": self.run_id,
             "seed": self.seed,
             "hyper_parameters": dict(self.hyper_parameters or {}),
         }
-        try:
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    facts=np.frombuffer(json.dumps(facts, default=str).encode(), dtype=np.uint8),
-                    steps=self.steps,
-                    states=self.states,
-                    losses=self.losses,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            np.savez(
+                file,
+                facts=np.frombuffer(json.dumps(facts, default=str).encode(), dtype=np.uint8),
+                steps=self.steps,
+                states=self.states,
+                losses=self.losses,
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import Reach
 
 if TYPE_CHECKING:
@@ -84,26 +85,26 @@ class ViewRecord:
     step: int
     epoch: int | None
     title: str
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
+    lower: Array
+    upper: Array
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     labels: NDArray[np.int32]
     owner: NDArray[np.int32]
-    diverged: NDArray[np.bool_]
-    loss: NDArray[np.float64]
+    diverged: Mask
+    loss: Array
     levels: tuple[float, ...]
     sets: tuple[Mapping[str, Any], ...]
     edges: tuple[tuple[int, int], ...]
-    ladder_levels: NDArray[np.float64]
-    ladder_blocks: NDArray[np.int64]
-    exits: NDArray[np.float64]
+    ladder_levels: Array
+    ladder_blocks: Cells
+    exits: Array
     facts: Mapping[str, Any]
     scalars: Mapping[str, float]
-    trajectory: NDArray[np.float64]
-    current: NDArray[np.float64] | None
+    trajectory: Array
+    current: Array | None
     identities: tuple[int, ...] | None
-    deviation: NDArray[np.float64] | None
+    deviation: Array | None
     reach: Reach | None
 
 
@@ -446,7 +447,7 @@ def _expanded(
     return np.repeat(np.array(values, dtype=np.int32), lengths)
 
 
-def _thinned(loss: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+def _thinned(loss: Array, most: int) -> Array:
     """Interpolate to a uniform lattice of at most so many points an axis, corners included."""
     for axis, n in enumerate(loss.shape):
         if n > most:
@@ -457,7 +458,7 @@ def _thinned(loss: NDArray[np.float64], most: int) -> NDArray[np.float64]:
     return loss
 
 
-def _quantised(loss: NDArray[np.float64]) -> dict[str, Any]:
+def _quantised(loss: Array) -> dict[str, Any]:
     """16 bits a value, even on ``log(1 + (l - min) / scale)``: steep outside, flat inside."""
     ok = np.isfinite(loss)
     low, high = (float(loss[ok].min()), float(loss[ok].max())) if ok.any() else (0.0, 0.0)
@@ -471,7 +472,7 @@ def _quantised(loss: NDArray[np.float64]) -> dict[str, Any]:
     return {"shape": list(loss.shape), "low": low, "scale": scale, "top": top, "data": data}
 
 
-def _restored(raw: Mapping[str, Any], d: int) -> NDArray[np.float64]:
+def _restored(raw: Mapping[str, Any], d: int) -> Array:
     shape = tuple(raw["shape"])
     _expect(len(shape) == d and all(type(s) is int and s > 1 for s in shape), "loss shape", shape)
     _expect(math.prod(shape) <= MAX_CELLS, "loss shape", shape, "smaller")
@@ -496,7 +497,7 @@ def _codes(data: Any, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[
     return np.frombuffer(raw, dtype=dtype).reshape(shape)
 
 
-def _rounded_up(deviation: NDArray[np.float64]) -> dict[str, Any]:
+def _rounded_up(deviation: Array) -> dict[str, Any]:
     """8 bits a value, even on a logarithmic scale from ``low`` to ``low * exp(top)``."""
     ok = np.isfinite(deviation)
     high = float(deviation[ok].max()) if ok.any() else 0.0
@@ -512,7 +513,7 @@ def _rounded_up(deviation: NDArray[np.float64]) -> dict[str, Any]:
     return {"low": low, "top": top, "data": base64.b64encode(code.tobytes()).decode()}
 
 
-def _restored_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _restored_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> Array:
     low, top = raw["low"], raw["top"]
     _expect(all(map(_is_number, (low, top))), "deviation", (low, top), "two numbers")
     right = low >= 0 and 0 <= top <= 2 * math.log(_DEVIATIONS)
@@ -521,7 +522,7 @@ def _restored_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> NDArr
     return np.where(code == _NO_DEVIATION, np.nan, low * np.exp(code / (_NO_DEVIATION - 1) * top))
 
 
-def _masks(kinds: NDArray[np.bool_]) -> list[str]:
+def _masks(kinds: Mask) -> list[str]:
     """Rows of bits as hexadecimal digits: bit ``i`` is bit ``i % 4`` of digit ``i // 4``."""
     wide = np.pad(kinds, [(0, 0), (0, -kinds.shape[1] % 4)])
     digits = wide.reshape(len(kinds), -1, 4) @ np.array([1, 2, 4, 8])
@@ -540,7 +541,7 @@ def _restored_reach(raw: Mapping[str, Any], size: int, n_sets: int) -> Reach:
     return Reach(bits[:, : n_sets + 1], _expanded(raw, "of", size, 0, len(texts) - 1))
 
 
-def _levels(loss: NDArray[np.float64]) -> list[float]:
+def _levels(loss: Array) -> list[float]:
     """Quantiles, as in the figures: they share the page evenly."""
     finite = loss[np.isfinite(loss)]
     if not finite.size:
@@ -549,14 +550,14 @@ def _levels(loss: NDArray[np.float64]) -> list[float]:
     return _short(levels[(levels > finite.min()) & (levels < finite.max())])
 
 
-def _short(values: NDArray[np.float64]) -> Any:
+def _short(values: Array) -> Any:
     """Six significant digits: finer than any screen."""
     if values.ndim > 1:
         return [_short(v) for v in values]
     return [float(f"{v:.6g}") for v in values]
 
 
-def _is_center(point: NDArray[np.float64] | None, grid: CubicalGrid) -> bool:
+def _is_center(point: Array | None, grid: CubicalGrid) -> bool:
     middle, width = (grid.lower + grid.upper) / 2, grid.upper - grid.lower
     return point is not None and bool((np.abs(point - middle) <= 1e-9 * width).all())
 

@@ -1,0 +1,39 @@
+"""Checks of arguments that many functions share."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex
+
+
+def integer_of_at_least(name: str, value: Any, least: int) -> int:
+    """Check a count.
+
+    Args:
+        name: What the argument is called.
+        value: What was given; NumPy's integers count, truth values do not.
+        least: The smallest number allowed.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: If it is not an integer, or is too small.
+
+    Example:
+        >>> integer_of_at_least("dim", 3, 1)
+        3
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return value.__index__()
+
+
+def level_of_confidence(value: Any) -> float:
+    """Check a level of confidence.
+
+    Raises:
+        ValueError: If it is not a number strictly between 0 and 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueError(f"confidence must lie strictly between 0 and 1, got {value!r}")
+    return float(value)
