@@ -31,7 +31,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
 from lightning_morse import CubicalGrid, morse_graph, outer_approximation
-from lightning_morse.conley.box_maps import PointMap, corner_images, time_map
+from lightning_morse.conley.box_maps import corner_images
+from lightning_morse.conley.point_maps import PointMap, time_map
 
 
 def leslie(x):

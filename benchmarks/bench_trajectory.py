@@ -30,7 +30,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
 from lightning_morse.bands.value import mean_remainder, value_band
-from lightning_morse.conley.box_maps import time_map
+from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.kernels import Matern
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid

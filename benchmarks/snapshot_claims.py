@@ -19,7 +19,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse.conley.box_maps import time_map
+from lightning_morse.conley.point_maps import time_map
 from lightning_morse.monitoring.extent import half_widths
 from lightning_morse.monitoring.snapshot_map import analyze_snapshots
 from lightning_morse.result import MorseAnalysis

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse.bands.value import failure_bound, value_band
-from lightning_morse.conley.box_maps import time_map
 from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.morse_sets import morse_graph
+from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice

@@ -16,25 +16,21 @@ if TYPE_CHECKING:
     from lightning_morse.callbacks.morse_monitor import MorseMonitor
     from lightning_morse.callbacks.weight_recorder import WeightRecorder
     from lightning_morse.conley.adaptive_map import adaptive_outer_approximation
+    from lightning_morse.conley.attractor_lattice import attracting_block, down_sets
+    from lightning_morse.conley.basins import separatrix
     from lightning_morse.conley.box_maps import (
         corner_box_map,
         corner_images,
         lipschitz_box_map,
         lipschitz_images,
-        time_map,
     )
     from lightning_morse.conley.combinatorial_map import outer_approximation
     from lightning_morse.conley.index import ConleyIndex, conley_indices
     from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
+    from lightning_morse.conley.point_maps import time_map
     from lightning_morse.conley.recurrence import period
     from lightning_morse.conley.refinement import RefinedMorseGraph, refined_morse_graph
-    from lightning_morse.conley.retraction import (
-        OrderRetraction,
-        attracting_block,
-        down_sets,
-        order_retraction,
-        separatrix,
-    )
+    from lightning_morse.conley.retraction import OrderRetraction, order_retraction
     from lightning_morse.grids.adaptive import AdaptiveGrid
     from lightning_morse.grids.cubical import CubicalGrid
     from lightning_morse.monitoring.tracking import AttractorTracker
@@ -70,11 +66,11 @@ _HOMES = {
     "WeightRecorder": "callbacks.weight_recorder",
     "analyze": "analysis.pipeline",
     "analyze_trajectories": "trajectories.pipeline",
-    "attracting_block": "conley.retraction",
+    "attracting_block": "conley.attractor_lattice",
     "conley_indices": "conley.index",
     "corner_box_map": "conley.box_maps",
     "corner_images": "conley.box_maps",
-    "down_sets": "conley.retraction",
+    "down_sets": "conley.attractor_lattice",
     "lipschitz_box_map": "conley.box_maps",
     "lipschitz_images": "conley.box_maps",
     "load_runs": "trajectories.runs",
@@ -88,8 +84,8 @@ _HOMES = {
     "plot_morse_graph": "plotting.morse_graph",
     "plot_timeline": "plotting.timeline",
     "refined_morse_graph": "conley.refinement",
-    "separatrix": "conley.retraction",
-    "time_map": "conley.box_maps",
+    "separatrix": "conley.basins",
+    "time_map": "conley.point_maps",
 }
 
 # Modules that are public as they are, loaded on first use too.

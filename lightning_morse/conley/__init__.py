@@ -1,4 +1,4 @@
-"""Combinatorial dynamics: maps on cells, Morse graphs, attractors, basins, Conley indices.
+"""Combinatorial dynamics: outer approximations, Morse graphs, basins, blocks, Conley indices.
 
-Nothing here knows a loss or a surrogate.
+Nothing here knows about losses or surrogates.
 """

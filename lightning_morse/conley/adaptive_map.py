@@ -1,4 +1,4 @@
-"""From image boxes of the cells of an adaptive grid to the sparse combinatorial map on them."""
+"""Outer approximation on an adaptive grid: from image boxes to the sparse combinatorial map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_morse.conley.combinatorial_map import cells_met, check_images
 from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import check_mask
 
-# Boxes followed down the trees at once.
+# Boxes followed down the trees at a time. This bounds memory; the result does not depend on it.
 _CHUNK = 2**13
 
 
@@ -25,11 +25,11 @@ def adaptive_outer_approximation(
     *,
     exits: ArrayLike | None = None,
 ) -> csr_array:
-    r"""Send each cell of an adaptive grid to every cell that meets the box enclosing its image.
+    r"""Map each cell of an adaptive grid to all cells that meet the box enclosing its image.
 
     :func:`~lightning_morse.conley.combinatorial_map.outer_approximation` for cells of several
-    sizes, with the same premise, conclusion and conventions; on a grid without refinement the
-    result is the same. The work is linear in the pairs of a box and a node that meet.
+    sizes, with the same premise, conclusion and conventions. On a grid without refinement the
+    result is identical. The cost is linear in the number of pairs of a box and a node that meet.
 
     Args:
         image_lower: Lower corners of the image boxes, shape ``(grid.size, d)``.
@@ -43,7 +43,7 @@ def adaptive_outer_approximation(
         exterior, which maps to itself. Row ``i`` is the image of cell ``i``, columns ascending.
 
     Raises:
-        ValueError: If a shape disagrees with the grid, or a box is reversed or NaN.
+        ValueError: If a shape does not match the grid, or a box is reversed or NaN.
 
     Example:
         The cells [0, 1], [1, 3/2] and [3/2, 2] under x / 2:
@@ -64,7 +64,7 @@ def adaptive_outer_approximation(
         part = slice(start, start + _CHUNK)
         box, cell = leaves_met(low[part], up[part], grid)
         gone = np.flatnonzero(leaves[part])
-        # Coordinates to rows: a counting sort, then the columns of each row.
+        # The conversion from COO to CSR sorts by row in linear time, and columns within each row.
         rows = csr_array(
             (
                 np.ones(box.size + gone.size, dtype=bool),
@@ -92,19 +92,19 @@ def adaptive_outer_approximation(
 
 
 def leaves_met(lower: Array, upper: Array, grid: AdaptiveGrid) -> tuple[Cells, NDArray[np.int32]]:
-    """All cells that meet each of some closed boxes.
+    """All cells that meet each of the given closed boxes.
 
-    A box that meets a node meets its lower half on an axis iff the box begins below the middle or
-    on it, and its upper half iff it ends there or above.
+    Along an axis, a box that meets a node meets its lower half iff the box begins at or below the
+    middle of the node, and its upper half iff the box ends at or above it.
 
     Args:
-        lower: Lower corners of the boxes, shape ``(n, d)``, coordinates of the grid's box.
+        lower: Lower corners of the boxes, shape ``(n, d)``, in the coordinates of the grid.
         upper: Upper corners, same shape.
         grid: The adaptive grid.
 
     Returns:
-        Pairs of a box and a cell, each once, in no special order: numbers of boxes, numbers of
-        cells, two arrays of the same length.
+        Pairs of a box and a cell that meet, each once, in no fixed order: box numbers and cell
+        numbers, two arrays of the same length.
     """
     node, counts = cells_met(lower, upper, grid.coarse)
     box = np.repeat(np.arange(len(lower)), counts)
@@ -132,11 +132,11 @@ def leaves_met(lower: Array, upper: Array, grid: AdaptiveGrid) -> tuple[Cells, N
 
 @lru_cache
 def _halves_met(dim: int) -> tuple[NDArray[np.int32], Cells]:
-    """Children met, for every way to meet the halves on each axis: lower, upper or both.
+    """Children met, for each combination of halves met per axis: lower, upper or both.
 
     Returns:
-        Offsets of the children, in C order, filled up with zeros, shape ``(3^d, 2^d)``, and how
-        many there are, shape ``(3^d,)``.
+        Offsets of the children in C order, padded with zeros, shape ``(3^d, 2^d)``, and their
+        number, shape ``(3^d,)``.
     """
     offsets = np.zeros((3**dim, 2**dim), dtype=np.int32)
     counts = np.zeros(3**dim, dtype=np.int64)

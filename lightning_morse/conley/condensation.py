@@ -1,4 +1,4 @@
-"""Strongly connected components of a directed graph, and what leads to and from where."""
+"""Strongly connected components of a directed graph, and reachability between its vertices."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from lightning_morse._typing import Cells, Mask
+from lightning_morse.conley.packed_sets import PackedSets, unpacked
 
-# What leads to some vertices is searched for one vertex after the other, until the searches have
-# seen so many times as many vertices as there are; a sweep over all generations does the rest.
-_PASSES = 48
-# What a search costs however little it finds, as a part of such a pass.
-_START = 1 / 16
+# Reachability of several targets is found by one breadth-first search per target, until together
+# the searches have visited this many times the number of vertices. A single sweep over the
+# condensation graph, whose cost hardly depends on the number of targets, does the rest. Both give
+# the same answer: these two numbers decide speed alone.
+_SEARCH_BUDGET_IN_PASSES = 48
+# Fixed cost of one search, as a fraction of a visit to all vertices.
+_SEARCH_OVERHEAD_IN_PASSES = 1 / 16
 
 
 @dataclass(frozen=True, eq=False)
 class Condensation:
     """Strongly connected components of a directed graph and the edges between them.
 
-    What is expensive is worked out when it is first asked for.
+    The condensation graph and everything derived from it are computed on first use.
 
     Attributes:
         component: Component of each vertex, shape ``(n_vertices,)``.
-        recurrent: Components with at least one edge inside, shape ``(n_components,)``.
-        edges: The directed graph itself: square adjacency without stored zeros.
+        recurrent: Whether each component has at least one edge inside, shape ``(n_components,)``.
+        edges: The directed graph itself: square adjacency without explicit zeros.
     """
 
     component: NDArray[np.int32]
@@ -38,9 +41,9 @@ class Condensation:
 
     @cached_property
     def graph(self) -> csr_array:
-        """Adjacency of the components, acyclic.
+        """Condensation graph: adjacency of the components, acyclic.
 
-        An edge is stored as often as the graph has it: finding the doubles costs more than they do.
+        Parallel edges are kept, because removing them costs more than they do.
         """
         n = self.recurrent.size
         by_component = np.argsort(self.component, kind="stable")
@@ -57,33 +60,36 @@ class Condensation:
 
     @cached_property
     def _backward(self) -> csr_array:
-        """The edges turned round, for SciPy's searches."""
+        """The reversed edges, prepared for SciPy's searches."""
         return _searchable(self.edges.T.tocsr())
 
     def ancestors(self, vertex: int) -> NDArray[np.int32]:
-        """Vertices from which a path leads to a vertex, itself included, in no special order.
+        """Vertices from which a path leads to a given vertex, itself included, in no fixed order.
 
-        The work is linear in the edges between them.
+        The cost is linear in the number of edges between them.
 
         Args:
             vertex: Number of a vertex.
         """
-        return breadth_first_order(self._backward, int(vertex), return_predecessors=False)
+        found: NDArray[np.int32] = breadth_first_order(
+            self._backward, int(vertex), return_predecessors=False
+        )
+        return found
 
     def reaching(self, vertices: NDArray[np.integer]) -> Mask:
-        """From which vertices a path leads to any of some vertices; these included.
+        """Vertices from which a path leads to at least one of the given vertices, these included.
 
-        One search backwards, from a vertex added above all of them.
+        A single backward search, from an auxiliary vertex connected to all of them.
 
         Args:
             vertices: Numbers of vertices, shape ``(k,)``.
 
         Returns:
-            Shape ``(n_vertices,)``.
+            Boolean, shape ``(n_vertices,)``.
         """
         n, backward = self.component.size, self._backward
         indices = np.concatenate([backward.indices, np.asarray(vertices, backward.indices.dtype)])
-        # One stored entry stands for all: the search looks at the structure alone.
+        # The search ignores the values, so a single stored one stands for all of them.
         extended = csr_array(
             (
                 np.broadcast_to(np.float64(1), indices.shape),
@@ -98,40 +104,40 @@ class Condensation:
         return found[:-1]
 
     def reversed(self) -> Condensation:
-        """The same components with every edge turned round."""
+        """The same components with every edge reversed."""
         return Condensation(self.component, self.recurrent, self.edges.T.tocsr())
 
-    def reach(self, targets: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Which of some vertices can be reached from each vertex, itself included.
+    def reach(self, targets: NDArray[np.integer]) -> PackedSets:
+        """Which of the given targets each vertex can reach; a vertex reaches itself.
 
         Args:
             targets: Numbers of vertices, shape ``(k,)``.
 
         Returns:
-            Bit ``i`` of a row for target ``i``, packed little-endian into bytes, shape
+            One set of targets per vertex (:mod:`~lightning_morse.conley.packed_sets`), shape
             ``(n_vertices, ceil(k / 8))``.
         """
         bits = np.zeros((self.component.size, -(-len(targets) // 8)), dtype=np.uint8)
         passes = 0.0
         for number, vertex in enumerate(targets):
             rows: int | NDArray[np.int32] = vertex
-            if passes < _PASSES:
+            if passes < _SEARCH_BUDGET_IN_PASSES:
                 rows = self.ancestors(vertex)
-                passes += _START + rows.size / self.component.size
+                passes += _SEARCH_OVERHEAD_IN_PASSES + rows.size / self.component.size
             bits[rows, number // 8] |= np.uint8(1 << number % 8)
-        return bits if passes < _PASSES else self.accumulate(bits)
+        return bits if passes < _SEARCH_BUDGET_IN_PASSES else self.accumulate(bits)
 
     def between(self, vertices: NDArray[np.integer]) -> Mask:
-        """Which of some vertices can be reached from which of them.
+        """Reachability among the given vertices.
 
-        Searched forwards, from one vertex after the other: what lies above them is never seen.
+        One forward search per vertex: only what lies downstream of them is ever visited.
 
         Args:
-            vertices: Numbers of ``k`` different vertices.
+            vertices: Numbers of ``k`` distinct vertices.
 
         Returns:
-            Shape ``(k, k)``, true where the vertex of the column can be reached from that of the
-            row; true on the diagonal.
+            Boolean, shape ``(k, k)``: whether the vertex of the row can reach that of the column;
+            true on the diagonal.
         """
         k = len(vertices)
         number = np.full(self.component.size, k, dtype=np.int32)
@@ -142,10 +148,9 @@ class Condensation:
         for row, vertex in enumerate(vertices):
             seen = breadth_first_order(forward, int(vertex), return_predecessors=False)
             reached[row, number[seen]] = True
-            passes += _START + seen.size / self.component.size
-            if passes >= _PASSES:
-                bits = self.reach(vertices)[vertices]
-                return np.unpackbits(bits, axis=1, count=k, bitorder="little") == 1
+            passes += _SEARCH_OVERHEAD_IN_PASSES + seen.size / self.component.size
+            if passes >= _SEARCH_BUDGET_IN_PASSES:
+                return unpacked(self.reach(vertices)[vertices], k)
         return reached[:, :k]
 
     @cached_property
@@ -162,28 +167,29 @@ class Condensation:
             above, _, _ = gather_rows(backward, ready)
             np.subtract.at(waiting, above, 1)
             ready = above[waiting[above] == 0]
-            waiting[ready] = -1  # found as often as it has edges down
+            waiting[ready] = -1  # listed once per edge; the duplicates are dropped next
             ready = np.sort(ready)
             ready = ready[np.append(True, ready[1:] != ready[:-1])] if ready.size else ready
             number += 1
         return level
 
     def generations(self) -> Iterator[Cells]:
-        """Components by level, the sinks first: every edge leads to an earlier generation."""
+        """Components grouped by level, sinks first: every edge leads to an earlier generation."""
         order = np.argsort(self.levels, kind="stable")
         yield from np.split(order, np.cumsum(np.bincount(self.levels))[:-1])
 
-    def accumulate(self, marks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Union of the marks of everything each vertex can reach, itself included.
+    def accumulate(self, marks: PackedSets) -> PackedSets:
+        """Union of the sets of all vertices that each vertex can reach, itself included.
 
-        Components are settled from the sinks up, a whole generation at a time: the work is linear
-        in the edges, the number of array operations in the length of the longest path.
+        Components are processed from the sinks up, a whole generation at a time: the cost is linear
+        in the number of edges, the number of array operations linear in the length of the longest
+        path.
 
         Args:
-            marks: Bits of each vertex, packed into bytes, shape ``(n_vertices, n_bytes)``.
+            marks: One set per vertex, shape ``(n_vertices, n_bytes)``.
 
         Returns:
-            Same shape and packing.
+            The unions, same shape and packing.
         """
         order = np.argsort(self.component, kind="stable")
         sizes = np.bincount(self.component, minlength=self.recurrent.size)
@@ -201,7 +207,7 @@ def condense(graph: csr_array) -> Condensation:
     """Find the strongly connected components of a directed graph and the edges between them.
 
     Args:
-        graph: Square adjacency; an edge is a stored entry that is not zero.
+        graph: Square adjacency; every nonzero entry is an edge.
 
     Example:
         >>> found = condense(csr_array(np.array([[1, 1, 0], [1, 0, 1], [0, 0, 0]])))
@@ -214,17 +220,17 @@ def condense(graph: csr_array) -> Condensation:
         graph = graph.copy()
         graph.eliminate_zeros()
     n_components, component = connected_components(_searchable(graph), connection="strong")
-    # An edge stays inside a component of several vertices, and inside one of a single vertex
-    # if the vertex has an edge to itself.
+    # A component of several vertices always has an edge inside; a single vertex only if it has a
+    # self-loop.
     recurrent = np.bincount(component, minlength=n_components) > 1
     recurrent[component[graph.astype(bool, copy=False).diagonal()]] = True
     return Condensation(component=component, recurrent=recurrent, edges=graph)
 
 
 def _searchable(graph: csr_array) -> csr_array:
-    """Turn the entries into what SciPy's graph routines would otherwise make of them, float64.
+    """Replace the values by float64 ones, the type SciPy's graph routines convert to.
 
-    They look at the structure alone, so a single one in the place of all saves 8 bytes an edge.
+    The searches ignore the values, so a single stored one in place of all saves 8 bytes per edge.
     """
     ones = np.broadcast_to(np.float64(1), graph.indices.shape)
     return csr_array((ones, graph.indices, graph.indptr), shape=graph.shape, copy=False)
@@ -233,14 +239,14 @@ def _searchable(graph: csr_array) -> csr_array:
 def gather_rows(
     graph: csr_array, rows: NDArray[np.integer]
 ) -> tuple[NDArray[np.int32], Cells, Cells]:
-    """Column indices of some rows, one row after the other.
+    """Column indices of the given rows, concatenated.
 
     Args:
         graph: A sparse matrix.
         rows: Numbers of rows, shape ``(k,)``.
 
     Returns:
-        The indices, where each row starts among them, and how many each row has.
+        The indices, where each row starts among them, and how many there are per row.
     """
     begin = graph.indptr[rows].astype(np.int64)
     counts = graph.indptr[rows + 1] - begin

@@ -1,4 +1,4 @@
-"""Homology of pairs of sets of grid cells, over the field of two elements."""
+"""Relative homology of pairs of sets of grid cells, over the field of two elements."""
 
 from __future__ import annotations
 
@@ -9,34 +9,37 @@ import numpy as np
 from lightning_morse._typing import Mask
 from lightning_morse.grids.cubical import CubicalGrid
 
-# Below so many cubes elimination is faster than looking for cubes to cancel beforehand; up to so
-# many it is faster than to go on when a round of sweeps has cancelled less than half.
-_FEW_CUBES = 400
-_MANY_CUBES = 20_000
+# Reductions only save time: elimination alone gives the same Betti numbers. Up to this many cubes
+# it is faster than looking for reductions first.
+_ELIMINATE_AT_ONCE_UP_TO = 400
+# Up to this many cubes elimination is faster than another round of sweeps, if the last round has
+# cancelled less than half of the cubes.
+_STOP_SLOW_SWEEPS_UP_TO = 20_000
 
 
 def relative_betti(upper: Mask, lower: Mask, grid: CubicalGrid) -> tuple[int, ...]:
     r"""Betti numbers of a pair of sets of cells, :math:`\dim H_k(|P_1|, |P_0|; \mathbb{Z}_2)`.
 
-    The cubes of all dimensions that belong to a cell of :math:`P_1` and to none of :math:`P_0`
-    span the relative chain complex (Kaczynski, Mischaikow, Mrozek, "Computational Homology",
-    2004). First a cube and a face of it are cancelled wherever that changes no other boundary:
-    the face lies in no other cube, or the cube has no other face (Mrozek and Batko, "Coreduction
-    homology algorithm", 2009). Gaussian elimination does what is left.
+    The cubes of all dimensions that are faces of a cell of :math:`P_1` and of no cell of
+    :math:`P_0` span the relative chain complex (Kaczynski, Mischaikow, Mrozek, "Computational
+    Homology", 2004). First, pairs of a cube and one of its faces are cancelled wherever that
+    changes no other boundary: the face lies in no other cube (a reduction), or the cube has no
+    other face (a coreduction; Mrozek and Batko, "Coreduction homology algorithm", 2009). Gaussian
+    elimination does the rest.
 
     Args:
         upper: The cells of :math:`P_1`, boolean, shape ``(grid.size,)``.
-        lower: The cells of :math:`P_0`, likewise; cells outside :math:`P_1` do not count.
-        grid: The grid; on a periodic axis its two ends are glued.
+        lower: The cells of :math:`P_0`, likewise; cells outside :math:`P_1` are ignored.
+        grid: The grid; the two ends of a periodic axis are identified.
 
     Returns:
-        One number for each dimension from 0 to ``d``.
+        One Betti number per dimension from 0 to ``d``.
 
     Raises:
         ValueError: If a mask is not boolean or has another shape.
 
     Example:
-        An interval; relative to one of its ends, and relative to both:
+        An interval by itself, relative to one of its ends, and relative to both:
 
         >>> grid = CubicalGrid([0.0], [1.0], (4,))
         >>> interval = np.ones(4, dtype=bool)
@@ -61,13 +64,13 @@ def relative_betti(upper: Mask, lower: Mask, grid: CubicalGrid) -> tuple[int, ..
         wraps and part == slice(None) for wraps, part in zip(grid.periodic, window, strict=True)
     ]
     cubes = _closure(kept, glued) & ~_closure((kept & lower.reshape(grid.shape)[window]), glued)
-    if cubes.sum() > _FEW_CUBES:
+    if cubes.sum() > _ELIMINATE_AT_ONCE_UP_TO:
         _cancel(cubes, glued)
     return _betti(cubes, glued)
 
 
 def _window(cells: Mask, grid: CubicalGrid) -> tuple[slice, ...]:
-    """Part of the grid that holds all marked cells and their neighbours."""
+    """Slices of the grid that contain all marked cells and their neighbours."""
     out = []
     for axis, (n, wraps) in enumerate(zip(grid.shape, grid.periodic, strict=True)):
         others = tuple(a for a in range(grid.dim) if a != axis)
@@ -81,10 +84,10 @@ def _window(cells: Mask, grid: CubicalGrid) -> tuple[slice, ...]:
 
 
 def _closure(cells: Mask, glued: list[bool]) -> Mask:
-    """All faces of a set of cells.
+    """All faces, of all dimensions, of a set of cells.
 
-    A cube has one coordinate an axis: ``2 i + 1`` for the interval of cell ``i``, ``2 i`` for its
-    lower end. On a glued axis the last end is the first.
+    A cube has one coordinate per axis: ``2 i + 1`` for the interval of cell ``i``, ``2 i`` for its
+    lower end. On a glued axis the last end is the first one.
     """
     cubes = cells
     for axis, wraps in enumerate(glued):
@@ -103,10 +106,10 @@ def _closure(cells: Mask, glued: list[bool]) -> Mask:
 
 
 def _cancel(cubes: Mask, glued: list[bool]) -> None:
-    """Take out pairs of a cube and a face of it that change no other boundary, in place.
+    """Remove pairs of a cube and one of its faces that change no other boundary, in place.
 
-    The slices of the array are swept along each axis both ways, so that a convex set shrinks to a
-    point, or to a single cube, in as many sweeps as there are axes.
+    The slices of the array are swept along each axis in both directions, so that a convex set
+    shrinks to a point, or to a single cube, in as many sweeps as there are axes.
     """
     left = int(cubes.sum())
     while left:
@@ -115,8 +118,8 @@ def _cancel(cubes: Mask, glued: list[bool]) -> None:
             for backwards in (False, True):
                 _sweep(cubes, glued, axis, backwards=backwards, faces_first=upward)
         left = int(cubes.sum())
-        # A path along stairs, say, gets shorter by one step a round.
-        if left == before or (left <= _MANY_CUBES and 2 * left > before):
+        # Progress can be slow: a staircase, for example, gets shorter by one step per round.
+        if left == before or (left <= _STOP_SLOW_SWEEPS_UP_TO and 2 * left > before):
             return
 
 
@@ -130,9 +133,9 @@ def _sweep(
 ) -> None:
     """Cancel pairs that are neighbours along one axis, slice by slice, in place.
 
-    With ``faces_first`` the face comes first on the way and must lie in no other cube; otherwise
-    the cube comes first and must have no other face. All pairs of one slice whose cubes extend
-    along the same number of axes are disjoint, and stay free while the others are taken out.
+    With ``faces_first`` the sweep meets the face first, and it must lie in no other cube; otherwise
+    it meets the cube first, which must have no other face. The pairs of one slice whose cubes have
+    the same dimension are disjoint, and removing some of them leaves the others free.
     """
     along = np.moveaxis(cubes, axis, 0)
     length = len(along)
@@ -155,7 +158,7 @@ def _sweep(
             free = here & along[other] & (extent == size)
             if not free.any():
                 continue
-            # Cofaces of a face lie where its coordinates are even, faces of a cube where odd.
+            # A cube has cofaces along the axes where its coordinate is even, faces where it is odd.
             count = np.zeros(here.shape, dtype=np.int8)
             for neighbour in (place - 1, place + 1):
                 if glued[axis] or 0 <= neighbour < length:
@@ -169,7 +172,7 @@ def _sweep(
 
 
 def _shifted(cubes: Mask, axis: int, wraps: bool) -> tuple[Mask, Mask]:
-    """Whether the cube before, and the one after, is there along an axis."""
+    """Whether the neighbours before and after each cube along an axis are present."""
     before, after = np.roll(cubes, 1, axis), np.roll(cubes, -1, axis)
     if not wraps:
         np.moveaxis(before, axis, 0)[0] = False
@@ -178,7 +181,7 @@ def _shifted(cubes: Mask, axis: int, wraps: bool) -> tuple[Mask, Mask]:
 
 
 def _betti(cubes: Mask, glued: list[bool]) -> tuple[int, ...]:
-    """Betti numbers by elimination; columns are integers whose bits are the faces."""
+    """Betti numbers by Gaussian elimination; a column is an integer whose bits are the faces."""
     place = np.argwhere(cubes)
     extent = (place % 2).sum(axis=1)
     number = np.zeros(cubes.shape, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Conley indices of Morse sets: what kind of recurrence a set of cells stands for."""
+"""Conley indices of Morse sets: which kind of invariant set a Morse set stands for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from lightning_morse._typing import Mask
 from lightning_morse.conley.condensation import gather_rows
 from lightning_morse.conley.homology import relative_betti
 from lightning_morse.conley.morse_sets import MorseGraph
-from lightning_morse.grids.adaptive import AdaptiveGrid, raster
+from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.raster import raster
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class ConleyIndex:
 
     @property
     def kind(self) -> str:
-        """What has this index, read as that of a flow.
+        """The simplest invariant set of a flow that has this index, in words.
 
         ``"attractor"``, ``"saddle of index k"`` and ``"repeller"`` are the indices of hyperbolic
-        fixed points; ``"periodic attractor"``, ``"periodic orbit of index k"`` those of
-        hyperbolic periodic orbits with ``k`` unstable directions beside the orbit. Different
-        invariant sets may share an index; only from one that is not ``"trivial"`` does it follow
-        that there is something invariant at all (the Wazewski property). Everything else is
+        fixed points; ``"periodic attractor"`` and ``"periodic orbit of index k"`` those of
+        hyperbolic periodic orbits with ``k`` unstable directions transverse to the orbit. Different
+        invariant sets may share an index. An index that is not ``"trivial"`` implies a nonempty
+        invariant set (the Wazewski property); ``"trivial"`` implies nothing. All other indices are
         ``"other"``.
 
         Example:
@@ -57,31 +58,33 @@ class ConleyIndex:
 
 
 def index_pair(image: csr_array, cells: ArrayLike) -> tuple[Mask, Mask] | None:
-    r"""Index pair of a Morse set: the set with its image, and what of the image is outside it.
+    r"""Index pair of a Morse set: the set together with its image, and the image without the set.
 
     :math:`P_1 = M \cup F(M)` and :math:`P_0 = F(M) \setminus M` (Arai, Kalies, Kokubu,
     Mischaikow, Oka, Pilarczyk, "A database schema for the analysis of global dynamics of
-    multiparameter systems", 2009). ``M`` is a strongly connected component, so nothing of
-    :math:`P_0` comes back to it. If ``image`` is an outer approximation of a continuous map in
-    which the image of a cell lies in the interior of what it is sent to (relative to the box; it
-    does where contact counts, as in
-    :func:`~lightning_morse.conley.combinatorial_map.outer_approximation`), :math:`(|P_1|, |P_0|)`
-    is an index pair of that map for the invariant set in ``M``: what is in :math:`|M| \cap |P_0|`
-    leaves :math:`|M|` with the next step, so the invariant set is not there.
+    multiparameter systems", 2009). ``M`` is a strongly connected component, so no path leads from
+    :math:`P_0` back to it. Suppose that ``image`` is an outer approximation of a continuous map
+    and that the image of each cell lies in the interior (relative to the box) of the union of the
+    cells it maps to, as is the case where contact counts as intersection, for instance in
+    :func:`~lightning_morse.conley.combinatorial_map.outer_approximation`. Then
+    :math:`(|P_1|, |P_0|)` is an index pair of that map for the invariant set in ``M``: points of
+    :math:`|M| \cap |P_0|` leave :math:`|M|` in the next step, so the invariant set does not meet
+    :math:`|P_0|`.
 
     Args:
         image: Adjacency of the combinatorial map, the exterior last.
         cells: Cell numbers of the Morse set, shape ``(k,)``.
 
     Returns:
-        Masks of :math:`P_1` and :math:`P_0`, boolean, shape ``(n_cells,)``; None if an image of
-        the set leaves the box: what follows outside is then not known.
+        Masks of :math:`P_1` and :math:`P_0`, boolean, shape ``(n_cells,)``; None if the image of
+        the set leaves the box, where the dynamics is unknown.
 
     Raises:
-        ValueError: If ``cells`` is empty, not one-dimensional or not made of cell numbers.
+        ValueError: If ``cells`` is empty, not one-dimensional, or contains anything but cell
+            numbers.
 
     Example:
-        Two cells at rest and one between them that goes either way:
+        Two fixed cells, and one between them that maps to itself and to both:
 
         >>> image = csr_array(np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
         >>> [mask.tolist() for mask in index_pair(image, [1])]
@@ -97,7 +100,7 @@ def index_pair(image: csr_array, cells: ArrayLike) -> tuple[Mask, Mask] | None:
         or chosen.max() >= exterior
     ):
         raise ValueError(
-            f"cells must be numbers of cells, from 0 to {exterior - 1} and at least one, got "
+            f"cells must be numbers of cells, from 0 to {exterior - 1}, and at least one, got "
             f"{cells!r}"
         )
     reached, _, _ = gather_rows(image, chosen)
@@ -116,37 +119,38 @@ def conley_indices(
 ) -> tuple[ConleyIndex | None, ...]:
     r"""Betti numbers of an index pair of each Morse set.
 
-    *For the map of a flow after a fixed time* the homological Conley index of the flow is what the
-    induced map of the index pair does not kill in the long run (it acts there as the identity).
-    These Betti numbers bound its dimensions from above, and equal them where the pair carries
-    nothing else; that is so in every case with a known answer in the tests, and is not checked
-    here. Image boxes at a time of its own for each cell, as
-    :mod:`~lightning_morse.enclosure.flow_map` makes them, are not those of one map: there the
-    reading rests on these cases alone. *For other maps* the Conley index is the shift-equivalence
-    class of the induced map (Mrozek, "Leray functor and cohomological Conley index for discrete
-    dynamical systems", 1990), which is not computed: two fixed points that differ only in
-    orientation, say, are not told apart.
+    *For the time map of a flow*, the homological Conley index of the flow is the part of the
+    homology of the index pair that survives all iterates of the induced map (which acts on it as
+    the identity). The Betti numbers of the pair bound its dimensions from above, and are equal to
+    them if all of the homology survives; that is so in every case with a known answer in the
+    tests, and is not checked here. If each cell is followed for a time of its own, as in
+    :mod:`~lightning_morse.enclosure.flow_map`, the image boxes are not those of a single map: there
+    this interpretation rests on the tested cases alone. *For other maps*, the Conley index is the
+    shift-equivalence class of the induced map (Mrozek, "Leray functor and cohomological Conley
+    index for discrete dynamical systems", 1990), which is not computed: two fixed points that
+    differ only in orientation, for example, are not distinguished.
 
     Args:
-        image: Adjacency of the combinatorial map, as
-            :func:`~lightning_morse.conley.combinatorial_map.outer_approximation` gives it.
+        image: Adjacency of the combinatorial map, as returned by
+            :func:`~lightning_morse.conley.combinatorial_map.outer_approximation`.
         found: Its Morse graph.
-        grid: Its grid. On an adaptive one the cells of an index pair are cut to the size of the
-            smallest; that changes neither of the two sets.
+        grid: Its grid. On an adaptive grid the cells of an index pair are subdivided to the size
+            of the smallest, which changes neither of the two sets.
 
     Returns:
-        The index of each Morse set in their order; None for a set whose image leaves the box.
+        The index of each Morse set, in order; None for a set whose image leaves the box.
 
     Raises:
-        ValueError: If the sizes of the map and the grid disagree, or a Morse set on an adaptive
-            grid reaches over more than 2^26 of its smallest cells.
+        ValueError: If the sizes of the map and the grid do not match, or a Morse set on an adaptive
+            grid spans more than 2^26 of its smallest cells.
 
     Example:
-        A double well in one dimension, x' = x - x^3, and the Morse sets that hold something:
+        A double well in one dimension, x' = x - x^3, and the Morse sets with a nontrivial index:
 
-        >>> from lightning_morse.conley.box_maps import corner_images, time_map
+        >>> from lightning_morse.conley.box_maps import corner_images
         >>> from lightning_morse.conley.combinatorial_map import outer_approximation
         >>> from lightning_morse.conley.morse_sets import morse_graph
+        >>> from lightning_morse.conley.point_maps import time_map
         >>> grid = CubicalGrid([-2.0], [2.0], (101,))
         >>> flow = time_map(lambda x: x - x**3, 0.5, 20)
         >>> image = outer_approximation(*corner_images(flow, grid), grid)
@@ -169,6 +173,6 @@ def conley_indices(
 def _betti(upper: Mask, lower: Mask, grid: CubicalGrid | AdaptiveGrid) -> tuple[int, ...]:
     if isinstance(grid, CubicalGrid):
         return relative_betti(upper, lower, grid)
-    # What of the pair is not P_0 is the Morse set: cells that do not touch it play no part.
+    # By excision, only cells that touch P_1 without P_0, the Morse set, contribute.
     window, (upper, lower) = raster(grid, upper & ~lower, [upper, lower])
     return relative_betti(upper, lower, window)

@@ -1,4 +1,4 @@
-"""Morse sets of a combinatorial map, their order, and what each vertex can reach."""
+"""Morse sets of a combinatorial map, their partial order, and which of them each cell reaches."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from functools import cached_property
 
 import networkx as nx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
 from lightning_morse._typing import Cells, Mask
 from lightning_morse.conley.condensation import Condensation, condense
+from lightning_morse.conley.packed_sets import PackedSets
 
 
 @dataclass(frozen=True, eq=False)
 class MorseGraph:
-    """Morse sets of a combinatorial map and the order between them.
+    """Morse sets of a combinatorial map and the partial order on them.
 
     Attributes:
-        morse_sets: Cell numbers of each Morse set, ascending, arrays of shape ``(k_i,)``; ordered
-            by their first cell.
+        morse_sets: Cell numbers of each Morse set, ascending, arrays of shape ``(k_i,)``; the sets
+            are ordered by their first cell.
         graph: Directed graph on ``range(len(morse_sets))``: an edge ``q -> p`` means that a path
             of the map leads from ``q`` down to ``p``; transitively reduced.
         attractors: Numbers of the minimal Morse sets with no path to the exterior.
-        condensation: The acyclic graph all of this was read from.
+        condensation: Strongly connected components of the map and the edges between them.
     """
 
     morse_sets: tuple[Cells, ...]
@@ -34,48 +35,52 @@ class MorseGraph:
     condensation: Condensation
 
     @cached_property
-    def reach(self) -> NDArray[np.uint8]:
-        """What each vertex can reach, worked out when it is first asked for.
+    def reach(self) -> PackedSets:
+        """The Morse sets that each vertex can reach, and whether it can reach the exterior.
 
-        Bit ``i`` of a row for Morse set ``i``, the bit after the last Morse set for the exterior;
-        packed little-endian into bytes, shape ``(n_vertices, n_sets // 8 + 1)``. A vertex of a
-        Morse set reaches that set.
+        One packed set per vertex (:mod:`~lightning_morse.conley.packed_sets`), shape
+        ``(n_vertices, n_sets // 8 + 1)``: bit ``i`` stands for Morse set ``i``, the bit after the
+        last Morse set for the exterior. A vertex of a Morse set reaches that set. Computed on
+        first use.
         """
-        return self.condensation.reach(_homes(self.morse_sets, self.condensation))
+        return self.condensation.reach(representatives(self.morse_sets, self.condensation))
 
     def reaches(self, target: int) -> Mask:
-        """Which vertices have a path to a Morse set, shape ``(n_vertices,)``.
+        """Vertices with a path to a Morse set, boolean, shape ``(n_vertices,)``.
 
         Args:
             target: Number of a Morse set, or ``len(morse_sets)`` for the exterior.
         """
-        return (self.reach[:, target // 8] >> (target % 8)) & 1 == 1
+        found: Mask = (self.reach[:, target // 8] >> (target % 8)) & 1 == 1
+        return found
 
 
 def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> MorseGraph:
-    r"""Find the Morse sets of a combinatorial map and the order between them.
+    r"""Find the Morse sets of a combinatorial map and the partial order on them.
 
     A Morse set is a strongly connected component with at least one edge inside (a single cell
-    needs an edge to itself). If ``image`` is an outer approximation of a continuous map, every
-    chain-recurrent point that stays inside the grid lies in one of these components (Kalies,
-    Mischaikow, Vandervorst, "An algorithmic approach to chain recurrence", 2005). For a gradient
-    flow there is no recurrence without a critical point: give ``critical``, and a component none
-    of whose cells can hold one is not a Morse set; paths through it still count for the order.
+    needs a self-loop). If ``image`` is an outer approximation of a continuous map, every
+    chain-recurrent point whose orbit stays inside the grid lies in one of these components
+    (Kalies, Mischaikow, Vandervorst, "An algorithmic approach to chain recurrence", 2005). A
+    gradient flow has no recurrence without a critical point: with ``critical`` given, a component
+    none of whose cells can contain a critical point is not a Morse set; paths through it still
+    count for the order.
 
     Args:
-        image: Adjacency of the map, square, row ``i`` the image of vertex ``i``; the last vertex
-            is the exterior and never a Morse set.
-        critical: Cells that can hold a critical point, boolean, shape ``(n_vertices - 1,)``.
-            Without it every recurrent component counts.
+        image: Adjacency of the map, square; row ``i`` is the image of vertex ``i``. The last
+            vertex is the exterior and never a Morse set.
+        critical: Cells that can contain a critical point, boolean, shape ``(n_vertices - 1,)``.
+            Without it every recurrent component is a Morse set.
 
     Returns:
-        The Morse sets and their order; what each vertex reaches is worked out on request.
+        The Morse sets and their order. Which of them each vertex reaches is computed on first use.
 
     Raises:
-        ValueError: If ``image`` is not square or empty, or ``critical`` has the wrong shape.
+        ValueError: If ``image`` is not square or has no cell, or ``critical`` is not a boolean
+            mask of the cells.
 
     Example:
-        Two cells that keep to themselves, one between them that goes either way:
+        Two fixed cells, and one between them that maps to itself and to both:
 
         >>> image = csr_array(np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
         >>> found = morse_graph(image)
@@ -88,7 +93,7 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     n = image.shape[0]
     if image.ndim != 2 or image.shape[1] != n or n < 2:
         raise ValueError(
-            "image must be a square matrix with one row a cell and a last one for the exterior, "
+            "image must be a square matrix with one row per cell and a last one for the exterior, "
             f"got shape {image.shape}"
         )
     condensation = condense(image)
@@ -105,7 +110,8 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
         chosen &= filtered
     chosen[condensation.component[-1]] = False
 
-    # Morse sets are numbered by their first cells, whatever order the components came in.
+    # Morse sets are numbered by their first cells, so that the result does not depend on the order
+    # in which the components were found.
     inside = np.flatnonzero(chosen[condensation.component])
     component, first = np.unique(condensation.component[inside], return_index=True)
     rank = np.empty(component.size, dtype=np.int64)
@@ -115,7 +121,7 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     by_set = inside[np.argsort(owner, kind="stable")]
     sets = np.split(by_set, np.cumsum(np.bincount(owner, minlength=n_sets))[:-1]) if n_sets else []
 
-    reached = condensation.between(_homes(sets, condensation))[:-1]
+    reached = condensation.between(representatives(sets, condensation))[:-1]
     below = reached[:, :n_sets] & ~np.eye(n_sets, dtype=bool)
     minimal = ~below.any(axis=1) & ~reached[:, n_sets]
     return MorseGraph(
@@ -126,14 +132,14 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     )
 
 
-def _homes(sets: Sequence[Cells], condensation: Condensation) -> Cells:
-    """One vertex of each Morse set, and the exterior."""
+def representatives(sets: Sequence[Cells], condensation: Condensation) -> Cells:
+    """One vertex of each Morse set, then the exterior."""
     exterior = condensation.component.size - 1
     return np.array([*(cells[0] for cells in sets), exterior], dtype=np.int64)
 
 
 def _reduced(below: Mask) -> nx.DiGraph:
-    """Covering relations of a strict partial order given as a transitively closed matrix."""
+    """Covering relation of a strict partial order given as a transitively closed matrix."""
     order = below.astype(np.float32)
     covers = below & ~(order @ order > 0)
     graph = nx.DiGraph()

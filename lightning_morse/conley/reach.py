@@ -1,4 +1,4 @@
-"""What each cell of a grid may reach: few distinct sets, and which of them is whose."""
+"""The Morse sets that each cell may reach: the distinct answers, and one index per cell."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Mask
 
+# Labels of cells that are in no certain basin. Not numbers of Morse sets, which start at 0.
 UNDECIDED = -1
 ESCAPES = -2
 
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """The Morse sets each cell may reach, and whether it may leave the box.
+    """The Morse sets that each cell may reach, and whether it may leave the box.
 
-    Where the map is an outer approximation of the flow and the Morse sets hold all that is
-    recurrent, every trajectory that starts in a cell ends in one of the sets the cell may reach, or
-    leaves the box if the cell may; that it does reach any particular one of several is not said. To
-    leave means here to reach the exterior: cells that count as exterior belong to it. A cell of a
-    Morse set may reach that set.
+    If the map is an outer approximation of the flow and the Morse sets contain all recurrence,
+    every trajectory that starts in a cell ends in one of the sets the cell may reach, or leaves the
+    box if the cell may. Where a cell may reach several sets, nothing is claimed about any one of
+    them. Leaving means reaching the exterior, which includes the cells declared exterior. A cell of
+    a Morse set may reach that set.
 
     Attributes:
-        kinds: The distinct answers, boolean, shape ``(k, n_sets + 1)``: one column for each Morse
-            set, then one for the exterior.
-        of: Row of ``kinds`` that holds for each cell, integers, shape ``(n_cells,)``.
+        kinds: The distinct answers, boolean, shape ``(k, n_sets + 1)``: one column per Morse set,
+            then one for the exterior.
+        of: Row of ``kinds`` that applies to each cell, integers, shape ``(n_cells,)``.
 
     Raises:
-        ValueError: If an array has another type or shape, or ``of`` names no row.
+        ValueError: If an array has the wrong type or shape, or ``of`` refers to a missing row.
 
     Example:
-        Two Morse sets, three cells; the last may reach either:
+        Two Morse sets and three cells, of which the last may reach either set:
 
         >>> reach = Reach(np.array([[1, 0, 0], [1, 1, 0]], dtype=bool), np.array([0, 0, 1]))
         >>> reach.labels([0]).tolist(), reach.at(2)
@@ -46,12 +47,12 @@ class Reach:
     def __post_init__(self) -> None:
         if self.kinds.dtype != bool or self.kinds.ndim != 2 or not self.kinds.shape[1]:
             raise ValueError(
-                "kinds must be boolean with a column for each Morse set and one for the exterior, "
+                "kinds must be boolean with one column per Morse set and one for the exterior, "
                 f"got {self.kinds.dtype} of shape {self.kinds.shape}"
             )
         if self.of.dtype.kind not in "iu" or self.of.ndim != 1:
             raise ValueError(
-                f"of must be one integer a cell, got {self.of.dtype} of shape {self.of.shape}"
+                f"of must be one integer per cell, got {self.of.dtype} of shape {self.of.shape}"
             )
         if self.of.size and not 0 <= self.of.min() <= self.of.max() < len(self.kinds):
             raise ValueError(
@@ -60,7 +61,7 @@ class Reach:
             )
 
     def at(self, cell: int) -> tuple[tuple[int, ...], bool]:
-        """Which Morse sets one cell may reach, ascending, and whether it may leave the box.
+        """The Morse sets that one cell may reach, ascending, and whether it may leave the box.
 
         Args:
             cell: Number of the cell.
@@ -75,12 +76,14 @@ class Reach:
             attractors: Numbers of the Morse sets that are attractors.
 
         Returns:
-            Number of the attractor that is all a cell may reach, -2 where that is the exterior, -1
-            elsewhere; shape ``(n_cells,)``.
+            The attractor, where it is the only thing a cell may reach; -2 where that is the
+            exterior; -1 elsewhere. Shape ``(n_cells,)``.
         """
         label = np.full(self.kinds.shape[1], UNDECIDED, dtype=np.int32)
         label[-1] = ESCAPES
         known = np.array([*attractors], dtype=np.int32)
         label[known] = known
         alone = self.kinds.sum(axis=1) == 1
-        return np.where(alone, label[self.kinds.argmax(axis=1)], UNDECIDED)[self.of]
+        of_kind = np.where(alone, label[self.kinds.argmax(axis=1)], np.int32(UNDECIDED))
+        labels: NDArray[np.int32] = of_kind[self.of]
+        return labels

@@ -1,4 +1,4 @@
-"""Morse graphs on adaptive grids: halve what recurs, or what is undecided, until fine enough."""
+"""Morse graphs on adaptive grids: refine the recurrent cells, or the undecided ones as well."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.adaptive_map import adaptive_outer_approximation
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.box_maps import BoxMap
-from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
+from lightning_morse.conley.morse_sets import MorseGraph, morse_graph, representatives
+from lightning_morse.conley.packed_sets import cardinality
 from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import CubicalGrid
-
-_BITS_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class RefinedMorseGraph:
-    """What :func:`refined_morse_graph` found.
+    """A Morse graph on an adaptive grid, as found by :func:`refined_morse_graph`.
 
     Attributes:
-        grid: The cells.
-        image: The map on them, the exterior last.
-        found: Its Morse graph.
-        complete: Whether every cell that was to be refined has the full depth. If not, the limit
-            on the number of cells came first; what is said of the cells holds all the same.
-        sizes: Number of cells of each grid on the way, the last one that of ``grid``.
+        grid: The adaptive grid.
+        image: The combinatorial map on its cells, the exterior last.
+        found: The Morse graph of the map.
+        complete: Whether every cell to be refined has reached the full depth. If not, the limit on
+            the number of cells was hit first; all statements about the cells still hold.
+        sizes: Number of cells after each round, starting with the coarse grid.
     """
 
     grid: AdaptiveGrid
@@ -47,10 +46,10 @@ class RefinedMorseGraph:
         return certain_labels(self.found)
 
     def volume(self, label: int) -> float:
-        """Part of the box that has a label.
+        """Fraction of the box that has a label.
 
         Args:
-            label: Number of an attractor's Morse set, -1 for undecided, -2 for what escapes.
+            label: Number of an attractor's Morse set, -1 for undecided, -2 for escaping.
         """
         return float(self.grid.volumes[self.labels == label].sum())
 
@@ -66,48 +65,49 @@ def refined_morse_graph(
 ) -> RefinedMorseGraph:
     r"""Find the Morse graph of a map on a grid that is fine only where it has to be.
 
-    Starting from a cubical grid, the Morse graph is found, the cells of Morse sets are halved on
-    every axis, the images of the new cells are computed, and all edges between cells are found
-    anew; so on until every Morse set consists of cells that were halved ``depth`` times. With
-    ``refine="undecided"`` so are the cells from which two attractors, or an attractor and the
-    exterior, can be reached: those along the boundaries of basins.
+    Starting from a cubical grid, each round finds the Morse graph, halves the cells of Morse sets
+    along every axis, computes the image boxes of the new cells and builds the map anew, until all
+    cells of Morse sets have been halved ``depth`` times. With ``refine="undecided"`` it also
+    halves the cells from which two attractors, or an attractor and the exterior, can be reached:
+    those along the boundaries of basins.
 
-    *What holds.* If the box of every cell contains its image, the map of each step is an outer
-    approximation on cells of its own, and all that is known of those (recurrence lies in Morse
-    sets, no path no connection, certain labels) holds for the last one. Nothing of the steps
-    before is relied on.
+    *Guarantee.* If the box of every cell of the last grid contains its image, the last map is an
+    outer approximation, and everything that follows from one (recurrence lies in Morse sets, no
+    path means no connecting orbit, certain labels) holds. Earlier rounds are not relied on.
 
-    *Beside the uniform grid* whose cells all have ``depth``: if smaller cells have smaller images
-    (the box of a part of a cell lies in the box of the cell; a cell is ``critical`` if a part of it
-    is) and the result is complete, the Morse sets are those of the uniform grid, cell for cell. A
-    path of the uniform map is one here, so each pair in order there is in order here, and no cell
-    has two different certain labels. Coarse cells may add paths: the order may hold more pairs
-    here, and fewer cells may be certain.
+    *Compared with the uniform grid* whose cells all have depth ``depth``: if image boxes are
+    monotone (the box of a part of a cell lies in the box of the cell; a cell is ``critical`` if a
+    part of it is) and the result is complete, the Morse sets are those of the uniform grid, cell
+    for cell. Every path of the uniform map is also a path here, so every pair ordered there is
+    ordered here, and no cell has different certain labels in the two. Coarse cells may add paths:
+    the order may contain more pairs here, and fewer cells may be certain.
 
-    *What it takes.* Refining pays only where images shrink with the cells, and cells move by more
-    than their size: take the map of a flow after a good while, not after a short step.
+    *Cost.* Refinement pays off only where images shrink with the cells, and cells move by more
+    than their size: use the time map of a flow for a sufficiently long time, not for a short step.
 
     Args:
-        images: Takes the lower and upper corners of boxes of any size, two arrays of shape
-            ``(n, d)``, to the corners of boxes that contain their images, likewise. See
+        images: A function from the lower and upper corners of boxes of any size, two arrays of
+            shape ``(n, d)``, to the corners of boxes that contain their images, likewise. See
             :func:`~lightning_morse.conley.box_maps.corner_box_map` and
             :func:`~lightning_morse.conley.box_maps.lipschitz_box_map`.
-        grid: The grid to start from; no periodic axes.
+        grid: The grid to start from, without periodic axes.
         depth: How often a cell may be halved.
-        refine: What is refined.
-        max_cells: A step that would lead to more cells is not taken.
-        critical: For the gradient flow: takes corners of boxes to whether they can hold a critical
-            point, boolean, shape ``(n,)``. Without it every recurrent component is a Morse set.
+        refine: Which cells are refined.
+        max_cells: A round that would lead to more cells is not carried out.
+        critical: For gradient flows: a function from the corners of boxes to whether they can
+            contain a critical point, boolean, shape ``(n,)``. Without it every recurrent component
+            is a Morse set.
 
     Returns:
         The last grid, its map and Morse graph, and whether the depth was reached.
 
     Raises:
-        ValueError: If ``depth`` is negative, ``refine`` is unknown, the grid has a periodic axis,
-            or ``images`` or ``critical`` return another shape, or boxes reversed or NaN.
+        ValueError: If ``depth`` is not a nonnegative integer, ``refine`` is unknown, the grid has a
+            periodic axis, or ``images`` or ``critical`` return arrays of another shape or type, or
+            boxes that are reversed or NaN.
 
     Example:
-        x / 8 on [-1, 2]: only what holds the fixed point is halved, down to a cell of 3/8:
+        x / 8 on [-1, 2]: only the cell with the fixed point is halved, down to a width of 3/8:
 
         >>> def shrink(lower, upper):
         ...     return lower / 8, upper / 8
@@ -118,7 +118,7 @@ def refined_morse_graph(
         ([[1]], (1, 2, 3, 4))
     """
     if depth != int(depth) or depth < 0:
-        raise ValueError(f"depth must be an integer, 0 or larger, got {depth!r}")
+        raise ValueError(f"depth must be an integer of at least 0, got {depth!r}")
     if refine not in ("recurrent", "undecided"):
         raise ValueError(f"refine must be 'recurrent' or 'undecided', got {refine!r}")
     tree = AdaptiveGrid.of(grid)
@@ -129,7 +129,9 @@ def refined_morse_graph(
     while True:
         image = adaptive_outer_approximation(low, up, tree)
         found = morse_graph(image, critical=may_hold)
-        halved = _inside(found) if refine == "recurrent" else _inside(found) | _torn(found)
+        halved = _in_morse_sets(found)
+        if refine == "undecided":
+            halved |= _between_ends(found)
         halved &= tree.levels < depth
         complete = not halved.any()
         finer = tree.size + int(halved.sum()) * (2**tree.dim - 1)
@@ -147,42 +149,43 @@ def refined_morse_graph(
         sizes.append(tree.size)
 
 
-def _inside(found: MorseGraph) -> Mask:
-    """Cells of Morse sets."""
+def _in_morse_sets(found: MorseGraph) -> Mask:
+    """Cells that belong to a Morse set."""
     mask = np.zeros(found.condensation.component.size - 1, dtype=bool)
     for cells in found.morse_sets:
         mask[cells] = True
     return mask
 
 
-def _torn(found: MorseGraph) -> Mask:
-    """Cells from which two of the attractors and the exterior can be reached."""
-    exterior = found.condensation.component.size - 1
-    ends = np.array([*(found.morse_sets[a][0] for a in found.attractors), exterior])
-    met = found.condensation.reach(ends)[:-1]
-    return _BITS_SET[met].sum(axis=1) > 1
+def _between_ends(found: MorseGraph) -> Mask:
+    """Cells that can reach two attractors, or an attractor and the exterior."""
+    attractors = [found.morse_sets[a] for a in found.attractors]
+    ends = representatives(attractors, found.condensation)
+    mask: Mask = cardinality(found.condensation.reach(ends)[:-1]) > 1
+    return mask
 
 
 def _evaluate(images: BoxMap, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Image boxes, or what is wrong with them and for which box."""
+    """Evaluate a box map and validate the image boxes."""
     pair = [np.asarray(corner, dtype=np.float64) for corner in images(lower, upper)]
     if len(pair) != 2 or any(corner.shape != lower.shape for corner in pair):
         raise ValueError(
             f"images must return lower and upper corners of shape {lower.shape}, got shapes "
             f"{[corner.shape for corner in pair]}"
         )
-    wrong = ~(pair[0] <= pair[1]).all(axis=1)  # true for NaN as well
+    wrong = ~(pair[0] <= pair[1]).all(axis=1)  # also true for NaN
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise ValueError(
-            f"images must return boxes with lower <= upper and without NaN, but the cell from "
-            f"{lower[first].tolist()} to {upper[first].tolist()} goes to {pair[0][first].tolist()} "
-            f"and {pair[1][first].tolist()}"
+            f"images must return boxes with lower <= upper and without NaN, but maps the cell from "
+            f"{lower[first].tolist()} to {upper[first].tolist()} to the box from "
+            f"{pair[0][first].tolist()} to {pair[1][first].tolist()}"
         )
     return pair[0], pair[1]
 
 
 def _candidates(critical: Callable[[Array, Array], Mask], lower: Array, upper: Array) -> Mask:
+    """Evaluate the filter for critical points and validate its answer."""
     mask = np.asarray(critical(lower, upper))
     if mask.dtype != bool or mask.shape != (len(lower),):
         raise ValueError(

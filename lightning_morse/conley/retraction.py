@@ -1,21 +1,20 @@
-r"""Tiles, attracting blocks, separatrices: the order of the Morse sets carried over to all cells.
+r"""Order retractions: the partial order of the Morse sets extended to all cells, as a tiling.
 
-The exterior counts as one more Morse set here, below everything that can leave the box.
+Here the exterior counts as one more Morse set, below everything that can leave the box.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse._typing import Mask
+from lightning_morse._typing import Cells, Mask
 from lightning_morse.conley.condensation import Condensation, gather_rows
-from lightning_morse.conley.morse_sets import MorseGraph
+from lightning_morse.conley.morse_sets import MorseGraph, representatives
+from lightning_morse.conley.packed_sets import unpacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +22,12 @@ class OrderRetraction:
     r"""An order-preserving map from all components onto the Morse sets, or why there is none.
 
     Attributes:
-        tiles: For each cell the number of the Morse set in whose tile it lies, ``n_morse_sets``
-            for the tile of the exterior, -1 for a cell left out because it may leave; shape
+        tiles: Number of the Morse set in whose tile each cell lies, ``n_morse_sets`` for the tile
+            of the exterior, -1 for a cell left out because it can reach the exterior; shape
             ``(n_cells,)``. None if no retraction was found.
-        reason: Empty if there is one; otherwise what stands in its way.
-        impossible: Whether it is certain that there is none. Otherwise the search, which does not
-            go back on a choice, may have missed it.
+        reason: Empty if there is a retraction; otherwise the obstacle.
+        impossible: Whether it is certain that no retraction exists. Otherwise the search, which
+            does not backtrack, may have missed one.
     """
 
     tiles: NDArray[np.int32] | None
@@ -36,18 +35,21 @@ class OrderRetraction:
     impossible: bool
 
     def block(self, members: Iterable[int]) -> Mask:
-        """Union of the tiles of some Morse sets, shape ``(n_cells,)``.
+        """Union of the tiles of the given Morse sets, boolean, shape ``(n_cells,)``.
 
-        If with each Morse set all those below it are members, no path leads out of the union, and
-        unions and intersections of members become those of cells.
+        If ``members`` is a down-set, the union is an attracting block: no path leads out of it.
+        Unions and intersections of down-sets correspond to those of their blocks.
+
+        Args:
+            members: Numbers of Morse sets.
 
         Raises:
             ValueError: If there is no retraction.
         """
         if self.tiles is None:
             raise ValueError(
-                f"there are no tiles, because {self.reason}; attracting_block without a retraction "
-                "gives an attracting block all the same"
+                f"there are no tiles, because {self.reason}; attracting_block needs no retraction "
+                "and gives an attracting block all the same"
             )
         return np.isin(self.tiles, list(members))
 
@@ -55,23 +57,25 @@ class OrderRetraction:
 def order_retraction(found: MorseGraph, *, confined: bool = False) -> OrderRetraction:
     r"""Find an order retraction :math:`\sigma: SC(F) \to M(F)`.
 
-    The components of the map and the Morse sets among them are partially ordered by paths. An
-    order retraction sends every component to a Morse set, each Morse set to itself, and keeps the
-    order: if a path leads from ``c`` to ``b`` then :math:`\sigma(b) \le \sigma(c)`. The preimages
-    of Morse sets then are a Morse tiling, those of down-sets a lattice of attracting blocks
-    (Kalies, Mischaikow, Vandervorst, "Lattice structures for attractors III", 2022). It does not
-    always exist: two attractors below the same two saddles, and a component between the two pairs,
-    leave that component nowhere to go.
+    Paths define a partial order on the components of the map, and on the Morse sets among them. An
+    order retraction maps every component to a Morse set, each Morse set to itself, and preserves
+    the order: if a path leads from ``c`` to ``b``, then :math:`\sigma(b) \le \sigma(c)`. The
+    preimages of the Morse sets then form a Morse tiling, and those of down-sets a lattice of
+    attracting blocks (Kalies, Mischaikow, Vandervorst, "Lattice structures for attractors III",
+    2022). A retraction need not exist: a component below two saddles and above two attractors,
+    where both saddles lie above both attractors and no Morse set lies in between, cannot be
+    assigned to any Morse set.
 
     :math:`\sigma(c)` must lie above all Morse sets that ``c`` reaches and below all that reach
-    ``c``. If for some component no Morse set does, there is no retraction, which is then certain.
-    Otherwise components are settled from the sinks up, each on a lowest Morse set that is left to
-    it; where least upper bounds exist that never fails. If it fails the same is tried from the
-    sources down. What comes out is checked on every edge.
+    ``c``. If for some component no Morse set does, it is certain that there is no retraction.
+    Otherwise components are assigned from the sinks up, each to a minimal Morse set still
+    available to it; this never fails where least upper bounds exist. If it does fail, the same is
+    tried from the sources down. The result is verified on every edge.
 
-    A cell at the edge of the box that may leave or fall to an attractor, with no Morse set above
-    both, already rules a retraction out. With ``confined`` only the cells from which the exterior
-    cannot be reached take part: no path leads out of them, so they are a map of their own.
+    A cell near the boundary of the box that can reach both the exterior and an attractor already
+    rules out a retraction, unless some Morse set lies above both. With ``confined``, only the
+    cells that cannot reach the exterior take part: no path leads out of them, so the map restricts
+    to them.
 
     Args:
         found: A Morse graph.
@@ -81,7 +85,7 @@ def order_retraction(found: MorseGraph, *, confined: bool = False) -> OrderRetra
         The retraction, or the reason why there is none.
 
     Example:
-        Two cells at rest, one between them that goes either way, one more that falls to the left:
+        Two fixed cells, one between them that maps to both, and one that maps to the first:
 
         >>> from scipy.sparse import csr_array
         >>> from lightning_morse.conley.morse_sets import morse_graph
@@ -90,84 +94,113 @@ def order_retraction(found: MorseGraph, *, confined: bool = False) -> OrderRetra
         >>> order_retraction(morse_graph(image)).tiles.tolist()
         [0, 1, 2, 0]
     """
+    problem = _problem(found, confined)
     condensation = found.condensation
-    n_cells = condensation.component.size - 1
-    exterior = len(found.morse_sets)
-    homes = np.array([*(cells[0] for cells in found.morse_sets), n_cells], dtype=np.int64)
-    _, vertex = np.unique(condensation.component, return_index=True)  # one for each component
-    up = condensation
-    down = condensation.reversed()
-    below = _unpack(found.reach[vertex], exterior + 1)
-    above = _unpack(down.reach(homes)[vertex], exterior + 1)
-
-    order = below[condensation.component[homes]]  # order[q, p]: p <= q
-    left_out = below[:, exterior].copy() if confined else np.zeros(len(below), dtype=bool)
-    inner = ~left_out[condensation.component[homes]]
-    below &= inner
-    above &= inner
-    if confined:
-        # What is left out goes to the exterior, as if that lay above everything.
-        order[exterior] = True
-        order[:exterior, exterior] = False
-
-    both = np.packbits(np.hstack([below, above]), axis=1)
-    pairs, pair = np.unique(both, axis=0, return_inverse=True)
-    bits = np.unpackbits(pairs, axis=1)[:, : 2 * (exterior + 1)].astype(np.float32)
-    reached, reaching = bits[:, : exterior + 1], bits[:, exterior + 1 :]
-    # m may take a component if it lies above all it reaches and below all that reach it.
-    strange = (~order).astype(np.float32)
-    may = (reached @ strange.T == 0) & (reaching @ strange == 0) & inner
-    choices = may[pair.ravel()]
-    choices[left_out] = np.arange(exterior + 1) == exterior
-    stuck = np.flatnonzero(~choices.any(axis=1))
+    stuck = np.flatnonzero(~problem.choices.any(axis=1))
     if stuck.size:
         first = int(stuck[0])
-        low, high = np.flatnonzero(below[first]), np.flatnonzero(above[first])
+        low, high = np.flatnonzero(problem.below[first]), np.flatnonzero(problem.above[first])
         return OrderRetraction(
             None,
-            f"no Morse set lies above all of {low.tolist()}, which cell {vertex[first]} reaches, "
-            f"and below all of {high.tolist()}, which reach it",
+            f"no Morse set lies above all of {low.tolist()}, which cell {problem.vertex[first]} "
+            f"reaches, and below all of {high.tolist()}, which reach it",
             True,
         )
-    for graph, related in ((up, order), (down, order.T)):
-        sigma = _settle(graph, choices, related)
-        if sigma is not None and _keeps_order(up, sigma, order):
-            tiles = sigma[condensation.component[:-1]]
-            return OrderRetraction(
-                np.where(left_out[condensation.component[:-1]], -1, tiles).astype(np.int32),
-                "",
-                False,
-            )
+    order = problem.order
+    for graph, related in ((condensation, order), (problem.reverse, order.T)):
+        sigma = _assigned(graph, problem.choices, related)
+        if sigma is not None and _preserves_order(condensation, sigma, order):
+            component = condensation.component[:-1]
+            tiles = np.where(problem.left_out[component], -1, sigma[component])
+            return OrderRetraction(tiles.astype(np.int32), "", False)
     return OrderRetraction(
         None, "the search, from the sinks up and from the sources down, ran into a dead end", False
     )
 
 
-def _unpack(bits: NDArray[np.uint8], count: int) -> Mask:
-    return np.unpackbits(bits, axis=1, count=count, bitorder="little") == 1
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Which Morse sets each component may be assigned to. The exterior counts as the last one.
+
+    Attributes:
+        vertex: One vertex of each component, shape ``(n_components,)``.
+        reverse: The condensation with every edge reversed.
+        below: Morse sets that each component reaches, shape ``(n_components, n_sets + 1)``.
+        above: Morse sets that reach each component, same shape.
+        order: Whether ``p <= q``, at ``[q, p]``, shape ``(n_sets + 1, n_sets + 1)``.
+        left_out: Components that take no part, shape ``(n_components,)``.
+        choices: Morse sets that lie above all of ``below`` and below all of ``above``, shape
+            ``(n_components, n_sets + 1)``.
+    """
+
+    vertex: Cells
+    reverse: Condensation
+    below: Mask
+    above: Mask
+    order: Mask
+    left_out: Mask
+    choices: Mask
 
 
-def _settle(graph: Condensation, choices: Mask, order: Mask) -> NDArray[np.int32] | None:
-    """Choose for each component, a generation at a time, a lowest element that is left to it.
+def _problem(found: MorseGraph, confined: bool) -> _Problem:
+    condensation = found.condensation
+    exterior = len(found.morse_sets)
+    homes = representatives(found.morse_sets, condensation)
+    _, vertex = np.unique(condensation.component, return_index=True)
+    reverse = condensation.reversed()
+    below = unpacked(found.reach[vertex], exterior + 1)
+    above = unpacked(reverse.reach(homes)[vertex], exterior + 1)
+
+    order = below[condensation.component[homes]]
+    left_out = below[:, exterior].copy() if confined else np.zeros(len(below), dtype=bool)
+    inner = ~left_out[condensation.component[homes]]
+    below &= inner
+    above &= inner
+    if confined:
+        # What is left out is assigned to the exterior, as if that lay above everything.
+        order[exterior] = True
+        order[:exterior, exterior] = False
+    choices = _available(below, above, order) & inner
+    choices[left_out] = np.arange(exterior + 1) == exterior
+    return _Problem(vertex, reverse, below, above, order, left_out, choices)
+
+
+def _available(below: Mask, above: Mask, order: Mask) -> Mask:
+    """Elements that lie above everything a component reaches and below everything that reaches it.
+
+    Many components share their rows of ``below`` and ``above``, so distinct pairs are tested once.
+    """
+    n = len(order)
+    both = np.packbits(np.hstack([below, above]), axis=1)
+    pairs, pair = np.unique(both, axis=0, return_inverse=True)
+    bits = np.unpackbits(pairs, axis=1)[:, : 2 * n].astype(np.float32)
+    reached, reaching = bits[:, :n], bits[:, n:]
+    not_below = (~order).astype(np.float32)
+    fits: Mask = (reached @ not_below.T == 0) & (reaching @ not_below == 0)
+    return fits[pair.ravel()]
+
+
+def _assigned(graph: Condensation, choices: Mask, order: Mask) -> NDArray[np.int32] | None:
+    """Assign to each component, one generation at a time, a minimal element available to it.
 
     Args:
-        graph: The condensation; what an edge leads to is settled before.
-        choices: Elements open to each component, shape ``(n_components, n_elements)``.
+        graph: The condensation; the target of an edge is assigned before its source.
+        choices: Elements available to each component, shape ``(n_components, n_elements)``.
         order: ``order[q, p]`` says whether ``p <= q``.
 
     Returns:
-        One element a component, or None at a dead end.
+        One element per component, or None at a dead end.
     """
-    # Lower elements first: then the first one that is open is a lowest one.
+    # With lower elements first, the first available one is minimal among those available.
     lowest_first = np.argsort(order.sum(axis=1), kind="stable")
     rank = np.empty_like(lowest_first)
     rank[lowest_first] = np.arange(rank.size)
-    open_ = np.packbits(choices[:, lowest_first], axis=1)
-    higher = np.packbits(order.T[lowest_first][:, lowest_first], axis=1)  # all above an element
+    available = np.packbits(choices[:, lowest_first], axis=1)
+    higher = np.packbits(order.T[lowest_first][:, lowest_first], axis=1)  # all elements above each
     sigma = np.zeros(len(choices), dtype=np.int32)
     for ready in graph.generations():
         below, starts, counts = gather_rows(graph.graph, ready)
-        left = open_[ready]
+        left = available[ready]
         bound = counts > 0
         if bound.any():
             settled = higher[rank[sigma[below]]]
@@ -179,114 +212,8 @@ def _settle(graph: Condensation, choices: Mask, order: Mask) -> NDArray[np.int32
     return sigma
 
 
-def _keeps_order(condensation: Condensation, sigma: NDArray[np.int32], order: Mask) -> bool:
-    """Whether the images of the two ends of every edge are ordered as the edge is."""
+def _preserves_order(condensation: Condensation, sigma: NDArray[np.int32], order: Mask) -> bool:
+    """Whether sigma maps the target of every edge at or below the image of its source."""
     tile = sigma[condensation.component]
     source = np.repeat(tile, np.diff(condensation.edges.indptr))
     return bool(order[source, tile[condensation.edges.indices]].all())
-
-
-def down_sets(found: MorseGraph, *, limit: int = 1000) -> Iterator[frozenset[int]]:
-    """Sets of Morse sets that hold with each one all below it: the lattice of attractors.
-
-    Each stands for an attractor of every map that the combinatorial one encloses (Kalies,
-    Mischaikow, Vandervorst, "Lattice structures for attractors I", 2014). Morse sets from which the
-    exterior can be reached are in none of them. There may be exponentially many; they come one at
-    a time, smaller ones first.
-
-    Args:
-        found: A Morse graph.
-        limit: How many may come.
-
-    Yields:
-        The sets, each once, the empty one first.
-
-    Raises:
-        ValueError: When there are more than ``limit``, after that many have come.
-
-    Example:
-        Two attractors below a saddle:
-
-        >>> from scipy.sparse import csr_array
-        >>> from lightning_morse.conley.morse_sets import morse_graph
-        >>> image = csr_array(np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
-        >>> [sorted(s) for s in down_sets(morse_graph(image))]
-        [[], [0], [2], [0, 2], [0, 1, 2]]
-    """
-    leaves = found.reaches(len(found.morse_sets))
-    inner = [i for i, cells in enumerate(found.morse_sets) if not leaves[cells[0]]]
-    graph = found.graph.subgraph(inner)
-    downhill = nx.lexicographical_topological_sort(graph, key=lambda i: -i)
-    order = list(downhill)[::-1]
-    # Read in this order, every beginning of a down-set is a down-set.
-    waiting: deque[tuple[frozenset[int], int]] = deque([(frozenset(), 0)])
-    come = 0
-    while waiting:
-        if come == limit:
-            raise ValueError(
-                f"the lattice has more than {limit} down-sets; raise limit, or take fewer of them"
-            )
-        chosen, place = waiting.popleft()
-        yield chosen
-        come += 1
-        for later in range(place, len(order)):
-            if all(p in chosen for p in graph.successors(order[later])):
-                waiting.append((chosen | {order[later]}, later + 1))
-
-
-def attracting_block(found: MorseGraph, members: Iterable[int]) -> Mask:
-    """Largest set of cells that reaches no other Morse sets than some given ones.
-
-    No path leads out of it, so it is an attracting block for its Morse sets. It exists without an
-    order retraction; intersections of members become those of cells, unions need not.
-
-    Args:
-        found: A Morse graph.
-        members: Numbers of Morse sets; with each one all below it.
-
-    Returns:
-        Cell mask, shape ``(n_cells,)``.
-
-    Raises:
-        ValueError: If ``members`` is not one of the sets that :func:`down_sets` gives.
-    """
-    chosen = frozenset(int(i) for i in members)
-    known = range(len(found.morse_sets))
-    for i in sorted(chosen):
-        if i not in known:
-            raise ValueError(f"members must be among the Morse sets 0 to {len(known) - 1}, got {i}")
-        missing = set(found.graph.successors(i)) - chosen
-        leaves = found.reaches(len(known))[found.morse_sets[i][0]]
-        if missing or leaves:
-            what = "the exterior" if leaves else f"Morse set {min(missing)}"
-            raise ValueError(
-                f"members must hold with each Morse set all below it, but {i} leads to {what}"
-            )
-    others = np.zeros(8 * found.reach.shape[1], dtype=bool)
-    others[[i for i in range(len(known) + 1) if i not in chosen]] = True
-    mask = np.packbits(others, bitorder="little")
-    reaches_others = np.any(found.reach & mask, axis=1)
-    return ~reaches_others[:-1]
-
-
-def separatrix(found: MorseGraph, one: int, other: int) -> Mask:
-    """Cells from which two attractors can both be reached.
-
-    Every cell that holds points of both basins is among them.
-
-    Args:
-        found: A Morse graph.
-        one: Number of an attractor.
-        other: Number of another attractor.
-
-    Returns:
-        Cell mask, shape ``(n_cells,)``.
-
-    Raises:
-        ValueError: If the two are not different attractors.
-    """
-    if one == other or not {one, other} <= set(found.attractors):
-        raise ValueError(
-            f"one and other must be two of the attractors {found.attractors}, got {one} and {other}"
-        )
-    return (found.reaches(one) & found.reaches(other))[:-1]

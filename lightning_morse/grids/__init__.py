@@ -1,1 +1,1 @@
-"""Cells of a box: cubical and adaptive grids, and the lattice of points that refines a grid."""
+"""Partitions of a box into cells: cubical and adaptive grids, and lattices of points on them."""

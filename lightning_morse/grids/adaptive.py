@@ -1,46 +1,47 @@
-"""Adaptive grids: cells of a cubical grid halved on every axis, again and again, where asked."""
+"""Adaptive grids: a cubical grid in which chosen cells are halved along every axis, repeatedly."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse._typing import Array, Cells
 from lightning_morse.grids.cubical import MAX_CELLS, CubicalGrid, check_mask
 
-# A picture of cells at their finest level may have so many.
-_MAX_RASTER = 2**26
+# Narrowest cell allowed, in units in the last place of the largest coordinate. The faces of a cell
+# must be distinct floating-point numbers after a few roundings: contact is decided by comparing
+# them, so soundness depends on some such limit; a few units would do, and 8 leaves a margin.
+_MIN_WIDTH_IN_ULPS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class AdaptiveGrid:
-    r"""A box cut into closed cells of several sizes: the leaves of dyadic trees over a grid.
+    r"""A box divided into closed cells of several sizes: the leaves of :math:`2^d`-trees.
 
-    Each cell of the coarse grid is a root. A node has no children, or the :math:`2^d` halves of
-    it, numbered one after the other in C order. The cells are the leaves, in the order in which
-    they come when the trees are read from left to right: refining a cell puts its children in its
-    place and leaves the order of all others as it is. Without any refinement they are the cells of
-    the coarse grid, with its numbers.
+    Each cell of the coarse grid is the root of a tree. A node is a leaf or has :math:`2^d`
+    children, numbered consecutively in C order. The cells of the adaptive grid are the leaves,
+    numbered as the trees are traversed from left to right: refining a cell puts its children in
+    its place and keeps the order of all other cells. Without refinement the cells and their
+    numbers are those of the coarse grid.
 
-    The faces of a node of level ``l`` are edges of the grid with :math:`2^l` times as many cells
-    on each axis, the same floating-point numbers: whatever meets is decided by these.
+    The faces of a node of level ``l`` are edges of the cubical grid with :math:`2^l` times as many
+    cells per axis, to the last bit. These numbers alone decide which cells meet.
 
-    Made by :meth:`of` and :meth:`refine`.
+    Build one with :meth:`of` and :meth:`refine`.
 
     Attributes:
-        coarse: The grid of the roots; no axis of it is periodic.
-        node_level: How often each node was halved, shape ``(n_nodes,)``; the roots first.
-        node_index: Place of each node on the axes, in widths of its level, ``(n_nodes, d)``.
+        coarse: The grid of the roots, without periodic axes.
+        node_level: Depth of each node in its tree, shape ``(n_nodes,)``; the roots come first.
+        node_index: Position of each node per axis, in cell widths of its level, shape
+            ``(n_nodes, d)``.
         first_child: First child of each node, -1 for a leaf, shape ``(n_nodes,)``.
         leaves: Node of each cell, shape ``(size,)``.
 
     Example:
-        Two cells, of which the second is halved, and of its halves the first:
+        Two cells; the second is halved, then the first of its halves:
 
         >>> grid = AdaptiveGrid.of(CubicalGrid([0.0], [2.0], (2,)))
         >>> grid = grid.refine([False, True]).refine([False, True, False])
@@ -60,7 +61,7 @@ class AdaptiveGrid:
 
     @classmethod
     def of(cls, grid: CubicalGrid) -> AdaptiveGrid:
-        """Start from a cubical grid, with nothing refined.
+        """The cells of a cubical grid, with nothing refined.
 
         Raises:
             ValueError: If an axis of the grid is periodic.
@@ -90,36 +91,36 @@ class AdaptiveGrid:
 
     @property
     def levels(self) -> NDArray[np.int8]:
-        """How often each cell was halved, shape ``(size,)``."""
+        """How often each cell has been halved, shape ``(size,)``."""
         return self.node_level[self.leaves]
 
     @property
     def volumes(self) -> Array:
-        """Each cell's part of the box, shape ``(size,)``."""
+        """Fraction of the box that each cell takes up, shape ``(size,)``."""
         return np.ldexp(1 / self.coarse.size, -self.dim * self.levels.astype(np.int32))
 
     @cached_property
     def middles(self) -> Array:
-        """Where each node is halved, shape ``(d, n_nodes)``."""
+        """Coordinates at which each node is halved, shape ``(d, n_nodes)``."""
         return self._edges(2 * self.node_index + 1, self.node_level + 1).T.copy()
 
     def cell_bounds(self, cells: ArrayLike | None = None) -> tuple[Array, Array]:
         """Lower and upper corners of cells, two arrays of shape ``(n, d)``.
 
         Args:
-            cells: Numbers or a mask of cells; all of them by default.
+            cells: Cell numbers or a mask of cells; all cells by default.
         """
         nodes = self.leaves if cells is None else self.leaves[np.asarray(cells)]
         index, level = self.node_index[nodes], self.node_level[nodes]
         return self._edges(index, level), self._edges(index + 1, level)
 
     def cell_of(self, points: ArrayLike) -> Cells:
-        """Number of the cell that holds each point; -1 outside the box.
+        """Number of the cell that contains each point; -1 outside the box.
 
-        A point on a face is counted to the cell above it, as :meth:`CubicalGrid.cell_of` does.
+        A point on a shared face is assigned to the upper cell, as in :meth:`CubicalGrid.cell_of`.
 
         Args:
-            points: Shape ``(n, d)``, coordinates of the box.
+            points: Shape ``(n, d)``, in the coordinates of the box.
 
         Raises:
             ValueError: If the shape does not match the grid or a coordinate is NaN.
@@ -138,23 +139,24 @@ class AdaptiveGrid:
 
     @cached_property
     def leaf_number(self) -> NDArray[np.int32]:
-        """Number of the cell each node is, -1 for a node with children, shape ``(n_nodes,)``."""
+        """Cell number of each node that is a leaf, -1 for the others, shape ``(n_nodes,)``."""
         number = np.full(self.first_child.size, -1, dtype=np.int32)
         number[self.leaves] = np.arange(self.size, dtype=np.int32)
         return number
 
     def refine(self, chosen: ArrayLike) -> AdaptiveGrid:
-        """Halve some cells on every axis.
+        """Halve chosen cells along every axis.
 
         Args:
             chosen: Cells to halve, boolean, shape ``(size,)``.
 
         Returns:
-            The finer grid. :meth:`origins` says where its cells come from.
+            The finer grid; :meth:`origins` maps its cells to those of this one.
 
         Raises:
             ValueError: If ``chosen`` is not such a mask, if there would be more nodes than an
-                int32 can number, or cells too thin for floating point to tell their faces apart.
+                int32 can number, or if cells would be too thin for their faces to be distinct
+                floating-point numbers.
         """
         halved = check_mask(chosen, "chosen", self.size)
         parents = self.leaves[halved]
@@ -193,7 +195,7 @@ class AdaptiveGrid:
         )
 
     def origins(self, chosen: ArrayLike) -> Cells:
-        """Which cell of this grid each cell of the refined one is or comes from.
+        """The cell of this grid that each cell of the refined grid is, or is a part of.
 
         Args:
             chosen: The mask given to :meth:`refine`.
@@ -207,72 +209,21 @@ class AdaptiveGrid:
     def _edges(self, index: Cells, level: NDArray[np.int8]) -> Array:
         """Coordinates of edges, ``index`` widths of ``level`` above the lower corner, ``(n, d)``.
 
-        The arithmetic is that of :attr:`CubicalGrid.edges`: powers of two factor out of it.
+        The same floating-point operations as in :attr:`CubicalGrid.edges`, where powers of two
+        factor out: hence the same numbers, to the last bit.
         """
         count = np.array(self.coarse.shape) << level[:, None].astype(np.int64)
         step = (self.coarse.upper - self.coarse.lower) / count
         return np.where(index == count, self.coarse.upper, index * step + self.coarse.lower)
 
     def _check_level(self, level: int) -> None:
-        """Faces of the cells must be different numbers, with some to spare between them."""
+        """Refuse a level at which the faces of a cell are no longer safely distinct numbers."""
         largest = np.maximum(np.abs(self.coarse.lower), np.abs(self.coarse.upper))
         width = np.ldexp(self.coarse.cell_widths, -level)
-        if (width < 8 * np.spacing(largest)).any():
+        if (width < _MIN_WIDTH_IN_ULPS * np.spacing(largest)).any():
             axis = int(np.argmin(width / largest))
             raise ValueError(
                 f"cells of level {level} would be {width[axis]:.3g} wide on axis {axis}, where "
-                f"coordinates go up to {largest[axis]:.3g}: too thin for double precision. Refine "
-                "less often, or move the box towards the origin"
+                f"coordinates reach {largest[axis]:.3g}: too thin for double precision. Refine "
+                "less often, or move the box closer to the origin"
             )
-
-
-def raster(
-    grid: AdaptiveGrid, cells: Mask, masks: Sequence[Mask]
-) -> tuple[CubicalGrid, list[Mask]]:
-    """Draw sets of cells on a uniform grid that covers some cells and a seam around them.
-
-    Its cells are as small as the smallest that is drawn, so the sets are drawn exactly.
-
-    Args:
-        grid: The adaptive grid.
-        cells: Cells to cover, boolean, shape ``(grid.size,)``, at least one.
-        masks: Sets of cells to draw, likewise.
-
-    Returns:
-        The uniform grid, one unit a cell, and the masks of the sets on it.
-
-    Raises:
-        ValueError: If that grid would have more than 2^26 cells.
-
-    Example:
-        >>> grid = AdaptiveGrid.of(CubicalGrid([0.0], [3.0], (3,))).refine([False, True, False])
-        >>> middle, left = np.arange(4) == 1, np.arange(4) == 0
-        >>> window, (drawn, covered) = raster(grid, middle, [left, middle])
-        >>> drawn.tolist(), covered.tolist()
-        ([True, False, False], [False, True, False])
-    """
-    level, index = grid.levels.astype(np.int64), grid.node_index[grid.leaves]
-    drawn = np.any([cells, *masks], axis=0)
-    finest = int(level[drawn].max())
-    scale = (1 << (finest - np.minimum(level, finest)))[:, None]
-    first, last = index * scale, (index + 1) * scale
-    begin = np.maximum(first[cells].min(axis=0) - 1, 0)
-    end = np.minimum(last[cells].max(axis=0) + 1, np.array(grid.coarse.shape) << finest)
-    shape = tuple(int(n) for n in end - begin)
-    if math.prod(shape) > _MAX_RASTER:
-        raise ValueError(
-            f"the cells reach over {shape} cells of level {finest}, more than {_MAX_RASTER}; "
-            "refine them less, or ask for a smaller set"
-        )
-    out = []
-    for mask in masks:
-        picture = np.zeros(shape, dtype=bool)
-        low = np.clip(first[mask] - begin, 0, shape)
-        high = np.clip(last[mask] - begin, 0, shape)
-        seen = (low < high).all(axis=1)
-        small = seen & (scale[mask][:, 0] == 1)
-        picture[tuple(low[small].T)] = True
-        for a, b in zip(low[seen & ~small], high[seen & ~small], strict=True):
-            picture[tuple(slice(i, j) for i, j in zip(a, b, strict=True))] = True
-        out.append(picture.ravel())
-    return CubicalGrid(np.zeros(grid.dim), np.array(shape, dtype=float), shape), out

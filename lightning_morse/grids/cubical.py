@@ -1,4 +1,4 @@
-"""Cubical grids: a box cut into equal closed cells, numbered in C order."""
+"""Cubical grids: a box divided into equal closed cells, numbered in C order."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Cells, Mask
 
-# Cell ids and their edges are stored as int32: one more cell (the exterior) must still fit.
+# Vertices of the combinatorial map are stored as int32, and the exterior is one more vertex. Beyond
+# this limit cell numbers would overflow, so soundness does depend on it.
 MAX_CELLS = 2**31 - 2
 
 
 @dataclass(frozen=True, eq=False)
 class CubicalGrid:
-    r"""A box :math:`\prod_j [l_j, u_j]` cut into closed cells of equal size.
+    r"""A box :math:`\prod_j [l_j, u_j]` divided into closed cells of equal size.
 
     Cells are closed, so two cells that share a face, an edge or a corner meet. They are numbered
-    in C order: the last axis runs fastest. All coordinates are those of the box.
+    in C order: the last axis varies fastest. All coordinates are those of the box.
 
     Args:
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape, ``lower < upper`` on every axis.
-        shape: Number of cells on each axis, ``d`` positive integers.
-        periodic: Axes whose two ends are one and the same point, ``d`` booleans; none by default.
+        shape: Number of cells per axis, ``d`` positive integers.
+        periodic: Whether the two ends of each axis are identified, ``d`` booleans; by default no
+            axis is periodic.
 
     Raises:
-        ValueError: If a corner is not finite, the box is empty on an axis, or ``shape`` does not
-            have one positive integer an axis, or asks for more cells than an int32 can number, or
-            ``periodic`` does not have one boolean an axis.
+        ValueError: If a corner is not finite, the box is empty on some axis, ``shape`` is not one
+            positive integer per axis or asks for more cells than an int32 can number, or
+            ``periodic`` is not one boolean per axis.
 
     Example:
         >>> grid = CubicalGrid(lower=[0.0, 0.0], upper=[1.0, 3.0], shape=(2, 3))
@@ -93,14 +95,15 @@ class CubicalGrid:
     @cached_property
     def cell_widths(self) -> Array:
         """Edge lengths of a cell, shape ``(d,)``."""
-        return (self.upper - self.lower) / np.array(self.shape)
+        widths: Array = (self.upper - self.lower) / np.array(self.shape)
+        return widths
 
     @cached_property
     def edges(self) -> tuple[Array, ...]:
-        """Cell boundaries on each axis, ascending, ``shape[j] + 1`` values for axis ``j``.
+        """Cell boundaries per axis, ascending, ``shape[j] + 1`` values for axis ``j``.
 
-        Every question about which cell meets what is answered by searching these very numbers:
-        arithmetic on widths loses contacts between faces to rounding.
+        Whether a cell meets a box is always decided by searching these very numbers: arithmetic
+        on widths would lose contacts between faces to rounding.
         """
         return tuple(
             np.linspace(low, up, n + 1)
@@ -122,13 +125,14 @@ class CubicalGrid:
         return 0.5 * (lower + upper)
 
     def cell_of(self, points: ArrayLike) -> Cells:
-        """Number of the cell that holds each point; -1 outside the box.
+        """Number of the cell that contains each point; -1 outside the box.
 
-        A point on a face between two cells is counted to the upper one, except on the upper face
-        of the box. On a periodic axis no point is outside: its coordinate is wrapped round.
+        A point on a face shared by two cells is assigned to the upper one; on the upper face of
+        the box it belongs to the last cell. On a periodic axis no finite coordinate is outside: it
+        is wrapped.
 
         Args:
-            points: Shape ``(n, d)``, coordinates of the box.
+            points: Shape ``(n, d)``, in the coordinates of the box.
 
         Returns:
             Cell numbers, shape ``(n,)``.
@@ -144,7 +148,7 @@ class CubicalGrid:
             raise ValueError(f"points must not be NaN, but row {bad} is {x[bad].tolist()}")
         if any(self.periodic):
             period = self.upper - self.lower
-            with np.errstate(invalid="ignore"):  # infinity has no place on a circle
+            with np.errstate(invalid="ignore"):  # infinity cannot be wrapped: outside
                 wrapped = x - np.floor((x - self.lower) / period) * period
             x = np.where(self.periodic, np.clip(wrapped, self.lower, self.upper), x)
         inside = np.all((x >= self.lower) & (x <= self.upper), axis=1)
@@ -156,7 +160,7 @@ class CubicalGrid:
 
 
 def check_box(lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
-    """Return the two corners of a box as float64 vectors, or say what is wrong with them.
+    """Validate the two corners of a box and return them as float64 vectors.
 
     Args:
         lower: Lower corner, ``d >= 1`` numbers.
@@ -174,7 +178,7 @@ def check_box(lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
     for name, corner in (("lower", low), ("upper", up)):
         if corner.ndim != 1 or corner.size == 0:
             raise ValueError(
-                f"{name} must be a sequence with one number an axis, got shape {corner.shape}"
+                f"{name} must be a sequence of one number per axis, got shape {corner.shape}"
             )
         if not np.isfinite(corner).all():
             raise ValueError(f"{name} must be finite, got {corner.tolist()}")
@@ -195,15 +199,15 @@ def check_box(lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
 
 
 def check_mask(mask: ArrayLike | None, name: str, size: int) -> Mask:
-    """Return a mask of cells as a fresh array, all false for None, or say what is wrong with it.
+    """Validate a mask of cells and return it as a fresh array, all false for None.
 
     Args:
         mask: Boolean, shape ``(size,)``, or None.
-        name: What it is called in messages.
+        name: Name of the argument, for error messages.
         size: Number of cells.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is not boolean or has another shape.
     """
     if mask is None:
         return np.zeros(size, dtype=bool)

@@ -1,4 +1,4 @@
-"""The lattice of points at which the surrogate is evaluated, and ranges over its cells."""
+"""The lattice of points where the surrogate is evaluated, and ranges of values over its cells."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import numpy as np
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.grids.cubical import CubicalGrid
 
-# Points an axis below which the lattice is finer than the grid: the allowance between its points
-# falls with the 1.5th power of the spacing, and a coarse grid would pay for it with a wide band.
-_FEWEST = {1: 256, 2: 128, 3: 32}
+# Lattice cells per axis, by dimension; a coarser grid is subdivided until it has at least as many.
+# The band needs an allowance for what happens between lattice points. It falls with the 1.5th power
+# of the spacing, so on a coarse grid the band would be wide. Soundness of the band does not depend
+# on these numbers, since the allowance is computed for the spacing there is; the interpolation
+# errors estimated below are the more accurate the finer the lattice.
+_MIN_CELLS_PER_AXIS = {1: 256, 2: 128, 3: 32}
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Corners of the cells of a grid, or of these cells cut ``refinement`` times along each axis.
+    """Corners of the cells of a grid, each cell subdivided ``refinement`` times per axis.
 
     Points and cells are numbered in C order.
 
     Attributes:
         grid: The grid.
-        refinement: Number of lattice cells an edge of a grid cell is cut into, one an axis.
+        refinement: Number of lattice cells along each edge of a grid cell, one integer per axis.
     """
 
     grid: CubicalGrid
@@ -32,9 +35,9 @@ class Lattice:
 
     @classmethod
     def of(cls, grid: CubicalGrid) -> Lattice:
-        """The lattice used for a grid: its corners, refined where the grid is coarse."""
-        fewest = _FEWEST.get(grid.dim, 1)
-        return cls(grid, tuple(math.ceil(fewest / n) for n in grid.shape))
+        """The lattice used for a grid: its corners, subdivided where the grid is coarse."""
+        least = _MIN_CELLS_PER_AXIS.get(grid.dim, 1)
+        return cls(grid, tuple(math.ceil(least / n) for n in grid.shape))
 
     @property
     def dim(self) -> int:
@@ -43,7 +46,7 @@ class Lattice:
 
     @cached_property
     def cells(self) -> tuple[int, ...]:
-        """Number of lattice cells on each axis."""
+        """Number of lattice cells per axis."""
         return tuple(n * k for n, k in zip(self.grid.shape, self.refinement, strict=True))
 
     @property
@@ -53,8 +56,9 @@ class Lattice:
 
     @cached_property
     def spacing(self) -> Array:
-        """Distance of neighbours along each axis, shape ``(d,)``."""
-        return self.grid.cell_widths / np.array(self.refinement)
+        """Distance between neighbouring points per axis, shape ``(d,)``."""
+        spacing: Array = self.grid.cell_widths / np.array(self.refinement)
+        return spacing
 
     @cached_property
     def axes(self) -> list[Array]:
@@ -71,7 +75,7 @@ class Lattice:
         return array.reshape(math.prod(self.cells), *array.shape[self.dim :])
 
     def largest_corner(self, values: Array) -> Array:
-        """Largest of the corner values of every cell.
+        """Maximum of the corner values of each cell.
 
         Args:
             values: Shape ``(n_points, ...)``.
@@ -85,10 +89,11 @@ class Lattice:
         return self._on_cells(array)
 
     def interpolation_error(self, values: Array) -> Array:
-        """Error of multilinear interpolation in every cell, estimated from second differences.
+        """Error of multilinear interpolation in each cell, estimated from second differences.
 
-        For a function with second derivatives it is at most ``sum_j spacing_j^2 / 8`` times the
-        largest of them along axis ``j`` in the cell; these are estimated at the corners.
+        For a twice differentiable function the error is at most the sum over the axes ``j`` of
+        ``spacing_j^2 / 8`` times the maximum of the second derivative along axis ``j`` over the
+        cell. These maxima are estimated from second differences at the corners.
 
         Args:
             values: Shape ``(n_points, ...)``.
@@ -102,24 +107,24 @@ class Lattice:
             if array.shape[axis] < 3:
                 continue
             second = np.abs(np.diff(array, n=2, axis=axis))
-            # The outermost points take over the second difference of their neighbours.
+            # The outermost points have no second difference; they take that of their neighbours.
             pad = [(1, 1) if a == axis else (0, 0) for a in range(array.ndim)]
             bend += np.pad(second, pad, mode="edge") / 8
         return self.largest_corner(bend.reshape(values.shape))
 
     def largest_change(self, values: Array) -> Array:
-        """How much multilinear interpolation changes at most over a step of one cell on all axes.
+        """Bound on how much the multilinear interpolant changes across a cell, all axes together.
 
         Args:
             values: Shape ``(n_points, k)``.
 
         Returns:
-            The change anywhere in each cell, shape ``(n_cells, k)``.
+            The bound for each cell, shape ``(n_cells, k)``.
         """
         array = self._on_points(values)
         total = np.zeros((*self.cells, *values.shape[1:]))
         for axis in range(self.dim):
-            # Along an axis it is a mean of the changes along the cell's edges.
+            # Along one axis the change is a mean of the changes along the edges of the cell.
             edges = np.abs(np.diff(array, axis=axis))
             for other in range(self.dim):
                 if other != axis:
@@ -128,10 +133,10 @@ class Lattice:
         return self._on_cells(total)
 
     def cell_range(self, values: Array) -> tuple[Array, Array]:
-        """Smallest and largest value of a smooth function in every cell.
+        """Minimum and maximum of a smooth function over each cell, estimated.
 
-        The range of the corner values, widened by :meth:`interpolation_error`: an estimate whose
-        own error is of third order in the spacing, not a proof.
+        The range of the corner values, widened by :meth:`interpolation_error`. This is an estimate
+        with an error of third order in the spacing, not a proof.
 
         Args:
             values: Shape ``(n_points, ...)``.
@@ -143,20 +148,21 @@ class Lattice:
         return -self.largest_corner(-values) - error, self.largest_corner(values) + error
 
     def cell_centers(self, cells: Cells) -> Array:
-        """Centres of some lattice cells, shape ``(k, d)``."""
+        """Centres of the given lattice cells, shape ``(k, d)``."""
         index = np.unravel_index(cells, self.cells)
         return np.stack(
             [0.5 * (a[i] + a[i + 1]) for a, i in zip(self.axes, index, strict=True)], axis=1
         )
 
     def grid_cell_of(self, cells: Cells) -> Cells:
-        """Number of the grid cell that holds each of some lattice cells, same shape."""
+        """Number of the grid cell that contains each of the given lattice cells, same shape."""
         index = np.unravel_index(cells, self.cells)
         coarse = tuple(i // k for i, k in zip(index, self.refinement, strict=True))
-        return np.ravel_multi_index(coarse, self.grid.shape)
+        number: Cells = np.ravel_multi_index(coarse, self.grid.shape)
+        return number
 
     def points_of(self, cells: Cells) -> Cells:
-        """Numbers of the lattice points in some closed grid cells.
+        """Numbers of the lattice points in the given closed grid cells.
 
         Args:
             cells: Numbers of grid cells, shape ``(k,)``.
@@ -168,10 +174,11 @@ class Lattice:
         first = np.stack(np.unravel_index(cells, self.grid.shape))
         first = first * np.array(self.refinement)[:, None]
         within = np.indices([k + 1 for k in self.refinement]).reshape(self.dim, -1)
-        return np.ravel_multi_index(tuple(first[:, :, None] + within[:, None]), shape)
+        number: Cells = np.ravel_multi_index(tuple(first[:, :, None] + within[:, None]), shape)
+        return number
 
     def any_in_grid_cell(self, mask: Mask) -> Mask:
-        """Which grid cells have a lattice cell in a mask.
+        """Which grid cells contain a lattice cell of a mask.
 
         Args:
             mask: Shape ``(n_cells,)``.
@@ -184,13 +191,13 @@ class Lattice:
         return mask.reshape(split).any(axis=odd).ravel()
 
     def grid_corners(self, values: Array) -> Array:
-        """Values at the corners of the grid's own cells, shape ``grid.shape + 1``."""
+        """Values at the corners of the grid cells, ``n + 1`` along an axis of ``n`` cells."""
         steps = tuple(slice(None, None, k) for k in self.refinement)
         return self._on_points(values)[steps]
 
 
 def _without(array: Array, axis: int, end: int) -> Array:
-    """The array without its first (0) or last (-1) entry along an axis."""
+    """The array without its first (``end=0``) or last (``end=-1``) entry along an axis."""
     index = [slice(None)] * array.ndim
     index[axis] = slice(1, None) if end == 0 else slice(None, -1)
     return array[tuple(index)]

@@ -1,16 +1,16 @@
-r"""Whether training moves as the gradient flow of the slice says it should.
+r"""Whether training moves as the gradient flow of the slice predicts.
 
-A Morse graph of a slice tells of the gradient flow *inside* it. Training follows its optimizer, on
-mini-batches, in all directions. Here the two are held against each other: from each state that was
-recorded the flow of the slice is followed for the time that passed until the next one, and where it
-ends is compared with where training went.
+The Morse graph of a slice describes the gradient flow *inside* it. Training follows its optimizer,
+on mini-batches, in all directions. This module compares the two: from each recorded state it
+follows the flow of the slice for the time that passed until the next one, and compares the end
+point with where training went.
 
 Time is learning rate times steps, the unit in which gradient descent with small steps follows the
-flow. Plain SGD has an angle near 0 and a length near 1 if the slice holds the whole motion. With
-momentum :math:`\beta` the length tends to :math:`1 / (1 - \beta)`. Adam's steps do not scale with
-the gradient, so that its length can be anything; its angle still tells. Both are estimates, from
-the surrogate's mean at the vertices of the grid; nothing here is certain, and nothing that is
-called certain rests on it.
+flow. Plain SGD has an angle near 0 and a length ratio near 1 if the slice contains the whole
+motion. With momentum :math:`\beta` the ratio tends to :math:`1 / (1 - \beta)`. Adam's steps do not
+scale with the gradient, so its ratio can be anything; its angle is still informative. Both are
+estimates from the surrogate's mean at the vertices of the grid. Nothing here is certain, and no
+certain statement rests on it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ from scipy.interpolate import RegularGridInterpolator
 from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
 
-# What angle and length are where nothing could be compared.
+# Value of angle and length where nothing could be compared; neither can be negative otherwise.
 UNKNOWN = -1.0
-# Accuracy of the flow: relative, and absolute as a share of the box.
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-6
+# Tolerances of the integrator: relative, and absolute as a fraction of the box. Angle and length
+# need no more than a few digits. Only this estimate depends on them, no certain statement.
+_RELATIVE_TOLERANCE = 1e-4
+_ABSOLUTE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class FlowCheck:
-    """How far training and the gradient flow of a slice disagree.
+    """Disagreement between training and the gradient flow of a slice.
 
     Attributes:
-        angle: Mean angle between what was observed and the flow, weighted by the length of what was
-            observed, radians in [0, pi]; -1 if nothing could be compared.
-        length: Sum of the observed lengths over that of the flow; -1 likewise.
+        angle: Mean angle between observed displacements and those of the flow, weighted by observed
+            length, radians in [0, pi]; -1 if nothing could be compared.
+        length: Total observed length divided by that of the flow; -1 likewise.
         n_pairs: Number of displacements compared.
     """
 
@@ -51,24 +53,24 @@ class FlowCheck:
 def flow_check(result: MorseAnalysis, states: ArrayLike, times: ArrayLike) -> FlowCheck:
     """Compare displacements of training inside a slice with the gradient flow of its surrogate.
 
-    Only displacements that begin and end in the box count, whose flow does not leave it either, and
-    which are not zero on one of the two sides.
+    A displacement counts only if it starts and ends in the box, the flow stays in the box as well,
+    and neither of the two displacements is zero.
 
     Args:
         result: An analysis of a loss on the slice.
-        states: Coordinates of successive states, shape ``(T, d)``, units of the box.
-        times: Learning rate times steps until each, shape ``(T,)``, not falling; NaN where it is
-            not known.
+        states: Successive states in the coordinates of the box, shape ``(T, d)``.
+        times: Accumulated learning rate times steps at each state, shape ``(T,)``, nondecreasing;
+            NaN where unknown.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: If the shapes do not fit the box or each other.
+        ValueError: If the shapes do not match the box or each other.
 
     Example:
-        On the bowl of half a square the flow halves the distance in the time ``log 2``. Someone
-        goes twice as far, in the right direction:
+        In the bowl ``x^2 / 2`` the flow halves the distance to the minimum in time ``log 2``.
+        Training goes twice as far, in the same direction:
 
         >>> from lightning_morse.analysis.pipeline import analyze
         >>> bowl = analyze(lambda x: 0.5 * (x**2).sum(1), [-2], [2], n_samples=32, resolution=64)
@@ -109,9 +111,10 @@ def flow_check(result: MorseAnalysis, states: ArrayLike, times: ArrayLike) -> Fl
 
 
 def _followed(result: MorseAnalysis, start: Array, span: Array) -> Array | None:
-    """Where the gradient flow of the mean leads from some states; None if it could not be followed.
+    """End points of the gradient flow of the posterior mean; None if the integrator failed.
 
-    Outside the box the field is that of the nearest face; who ends there does not count.
+    Outside the box the field is extended by its value at the nearest face; states that end there
+    are not counted.
     """
     grid = result.grid
     edges = tuple(grid.edges)
@@ -126,14 +129,14 @@ def _followed(result: MorseAnalysis, start: Array, span: Array) -> Array | None:
     reach = np.broadcast_to(grid.upper - grid.lower, start.shape).ravel()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # States do not act on each other: the Jacobian is a band as wide as one of them.
+        # The states are independent, so the Jacobian is banded, as wide as one state.
         found = solve_ivp(
             field,
             (0.0, 1.0),
             start.ravel(),
             method="LSODA",
-            rtol=_RELATIVE,
-            atol=_ABSOLUTE * reach,
+            rtol=_RELATIVE_TOLERANCE,
+            atol=_ABSOLUTE_TOLERANCE * reach,
             lband=grid.dim - 1,
             uband=grid.dim - 1,
         )

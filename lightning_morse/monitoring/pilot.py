@@ -1,4 +1,4 @@
-"""What a first look at the loss says about the size of the box."""
+"""A first guess from few samples: whether the box is large enough."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from scipy.stats import rankdata
 
 from lightning_morse._typing import Array, Cells, Mask
 
-# What lies beyond this share of the way to a face may as well lie outside.
+# The numbers below decide how large the box becomes. No certain statement depends on them: whatever
+# the box, the analysis that follows makes its claims from its own samples.
+
+# Fraction of the way to a face beyond which a point does not count as well inside the box.
 EDGE = 0.9
-# Basins that are less deep than this share of the samples has ranks are no basins.
+# Depth of a basin in ranks, as a fraction of the number of samples, below which it is filled: so
+# small a dip may be an artefact of the spline.
 SHALLOW = 0.05
-# Points of the lattice on each axis, by the number of axes.
-_POINTS = {1: 129, 2: 33, 3: 17}
+# Points of the lattice per axis, by dimension: a hundred to five thousand points in all.
+_POINTS_PER_AXIS = {1: 129, 2: 33, 3: 17}
 
 
 class Held(NamedTuple):
-    """What a box seems to hold.
+    """Whether a box seems to contain an attractor and the saddles around its basin.
 
     Attributes:
-        attractor: Whether the attractor of a point lies well inside.
-        saddles: Whether the saddles around it do.
+        attractor: Whether the attractor lies well inside.
+        saddles: Whether the saddles do.
     """
 
     attractor: bool
@@ -34,21 +38,22 @@ class Held(NamedTuple):
 def held_by(samples: Array, losses: Array, half: Array, start: Array) -> Held:
     """Whether a box around zero seems to hold the attractor of a point and the saddles around it.
 
-    A thin-plate spline through the ranks of the losses stands in for the loss on a coarse lattice,
-    where basins that are hardly deep are filled. The attractor is where steepest descent from the
-    point ends, the saddles are the lowest passes from its basin to each basin it borders on. Where
-    the whole box is one basin there are none to wait for. This is a guess from few samples, and
-    decides where to look, not what is found there.
+    A thin-plate spline through the ranks of the losses replaces the loss on a coarse lattice, on
+    which shallow basins are filled. The attractor is the end of steepest descent from the point,
+    and the saddles are the lowest passes from its basin to each neighbouring basin. If the whole
+    box is one basin there are no saddles to be missed. This is a guess from few samples: it decides
+    where to look, not what is found there.
 
     Args:
         samples: Shape ``(n, d)``, ``d`` at most 3.
-        losses: Shape ``(n,)``; what is not finite counts as the highest.
+        losses: Shape ``(n,)``; nonfinite values rank highest.
         half: Half-widths of the box, shape ``(d,)``.
-        start: The point, shape ``(d,)``; one outside of the box counts as the closest in it.
+        start: The point, shape ``(d,)``; if outside, it is replaced by the nearest point of the
+            box.
 
     Returns:
-        Neither counts as held in the outer tenth of the box; both do where fewer than ``2 d + 2``
-        of the losses are finite, which show nothing.
+        Whether the box holds them. Neither counts as held in the outer tenth of the box; both do if
+        fewer than ``2 d + 2`` losses are finite, too few to judge from.
 
     Example:
         >>> x = np.linspace(-1, 1, 30)[:, None]
@@ -60,7 +65,7 @@ def held_by(samples: Array, losses: Array, half: Array, start: Array) -> Held:
     if finite.sum() < 2 * d + 2:
         return Held(True, True)
     ranks = rankdata(np.where(finite, losses, np.inf))
-    n = _POINTS[d]
+    n = _POINTS_PER_AXIS[d]
     axis = np.linspace(-1, 1, n)
     lattice = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), axis=-1)
     spline = RBFInterpolator(samples / half, ranks, kernel="thin_plate_spline")
@@ -72,18 +77,19 @@ def held_by(samples: Array, losses: Array, half: Array, start: Array) -> Held:
     basin = _merged(values.ravel(), lowest, passes, SHALLOW * len(ranks))
     home = basin[lowest[tuple(nearest)]]
     around: dict[int, tuple[float, bool]] = {}
-    seen = np.unique(basin[lowest[~at_face]])  # others are nowhere but at faces, where splines bend
+    # Basins that lie near faces only do not count: there the spline is unreliable.
+    seen = np.unique(basin[lowest[~at_face]])
     for height, face, a, b in passes:
         ends = {int(basin[a]), int(basin[b])}
         if home in ends and len(ends) == 2:
             (other,) = ends - {int(home)}
             if other in seen:
-                around.setdefault(other, (height, face))  # the lowest comes first
+                around.setdefault(other, (height, face))  # passes are sorted, the lowest first
     return Held(not at_face.ravel()[home], not any(face for _, face in around.values()))
 
 
 def _where_descent_ends(values: Array) -> Cells:
-    """For each lattice point the minimum that steps to the lowest neighbour lead to."""
+    """The minimum that repeated steps to the lowest neighbour reach from each lattice point."""
     index = np.arange(values.size).reshape(values.shape)
     padded = np.pad(values, 1, constant_values=np.inf)
     numbers = np.pad(index, 1)
@@ -98,7 +104,7 @@ def _where_descent_ends(values: Array) -> Cells:
 
 
 def _passes(values: Array, lowest: Cells, at_face: Mask) -> list[tuple[float, bool, int, int]]:
-    """Where basins touch: height, whether close to a face, and their minima; the lowest first."""
+    """Where basins touch: height, whether near a face, and the two minima; sorted by height."""
     found: list[tuple[float, bool, int, int]] = []
     for k in range(values.ndim):
         ahead, behind = (
@@ -119,7 +125,7 @@ def _merged(
     passes: list[tuple[float, bool, int, int]],
     shallow: float,
 ) -> Cells:
-    """For each minimum the one whose basin it belongs to when shallow ones are filled."""
+    """The minimum whose basin each minimum belongs to once shallow basins are filled."""
     parent = np.arange(values.size)
 
     def root(i: int) -> int:

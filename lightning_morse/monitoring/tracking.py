@@ -1,32 +1,34 @@
 r"""Attractors that keep their identity from one analysis of a run to the next.
 
-Each analysis has a slice of its own: its box moves with the weights and its directions may turn. Of
-the flow outside the slice nothing is known, so that two attractors are never proved to be one. What
-is called the same here is a convention with a stated rule; what is counted as a change of basins
-is more than that, a statement about one slice that its own band makes certain.
+Each analysis has its own slice: its box moves with the weights, and its directions may turn.
+Nothing is known about the flow outside the slice, so two attractors are never proved to be the
+same. Calling them the same is a convention with a stated rule. A change of basins, on the other
+hand, is more: a statement about a single slice that holds on the event of its band.
 
-**The same attractor.** A point of one slice is *seen* in another as its nearest point there, if the
-distance between the two is at most a quarter of the room around the attractor in whose basin that
-point certainly lies: the lesser of the distance to the nearest other attractor of that analysis and
-the smallest half-width of its box. Two attractors are the same if each is seen in the certain basin
-of the other. An attractor is the same as at most one earlier one, later analyses being asked first;
-one that is the same as none gets a new identity. In two boxes of one plane there is more to it: the
-flow is the same, what is seen of an attractor flows to that of the other analysis, and if both
-Morse sets are resolved and both bands hold, they hold the very same minimum.
+**Same attractor.** A point of one slice is *seen* in another at its nearest point there, provided
+that the distance between the two is at most a quarter of the room around the attractor in whose
+certain basin that nearest point lies: the smaller of the distance to the nearest other attractor of
+that analysis and the smallest half-width of its box. Two attractors are the same if each is seen in
+the certain basin of the other. An attractor is identified with at most one earlier attractor, and
+more recent analyses take precedence; an attractor that matches none gets a new identity. For two
+boxes in the same plane more is true: the flow is the same, each attractor as seen in the other
+analysis flows to the attractor there, and if both Morse sets are resolved and both bands hold, they
+contain one and the same minimum.
 
-**A change of basins.** The weights were certainly in the basin of ``A``, and at the next analysis
-that is certain of their basin again they are in that of ``B``. This counts only if one of the two
-slices shows both: the old weights in ``A`` and the new ones certainly in another basin, or the new
-ones in ``B`` and the old ones certainly in another, identities compared; and if the other slice
+**Change of basins.** The weights were certainly in the basin of ``A``, and at the next analysis
+where their basin is certain again, it is that of ``B``. This counts only if one of the two slices
+shows both, by identity: the old weights in ``A`` and the new ones certainly in another basin, or
+the new weights in ``B`` and the old ones certainly in another basin; and only if the other slice
 does not contradict, by showing the old weights in ``B`` or the new ones in ``A``. On the event of
-the band of that one slice, two points of it that stand for the weights then and now lie in basins
-of different attractors of its flow. Weights that lie in their slices and have not moved are seen at
-one point in both, hence turning a slice alone never counts. A way there and back between two
-analyses, or one over basins that are never certain, does not count: the count is a lower bound.
+the band of that one slice, the two points of it that represent the old and the new weights lie in
+the basins of different attractors of its flow. Weights that lie in their slices and have not moved
+are seen at the same point in both, so turning a slice never counts by itself. A move there and back
+between two analyses, or through basins that are never certain, is not counted: the count is a lower
+bound.
 
 **Premise.** The loss is the same function of the weights in both analyses: nothing else that it
 depends on (running statistics of batch normalisation, a schedule in the loss) has changed. Analyses
-whose samples refute the surrogate (``mu`` 0) give identities, but are not certain of any basin.
+whose samples refute the surrogate (``mu`` is 0) provide identities, but no certain basins.
 """
 
 from __future__ import annotations
@@ -41,28 +43,33 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lightning_morse._typing import Array, Cells
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.result import ESCAPES, UNDECIDED, MorseAnalysis
+from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.subspace import AffineSubspace
 
-# How far off a slice counts as being seen in it, as a share of the room around an attractor.
+# Largest distance from a slice at which a point still counts as seen in it, as a fraction of the
+# room around an attractor. Identities are a convention, and so is this number: what is certain of
+# the points of a slice does not depend on it.
 TOLERANCE = 0.25
-# Pictures kept at most: the last one, that of the last certain basin, and of lost attractors.
+# Most pictures kept: the last one, that of the last certain basin, and one for lost attractors.
+# This bounds memory. A picture that is dropped can only lose an identity, never create a change of
+# basins.
 MAX_PICTURES = 3
-# Rows held in float64 at a time.
-_BLOCK = 1 << 16
+# Rows of the weight vectors converted to float64 at a time, to bound memory.
+_ROWS_PER_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What the attractors of an analysis are known as.
+    """Identities of the attractors of an analysis.
 
     Attributes:
-        identities: Identity of each attractor, by the number of its Morse set.
-        current: Identity of the attractor in whose basin the weights lie; -1 undecided, -2 they
-            leave the box.
-        switch: The identities before and after where the weights have certainly changed basins
-            since the last analysis that was certain of their basin; else None.
+        identities: Identity of each attractor, keyed by the number of its Morse set.
+        current: Identity of the attractor in whose basin the weights lie; -1 if undecided, -2 if
+            they leave the box.
+        switch: The identities before and after, if the weights have certainly changed basins since
+            the last analysis in which their basin was certain; otherwise None.
     """
 
     identities: dict[int, int]
@@ -71,20 +78,21 @@ class Tracked:
 
 
 class AttractorTracker:
-    """Gives the attractors of successive analyses of a run lasting identities.
+    """Gives the attractors of successive analyses of a run persistent identities.
 
-    Identities are 0, 1, 2, ... in the order of first appearance, by ascending loss within an
-    analysis. The rule is that of :mod:`lightning_morse.monitoring.tracking`.
+    Identities are 0, 1, 2, ... in order of first appearance, by ascending loss within an analysis.
+    The rule is stated in :mod:`lightning_morse.monitoring.tracking`.
 
-    Kept are the last picture, that of the last certain basin and, as far as there is room, those in
-    which an attractor was last seen that the later ones do not show: at most three, each an affine
-    subspace (``dim + 1`` weight vectors, on the CPU) and the labels of its cells.
+    The tracker keeps at most three pictures: the last one, that of the last certain basin and, as
+    far as there is room, those that were the last to show an attractor missing from all later ones.
+    Each consists of an affine subspace (``dim + 1`` weight vectors, on the CPU) and the labels of
+    its cells.
 
     Attributes:
-        switches: How often the weights have certainly changed basins.
+        switches: Number of times the weights have certainly changed basins.
 
     Example:
-        The plane is all of weight space; its box moves, and the minima change their order.
+        The slice is all of weight space; its box moves, and the two minima swap their order:
 
         >>> from lightning_morse import analyze
         >>> plane = AffineSubspace(torch.zeros(1), torch.ones(1, 1))
@@ -107,23 +115,26 @@ class AttractorTracker:
     def update(
         self, subspace: AffineSubspace, result: MorseAnalysis, current: ArrayLike
     ) -> Tracked:
-        """Recognise the attractors of an analysis; call it once for each, in their order.
+        """Identify the attractors of an analysis; call it once per analysis, in order.
 
-        Weights of another length than before are another network: all identities are new then, and
+        Weight vectors of another length belong to another network: all identities are new then, and
         no change of basins is counted.
 
         Args:
             subspace: The slice, of dimension ``d``.
             result: The analysis of the loss on it.
-            current: Where the weights are, coordinates of the slice, shape ``(d,)``, finite.
+            current: The current weights in the coordinates of the slice, shape ``(d,)``, finite.
+
+        Returns:
+            The identities, the basin of the weights, and whether they have changed basins.
 
         Raises:
-            ValueError: If slice, analysis and point are not of one dimension.
+            ValueError: If slice, analysis and point differ in dimension.
         """
         x, d = np.asarray(current, dtype=np.float64), subspace.dim
         if result.grid.dim != d or x.shape != (d,):
             raise ValueError(
-                f"slice, analysis and current point must be of one dimension, got {d}, "
+                f"slice, analysis and current point must have the same dimension, got {d}, "
                 f"{result.grid.dim} and a point of shape {x.shape}"
             )
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
@@ -156,7 +167,7 @@ class AttractorTracker:
         return Tracked({a: known[a] for a in numbers.tolist()}, new.basin(x), switch)
 
     def state_dict(self) -> dict[str, Any]:
-        """All there is to know, in plain containers and tensors."""
+        """The complete state, in plain containers and tensors."""
         return {
             "switches": self.switches,
             "next": self._next,
@@ -164,18 +175,18 @@ class AttractorTracker:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state written by :meth:`state_dict`."""
+        """Continue from a state returned by :meth:`state_dict`."""
         self.switches = state["switches"]
         self._next = state["next"]
         self._pictures = [_Picture.of(p) for p in state["pictures"]]
 
 
 def untracked(result: MorseAnalysis, current: ArrayLike) -> Tracked:
-    """What attractors are known as in one analysis alone: by their numbers.
+    """Identities within a single analysis: the numbers of the Morse sets.
 
     Args:
         result: The analysis.
-        current: Where the weights are, coordinates of the slice, shape ``(d,)``.
+        current: The current weights in the coordinates of the slice, shape ``(d,)``.
     """
     basin = int(result.basin_of(np.asarray(current, dtype=np.float64)[None])[0])
     return Tracked({a: a for a in result.attractors}, basin, None)
@@ -183,7 +194,7 @@ def untracked(result: MorseAnalysis, current: ArrayLike) -> Tracked:
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """What is kept of an analysis. Labels are identities, -1 undecided, -2 escapes."""
+    """The part of an analysis that is kept. Labels are identities, -1 undecided, -2 escapes."""
 
     subspace: AffineSubspace
     grid: CubicalGrid
@@ -200,20 +211,22 @@ class _Picture:
 
     @property
     def home(self) -> int:
-        """Label at the weights; undecided where the analysis is not certain of anything."""
+        """Label at the weights; undecided if nothing in the analysis is certain."""
         return self.basin(self.current) if self.certain else UNDECIDED
 
     def room(self, identity: int) -> float:
-        """Distance from an attractor to the nearest other one, at most the smallest half-width."""
+        """Distance from an attractor to the nearest other, capped at the smallest half-width."""
         distances = np.linalg.norm(
             self.centers - self.centers[self.identities == identity], axis=1
         )[self.identities != identity]
         return float(min([*distances, 0.5 * (self.grid.upper - self.grid.lower).min()]))
 
     def renamed(self, known: Mapping[int, int]) -> _Picture:
+        """The same picture with identities in place of the numbers of Morse sets."""
         names = np.array([known[i] for i in self.identities.tolist()], dtype=np.int64)
-        table = np.concatenate([names, [ESCAPES, UNDECIDED]])  # read from the end for labels < 0
-        # Attractors are the first Morse sets: their numbers are positions in the table.
+        # Attractors are the first Morse sets, so their numbers are positions in the table. The
+        # labels -1 and -2 index it from the end.
+        table = np.concatenate([names, [ESCAPES, UNDECIDED]])
         return _Picture(
             subspace=self.subspace,
             grid=self.grid,
@@ -267,7 +280,7 @@ def _same(old: _Picture, new: _Picture) -> list[tuple[int, int]]:
 
 
 def _switch(old: _Picture, new: _Picture) -> tuple[int, int] | None:
-    """Identities of the basins that the weights have certainly changed between."""
+    """Identities of the basins before and after a certain change; None if there was none."""
     a, b = old.home, new.home
     if b < 0 or a == b:
         return None
@@ -279,7 +292,7 @@ def _switch(old: _Picture, new: _Picture) -> tuple[int, int] | None:
 
 
 def _seen(source: _Picture, points: Array, target: _Picture) -> list[int]:
-    """Label that each point of one picture has in another; undecided too far from its slice."""
+    """Label of each point of one picture in another; undecided if too far from its slice."""
     at, off = _carried(source.subspace, points, target.subspace)
     labels = [target.basin(x) for x in at]
     return [
@@ -289,20 +302,23 @@ def _seen(source: _Picture, points: Array, target: _Picture) -> list[int]:
 
 
 def _carried(source: AffineSubspace, points: Array, target: AffineSubspace) -> tuple[Array, Array]:
-    """Coordinates in one slice of points of another, shape ``(n, d)``, and distances to it.
+    """Coordinates in the target slice of points of the source, shape ``(n, d)``, and distances.
 
-    Both follow from ``d + 1`` weight vectors, however many points there are.
+    Both follow from ``d + 1`` weight vectors, whatever the number of points.
     """
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         parts = (source.origin, source.directions, target.origin, target.directions)
-        for o, along, p, onto in zip(*(t.split(_BLOCK) for t in parts), strict=True):
+        for o, along, p, onto in zip(
+            *(torch.split(t, _ROWS_PER_BLOCK) for t in parts), strict=True
+        ):
             offset = (o.double() - p.double())[:, None]
             yield torch.cat([offset, along.double()], dim=1), onto.double()
 
     d = points.shape[1]
     within = sum((onto.T @ columns for columns, onto in blocks()), torch.zeros(d, d + 1).double())
-    # Of what is left of each vector, not a difference of squares: small distances keep digits.
+    # From the residual of each vector rather than a difference of squares, which would cancel:
+    # small distances keep their digits.
     left = (columns - onto @ within for columns, onto in blocks())
     gram = sum((rest.T @ rest for rest in left), torch.zeros(d + 1, d + 1).double())
     x = torch.cat([torch.ones(len(points), 1, dtype=torch.float64), torch.tensor(points)], dim=1)
@@ -311,7 +327,7 @@ def _carried(source: AffineSubspace, points: Array, target: AffineSubspace) -> t
 
 
 def _worth_keeping(pictures: list[_Picture]) -> list[_Picture]:
-    """The last picture, that of the last certain basin, and where lost attractors were last."""
+    """The last picture, that of the last certain basin, and the last ones of lost attractors."""
     home = next((p for p in reversed(pictures) if p.home >= 0), None)
     shown: set[int] = set()
     kept: list[_Picture] = []

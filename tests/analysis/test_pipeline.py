@@ -285,7 +285,7 @@ def test_a_record_keeps_the_deviation_and_what_cells_may_reach(tmp_path):
         ({"reach_of": whole["reach_of"][1:]}, "labels are not those"),
         ({"reach_of": whole["reach_of"] + 99}, "of must name rows"),
         ({"reach_of": whole["reach_of"] * 0}, "labels are not those"),
-        ({"reach_of": whole["reach_of"] * 1.0}, "of must be one integer a cell"),
+        ({"reach_of": whole["reach_of"] * 1.0}, "of must be one integer per cell"),
         ({"reach_kinds": whole["reach_kinds"][:, 1:]}, "Morse sets who reaches them"),
         ({"reach_kinds": whole["reach_kinds"] * 1}, "kinds must be boolean"),
         ({"reach_kinds": None}, "reach_kinds"),

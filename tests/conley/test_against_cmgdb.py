@@ -1,16 +1,18 @@
-"""The engine beside CMGDB, the reference implementation of combinatorial Morse graphs.
+"""Comparison with CMGDB, the reference implementation of combinatorial Morse graphs.
 
-Both get the same image boxes on the same uniform grid. Where the two differ by convention:
+Both get the same image boxes on the same uniform grid. The conventions differ:
 
-* CMGDB cuts off what leaves the box; here it leads to the exterior vertex. The Morse sets and
-  their order are the same, what counts as an attractor is not, and is not compared.
-* CMGDB numbers cells along its subdivision tree and takes 2^k of them, the axes halved in turn.
+* CMGDB clips images that leave the box; here they lead to the exterior vertex. The Morse sets and
+  their order are the same; attractors are not, and are not compared.
+* CMGDB numbers cells along its subdivision tree and uses 2^k of them, halving the axes in turn.
 * Both count contact of closed boxes. Images with corners on faces are compared on the unit box,
-  where those of the cells are dyadic and rounding plays no part; elsewhere images are generic.
-* On a circle CMGDB 1.5.2 misses contact at the upper end of an image ([3/4, 1] does not meet the
-  first cell of [0, 1], though [0, 1/4] meets the last one), and images more than one turn away.
-  There images are generic and less than one turn away.
+  where the faces of the cells are dyadic and there is no rounding; elsewhere images are generic.
+* On a circle, CMGDB 1.5.2 misses contact at the upper end of an image ([3/4, 1] does not meet the
+  first cell of [0, 1], although [0, 1/4] meets the last one), and images more than one turn away.
+  There, images are generic and less than one turn away.
 """
+
+import re
 
 import CMGDB
 import networkx as nx
@@ -20,17 +22,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_morse import CubicalGrid, morse_graph, outer_approximation, refined_morse_graph
-from lightning_morse.conley.box_maps import corner_box_map, corner_images, time_map
+from lightning_morse.conley.box_maps import corner_box_map, corner_images
+from lightning_morse.conley.index import conley_indices
+from lightning_morse.conley.point_maps import time_map
+from tests.conley.known_maps import allee, henon, leslie, logistic, van_der_pol
 from tests.landscapes import himmelblau_gradient
 
 
 def halvings(depth, dim):
-    """Cells on each axis after halving the axes in turn."""
+    """Number of cells per axis after halving the axes in turn."""
     return tuple(2 ** ((depth - axis + dim - 1) // dim) for axis in range(dim))
 
 
 def reference(lower, upper, grid, depth):
-    """Morse sets, order and reachability as CMGDB finds them, in our numbering."""
+    """Morse sets, order and reachability as found by CMGDB, in our numbering."""
 
     def image(rects):
         rects = np.asarray(rects)
@@ -117,21 +122,8 @@ def test_random_maps_with_periodic_axes_have_the_same_morse_graph(case):
     compare(*case)
 
 
-def allee(x):
-    return x * np.exp(2.1 - x - 1 / (x + 0.1))
-
-
-def logistic(x):
-    return 3.2 * x * (1 - x)
-
-
-def leslie(x):
-    young, old = x.T
-    return np.stack([(19.6 * young + 23.68 * old) * np.exp(-0.1 * (young + old)), 0.7 * young], 1)
-
-
 def homes(found, grid, points):
-    """Number of the Morse set around each point; there must be one."""
+    """Number of the Morse set that contains each point; there must be one."""
     cells = grid.cell_of(np.array(points)[:, None])
     return [next(n for n, m in enumerate(found.morse_sets) if cell in m) for cell in cells]
 
@@ -141,13 +133,13 @@ def homes(found, grid, points):
 def test_allee_map(depth, padding):
     """Extinction or a settled population, and the threshold between them.
 
-    Cells beside the fixed points move by less than themselves and add Morse sets of their own,
-    here as there: one step of a map says no more. The attractors are exact.
+    Cells next to the fixed points move by less than their width and form further Morse sets, in
+    CMGDB as well: a single step of the map cannot exclude them. The attractors are exact.
     """
     grid = CubicalGrid([0], [2], (2**depth,))
     found = compare(*corner_images(allee, grid, padding=padding), grid, depth)
     extinct, threshold, settled = homes(found, grid, [0, 1 - 0.21**0.5, 1 + 0.21**0.5])
-    if padding == 0:  # a box around 0 with padding leaves
+    if padding == 0:  # with padding, the cell at 0 reaches the exterior
         assert found.attractors == (extinct, settled)
     below = nx.descendants(found.graph, threshold)
     assert {extinct, settled} <= below
@@ -175,7 +167,7 @@ def test_leslie_map(depth, expected):
     grid = CubicalGrid([-0.001, -0.001], [90, 70], halvings(depth, 2))
     found = compare(*corner_images(leslie, grid, padding=1), grid, depth)
     assert len(found.morse_sets) == expected
-    # The axes are invariant and a thousandth from the edge: with padding everything may leave.
+    # The axes are invariant and 0.001 from the boundary: with padding everything may leave.
     assert found.attractors == ()
 
 
@@ -198,9 +190,9 @@ def test_corner_images_are_those_of_the_reference():
     ids=["Leslie", "Himmelblau", "wells"],
 )
 def test_refined_morse_graphs(point_map, lower, upper, start, depth):
-    """Both refine what recurs: the same Morse sets, and an order that is at least as strict.
+    """Both refine recurrent cells: the Morse sets are the same, and our order is no larger.
 
-    The order of the reference holds pairs that the uniform grid does not have; ours holds none.
+    The order of the reference contains pairs that the uniform grid does not have; ours does not.
     """
     dim = len(lower)
     model = CMGDB.Model(
@@ -237,3 +229,48 @@ def test_refined_morse_graphs(point_map, lower, upper, start, depth):
     expected = {(true[q], true[p]) for q, p in nx.transitive_closure(uniform.graph).edges}
     assert found == expected
     assert theirs >= found
+
+
+@pytest.mark.parametrize(
+    ("point_map", "lower", "upper", "depth", "flow"),
+    [
+        (time_map(van_der_pol, 1.0, 20), [-4.0, -4.0], [4.0, 4.0], 14, True),
+        (allee, [0.0], [2.0], 10, True),
+        (logistic, [-0.1], [1.0], 10, False),
+        (leslie, [-0.001, -0.001], [90.0, 70.0], 12, False),
+        (henon, [-1.5, -0.5], [1.5, 0.5], 14, False),
+    ],
+)
+def test_betti_numbers_bound_the_indices_of_cmgdb(point_map, lower, upper, depth, flow):
+    """CMGDB also computes the induced map, and keeps at most the homology of the pair."""
+    grid = CubicalGrid(lower, upper, halvings(depth, len(lower)))
+    model = CMGDB.Model(depth, lower, upper, lambda rect: rect)
+    model.set_batch_map(lambda rects: CMGDB.BoxMapBatch(point_map, rects, padding=True))
+    reference, _ = CMGDB.ComputeConleyMorseGraph(model)
+    kept = {}
+    for v in reference.vertices():
+        boxes = np.array([reference.phase_space_box(c) for c in reference.morse_set(v)])
+        cells = grid.cell_of((boxes[:, : grid.dim] + boxes[:, grid.dim :]) / 2)
+        kept[frozenset(cells.tolist())] = tuple(map(degree, reference.annotations(v)))
+    image = outer_approximation(*corner_images(point_map, grid, padding=1), grid)
+    found = morse_graph(image)
+    compared = 0
+    for cells, index in zip(found.morse_sets, conley_indices(image, found, grid), strict=True):
+        if index is None:
+            continue
+        theirs = kept[frozenset(cells.tolist())]
+        assert all(a <= b for a, b in zip(theirs, index.betti, strict=True))
+        assert not flow or theirs == index.betti
+        compared += any(theirs)
+    assert compared >= (0 if point_map in (leslie, henon) else 2)
+
+
+def degree(polynomial):
+    """Degree of a product of polynomials such as ``(x-1)(x^2+1)^3``; zero for ``0``."""
+    if polynomial == "0":
+        return 0
+    total = 0
+    for factor, power in re.findall(r"\(?([^()]*x[^()]*)\)?(?:\^(\d+))?", polynomial):
+        powers = [int(p or 1) for p in re.findall(r"x(?:\^(\d+))?", factor)]
+        total += max(powers) * int(power or 1)
+    return total

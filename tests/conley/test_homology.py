@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
 from lightning_morse import CubicalGrid
-from lightning_morse.conley import homology as cubical_homology
+from lightning_morse.conley import homology
 from lightning_morse.conley.homology import relative_betti
 
 
 def reference(upper, lower, shape):
     """Betti numbers by GUDHI.
 
-    GUDHI knows no pairs. One axis more makes room to glue a full box, which is contractible, to
-    P_1 along P_0: P_1 on the ground floor, P_0 above it, the box on top. What comes out is the
-    homology of the pair and one point more.
+    GUDHI has no relative homology of cubical pairs. With one more axis, a full box, which is
+    contractible, is glued to P_1 along P_0: P_1 on the bottom layer, P_0 above it, the box on top.
+    The result has the homology of the pair, and one more point.
     """
     stack = np.stack([upper.reshape(shape), (upper & lower).reshape(shape), np.ones(shape, bool)])
     complex_ = gudhi.CubicalComplex(top_dimensional_cells=np.where(stack, 0.0, np.inf))
@@ -44,19 +44,19 @@ def pairs(draw):
 
 @settings(max_examples=400, deadline=None)
 @given(pairs(), st.sampled_from([0, 10**9]))
-def test_random_pairs_have_the_homology_gudhi_finds(case, few):
-    """With every cancellation, and by elimination alone."""
+def test_random_pairs_have_the_homology_found_by_gudhi(case, few):
+    """With all cancellations, and by elimination alone."""
     upper, lower, shape = case
     grid = CubicalGrid([0] * len(shape), [1] * len(shape), shape)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cubical_homology, "_FEW_CUBES", few)
-        patch.setattr(cubical_homology, "_MANY_CUBES", few)
+        patch.setattr(homology, "_ELIMINATE_AT_ONCE_UP_TO", few)
+        patch.setattr(homology, "_STOP_SLOW_SWEEPS_UP_TO", few)
         assert relative_betti(upper, lower, grid) == reference(upper, lower, shape)
 
 
 @settings(max_examples=200, deadline=None)
 @given(pairs(), st.integers(0, 2**32 - 1))
-def test_on_glued_axes_cancelling_changes_nothing_and_neither_does_turning(case, seed):
+def test_on_periodic_axes_cancellations_and_rotations_change_nothing(case, seed):
     upper, lower, shape = case
     rng = np.random.default_rng(seed)
     wraps = (rng.random(len(shape)) < 0.6).tolist()
@@ -66,13 +66,13 @@ def test_on_glued_axes_cancelling_changes_nothing_and_neither_does_turning(case,
     axes = tuple(range(len(shape)))
     upper, lower = (np.roll(m.reshape(shape), turn, axes).ravel() for m in (upper, lower))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cubical_homology, "_FEW_CUBES", 0)
+        patch.setattr(homology, "_ELIMINATE_AT_ONCE_UP_TO", 0)
         assert relative_betti(upper, lower, grid) == expected
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 30])
 def test_circles_and_tori(n):
-    """Also with so few cells that both ends of one are the same."""
+    """Also with so few cells that both ends of a cell coincide."""
     circle = CubicalGrid([0], [1], (n,), (True,))
     everything, nothing = np.ones(n, bool), np.zeros(n, bool)
     assert relative_betti(everything, nothing, circle) == (1, 1)
@@ -108,7 +108,7 @@ def test_bad_masks_are_refused():
         relative_betti(mask, np.ones(4, int), grid)
 
 
-def test_nothing_relative_to_anything_has_no_homology():
+def test_empty_differences_have_no_homology():
     grid = CubicalGrid([0, 0], [1, 1], (4, 4))
     mask = np.ones(16, bool)
     assert relative_betti(~mask, mask, grid) == (0, 0, 0)

@@ -1,21 +1,26 @@
 """Conley indices of Morse sets whose dynamics are known."""
 
-import re
 from collections import Counter
 
-import CMGDB
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from lightning_morse import CubicalGrid, morse_graph, outer_approximation
+from lightning_morse import (
+    AdaptiveGrid,
+    CubicalGrid,
+    adaptive_outer_approximation,
+    morse_graph,
+    outer_approximation,
+)
 from lightning_morse.bands.gradient import GradientBand
-from lightning_morse.conley.box_maps import corner_images, time_map
+from lightning_morse.conley.box_maps import corner_images
 from lightning_morse.conley.index import ConleyIndex, conley_indices, index_pair
+from lightning_morse.conley.point_maps import time_map
 from lightning_morse.enclosure.flow_map import critical_cells, image_boxes
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
-from tests.conley.test_against_cmgdb import allee, halvings, leslie, logistic
+from tests.conley.known_maps import van_der_pol
 from tests.landscapes import (
     HIMMELBLAU_MAXIMA,
     HIMMELBLAU_MINIMA,
@@ -26,7 +31,7 @@ from tests.landscapes import (
 
 
 def exact_flow(gradient, lower, upper, shape):
-    """The engine on a gradient that is known exactly at the lattice points."""
+    """Grid, map and Morse graph for a gradient that is known exactly at the lattice points."""
     lattice = Lattice.of(CubicalGrid(lower, upper, shape))
     points = np.stack([m.ravel() for m in np.meshgrid(*lattice.axes, indexing="ij")], 1)
     slope, step = gradient(points), 1e-5 * np.eye(lattice.dim)
@@ -47,7 +52,7 @@ def test_himmelblau(n):
     grid, image, found = exact_flow(himmelblau_gradient, [-5, -5], [5, 5], (n, n))
     kinds = [index.kind for index in conley_indices(image, found, grid)]
     count = Counter(kinds)
-    del count["trivial"]  # a critical cell beside a saddle may recur by itself
+    del count["trivial"]  # a cell next to a saddle may be recurrent by itself
     assert count == {"attractor": 4, "saddle of index 1": 4, "repeller": 1}
     for points, kind in (
         (HIMMELBLAU_MINIMA, "attractor"),
@@ -60,19 +65,15 @@ def test_himmelblau(n):
 
 @pytest.mark.parametrize("n", [24, 40])
 def test_sum_of_three_double_wells(n):
-    """A maximum of p wells' barriers in 3 axes: binomial(3, p) 2^(3 - p) points of index p."""
+    """Barriers along p of the 3 axes: binomial(3, p) 2^(3 - p) critical points of index p."""
     grid, image, found = exact_flow(double_well_gradient, [-2] * 3, [2] * 3, (n,) * 3)
     betti = Counter(index.betti for index in conley_indices(image, found, grid))
     assert betti == {(1, 0, 0, 0): 8, (0, 1, 0, 0): 12, (0, 0, 1, 0): 6, (0, 0, 0, 1): 1}
 
 
-def van_der_pol(x):
-    return np.stack([x[:, 1], (1 - x[:, 0] ** 2) * x[:, 1] - x[:, 0]], axis=1)
-
-
 @pytest.mark.parametrize(("n", "time"), [(128, 1.0), (256, 0.5), (200, 2.0)])
 def test_van_der_pol(n, time):
-    """An attracting cycle round a repelling point; backwards, the other way about."""
+    """An attracting cycle around a repelling fixed point."""
     grid = CubicalGrid([-4, -4], [4, 4], (n, n))
     images = corner_images(time_map(van_der_pol, time, 30), grid, padding=0.5)
     image = outer_approximation(*images, grid)
@@ -88,7 +89,7 @@ def test_van_der_pol(n, time):
 
 
 def test_unstable_cycle():
-    """A repelling cycle between a point and an attracting one: r' = r (r - 1)(2 - r)."""
+    """A repelling cycle between a fixed point and an attracting cycle: r' = r (r - 1)(2 - r)."""
 
     def field(x):
         r = np.linalg.norm(x, axis=1, keepdims=True)
@@ -102,7 +103,7 @@ def test_unstable_cycle():
 
 
 def test_damped_pendulum_on_its_cylinder():
-    """Hanging and upright, with the angle on a circle and the seam at the upright position."""
+    """The hanging and the upright equilibrium; the seam of the angle is at the upright one."""
 
     def field(x):
         return np.stack([x[:, 1], -np.sin(x[:, 0]) - x[:, 1]], axis=1)
@@ -116,55 +117,6 @@ def test_damped_pendulum_on_its_cylinder():
     assert set(kinds) == {"attractor", "saddle of index 1"}
     assert grid.cell_of([[0, 0]])[0] in kinds["attractor"]
     assert grid.cell_of([[np.pi, 0]])[0] in kinds["saddle of index 1"]
-
-
-def henon(x):
-    return np.stack([1 - 1.4 * x[:, 0] ** 2 + x[:, 1], 0.3 * x[:, 0]], axis=1)
-
-
-@pytest.mark.parametrize(
-    ("point_map", "lower", "upper", "depth", "flow"),
-    [
-        (time_map(van_der_pol, 1.0, 20), [-4.0, -4.0], [4.0, 4.0], 14, True),
-        (allee, [0.0], [2.0], 10, True),
-        (logistic, [-0.1], [1.0], 10, False),
-        (leslie, [-0.001, -0.001], [90.0, 70.0], 12, False),
-        (henon, [-1.5, -0.5], [1.5, 0.5], 14, False),
-    ],
-)
-def test_betti_numbers_bound_the_indices_of_cmgdb(point_map, lower, upper, depth, flow):
-    """CMGDB also knows the induced map: what it keeps is at most the homology of the pair."""
-    grid = CubicalGrid(lower, upper, halvings(depth, len(lower)))
-    model = CMGDB.Model(depth, lower, upper, lambda rect: rect)
-    model.set_batch_map(lambda rects: CMGDB.BoxMapBatch(point_map, rects, padding=True))
-    reference, _ = CMGDB.ComputeConleyMorseGraph(model)
-    kept = {}
-    for v in reference.vertices():
-        boxes = np.array([reference.phase_space_box(c) for c in reference.morse_set(v)])
-        cells = grid.cell_of((boxes[:, : grid.dim] + boxes[:, grid.dim :]) / 2)
-        kept[frozenset(cells.tolist())] = tuple(map(degree, reference.annotations(v)))
-    image = outer_approximation(*corner_images(point_map, grid, padding=1), grid)
-    found = morse_graph(image)
-    compared = 0
-    for cells, index in zip(found.morse_sets, conley_indices(image, found, grid), strict=True):
-        if index is None:
-            continue
-        theirs = kept[frozenset(cells.tolist())]
-        assert all(a <= b for a, b in zip(theirs, index.betti, strict=True))
-        assert not flow or theirs == index.betti
-        compared += any(theirs)
-    assert compared >= (0 if point_map in (leslie, henon) else 2)
-
-
-def degree(polynomial):
-    """Degree of a product of polynomials such as ``(x-1)(x^2+1)^3``; 0 is the empty one."""
-    if polynomial == "0":
-        return 0
-    total = 0
-    for factor, power in re.findall(r"\(?([^()]*x[^()]*)\)?(?:\^(\d+))?", polynomial):
-        powers = [int(p or 1) for p in re.findall(r"x(?:\^(\d+))?", factor)]
-        total += max(powers) * int(power or 1)
-    return total
 
 
 def test_kinds():
@@ -181,7 +133,7 @@ def test_kinds():
     assert {b: ConleyIndex(b).kind for b in kinds} == kinds
 
 
-def test_no_morse_sets_and_one_that_is_everything():
+def test_no_morse_sets_and_a_single_one_that_is_the_whole_torus():
     line = CubicalGrid([0.0, 0.0], [1.0, 1.0], (8, 8))
     away = outer_approximation(*corner_images(lambda x: x + 5, line), line)
     assert conley_indices(away, morse_graph(away), line) == ()
@@ -207,3 +159,19 @@ def test_bad_arguments_are_refused():
             index_pair(image, cells)
     with pytest.raises(ValueError, match="one row for each of the 4 cells"):
         conley_indices(image, morse_graph(image), CubicalGrid([0], [1], (4,)))
+
+
+def test_indices_on_adaptive_grids_depend_on_a_morse_set_and_its_neighbours_only(monkeypatch):
+    """A small cell that maps to everything is a repeller, however large its image."""
+    monkeypatch.setattr("lightning_morse.grids.raster.MAX_RASTER_CELLS", 9)
+    tree = AdaptiveGrid.of(CubicalGrid([0.0, 0.0], [1.0, 1.0], (4, 4)))
+    tree = tree.refine(np.arange(16) == 5)
+    lower, upper = (corner.copy() for corner in tree.cell_bounds([0] * tree.size))
+    lower[5], upper[5] = 0, 1
+    image = adaptive_outer_approximation(lower / 2, np.where(upper == 1, 1, upper / 2), tree)
+    found = morse_graph(image)
+    assert [cells.tolist() for cells in found.morse_sets] == [[0], [5]]
+    kinds = [index.kind for index in conley_indices(image, found, tree)]
+    assert kinds == ["attractor", "repeller"]
+    with pytest.raises(ValueError, match=r"each of the 19 cells of the grid and one for the ext"):
+        conley_indices(image[:-1, :-1], found, tree)

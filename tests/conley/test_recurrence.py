@@ -1,4 +1,4 @@
-"""Periods of recurrent components, and sets that hold no recurrence."""
+"""Periods of recurrent components, and sets that contain no recurrence."""
 
 import networkx as nx
 import numpy as np
@@ -40,7 +40,7 @@ def test_period(edges, expected):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12))
-def test_period_is_the_divisor_of_all_cycle_lengths(edges):
+def test_period_is_the_greatest_common_divisor_of_all_cycle_lengths(edges):
     image = graph(7, edges)
     whole = nx.from_numpy_array(image.toarray(), create_using=nx.DiGraph)
     for component in nx.strongly_connected_components(whole):
@@ -59,16 +59,16 @@ def test_edges_that_leave_the_component_do_not_count():
     [
         ([0, 2], "strongly connected, got cell 2"),
         ([1], "no edge between them"),
-        ([], "one or more vertices"),
+        ([], "at least one vertex"),
     ],
 )
-def test_what_is_no_component_is_refused(cells, message):
+def test_cells_that_form_no_component_are_refused(cells, message):
     image = graph(3, [(0, 1), (1, 0), (0, 2), (2, 2)])
     with pytest.raises(ValueError, match=message):
         period(image, cells)
 
 
-def test_a_set_that_turns_does_not_drift():
+def test_a_set_that_rotates_does_not_drift():
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     around = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     assert not drifts(around - 0.01, around + 0.01)
@@ -76,12 +76,12 @@ def test_a_set_that_turns_does_not_drift():
     assert drifts(half - 0.01, half + 0.01)
 
 
-def test_a_set_that_may_rest_does_not_drift():
+def test_a_set_that_may_contain_a_fixed_point_does_not_drift():
     assert not drifts([[-0.01, -0.01], [0.5, 0.5]], [[0.01, 0.01], [0.6, 0.6]])
     assert not drifts([[0.0]], [[0.1]])
 
 
-def test_oblique_drift_is_seen_although_no_axis_has_a_sign():
+def test_oblique_drift_is_found_although_no_coordinate_has_a_fixed_sign():
     moved = np.array([[1.0, -0.1], [-0.1, 1.0]])
     assert drifts(moved - 0.05, moved + 0.05)
 

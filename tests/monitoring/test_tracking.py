@@ -384,7 +384,7 @@ def test_a_state_goes_through_a_file_and_on_as_before(tmp_path):
 
 
 def test_what_does_not_belong_together_is_refused():
-    with pytest.raises(ValueError, match=r"of one dimension, got 2, 1 and a point of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"same dimension, got 2, 1 and a point of shape \(1,\)"):
         AttractorTracker().update(PLANE, TWO, [0.0])
     with pytest.raises(ValueError, match=r"got 1, 1 and a point of shape \(2,\)"):
         AttractorTracker().update(LINE, TWO, [0.0, 0.0])

@@ -10,9 +10,9 @@ import lightning_morse as lm
 from benchmarks.trajectory_coverage import bistable_field
 from lightning_morse import CubicalGrid
 from lightning_morse.bands.value import failure_bound, mean_remainder, value_band
-from lightning_morse.conley.box_maps import time_map
 from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.morse_sets import morse_graph
+from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.kernels import MATERN_5_2
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.lattice import Lattice

@@ -6,7 +6,7 @@ import pytest
 
 import lightning_morse as lm
 from benchmarks.trajectory_coverage import bistable_field
-from lightning_morse.conley.box_maps import time_map
+from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 from lightning_morse.trajectories.pipeline import analyze_pairs
