@@ -23,7 +23,7 @@ _ROUNDING_UNITS_PER_AXIS = 8
 def corner_images(
     point_map: PointMap, grid: CubicalGrid, *, padding: float = 0.0
 ) -> tuple[Array, Array]:
-    r"""Bounding box of the images of the corners of each cell, padded by a multiple of a cell.
+    r"""Bounding box of the images of the corners of each cell, padded by a multiple of its widths.
 
     This is the usual box map of computational Conley theory (Arai, Kalies, Kokubu, Mischaikow,
     Oka, Pilarczyk, "A database schema for the analysis of global dynamics of multiparameter

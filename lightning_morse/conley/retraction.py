@@ -143,6 +143,7 @@ class _Problem:
 
 
 def _problem(found: MorseGraph, confined: bool) -> _Problem:
+    """Collect what the assignment of components depends on."""
     condensation = found.condensation
     exterior = len(found.morse_sets)
     homes = representatives(found.morse_sets, condensation)

@@ -24,7 +24,7 @@ def test_cells_are_listed_box_by_box_with_the_exterior_last(d, seed):
     for box in range(6):
         ranges = [range(f[box], f[box] + w[box]) for f, w in zip(first, width, strict=True)]
         expected += [np.ravel_multi_index(index, shape) for index in itertools.product(*ranges)]
-        expected += [grid.size] * leaves[box]
+        expected += [grid.size] * int(leaves[box])
         ends.append(len(expected))
     found_ends, cells = list_cells(first, width, leaves, grid)
     assert cells.tolist() == [*expected, grid.size]
