@@ -46,7 +46,7 @@ import lightning_morse as lm
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.box_maps import corner_images
 from lightning_morse.result import short_of_one
-from lightning_morse.trajectories.learned_map import fit_trajectory_map
+from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 
 CHANNELS = 4
