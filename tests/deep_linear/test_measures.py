@@ -8,15 +8,13 @@ import torch
 from torch import nn
 
 from lightning_morse import deep_linear as dl
-from lightning_morse.deep_linear.measures import (
-    energy_ratio,
-    energy_violations,
-    node_strengths,
-    pq_index,
-)
-from lightning_morse.deep_linear.moments import MomentSums
+from lightning_morse.deep_linear.energy import energy_ratio, energy_violations
+from lightning_morse.deep_linear.measures import node_strengths, pq_index
+from lightning_morse.deep_linear.moment_sums import MomentSums
 from lightning_morse.deep_linear.progress import read
-from lightning_morse.deep_linear.stack import layers_at, linear_stack, sharpness, targets
+from lightning_morse.deep_linear.sharpness import sharpness
+from lightning_morse.deep_linear.squared_error import targets
+from lightning_morse.deep_linear.stack import layers_at, linear_stack
 from lightning_morse.plotting.staircase import plot_staircase
 
 
