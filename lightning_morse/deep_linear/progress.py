@@ -10,12 +10,7 @@ import numpy as np
 from lightning_morse._typing import Array
 from lightning_morse.deep_linear.dynamics import half_time, mode_velocity
 from lightning_morse.deep_linear.moments import Moments
-from lightning_morse.deep_linear.network import (
-    as_weights,
-    gradient,
-    product,
-    widths,
-)
+from lightning_morse.deep_linear.network import as_weights, gradient, product, widths
 from lightning_morse.deep_linear.network import loss as moment_loss
 from lightning_morse.deep_linear.spectrum import (
     Modes,

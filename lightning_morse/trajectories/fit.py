@@ -39,8 +39,8 @@ LARGEST_GROWTH = 100.0
 # Noise over signal variance is at least this, and at least a multiple of n eps: below that the
 # covariance matrix of n points cannot be factorised reliably.
 LEAST_NOISE_RATIO, NOISE_ROUNDING = 1e-11, 200
-# Deviations are inflated by at most this factor. Bounds for the pictures only: from a factor of
-# lightning_morse.gp.calibration.PLAINLY_WRONG on, mu is 0 and nothing is claimed.
+# Deviations are inflated by at most this factor, to keep the boxes finite in size for pictures. No
+# claim depends on it: from a factor of gp.calibration.PLAINLY_WRONG on, mu is 0.
 LARGEST_INFLATION = 10.0
 # Displacements whose range is below this multiple of eps, relative to the states, differ by
 # rounding only.
