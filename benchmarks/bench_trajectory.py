@@ -36,7 +36,8 @@ from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch, one_thread
-from lightning_morse.trajectories.learned_map import TrajectoryMap, fit_trajectory_map
+from lightning_morse.trajectories.fit import fit_trajectory_map
+from lightning_morse.trajectories.learned_map import TrajectoryMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 from lightning_morse.trajectories.pipeline import analyze_pairs
 

@@ -1,7 +1,7 @@
-"""Deep linear networks, where the answer is known in closed form.
+"""Deep linear networks, for which the Morse graph is known in closed form.
 
-Slices of networks of ``nn.Linear`` layers: ``analyze`` finds the attractors, saddles and repellers
-that the theory says are there. Run with ``python examples/deep_linear.py``.
+On slices of networks of ``nn.Linear`` layers, ``analyze`` finds the attractors, saddles and
+repellers that the theory predicts. Run with ``python examples/deep_linear.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def loss_with_decay(decay: float) -> Callable[[nn.Module, Batch], Tensor]:
 
 
 def mode_data(strengths: Sequence[float]) -> Batch:
-    """White inputs, and targets with the given modes."""
+    """White inputs, and targets with modes of the given strengths."""
     n = len(strengths)
     x = n**0.5 * torch.eye(n, dtype=torch.float64)
     return x, x * torch.tensor(strengths, dtype=torch.float64)
@@ -47,7 +47,7 @@ def slice_of(
     together: Sequence[Sequence[int]],
     decay: float = 0.0,
 ) -> lm.LossSlice:
-    """The loss where only some weights move: one axis for each group, in step."""
+    """The loss as a function of a few weights; those of a group move together along one axis."""
     network = linear_network(sizes)
     total = sum(p.numel() for p in network.parameters())
     directions = torch.zeros(total, len(together), dtype=torch.float64)
@@ -68,7 +68,7 @@ def swap() -> lm.LossSlice:
 
 
 def chain(depth: int, decay: float) -> lm.LossSlice:
-    """(1 - w_L ... w_1)^2 / 2 + decay |w|^2 / 2: one unit in every layer."""
+    """(1 - w_L ... w_1)^2 / 2 + decay |w|^2 / 2: one unit per layer."""
     return slice_of((1,) * (depth + 1), [1.0], [(layer,) for layer in range(depth)], decay)
 
 
@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, lm.MorseAnalysis]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", nargs="+", choices=sorted(SLICES), default=list(SLICES))
     parser.add_argument("--samples", type=int, default=128, help="loss evaluations")
-    parser.add_argument("--resolution", type=int, default=128, help="cells on each axis")
+    parser.add_argument("--resolution", type=int, default=128, help="cells per axis")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/deep_linear"), help="folder")
+    parser.add_argument("--out", type=Path, default=Path("runs/deep_linear"), help="output folder")
     args = parser.parse_args(argv)
 
     args.out.mkdir(parents=True, exist_ok=True)

@@ -4,25 +4,27 @@
     python examples/doodl3.py --tasks iris --epochs 150 --batches 10 --out pictures
 
 After the experiments of Eslami et al., "Extracting Global Dynamics of Loss Landscape in Deep
-Learning Models" (arXiv 2106.07683). Iris: petal length and width, 75 flowers to train on and 75 to
-test, one softmax layer of 9 weights that start uniform in [-2, 2]. Digits: 0 against 1 of
-scikit-learn's 8 x 8 images, half of them to test, one or two convolutional layers of 4 channels and
-a linear one. Cross-entropy and Adam, a random order of the examples for every run and epoch. The
-100 runs of a setting are trained as one (torch.func over stacked weights).
+Learning Models" (arXiv 2106.07683). Iris: petal length and width, 75 flowers for training and 75
+for testing, one softmax layer whose 9 weights are initialised uniformly in [-2, 2]. Digits: 0
+against 1 of scikit-learn's 8 x 8 images, half of them for testing, one or two convolutional layers
+of 4 channels and a linear one. Cross-entropy and Adam, with the examples shuffled for every run and
+epoch. The 100 runs of a setting are trained together (torch.func over stacked weights).
 
-The map is learnt in two ways. *As in the paper*: one pair a run, its weights before training and
-after the last epoch, of which the two that spread most. *All epochs*: the two first principal
-components of the weights after every epoch, pairs a tenth of the training apart.
+The map is learned in two ways. *As in the paper*: one pair per run, its weights before training and
+after the last epoch, restricted to the two weights with the largest spread. *All epochs*: the first
+two principal components of the weights after every epoch, in pairs a tenth of the training apart.
 
-Either way two coordinates stand for the whole state. What the other weights and the moments of
-Adam do counts as noise, which it is not; and with no weight decay the weights of separable classes
-grow for ever. So it is no failure if no attractor is certain. With ``--decay`` there is a minimum.
+Either way two coordinates stand for the entire state. The influence of the other weights and of
+Adam's moments is treated as noise, which it is not; and without weight decay the weights of
+separable classes grow forever. It is therefore no failure if no attractor is certain. With
+``--decay`` there is a minimum.
 
-A line of the table: recurrent sets of the map; how many of them certainly are attractors, and how
-sure; share, mean last training loss and test accuracy of the runs that start in the basin of each
-attractor, undecided, or where they leave the known part of the box; its unknown share; noise over
-size of the displacements; residuals over what they should be at most (from 2 on ``mu`` is 0); and
-what the mean of the surrogate claims by itself: attractors, share of the runs in their basins.
+Columns of the table: recurrent sets of the map; how many of them are certainly attractors, and the
+bound on their confidence; fraction, mean final training loss and test accuracy of the runs that
+start in the basin of each attractor, in undecided cells, or where they leave the known part of the
+box; the unknown fraction of the box; noise relative to the size of the displacements; residuals
+relative to their largest expected size (from 2 on ``mu`` is 0); and what the mean of the surrogate
+claims by itself: attractors, and the fraction of the runs in their basins.
 """
 
 from __future__ import annotations
@@ -46,29 +48,29 @@ import lightning_morse as lm
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.box_maps import corner_images
 from lightning_morse.result import short_of_one
-from lightning_morse.trajectories.learned_map import fit_trajectory_map
+from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 
 CHANNELS = 4
-PAIRS_A_RUN = 10
+PAIRS_PER_RUN = 10
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt, and by which network: flat weights and a batch to logits."""
+    """A data set, and a network that maps flat weights and a batch to logits."""
 
     name: str
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     logits: Callable[[Tensor, Tensor], Tensor]
-    scale: Tensor  # weights start uniform within plus and minus this, shape (p,)
+    scale: Tensor  # initial weights are uniform in [-scale, scale], shape (p,)
 
     def loss(self, weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(self.logits(weights, x), y)
 
 
 def split(x: Tensor, y: Tensor, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """One half of the examples to train on, the other to test."""
+    """Split the examples into halves for training and testing."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(y)))
     half = len(y) // 2
     return (x[order[:half]], y[order[:half]]), (x[order[half:]], y[order[half:]])
@@ -86,7 +88,7 @@ def iris(seed: int) -> Task:
 
 
 def digits(depth: int, seed: int) -> Task:
-    """0 against 1: ``depth`` convolutions with tanh, means over quarters of the image, a layer."""
+    """0 against 1: ``depth`` tanh convolutions, average pooling over quadrants, a linear layer."""
     x, y = load_digits(n_class=2, return_X_y=True)
     images = torch.tensor(x / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     train, test = split(images, torch.tensor(y), seed)
@@ -130,7 +132,7 @@ def train(
 
 
 def first_and_last(path: Tensor) -> tuple[np.ndarray, int]:
-    """The two weights that spread most over first and last states, (runs, 2, 2), and the lag."""
+    """The two weights with the largest spread, first and last, shape (runs, 2, 2), and the lag."""
     ends = path[:, [0, -1]].double()
     widest = ends.reshape(-1, path.shape[2]).std(dim=0).argsort(descending=True)[:2]
     return ends[..., widest.sort().values].numpy(), 1
@@ -142,32 +144,32 @@ def all_epochs(path: Tensor) -> tuple[np.ndarray, int]:
     center = flat.mean(dim=0)
     _, vectors = torch.linalg.eigh((flat - center).T @ (flat - center))
     states = (path.double() - center) @ vectors[:, -2:].flip(1)
-    return states.numpy(), max(1, (path.shape[1] - 1) // PAIRS_A_RUN)
+    return states.numpy(), max(1, (path.shape[1] - 1) // PAIRS_PER_RUN)
 
 
 SPACES = {"first and last": first_and_last, "all epochs": all_epochs}
 
 
 def by_basin(result: lm.MorseAnalysis, states: np.ndarray, final: Tensor, task: Task) -> list[str]:
-    """Share, mean last training loss and test accuracy of the runs that start in each basin."""
+    """Fraction, mean final training loss and test accuracy of the runs that start in each basin."""
     label = result.basin_of(states[:, 0])
     losses = vmap(task.loss, in_dims=(0, None, None))(final, *task.train).numpy()
     guess = vmap(task.logits, in_dims=(0, None))(final, task.test[0]).argmax(dim=2)
     accuracy = (guess == task.test[1]).double().mean(dim=1).numpy()
 
-    def told(value: int) -> str:
+    def described(value: int) -> str:
         of = label == value
         if not of.any():
             return "-"
         return f"{of.mean():.0%}, {losses[of].mean():.3g}, {accuracy[of].mean():.3f}"
 
-    return ["; ".join(map(told, result.attractors)) or "-", told(-1), told(-2)]
+    return ["; ".join(map(described, result.attractors)) or "-", described(-1), described(-2)]
 
 
 def of_the_mean(result: lm.MorseAnalysis, states: np.ndarray, lag: int, seed: int) -> str:
-    """What the mean of the same surrogate says without its deviation, padded by a cell.
+    """What the mean of the same surrogate claims without its deviation, padded by one cell.
 
-    The number of attractors, and the share of the runs that start in a basin of one.
+    The number of attractors, and the fraction of the runs that start in their basins.
     """
     grid = result.grid
     pairs = pairs_of_runs(list(states), lag).starting_in(grid.lower, grid.upper)
@@ -189,7 +191,7 @@ HEAD = (
 def row(
     task: Task, batch: int, epochs: int, space: str, path: Tensor, resolution: int, seed: int
 ) -> tuple[str, lm.MorseAnalysis]:
-    """Analyse the first epochs of the runs; one line of the table."""
+    """Analyse the first epochs of the runs; returns a row of the table and the analysis."""
     part = path[:, : epochs + 1]
     states, lag = SPACES[space](part)
     result = lm.analyze_trajectories(list(states), lag=lag, resolution=resolution, seed=seed)
@@ -212,12 +214,16 @@ def main(arguments: list[str] | None = None) -> dict[tuple, lm.MorseAnalysis]:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--epochs", type=int, nargs="+", default=None)
     parser.add_argument("--batches", type=int, nargs="+", default=None)
-    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2], help="of the digits")
+    parser.add_argument(
+        "--depths", type=int, nargs="+", default=[1, 2], help="convolutions, for the digits"
+    )
     parser.add_argument("--rate", type=float, default=0.01)
-    parser.add_argument("--decay", type=float, default=0.0, help="weight decay, in the gradient")
+    parser.add_argument(
+        "--decay", type=float, default=0.0, help="weight decay, added to the gradient"
+    )
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=None, help="folder for pictures")
+    parser.add_argument("--out", type=Path, default=None, help="output folder for pictures")
     given = parser.parse_args(arguments)
 
     settings = []

@@ -1,7 +1,7 @@
-"""A linear network of three layers learns handwritten digits, one mode at a time.
+"""A three-layer linear network learns handwritten digits, one mode at a time.
 
-Inputs are the first principal components of scikit-learn's digits, made white; targets are the
-classes as centred unit vectors. From small weights the loss goes down a staircase of critical
+Inputs are the first principal components of scikit-learn's digits, whitened; targets are the
+classes, one-hot encoded and centred. From small weights the loss descends a staircase of critical
 levels that are known before training starts. Run with ``python examples/linear_digits.py``.
 """
 
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 import lightning_morse as lm
 
+# An epoch of full-batch descent is a single step; the data set repeats the batch instead.
 STEPS_PER_EPOCH = 50
 
 
@@ -54,12 +55,16 @@ class LinearNetwork(pl.LightningModule):
 
 def main(argv: Sequence[str] | None = None) -> lm.DeepLinearMonitor:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--components", type=int, default=3, help="principal components")
-    parser.add_argument("--scale", type=float, default=1e-3, help="deviation of the first weights")
+    parser.add_argument("--components", type=int, default=3, help="number of principal components")
+    parser.add_argument(
+        "--scale", type=float, default=1e-3, help="standard deviation of the initial weights"
+    )
     parser.add_argument("--steps", type=int, default=1600)
-    parser.add_argument("--every", type=int, default=10, help="steps between two reports")
+    parser.add_argument("--every", type=int, default=10, help="steps between reports")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/linear_digits"), help="folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/linear_digits"), help="output folder"
+    )
     args = parser.parse_args(argv)
 
     with torch.random.fork_rng():
@@ -77,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> lm.DeepLinearMonitor:
         enable_model_summary=False,
         default_root_dir=str(args.out),
     )
-    # Gradient descent on all examples at once.
+    # Full-batch gradient descent.
     data = [white_digits(args.components)] * STEPS_PER_EPOCH
     trainer.fit(network, DataLoader(data, batch_size=None))
 

@@ -1,14 +1,14 @@
-r"""What the gradient flow of a deep linear network conserves, and what gradient descent does to it.
+r"""Balancedness: what the gradient flow conserves, and how gradient descent changes it.
 
 For every hidden layer :math:`Q_l = W_{l+1}^\top W_{l+1} - W_l W_l^\top` is constant along the flow:
 both products change by the same symmetric matrix, since
 :math:`W_{l+1}^\top G_{l+1} = G_l W_l^\top` for the gradients :math:`G_l` (Arora, Cohen, Hazan 2018,
-arXiv 1802.06509; Wendin and Altafini, arXiv 2511.10362). The network is balanced where all of them
-vanish. They do so for any loss of the product, whatever the data.
+arXiv 1802.06509; Wendin and Altafini, arXiv 2511.10362). The network is balanced if all of them
+vanish. They are conserved for any loss that depends on the product only, whatever the data.
 
-A bias :math:`b_l` of a layer joins its weights as one more column: with
-:math:`[W_l, b_l]` in the place of :math:`W_l` in :math:`W_l W_l^\top` (and only there) everything
-holds again, which :func:`balance` does when it is given biases.
+A bias :math:`b_l` acts as an additional column of the weights: with :math:`[W_l, b_l]` in place of
+:math:`W_l` in :math:`W_l W_l^\top` (and only there) all of this still holds. That is what
+:func:`balance` computes when biases are given.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_morse.deep_linear.network import Array, Weights, as_weights
+from lightning_morse._typing import Array
+from lightning_morse.deep_linear.network import Weights, as_weights
 
 Biases = Sequence[ArrayLike | None]
 
 
 def balance(weights: Weights, biases: Biases | None = None) -> tuple[Array, ...]:
-    r"""The conserved :math:`Q_l`, one for each hidden layer.
+    r"""The conserved matrices :math:`Q_l`, one per hidden layer.
 
     Args:
         weights: The layers.
-        biases: The bias of each layer, shape ``(n_l,)``, None where there is none.
+        biases: The bias of each layer, shape ``(n_l,)``; None for a layer without one.
 
     Returns:
-        ``L - 1`` symmetric matrices of shapes ``(n_l, n_l)``.
+        ``L - 1`` symmetric matrices, shapes ``(n_l, n_l)``.
 
     Raises:
         ValueError: If a bias does not fit its layer.
@@ -51,20 +52,19 @@ def balance(weights: Weights, biases: Biases | None = None) -> tuple[Array, ...]
 def balance_change(
     gradients: Weights, step_size: float, bias_gradients: Biases | None = None
 ) -> tuple[Array, ...]:
-    r"""Exactly what one step of gradient descent adds to every :math:`Q_l`.
+    r"""The exact change of every :math:`Q_l` in one step of gradient descent.
 
-    For :math:`W_l \leftarrow W_l - \eta G_l` the terms linear in :math:`\eta` cancel and there
-    remains
+    For :math:`W_l \leftarrow W_l - \eta G_l` the terms linear in :math:`\eta` cancel, leaving
 
     .. math:: \eta^2 \left(G_{l+1}^\top G_{l+1} - G_l G_l^\top\right).
 
-    That holds for plain gradient descent on any loss of the product: no momentum, no weight decay
-    (which multiplies :math:`Q_l` as well), any batch.
+    This holds for plain gradient descent on any loss of the product and any batch, without momentum
+    and without weight decay (which also rescales :math:`Q_l`).
 
     Args:
-        gradients: One matrix a layer, of its shape.
+        gradients: One matrix per layer, of the layer's shape.
         step_size: :math:`\eta`.
-        bias_gradients: Of each layer with a bias.
+        bias_gradients: Gradient of each bias; None for a layer without one.
 
     Returns:
         ``L - 1`` symmetric matrices.
@@ -77,9 +77,9 @@ def balance_change(
 
 
 def delta_balance(weights: Weights, biases: Biases | None = None) -> float:
-    r"""The least :math:`\delta` for which the network is :math:`\delta`-balanced.
+    r"""The smallest :math:`\delta` for which the network is :math:`\delta`-balanced.
 
-    That is the largest Frobenius norm of a :math:`Q_l` (Arora et al. 2019, arXiv 1810.02281); 0 for
+    It is the largest Frobenius norm of a :math:`Q_l` (Arora et al. 2019, arXiv 1810.02281); 0 for
     a single layer.
 
     Example:
@@ -102,14 +102,14 @@ def is_balanced(weights: Weights, tolerance: float = 1e-9) -> bool:
 
 
 def drift(conserved: Sequence[Array], reference: Sequence[Array]) -> float:
-    """How far conserved quantities have moved: the largest Frobenius norm of a difference.
+    """Drift of the conserved quantities: the largest Frobenius norm of a difference.
 
     Args:
-        conserved: What :func:`balance` gives now.
-        reference: What it gave before.
+        conserved: :func:`balance` of the network now.
+        reference: :func:`balance` of the same network earlier.
 
     Raises:
-        ValueError: If they are not of the same network.
+        ValueError: If the shapes differ.
 
     Example:
         >>> drift(balance([[[1.0]], [[3.0]]]), balance([[[1.0]], [[2.0]]]))  # 8 - 3

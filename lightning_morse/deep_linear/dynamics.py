@@ -1,14 +1,14 @@
-r"""How fast a deep linear network learns one mode.
+r"""The time course of a single mode in a deep linear network.
 
-On whitened inputs, let the layers be balanced and share the singular vectors of the data. Then the
-modes decouple (Saxe, McClelland, Ganguli 2014, arXiv 1312.6120; Wendin and Altafini, arXiv
-2511.10362): the strength ``s`` of a mode with target :math:`\sigma` in the product of ``L`` layers
-follows
+Let the inputs be whitened, and let the layers be balanced and share the singular vectors of the
+data. Then the modes decouple (Saxe, McClelland, Ganguli 2014, arXiv 1312.6120; Wendin and Altafini,
+arXiv 2511.10362): the strength ``s`` of a mode with target :math:`\sigma` in the product of ``L``
+layers follows
 
 .. math:: \dot s = L \, s^{2 - 2/L} (\sigma - s).
 
-Time is that of the gradient flow of half the mean squared error: step size times steps. The loss of
-``torch.nn.functional.mse_loss`` on ``n`` outputs runs ``2 / n`` as fast.
+Time is that of the gradient flow of half the mean squared error, the learning rate times the number
+of steps. With ``torch.nn.functional.mse_loss`` on ``n`` outputs it runs ``2 / n`` times as fast.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import digamma, expit, factorial, hyp2f1, logit, poch
 
-from lightning_morse.deep_linear.network import Array
+from lightning_morse._typing import Array
 
-# Logit of a strength, relative to its target, that differs from it by rounding only.
-_ARRIVED = 37.0
-_NEAR = 0.02
+# Logit of a relative strength that differs from 1 by rounding only.
+ARRIVED_LOGIT = 37.0
+# Below this relative distance from the target the hypergeometric function loses digits to
+# cancellation and its expansion at 1 is used instead, whose terms fall at least as fast as powers
+# of this: SERIES_TERMS of them reach rounding. The tests compare both sides with 40 digits.
+SERIES_BELOW_GAP, SERIES_TERMS = 0.02, 10
 
 
 def mode_velocity(strength: ArrayLike, target: float, depth: int) -> Array:
-    """The right-hand side of the equation above.
+    """Right-hand side of the mode equation in the docstring of this module.
 
     Args:
         strength: ``s >= 0``, any shape.
-        target: The strength in the data, positive.
+        target: Strength of the mode in the data, positive.
         depth: Number ``L`` of layers.
 
     Raises:
@@ -50,8 +53,9 @@ def mode_velocity(strength: ArrayLike, target: float, depth: int) -> Array:
 def learning_time(start: float, end: float, target: float, depth: int) -> float:
     r"""Time in which the strength of a mode grows from one value to another.
 
-    With two layers :math:`\frac{1}{2\sigma} \ln \frac{s_1 (\sigma - s_0)}{s_0 (\sigma - s_1)}`,
-    with four the difference of :math:`\frac{1}{2\sigma} \big(\sigma^{-1/2}
+    With two layers it is
+    :math:`\frac{1}{2\sigma} \ln \frac{s_1 (\sigma - s_0)}{s_0 (\sigma - s_1)}`, with four the
+    difference of :math:`\frac{1}{2\sigma} \big(\sigma^{-1/2}
     \operatorname{artanh}\sqrt{s/\sigma} - s^{-1/2}\big)`, in general that of
     :math:`\frac{s^{2/L-1}}{(2-L)\sigma} \, {}_2F_1(1, \tfrac2L - 1; \tfrac2L; \tfrac s\sigma)`.
 
@@ -62,7 +66,7 @@ def learning_time(start: float, end: float, target: float, depth: int) -> float:
         depth: Number ``L`` of layers.
 
     Raises:
-        ValueError: If an argument is out of range: a mode never leaves 0 nor arrives at its target.
+        ValueError: If an argument is out of range; a mode neither leaves 0 nor reaches its target.
 
     Example:
         >>> round(learning_time(0.001, 0.5, target=1.0, depth=2), 5)  # ln(999) / 2
@@ -85,9 +89,9 @@ def learning_time(start: float, end: float, target: float, depth: int) -> float:
 def mode_strength(
     time: ArrayLike, start: float, target: float, depth: int, imbalance: float = 0.0
 ) -> Array:
-    r"""Strength of a mode after some time.
+    r"""Strength of a mode as a function of time.
 
-    With two layers it is explicit, also for an unbalanced mode: let :math:`w_1, w_2` be its weights
+    With two layers it is explicit, even for an unbalanced mode. Let :math:`w_1, w_2` be its weights
     in the layers, :math:`s = w_2 w_1`, and :math:`\lambda = w_2^2 - w_1^2`, which is conserved.
     Then :math:`\dot s = \sqrt{\lambda^2 + 4 s^2} \, (\sigma - s)`, and :math:`y = 2 s +
     \sqrt{\lambda^2 + 4 s^2}` satisfies the Riccati equation :math:`\dot y = -\tfrac12 y^2 + 2
@@ -97,17 +101,17 @@ def mode_strength(
     .. math:: \frac{y - y_+}{y - y_-} = \frac{y_0 - y_+}{y_0 - y_-} e^{-\rho t}, \qquad
               s = \tfrac14 \big(y - \lambda^2 / y\big);
 
-    for :math:`\lambda = 0` the logistic curve. Otherwise :func:`learning_time` is inverted.
+    the logistic curve if :math:`\lambda = 0`. Otherwise :func:`learning_time` is inverted.
 
     Args:
-        time: Times from 0 on, any shape.
-        start: Strength at time 0: in ``(0, target]``; with an imbalance any number.
+        time: Nonnegative times, any shape.
+        start: Strength at time 0, in ``(0, target]``; any number if there is an imbalance.
         target: :math:`\sigma > 0`.
         depth: Number ``L`` of layers.
-        imbalance: :math:`\lambda`; other than 0 for two layers only.
+        imbalance: :math:`\lambda`; nonzero for two layers only.
 
     Returns:
-        Strengths, the shape of ``time``.
+        Strengths, in the shape of ``time``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -123,7 +127,7 @@ def mode_strength(
     if imbalance and depth != 2:
         raise ValueError(
             f"imbalance must be 0 unless there are two layers, got {imbalance!r} with {depth}. "
-            "Use linear_network.integrate()"
+            "Use lightning_morse.deep_linear.integrate()"
         )
     if not np.isfinite(imbalance) or not np.isfinite(start) or (not imbalance and start <= 0):
         raise ValueError(
@@ -140,18 +144,18 @@ def mode_strength(
 
 
 def half_time(start: float, target: float, depth: int) -> float:
-    """Time until a mode has half of its strength: the escape from the saddle without it.
+    """Time until a mode reaches half its strength: the escape time from the saddle without it.
 
-    For small ``start`` it grows as ``log(1 / start)`` with two layers and as
-    ``start ** (2 / L - 1)`` with more: deep networks wait long at saddles.
+    For small ``start`` it grows like ``log(1 / start)`` with two layers and like
+    ``start ** (2 / L - 1)`` with more: deep networks linger at saddles.
 
     Args:
-        start: Strength now, positive.
-        target: Strength in the data.
-        depth: Number of layers.
+        start: Current strength, positive.
+        target: Strength of the mode in the data.
+        depth: Number ``L`` of layers.
 
     Returns:
-        The time; 0 if it has half of it already.
+        The time; 0 if the mode has half its strength already.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -167,28 +171,28 @@ def half_time(start: float, target: float, depth: int) -> float:
 
 
 def _age(share: float, gap: float, target: float, depth: int) -> float:
-    """A time that grows along the curve, at ``s / target = share = 1 - gap``.
+    """Antiderivative of ``1 / velocity`` at ``s / target = share = 1 - gap``.
 
-    Only differences mean anything.
+    Only its differences are meaningful.
     """
     power = 2 / depth - 1
     if depth == 4:
         root = float(np.sqrt(share))
-        # artanh, without the cancellation in 1 - root.
-        return float(np.log1p(root) - np.log(gap) / 2 - 1 / root) / (2 * target**1.5)
-    if gap > _NEAR:
+        # artanh without the cancellation in 1 - root
+        return float((np.log1p(root) - np.log(gap) / 2 - 1 / root) / (2 * target**1.5))
+    if gap > SERIES_BELOW_GAP:
         series = float(hyp2f1(1.0, power, power + 1, share))
-    else:  # without the cancellation in 1 - share: DLMF 15.8.10
-        n = np.arange(10)
+    else:  # DLMF 15.8.10, without the cancellation in 1 - share
+        n = np.arange(SERIES_TERMS)
         terms = digamma(n + 1.0) - digamma(power + n) - np.log(gap)
         series = power * float((poch(power, n) / factorial(n) * terms * gap**n).sum())
-    return (share * target) ** power * series / (depth * power * target)
+    return float((share * target) ** power * series / (depth * power * target))
 
 
 def _two_layers(t: Array, start: float, target: float, imbalance: float) -> Array:
     rho = float(np.hypot(2 * target, imbalance))
     far = float(np.hypot(2 * start, imbalance))
-    # Without cancellation: (far + 2 s)(far - 2 s) = imbalance^2.
+    # (far + 2 s)(far - 2 s) = imbalance^2 avoids cancellation for s < 0.
     first = far + 2 * start if start >= 0 else imbalance**2 / (far - 2 * start)
     upper = 2 * target + rho
     lower = -(imbalance**2) / upper
@@ -201,17 +205,17 @@ def _inverted(time: float, start: float, target: float, depth: int) -> float:
     if start == target or time == 0:
         return start
     if depth == 1:
-        return target + (start - target) * float(np.exp(-time))
+        return float(target + (start - target) * np.exp(-time))
 
     def age(x: float) -> float:
         return _age(float(expit(x)), float(expit(-x)), target, depth)
 
     low = float(logit(start / target))
     then = age(low) + time
-    if low >= _ARRIVED or age(_ARRIVED) <= then:
-        return target  # to rounding
-    end = brentq(lambda x: age(x) - then, low, _ARRIVED, xtol=1e-14, rtol=1e-14)
-    return target * float(expit(end))
+    if low >= ARRIVED_LOGIT or age(ARRIVED_LOGIT) <= then:
+        return target  # up to rounding
+    end = brentq(lambda x: age(x) - then, low, ARRIVED_LOGIT, xtol=1e-14, rtol=1e-14)
+    return float(target * expit(end))
 
 
 def _check(target: float, depth: int) -> None:

@@ -1,27 +1,27 @@
-"""Cheap measures of the weights of any network, and of the steps that train it."""
+"""Inexpensive measures of the weights of any network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from lightning_morse._typing import Array
 
 
 def node_strengths(weight: ArrayLike, bias: ArrayLike | None = None) -> tuple[float, float]:
-    r"""Mean and deviation of the strengths of the units of a layer.
+    r"""Mean and standard deviation of the node strengths of a layer.
 
-    The strength of a unit is the sum of the weights of its links. Here these are the links from the
-    layer below, the bias as one more:
-    :math:`s_i = b_i + \sum_j W_{ij}` (La Malfa et al., "Deep Neural Networks via Complex Network
-    Theory: a Perspective", IJCAI 2024, arXiv 2404.11172).
+    The strength of a node is the sum of the weights of its links, here those from the layer below,
+    with the bias as an additional link: :math:`s_i = b_i + \sum_j W_{ij}` (La Malfa et al., "Deep
+    Neural Networks via Complex Network Theory: a Perspective", IJCAI 2024, arXiv 2404.11172).
 
     Args:
-        weight: Shape ``(units, ...)``; further axes (those of a kernel) are links too.
+        weight: Shape ``(units, ...)``; all further axes (such as those of a kernel) are links.
         bias: Shape ``(units,)``.
 
     Returns:
-        Mean and (population) standard deviation over the units.
+        Mean and population standard deviation over the units.
 
     Raises:
         ValueError: If a shape does not fit.
@@ -43,13 +43,13 @@ def node_strengths(weight: ArrayLike, bias: ArrayLike | None = None) -> tuple[fl
 
 
 def pq_index(values: ArrayLike, p: float = 1.0, q: float = 2.0) -> float:
-    r"""The PQ index, a measure of how sparse some numbers are.
+    r"""The PQ index, a scale-invariant measure of sparsity.
 
     .. math:: I_{p,q}(w) = 1 - d^{1/q - 1/p} \frac{\|w\|_p}{\|w\|_q}
 
-    in ``[0, 1 - d^(1/q - 1/p)]``: 0 when all have the same size, largest when only one is not zero
-    (Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023, arXiv
-    2302.05601). It does not depend on scale.
+    It lies in ``[0, 1 - d^(1/q - 1/p)]``: 0 if all entries have the same magnitude, largest if only
+    one is nonzero (Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR
+    2023, arXiv 2302.05601).
 
     Args:
         values: Any shape, at least one entry.
@@ -75,58 +75,45 @@ def pq_index(values: ArrayLike, p: float = 1.0, q: float = 2.0) -> float:
     if not largest > 0:
         return 0.0
     sizes = sizes / largest
-    means = [float((sizes**exponent).mean()) ** (1 / exponent) for exponent in (p, q)]
-    return 1 - means[0] / means[1]
+    low, high = (float((sizes**exponent).mean()) ** (1 / exponent) for exponent in (p, q))
+    return float(1 - low / high)
 
 
-def energy_ratio(
-    loss_before: float, loss_after: float, step_size: float, gradient_square: float
-) -> float:
-    r"""How much of the energy that the gradient flow would lose a step of descent has lost.
-
-    Along the gradient flow :math:`\dot{\mathcal L} = -|g|^2`. The discrete counterpart for a step
-    of size :math:`\eta` is
-
-    .. math:: \rho = \frac{\mathcal L(\theta_{k+1}) - \mathcal L(\theta_k)}{-\eta |g_k|^2},
-
-    1 for an infinitesimal step of plain gradient descent, :math:`1 - \eta h / 2` to first order at
-    curvature ``h`` along the gradient, and negative where the loss has grown: a violation of the
-    energy law (the discrete dissipation law after Fan et al. 2023). Of an optimizer that scales
-    its gradients :math:`\rho` measures that scaling too.
+def weight_scalars(module: nn.Module) -> dict[str, float]:
+    """Node strengths of every weight matrix of a module, and the PQ index of all of them together.
 
     Args:
-        loss_before: Loss at the weights before the step.
-        loss_after: Loss after it, on the same data.
-        step_size: The learning rate, positive.
-        gradient_square: Squared norm of the gradient.
+        module: Any module. Its weight matrices are the parameters named ``weight`` with at least
+            two axes, numbered from 1 in the order of ``module.modules()``.
 
     Returns:
-        The ratio; 1 where gradient and change are both zero.
-
-    Raises:
-        ValueError: If the step size is not positive or the square is negative.
+        ``strength_mean/<l>``, ``strength_deviation/<l>`` and ``pq_weights``; nothing if there are
+        no weight matrices.
 
     Example:
-        >>> energy_ratio(0.5, 0.125, 0.5, 1.0)  # x^2 / 2 from 1 to 0.5: 1 - 0.5 / 2
-        0.75
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.ones_(layer.weight)
+        >>> weight_scalars(layer)
+        {'strength_mean/1': 2.0, 'strength_deviation/1': 0.0, 'pq_weights': 0.0}
     """
-    if not step_size > 0 or not gradient_square >= 0:
-        raise ValueError(
-            "step_size must be positive and gradient_square not negative, got "
-            f"{step_size!r} and {gradient_square!r}"
-        )
-    expected = step_size * gradient_square
-    change = loss_before - loss_after
-    if expected == 0:
-        return 1.0 if change == 0 else float(np.copysign(np.inf, change))
-    return change / expected
+    found: dict[str, float] = {}
+    matrices: list[Array] = []
+    for part in module.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            if name != "weight" or weight.ndim < 2:
+                continue
+            matrices.append(_array(weight))
+            bias = getattr(part, "bias", None)
+            fits = isinstance(bias, Tensor) and bias.shape == weight.shape[:1]
+            offset = _array(bias) if fits and bias is not None else None
+            mean, deviation = node_strengths(matrices[-1], offset)
+            found[f"strength_mean/{len(matrices)}"] = mean
+            found[f"strength_deviation/{len(matrices)}"] = deviation
+    if matrices:
+        found["pq_weights"] = pq_index(np.concatenate([m.ravel() for m in matrices]))
+    return found
 
 
-def energy_violations(ratios: Sequence[float]) -> float:
-    """Share of steps that raised the loss, from their energy ratios; 0 if there are none.
-
-    Example:
-        >>> energy_violations([0.9, -0.1, 0.5, 1.0])
-        0.25
-    """
-    return sum(ratio < 0 for ratio in ratios) / len(ratios) if len(ratios) else 0.0
+def _array(parameter: Tensor) -> Array:
+    found: Array = parameter.detach().cpu().double().numpy()
+    return found

@@ -1,7 +1,4 @@
-r"""Where a linear network stands: modes, level, time to the next mode.
-
-Functions of weights and moments; what a monitor says of a run is put together here.
-"""
+"""Progress of a linear network in training: learned modes, critical level, escape time."""
 
 from __future__ import annotations
 
@@ -10,15 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_morse._typing import Array
 from lightning_morse.deep_linear.dynamics import half_time, mode_velocity
-from lightning_morse.deep_linear.network import (
-    Array,
-    Moments,
-    as_weights,
-    gradient,
-    product,
-    widths,
-)
+from lightning_morse.deep_linear.moments import Moments
+from lightning_morse.deep_linear.network import as_weights, gradient, product, widths
 from lightning_morse.deep_linear.network import loss as moment_loss
 from lightning_morse.deep_linear.spectrum import (
     Modes,
@@ -28,25 +20,27 @@ from lightning_morse.deep_linear.spectrum import (
     whitened,
 )
 
-# A mode counts as learned from this share of its target on.
-LEARNED = 0.9
-# How near to a critical level: product and loss in shares of what the next step changes, and the
-# gradient in shares of what it is halfway through that step.
-NEAR = 0.2
+# Thresholds of what is reported; nothing is proved with them.
+# A mode counts as learned if it has this share of its target, and as taken into the level whose
+# distance is measured if it has more than half.
+LEARNED_SHARE, TAKEN_SHARE = 0.9, 0.5
+# Tolerance for being near a critical level: for product and loss as a share of their change in
+# learning the next mode, for the gradient as a share of its norm when that mode is half learned.
+NEAR_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class LinearReading:
-    """What the weights say.
+    """Progress of a network, read off its weights.
 
     Attributes:
-        loss: Half the mean squared error, without what a bias could still change.
+        loss: Half the mean squared error, less what a bias could still remove.
         strengths: Strength of each mode relative to its target, shape ``(r,)``.
-        learned: Number of modes with at least 0.9 of their target, of those there is room for.
-        level: Number of modes of the critical level that the weights are near; -1 if near none.
-        level_loss: Critical value of the level nearest in product, accepted or not.
-        escape_time: Time until the next missing mode has half its strength, by the balanced mode
-            equation; 0 if none is missing, -1 if it is not growing.
+        learned: Number of modes with at least 0.9 of their target, at most as many as fit.
+        level: Number of modes of the critical level that the weights are near; -1 if there is none.
+        level_loss: Critical value of the level nearest in product, whether accepted or not.
+        escape_time: Time until the next missing mode reaches half its strength, by the balanced
+            mode equation; 0 if none is missing, -1 if it is not growing.
     """
 
     loss: float
@@ -58,22 +52,23 @@ class LinearReading:
 
 
 def read(weights: Sequence[Array], moments: Moments) -> LinearReading:
-    r"""Read the position of a network off its weights.
+    r"""Read the progress of a network off its weights.
 
-    The level is that of the modes with more than half their strength. It is accepted only if three
-    things are near at once: the whitened product (within 0.2 of the strength of the mode that is
-    learned next, or was last), the loss (within 0.2 of what that mode is worth, :math:`\sigma^2 /
-    2`), and the gradient (on whitened inputs, its norm within 0.2 of what it is when that mode is
-    half learned, :math:`\sqrt{L} (\sigma / 2)^{2 - 1/L}`). A loss alone passes every level on its
-    way down, and says nothing.
+    The candidate level is that of the modes with more than half their strength. It is accepted only
+    if three quantities are near those of the level: the whitened product (within 0.2 times the
+    strength of the mode to be learned next, or learned last), the loss (within 0.2 times the
+    contribution of that mode, :math:`\sigma^2 / 2`), and the norm of the gradient on whitened
+    inputs (below 0.2 times its value when that mode is half learned,
+    :math:`\sqrt{L} (\sigma / 2)^{2 - 1/L}`). The loss alone would not do: it passes every level on
+    its way down.
 
-    Premise of the escape time: balanced layers that share the singular vectors of the data, inputs
-    with variance :math:`v_a^\top S_{xx} v_a` along the mode and no correlation with others. It is
-    an estimate on other data.
+    Premise of the escape time: balanced layers that share the singular vectors of the data, and
+    inputs with variance :math:`v_a^\top S_{xx} v_a` along the mode that are uncorrelated with the
+    other modes. Otherwise it is an estimate.
 
     Args:
         weights: The layers.
-        moments: Of the data.
+        moments: Moments of the data.
 
     Returns:
         The reading.
@@ -97,7 +92,7 @@ def read(weights: Sequence[Array], moments: Moments) -> LinearReading:
     return LinearReading(
         value,
         strengths,
-        min(int((strengths >= LEARNED).sum()), room),
+        min(int((strengths >= LEARNED_SHARE).sum()), room),
         len(taken) if near else -1,
         level_loss,
         _escape_time(strengths, moments, modes, taken, room, len(layers)),
@@ -105,11 +100,13 @@ def read(weights: Sequence[Array], moments: Moments) -> LinearReading:
 
 
 def _taken(strengths: Array, room: int) -> list[int]:
-    chosen = [a for a in np.argsort(-strengths, kind="stable") if strengths[a] > 0.5]
+    """The strongest modes with more than half their target, as many as fit."""
+    chosen = [a for a in np.argsort(-strengths, kind="stable") if strengths[a] > TAKEN_SHARE]
     return sorted(int(a) for a in chosen[:room])
 
 
 def _missing(taken: list[int], rank: int, room: int) -> list[int]:
+    """The modes still to be learned; none if there is no room for more."""
     return [a for a in range(rank) if a not in taken] if len(taken) < room else []
 
 
@@ -121,6 +118,7 @@ def _is_near(
     room: int,
     above: float,
 ) -> bool:
+    """Whether the weights are near the critical level of the modes taken; see :func:`read`."""
     if not modes.rank:
         return True
     missing = _missing(taken, modes.rank, room)
@@ -132,9 +130,9 @@ def _is_near(
     slope = float(np.sqrt(sum(float(np.square(g).sum()) for g in slopes)))
     halfway = float(np.sqrt(mode_velocity(step / 2, step, len(layers)) * step / 2))
     return bool(
-        np.linalg.norm(have - target) <= NEAR * step
-        and abs(above) <= NEAR * step**2 / 2
-        and slope <= NEAR * halfway
+        np.linalg.norm(have - target) <= NEAR_SHARE * step
+        and abs(above) <= NEAR_SHARE * step**2 / 2
+        and slope <= NEAR_SHARE * halfway
     )
 
 

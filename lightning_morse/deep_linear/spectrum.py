@@ -1,6 +1,6 @@
 r"""What a linear network can learn from data: modes, critical values, the staircase of losses.
 
-With whitened inputs the loss of a linear network is :math:`\tfrac12 (\operatorname{tr} S_{yy} -
+On whitened inputs the loss of a linear network is :math:`\tfrac12 (\operatorname{tr} S_{yy} -
 \|M\|^2) + \tfrac12 \|M - P S_{xx}^{1/2}\|^2` with :math:`M = S_{yx} S_{xx}^{-1/2} = \sum_a \sigma_a
 u_a v_a^\top`. At every critical point the network has learned some of these modes exactly and none
 of the others (Baldi and Hornik 1989 for two layers; Achour, Malgouyres, Gerchinovitz, arXiv
@@ -9,13 +9,13 @@ of the others (Baldi and Hornik 1989 for two layers; Achour, Malgouyres, Gerchin
 .. math:: P S_{xx}^{1/2} = \sum_{a \in S} \sigma_a u_a v_a^\top, \qquad
           \mathcal L = \tfrac12 \Big(\operatorname{tr} S_{yy} - \sum_{a \in S} \sigma_a^2\Big)
 
-where S has no more modes than the narrowest layer has units. Modes are numbered from 0, strongest
-first.
+where S has at most as many modes as the narrowest layer has units. Modes are numbered from 0, the
+strongest first.
 
-Premise: all strengths differ. Where some are equal, S is a choice of directions in their common
-space, a continuous family with one loss; levels of that kind are marked ``degenerate`` and listed
-once for each number of modes taken. :math:`S_{xx}` may be singular: its inverse is the
-pseudo-inverse, inputs that do not vary being nothing to learn from.
+Premise: all strengths differ. If some are equal, S is a choice of directions in their common space,
+a continuous family with one loss; such levels are marked ``degenerate`` and listed once for each
+number of modes taken. :math:`S_{xx}` may be singular; its inverse is then the pseudo-inverse, since
+nothing can be learned from inputs that do not vary.
 """
 
 from __future__ import annotations
@@ -27,13 +27,22 @@ from math import comb
 
 import numpy as np
 
-from lightning_morse.deep_linear.network import Array, Moments, Weights, as_weights
+from lightning_morse._typing import Array
+from lightning_morse.deep_linear.moments import Moments
+from lightning_morse.deep_linear.network import Weights, as_weights
 
-# Variances below this share of the largest are taken for zero, strengths too.
+# Input variances below this share of the largest count as zero, and so do strengths below its
+# square root. Well above rounding, so that a direction without variance is never inverted; a mode
+# this weak is missed by every statement here.
 RANK_TOLERANCE = 1e-10
-# Strengths closer than this, relative to the largest, are taken for equal.
+# Strengths closer than this, relative to the largest, count as equal. Singular vectors are accurate
+# to about eps / gap, 2e-9 here. Statements about distinct strengths assume larger gaps.
 TIE_TOLERANCE = 1e-7
+# Most critical values that are listed; there are 2^r of them. Bounds memory only.
 MAX_LEVELS = 2**16
+# By Cauchy-Schwarz the targets hardly covary with inputs that hardly vary. They may exceed that
+# bound by this factor, for rounding, before the moments are refused as inconsistent.
+INCONSISTENCY_FACTOR = 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Modes:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """The modes, those of equal strength together."""
+        """The modes, grouped by equal strength."""
         groups: list[list[int]] = []
         for a, strength in enumerate(self.strengths):
             tied = a > 0 and self.strengths[a - 1] - strength <= TIE_TOLERANCE * self.strengths[0]
@@ -78,8 +87,8 @@ class CriticalLevel:
     """A critical value of the loss.
 
     Attributes:
-        modes: The modes that have been learned, increasing. If ``degenerate``, the first of those
-            of equal strength stand for any directions in their space.
+        modes: The modes that have been learned, in increasing order. If ``degenerate``, the first
+            modes of a group of equal strength stand for any directions in their common space.
         loss: The critical value.
         degenerate: Whether some but not all modes of equal strength have been learned.
     """
@@ -93,14 +102,14 @@ def data_modes(moments: Moments) -> Modes:
     r"""The modes of the data.
 
     Args:
-        moments: Of the data.
+        moments: Moments of the data.
 
     Returns:
-        The decomposition, without the modes of strength zero.
+        The decomposition, without modes of strength zero.
 
     Raises:
-        ValueError: If the targets go with inputs that do not vary, so that the loss is unbounded
-            below; moments of data never do that.
+        ValueError: If the targets covary with inputs that do not vary, so that the loss is
+            unbounded below; this cannot happen for moments of data.
 
     Example:
         >>> modes = data_modes(Moments(np.diag([4.0, 1.0]), [[0.0, 1.0], [6.0, 0.0]], 10.0))
@@ -114,7 +123,8 @@ def data_modes(moments: Moments) -> Modes:
     kept = values > RANK_TOLERANCE * largest if largest > 0 else np.zeros(len(values), dtype=bool)
     # |E[y v^T x]|^2 <= E|y|^2 E(v^T x)^2 for every unit vector v.
     outside = float(np.square(moments.yx @ vectors[:, ~kept]).sum())
-    if outside > 10 * len(values) * RANK_TOLERANCE * max(largest, 1e-300) * abs(moments.yy):
+    bound = INCONSISTENCY_FACTOR * len(values) * RANK_TOLERANCE * max(largest, 1e-300)
+    if outside > bound * abs(moments.yy):
         raise ValueError(
             f"yx must vanish on inputs that do not vary, got {outside**0.5:.3g} there: the loss "
             "has no minimum. Take xx, yx and yy from the same data"
@@ -133,14 +143,14 @@ def data_modes(moments: Moments) -> Modes:
 
 
 def mode_strengths(product: Array, modes: Modes) -> Array:
-    r"""How much of each mode a linear map has, relative to its target.
+    r"""Strength of each mode in a linear map, relative to its target.
 
     Args:
         product: :math:`P`, shape ``(n_L, n_0)``.
-        modes: Of the data.
+        modes: Modes of the data.
 
     Returns:
-        :math:`u_a^\top P S_{xx}^{1/2} v_a / \sigma_a`, shape ``(r,)``: 0 not learned, 1 learned.
+        :math:`u_a^\top P S_{xx}^{1/2} v_a / \sigma_a`, shape ``(r,)``; 0 is not learned, 1 learned.
 
     Example:
         >>> modes = data_modes(Moments(np.eye(2), np.diag([3.0, 1.0]), 10.0))
@@ -152,10 +162,10 @@ def mode_strengths(product: Array, modes: Modes) -> Array:
 
 
 def capacity(modes: Modes, sizes: Sequence[int]) -> int:
-    """How many modes a network of given widths can learn: ``min(rank, narrowest width)``.
+    """Number of modes a network of given widths can learn: ``min(rank, narrowest width)``.
 
     Args:
-        modes: Of the data.
+        modes: Modes of the data.
         sizes: Widths ``(n_0, ..., n_L)``.
 
     Raises:
@@ -174,7 +184,7 @@ def capacity(modes: Modes, sizes: Sequence[int]) -> int:
 
 
 def n_critical_values(modes: Modes, sizes: Sequence[int]) -> int:
-    r"""Number of critical values, equal ones of different modes counted apart.
+    r"""Number of critical values, counted separately for different sets of modes.
 
     :math:`\sum_{k \le m} \binom{r}{k}` for ``r`` modes of different strengths and capacity ``m``.
 
@@ -185,7 +195,7 @@ def n_critical_values(modes: Modes, sizes: Sequence[int]) -> int:
     room = capacity(modes, sizes)
     if len(modes.groups) == modes.rank:
         return sum(comb(modes.rank, k) for k in range(room + 1))
-    # Ways to take k modes: one for each number taken from each group of equal ones.
+    # Ways to take k modes when only the number taken from each group of equal ones matters.
     ways = np.zeros(room + 1, dtype=object)
     ways[0] = 1
     for group in modes.groups:
@@ -200,15 +210,15 @@ def critical_levels(moments: Moments, sizes: Sequence[int]) -> tuple[CriticalLev
     """All critical values of the loss, from the highest (nothing learned) to the global minimum.
 
     Args:
-        moments: Of the data.
+        moments: Moments of the data.
         sizes: Widths ``(n_0, ..., n_L)``.
 
     Returns:
-        One level for each set of modes that fits through the narrowest layer; for modes of equal
-        strength, one for each number of them.
+        One level per set of modes that fits through the narrowest layer; among modes of equal
+        strength only their number counts.
 
     Raises:
-        ValueError: If there are more than 65,536, or the widths do not fit.
+        ValueError: If there are more than 65,536 levels, or the widths do not fit.
 
     Example:
         >>> moments = Moments(np.eye(2), np.diag([3.0, 1.0]), 10.0)
@@ -233,17 +243,17 @@ def critical_levels(moments: Moments, sizes: Sequence[int]) -> tuple[CriticalLev
 
 
 def staircase(moments: Moments, sizes: Sequence[int]) -> tuple[CriticalLevel, ...]:
-    """The critical values on the way that learns the strongest mode first.
+    """The critical values met when modes are learned in order of strength.
 
-    From small weights the gradient flow passes near saddles of these levels, one mode a step (Saxe,
-    McClelland, Ganguli 2014, arXiv 1312.6120).
+    From small weights the gradient flow passes near saddles of these levels, learning one mode
+    after the other (Saxe, McClelland, Ganguli 2014, arXiv 1312.6120).
 
     Args:
-        moments: Of the data.
+        moments: Moments of the data.
         sizes: Widths ``(n_0, ..., n_L)``.
 
     Returns:
-        The level with nothing learned, with the strongest mode, and so on to the global minimum.
+        The levels with nothing learned, with the strongest mode, and so on to the global minimum.
 
     Example:
         >>> moments = Moments(np.eye(2), np.diag([3.0, 1.0]), 10.0)
@@ -256,7 +266,7 @@ def staircase(moments: Moments, sizes: Sequence[int]) -> tuple[CriticalLevel, ..
 
 
 def global_minimum(moments: Moments, sizes: Sequence[int]) -> float:
-    """The least loss a linear network of given widths can reach.
+    """The smallest loss that a linear network of given widths can reach.
 
     Example:
         >>> global_minimum(Moments(np.eye(2), np.diag([3.0, 1.0]), 10.0), (2, 1, 2))
@@ -273,10 +283,10 @@ def _level(moments: Moments, modes: Modes, chosen: list[int]) -> CriticalLevel:
 
 
 def whitened(weights: Weights, modes: Modes) -> tuple[Array, ...]:
-    r"""The same network on whitened inputs: :math:`W_1 S_{xx}^{1/2}` in the place of :math:`W_1`.
+    r"""The same network on whitened inputs: :math:`W_1 S_{xx}^{1/2}` in place of :math:`W_1`.
 
-    The loss depends on :math:`W_1` only through that. Where :math:`S_{xx}` is invertible this is a
-    linear change of coordinates, which changes neither critical points nor indices; otherwise
+    The loss depends on :math:`W_1` only through this product. If :math:`S_{xx}` is invertible it is
+    a linear change of coordinates, which preserves critical points and indices; otherwise
     directions in which the loss is constant drop out.
     """
     first, *others = as_weights(weights)

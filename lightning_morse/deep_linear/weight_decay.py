@@ -1,19 +1,19 @@
 r"""Critical points of a chain of weights with weight decay.
 
-The scalar network :math:`x \mapsto w_L \cdots w_1 x` on one example (or one mode) of strength
-:math:`\sigma` has the loss
+On one example (or one mode) of strength :math:`\sigma`, the scalar network
+:math:`x \mapsto w_L \cdots w_1 x` has the loss
 
 .. math:: \tfrac12 (\sigma - w_L \cdots w_1)^2 + \tfrac\lambda2 \sum_l w_l^2 .
 
-Multiply the ``l``-th equation of a critical point by :math:`w_l`: with the product ``p``,
-:math:`(\sigma - p) p = \lambda w_l^2` for every ``l``. So either all weights vanish or all have the
-same size ``w``, the product has the sign of :math:`\sigma`, and
+Multiplying the ``l``-th equation of a critical point by :math:`w_l` gives, with the product ``p``,
+:math:`(\sigma - p) p = \lambda w_l^2` for every ``l``. So either all weights vanish, or all have
+the same absolute value ``w``, the product has the sign of :math:`\sigma`, and
 
 .. math:: (|\sigma| - w^L) \, w^{L-2} = \lambda .
 
-The left side rises and falls once (falls only, for two layers), so that there are two sizes or none
-(one or none), each with :math:`2^{L-1}` choices of signs. Decay breaks the continuous families of
-minima into points. Wendin and Altafini (arXiv 2511.10362) treat the unregularised case.
+The left side rises once and falls once (for two layers it only falls), so there are two values of
+``w`` or none (one or none), each with :math:`2^{L-1}` choices of signs. Decay breaks the continuous
+families of minima into points. Wendin and Altafini (arXiv 2511.10362) treat the unregularised case.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from itertools import product as all_choices
 import numpy as np
 from scipy.optimize import brentq
 
-from lightning_morse.deep_linear.network import Array
+from lightning_morse._typing import Array
+
+# Relative distance from the existence threshold within which critical points count as degenerate:
+# the points that merge there have a Hessian eigenvalue near zero, whose sign decides the index.
+THRESHOLD_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class ChainPoint:
 
     Attributes:
         weights: Shape ``(L,)``.
-        loss: Value there, the decay included.
-        eigenvalues: Of the Hessian, increasing, shape ``(L,)``.
+        loss: Loss at the point, including the decay term.
+        eigenvalues: Eigenvalues of the Hessian, increasing, shape ``(L,)``.
     """
 
     weights: Array
@@ -43,26 +47,26 @@ class ChainPoint:
 
     @property
     def index(self) -> int:
-        """Number of negative eigenvalues."""
+        """Morse index: the number of negative eigenvalues."""
         return int((self.eigenvalues < 0).sum())
 
 
 def chain_critical_points(depth: int, target: float, decay: float) -> tuple[ChainPoint, ...]:
     r"""All critical points of a chain, from the lowest loss to the highest.
 
-    At a point with weights of size ``w`` and product ``p`` the Hessian has the eigenvalue
-    :math:`2 \lambda` to the multiplicity :math:`L - 1` and once
-    :math:`2 \lambda + L p (2 p - \sigma) / w^2`; at the origin :math:`\lambda`, for two layers
-    :math:`\lambda \pm \sigma`.
+    At a point with weights of absolute value ``w`` and product ``p`` the Hessian has the eigenvalue
+    :math:`2 \lambda` with multiplicity :math:`L - 1` and the simple eigenvalue
+    :math:`2 \lambda + L p (2 p - \sigma) / w^2`. At the origin all eigenvalues are
+    :math:`\lambda`, or :math:`\lambda \pm \sigma` for two layers.
 
     Args:
         depth: Number ``L >= 2`` of layers.
-        target: :math:`\sigma`, any sign.
+        target: :math:`\sigma`, of any sign.
         decay: :math:`\lambda > 0`; without decay the minima are not isolated.
 
     Raises:
-        ValueError: If an argument is out of range, or the decay is the threshold of
-            :func:`existence_threshold`, where points are about to appear and are degenerate.
+        ValueError: If an argument is out of range, or the decay equals
+            :func:`existence_threshold`, at which degenerate critical points appear.
 
     Example:
         >>> [len(chain_critical_points(depth, 1.0, 0.2)) for depth in (2, 3, 4)]
@@ -77,12 +81,12 @@ def chain_critical_points(depth: int, target: float, decay: float) -> tuple[Chai
     if not (decay > 0 and np.isfinite(decay)):
         raise ValueError(
             f"decay must be positive and finite, got {decay!r}. Without decay the minima form "
-            "continuous families: see linear_critical_points"
+            "continuous families: see lightning_morse.deep_linear.classify"
         )
-    if abs(decay - threshold) <= 1e-9 * threshold:
+    if abs(decay - threshold) <= THRESHOLD_TOLERANCE * threshold:
         raise ValueError(
             f"decay must not be the threshold {threshold:.9g}, got {decay!r}: the points that "
-            "appear there are degenerate. Take a little more or less"
+            "appear there are degenerate. Choose a slightly larger or smaller decay"
         )
     origin = (
         np.array([decay - abs(target), decay + abs(target)])
@@ -101,7 +105,7 @@ def chain_critical_points(depth: int, target: float, decay: float) -> tuple[Chai
 
 
 def existence_threshold(depth: int, target: float) -> float:
-    r"""The decay :math:`\lambda_c` from which on the origin is the only critical point.
+    r"""The decay :math:`\lambda_c` above which the origin is the only critical point.
 
     It is the maximum of :math:`(|\sigma| - w^L) w^{L-2}`, at
     :math:`w^L = |\sigma| (L - 2) / (2 L - 2)`:
@@ -126,11 +130,11 @@ def existence_threshold(depth: int, target: float) -> float:
     if not np.isfinite(target):
         raise ValueError(f"target must be finite, got {target!r}")
     sigma, room = abs(float(target)), 2 * depth - 2
-    return depth * sigma / room * ((depth - 2) * sigma / room) ** (1 - 2 / depth)
+    return float(depth * sigma / room * ((depth - 2) * sigma / room) ** (1 - 2 / depth))
 
 
 def _sizes(depth: int, sigma: float, decay: float) -> list[float]:
-    """Sizes of the weights at the critical points other than the origin, at most two."""
+    """Absolute values of the weights at the nonzero critical points, at most two."""
     if decay > existence_threshold(depth, sigma):
         return []
     if depth == 2:

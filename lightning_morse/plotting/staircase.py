@@ -1,16 +1,22 @@
-"""Figure of a run of a linear network: the loss on its staircase, and the modes in time."""
+"""Figure of a linear network in training: the loss on its staircase, and the modes over time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from lightning_morse._typing import Array
 from lightning_morse.plotting.style import DARK, OKABE_ITO, figure_style, new_figure
 
-MAX_MODES = 7  # drawn by name, each in a colour of its own
+# Most modes drawn: one for each colour of the palette.
+MOST_MODES = len(OKABE_ITO)
+# Level numbers that fit above one another without overlapping.
+LABELS_PER_HEIGHT = 22
+GUIDE_COLOR, LABEL_COLOR = "#9a9a9a", "#666666"
 
 
 def plot_staircase(
@@ -20,13 +26,13 @@ def plot_staircase(
 
     Args:
         steps: Optimizer steps, shape ``(k,)``.
-        losses: The loss at each, shape ``(k,)``.
+        losses: The loss at each step, shape ``(k,)``.
         strengths: Strength of each mode relative to its target, shape ``(k, r)``; the first seven
             are drawn.
-        levels: Critical values of the staircase: nothing learned, one mode, and so on.
+        levels: Critical values of the staircase: no mode learned, one mode, and so on.
 
     Returns:
-        The figure, unknown to pyplot.
+        The figure, not registered with pyplot.
 
     Raises:
         ValueError: If the shapes do not fit each other.
@@ -48,14 +54,14 @@ def plot_staircase(
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for k, level in enumerate(levels):
             label = "critical levels" if k == 0 else None
-            upper.axhline(level, color="#9a9a9a", linewidth=0.9, linestyle="--", label=label)
+            upper.axhline(level, color=GUIDE_COLOR, linewidth=0.9, linestyle="--", label=label)
         _number_levels(upper, levels, values)
         upper.plot(when, values, color=DARK, linewidth=1.8, label="loss")
         upper.set_ylabel("loss")
         upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
-        for a in range(min(parts.shape[1], MAX_MODES)):
+        for a in range(min(parts.shape[1], MOST_MODES)):
             lower.plot(when, parts[:, a], color=OKABE_ITO[a], linewidth=1.6, label=f"mode {a}")
-        lower.axhline(1.0, color="#9a9a9a", linewidth=0.9, linestyle="--")
+        lower.axhline(1.0, color=GUIDE_COLOR, linewidth=0.9, linestyle="--")
         lower.set_ylabel("mode strength / target")
         lower.set_xlabel("optimizer step")
         if parts.shape[1]:
@@ -64,22 +70,22 @@ def plot_staircase(
     return figure
 
 
-def _number_levels(axes: object, levels: Sequence[float], values: np.ndarray) -> None:
-    """How many modes each level has learned, at the right edge, as far as they lie apart."""
+def _number_levels(axes: Axes, levels: Sequence[float], values: Array) -> None:
+    """Label levels with their number of learned modes at the right edge, without overlaps."""
     low = min([*levels, *values[np.isfinite(values)]])
     high = max([*levels, *values[np.isfinite(values)]])
-    room = max(high - low, 1e-300) / 22
+    room = max(high - low, np.finfo(float).tiny) / LABELS_PER_HEIGHT
     last = np.inf
     for k, level in enumerate(levels):
         if last - level >= room:
-            axes.annotate(  # type: ignore[attr-defined]
+            axes.annotate(
                 f"{k} learned",
                 (1.0, level),
-                xycoords=axes.get_yaxis_transform(),  # type: ignore[attr-defined]
+                xycoords=axes.get_yaxis_transform(),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=9,
-                color="#666666",
+                color=LABEL_COLOR,
             )
             last = level

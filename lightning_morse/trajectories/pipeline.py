@@ -25,8 +25,9 @@ from lightning_morse.grids.cubical import CubicalGrid, check_box
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis, MorseSet
 from lightning_morse.stopwatch import Stopwatch, one_thread
+from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.ladder import Rung, climb_map
-from lightning_morse.trajectories.learned_map import TrajectoryMap, fit_trajectory_map
+from lightning_morse.trajectories.learned_map import TrajectoryMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 
 _FEWEST_CELLS = 4

@@ -1,4 +1,4 @@
-"""Recorded runs on disk: one NumPy archive a run, in whole or not at all."""
+"""Recorded runs on disk: one NumPy archive per run, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from numpy.typing import NDArray
 from lightning_morse._typing import Array, Cells
 from lightning_morse.atomic import written_whole
 
+# Version of the file layout; files of any other version are refused.
 RUN_FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """States along one run of training.
+    """The states of one training run.
 
     Attributes:
-        run_id: Its name.
-        steps: Optimizer steps made at each state, rising, shape ``(T,)``.
+        run_id: Name of the run.
+        steps: Number of optimizer steps taken at each state, increasing, shape ``(T,)``.
         states: Weights, or coordinates in a subspace, shape ``(T, p)``.
-        losses: Training loss of the last batch before each state, NaN where there was none, shape
+        losses: Training loss of the last batch before each state, NaN if there was none, shape
             ``(T,)``.
-        seed: Seed of the run, None if unknown.
-        hyper_parameters: Plain values.
+        seed: Seed of the run; None if unknown.
+        hyper_parameters: Plain values by name.
+
+    Raises:
+        ValueError: If the shapes disagree or the steps do not increase.
     """
 
     run_id: str
@@ -48,14 +52,14 @@ class Run:
                 f"{self.states.shape} and {self.losses.shape}, in run {self.run_id!r}"
             )
         if (np.diff(self.steps) <= 0).any():
-            raise ValueError(f"the steps of run {self.run_id!r} must rise, got {self.steps}")
+            raise ValueError(f"the steps of run {self.run_id!r} must increase, got {self.steps}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the run; an existing file is replaced once the new one is whole.
+        """Write the run; an existing file is replaced only once the new one is complete.
 
         Args:
-            path: Where to. A process that is killed on the way leaves the old file, and at most a
-                hidden one beside it that :func:`load_runs` does not read.
+            path: Destination. If the process is killed meanwhile, the old file survives, and at
+                most a hidden partial file is left beside it, which :func:`load_runs` ignores.
         """
         facts = {
             "format": RUN_FORMAT,
@@ -80,7 +84,7 @@ class Run:
             path: The file.
 
         Raises:
-            ValueError: If the file holds no such run.
+            ValueError: If the file does not hold a recorded run, or is of another format.
             FileNotFoundError: If there is no such file.
         """
         try:
@@ -105,17 +109,17 @@ def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """Read all runs in a folder, sorted by id; parts of the same run are joined by their steps.
 
     Args:
-        folder: Every ``*.npz`` file in it is read, those in folders below it too.
+        folder: Every ``*.npz`` file in it is read, including those in subfolders.
 
     Returns:
-        One entry a run. ``analyze_trajectories([r.states for r in runs], lag=...,
-        run_ids=[r.run_id for r in runs], steps=[r.steps for r in runs])`` takes them from there.
+        One entry per run. Continue with ``analyze_trajectories([r.states for r in runs], lag=...,
+        run_ids=[r.run_id for r in runs], steps=[r.steps for r in runs])``.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no run in it.
-        ValueError: If a file holds no run, or two files have the same run id and are not parts of
-            one run: other seeds, hyper-parameters or numbers of weights, or different states at the
-            same step.
+        FileNotFoundError: If the folder does not exist or contains no run.
+        ValueError: If a file does not hold a run, or two files share a run id without being parts
+            of one run: their seeds, hyper-parameters or numbers of weights differ, or their states
+            at the same step do.
     """
     place = Path(folder)
     files = sorted(place.rglob("*.npz"))
@@ -141,7 +145,7 @@ def _joined(a: Run, b: Run, where: str) -> Run:
     if what:
         raise ValueError(
             f"{where} must be parts of one run, since both are of run {a.run_id!r}, got {what}. "
-            "Give every run an id of its own"
+            "Give every run a unique id"
         )
     new = np.setdiff1d(np.arange(len(b.steps)), second)
     steps = np.concatenate([a.steps, b.steps[new]])

@@ -16,8 +16,8 @@ from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.kernels import MATERN_5_2
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.ladder import Rung, climb_map
-from lightning_morse.trajectories.learned_map import fit_trajectory_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 from tests.trajectories.test_pipeline import BOX, bistable_runs
 

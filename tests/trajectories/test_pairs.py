@@ -1,4 +1,4 @@
-"""Pairs of states: what belongs together, and what is refused."""
+"""Pairs of states: which states belong together, and which are refused."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def test_pairs_share_no_step_unless_asked():
     assert pairs.step.tolist() == [0, 3]
 
 
-def test_no_pair_over_a_missing_step():
+def test_a_missing_step_gives_no_pair():
     pairs = pairs_of_runs([run(4)], steps=[[0, 1, 5, 6]])
     assert pairs.step.tolist() == [0, 5]
     assert pairs.start[:, 0].tolist() == [0, 2]
 
 
-def test_a_run_is_used_up_to_where_it_diverged_and_named():
+def test_a_run_that_diverges_is_cut_there_and_named():
     bad = run(6)
     bad[3, 1] = np.inf
     pairs = pairs_of_runs([run(3), bad], run_ids=["good", "bad"])
@@ -39,7 +39,7 @@ def test_a_run_is_used_up_to_where_it_diverged_and_named():
     assert pairs.start[pairs.run == 1][:, 0].tolist() == [0, 1]
 
 
-def test_a_run_that_diverged_at_once_is_named_and_gives_no_pair():
+def test_a_run_that_diverges_at_once_is_named_and_gives_no_pair():
     pairs = pairs_of_runs([run(3), np.full((5, 2), np.nan)])
     assert pairs.cut == ("1",)
     assert set(pairs.run.tolist()) == {0}
@@ -69,8 +69,8 @@ def test_pairs_in_a_box_start_there():
         ({"run_ids": ["a", "a"]}, r"'a' for runs \[0, 1\]"),
         ({"run_ids": ["a"]}, "name each of the 2 runs, got 1"),
         ({"steps": [[0, 1, 2]]}, "one array for each of the 2 runs, got 1"),
-        ({"steps": [[0, 1, 2], [0, 2, 1]]}, "steps of run 'b' .* do not rise"),
-        ({"steps": [[0, 1, 2], [0, 1]]}, "steps of run 'b' must be 3 rising integers"),
+        ({"steps": [[0, 1, 2], [0, 2, 1]]}, "steps of run 'b' .* do not increase"),
+        ({"steps": [[0, 1, 2], [0, 1]]}, "steps of run 'b' must be 3 increasing integers"),
         ({"steps": [[0, 1, 2], [0.0, 1, 2]]}, r"steps\[1\] must be integers"),
         ({"trajectories": [np.full((3, 1), np.nan)] * 2}, "no run has two finite states"),
         ({"steps": [[0, 2, 4]] * 2}, "no run has two finite states 1 steps apart"),
@@ -96,7 +96,7 @@ def aligned(**change):
     return aligned_pairs(**(given | change))
 
 
-def test_aligned_pairs_are_what_the_runs_give():
+def test_aligned_pairs_equal_those_of_the_runs():
     pairs, same = aligned(), pairs_of_runs([[[0.0], [1], [2]], [[7.0], [8]]], run_ids=["a", "b"])
     for name in ("start", "end", "run", "step"):
         assert np.array_equal(getattr(pairs, name), getattr(same, name))

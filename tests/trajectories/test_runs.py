@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert Run.load(tmp_path / "a.npz").steps.tolist() == [0, 2, 4]
 
 
-def test_what_a_killed_process_left_is_not_read(tmp_path):
+def test_partial_files_of_a_killed_process_are_ignored(tmp_path):
     run().save(tmp_path / "a.npz")
     (tmp_path / ".a.npz.123.partial").write_bytes(b"half a file")
     assert len(load_runs(tmp_path)) == 1
@@ -109,12 +109,12 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
 def test_arrays_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match=r"states must have shape \(2, p\)"):
         Run("a", np.arange(2), np.zeros((3, 1)), np.zeros(2))
-    with pytest.raises(ValueError, match="must rise"):
+    with pytest.raises(ValueError, match="must increase"):
         Run("a", np.array([1, 1]), np.zeros((2, 1)), np.zeros(2))
 
 
 def saved(folder, run_id, states):
-    """A file of a run with a state a step."""
+    """Write the file of a run with one state per step."""
     array = np.asarray(states, dtype=np.float32)
     steps = np.arange(len(array))
     Run(run_id, steps, array, np.zeros(len(array))).save(folder / f"{run_id}.npz")
@@ -135,7 +135,7 @@ def halving(start, length=5, dim=1):
     return np.full((1, dim), start) * 0.5 ** np.arange(length)[:, None]
 
 
-def test_runs_of_other_architectures_are_named(tmp_path):
+def test_runs_of_different_dimensions_are_named(tmp_path):
     saved(tmp_path, "narrow", halving(1.0))
     saved(tmp_path, "wide", halving(1.0, dim=2))
     with pytest.raises(ValueError, match="got 1 for run 'narrow' and 2 for run 'wide'"):
@@ -149,8 +149,8 @@ def test_a_run_of_a_single_snapshot_is_named(tmp_path):
         analyzed(tmp_path)
 
 
-def test_runs_of_other_lengths_and_one_that_diverged(tmp_path):
-    """The part of it before is used; a state out of the box is left out and counted."""
+def test_runs_of_different_lengths_and_one_that_diverged(tmp_path):
+    """The finite part is used; pairs that start outside the box are dropped and counted."""
     for i, start in enumerate((-1.0, -0.7, 0.4, 0.9)):
         saved(tmp_path, f"r{i}", halving(start, length=3 + i))
     bad = halving(-0.9, length=6)

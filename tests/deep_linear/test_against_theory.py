@@ -1,4 +1,4 @@
-"""The pipeline on slices of linear networks, held against the theory."""
+"""Analyses of slices of linear networks, compared with the theory."""
 
 import runpy
 from pathlib import Path
@@ -22,7 +22,7 @@ def analysed(name, seed):
 
 
 def found_at(result, index, expected, within):
-    """Whether the Morse sets of an index are centred at these points, one at each."""
+    """Whether the Morse sets of an index are centred at the expected points, one at each."""
     centers = np.array([m.center for m in result.morse_sets if m.index == index])
     distances = np.abs(centers[:, None] - np.array(expected)).max(axis=2)
     nearest = distances.argmin(axis=1)
@@ -44,7 +44,7 @@ def weights_at(loss, x):
         ("swap", lambda a, b: ((a**2 - 3) ** 2 + (b**2 - 1) ** 2 + 2 * a**2 * b**2) / 2),
     ],
 )
-def test_slices_of_networks_are_what_the_theory_says(name, formula):
+def test_slices_of_networks_equal_their_formula(name, formula):
     loss = EXAMPLE[name]()
     a = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, (20, 2)))
     assert torch.allclose(loss(a * ROOT), formula(*a.T), rtol=0, atol=1e-12)
@@ -66,7 +66,7 @@ def test_two_modes(seed):
     levels = [level.loss for level in dl.critical_levels(TWO, (2, 2, 2))]
     found = sorted({round(m.loss, 1) + 0.0 for m in result.morse_sets}, reverse=True)
     assert found == pytest.approx(levels, abs=1e-9)
-    # The basins are the open quadrants: no certain label is wrong, and most cells are certain.
+    # The basins are the open quadrants; no certain label is wrong and most cells are certain.
     points = np.random.default_rng(0).uniform(-2, 2, (4000, 2))
     labels = result.basin_of(points)
     for sign in ([1, 1], [1, -1], [-1, 1], [-1, -1]):
@@ -103,7 +103,7 @@ def test_chain_with_decay(seed):
 
 
 def test_chain_without_decay_has_no_certain_minimum():
-    """Two arcs of minima, w_2 w_1 = 1, that leave every box: no attractor can be sealed off."""
+    """Two arcs of minima, w_2 w_1 = 1, leave every box, so no attractor can be isolated."""
     result = analysed("chain_without_decay", 0)
     minimal = [n for n in result.graph if result.graph.out_degree(n) == 0]
     assert len(minimal) == 2
@@ -127,7 +127,7 @@ def cube(n_samples, resolution):
 
 
 def is_sound(result):
-    """Every critical point lies in a Morse set, and no claim goes beyond the truth."""
+    """Every critical point lies in a Morse set, and no claim exceeds the truth."""
     cells = result.grid.cell_of(np.array([p.weights for p in CUBE]))
     held = [[m for m in result.morse_sets if c in set(m.cells.tolist())] for c in cells]
     certain = [m for sets in held for m in sets if m.is_attractor and m.resolved]
@@ -145,7 +145,7 @@ def test_chain_in_three_dimensions_is_sound():
 
 @pytest.mark.slow
 def test_chain_in_three_dimensions():
-    """Five minima and four saddles; these lie but 0.004 above the minimum at the origin."""
+    """Five minima and four saddles, the latter only 0.004 above the minimum at the origin."""
     result = cube(1000, 96)
     assert is_sound(result)
     assert result.claim == "exactly 5 attractors"
