@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from lightning_morse.conley.reach import Reach
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.plotting import basins, morse_graph, style
+from lightning_morse.plotting import marks, morse_graph, style
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
@@ -302,14 +302,14 @@ class TestWords:
         [(0.9996, "0.999"), (0.95, "0.95"), (0.57, "0.57"), (1.0, "1"), (0.0, "0"), (0.1, "0.1")],
     )
     def test_mu_is_never_rounded_up(self, mu, said):
-        assert style._bound(mu) == f"mu ≥ {said}"
+        assert style.probability_bound(mu) == f"mu ≥ {said}"
 
     @pytest.mark.parametrize(
         ("share", "said"),
         [(0, "0 %"), (1e-6, "< 1 %"), (0.07, "7 %"), (0.9999, "> 99 %"), (1, "100 %")],
     )
     def test_a_little_is_not_nothing(self, share, said):
-        assert style._percent(share) == said
+        assert style.percent(share) == said
 
 
 class TestBasins:
@@ -319,11 +319,11 @@ class TestBasins:
         ax = figure.axes[0]
         for i, point in enumerate([(-2.2, -1.3), (2.2, -1.4), (-0.6, 1.8)]):
             assert result.basin_of([point]).item() == i
-            assert shows(figure, ax, point, style._tint(attractor_colors(result)[i]))
+            assert shows(figure, ax, point, style.tint(attractor_colors(result)[i]))
             assert shows(figure, ax, result.morse_sets[i].center, attractor_colors(result)[i])
         assert result.basin_of([(-2.7, 2.0)]).item() == -2
         assert shows(figure, ax, (-2.7, 2.0), style.ESCAPE_COLOR)
-        assert shows(figure, ax, (2.6, 2.1), basins.DIVERGED_COLOR)
+        assert shows(figure, ax, (2.6, 2.1), style.DIVERGED_COLOR)
         assert result.basin_of([(0.1, -1.6)]).item() == -1
         hatched = colors_around(figure, ax, (0.1, -1.6))
         assert np.allclose(hatched[0], 1)
@@ -357,7 +357,7 @@ class TestBasins:
 
     def test_many_attractors_are_summed_up_in_the_legend(self):
         said = [t.get_text() for t in plot_basins(ring(15)).legends[0].get_texts()]
-        assert sum(s.startswith("attractor ") for s in said) == basins.MAX_LEGEND
+        assert sum(s.startswith("attractor ") for s in said) == marks.MAX_LEGEND
         assert any(s.startswith("3 more: ") for s in said)
 
     def test_line(self):
@@ -365,8 +365,8 @@ class TestBasins:
         figure = plot_basins(result, trajectory=[[-1.9], [-1.2]], current=[-1.2])
         ax = figure.axes[0]
         colors = attractor_colors(result)
-        assert shows(figure, ax, (-1.0, 5.0), style._tint(colors[0]))
-        assert shows(figure, ax, (1.0, 5.0), style._tint(colors[1]))
+        assert shows(figure, ax, (-1.0, 5.0), style.tint(colors[0]))
+        assert shows(figure, ax, (1.0, 5.0), style.tint(colors[1]))
         assert shows(figure, ax, (1.75, 7.0), style.ESCAPE_COLOR)
         assert np.ptp(colors_around(figure, ax, (0.0, 5.0), 3), axis=1).max() < 0.02
         assert ax.get_xlim() == (-2.0, 2.0)
@@ -387,7 +387,7 @@ class TestBasins:
                 full[list(axes)] = corner
                 basin = result.basin_of([full]).item()
                 assert basin >= 0
-                assert shows(figure, ax, corner, style._tint(colors[basin]))
+                assert shows(figure, ax, corner, style.tint(colors[basin]))
 
     def test_sections_without_attractor_pass_through_the_centre(self):
         grid = CubicalGrid([0.0, 0.0, 2.0], [1.0, 1.0, 4.0], (4, 4, 4))
