@@ -1,4 +1,4 @@
-"""What one process of a sharded run does in test_sharded: runs and checks, and a report of each."""
+"""One process of the sharded runs of tests/distributed/test_fsdp.py: runs, checks and reports."""
 
 from __future__ import annotations
 
@@ -25,14 +25,10 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from lightning_morse import AffineSubspace, LossSlice
 from lightning_morse.distributed.errors import ProcessError
-from lightning_morse.distributed.fsdp import (
-    ShardedSlice,
-    Shards,
-    check_sharding,
-    flat_shards,
-    is_sharded,
-)
 from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.distributed.sharded_slice import ShardedSlice
+from lightning_morse.distributed.sharding import check_sharding, flat_shards, is_sharded
+from lightning_morse.distributed.shards import Shards
 from lightning_morse.slices.bases import orthonormal_columns, pca_directions, random_directions
 from lightning_morse.slices.parameters import flat_parameters
 from lightning_morse.slices.steps import loss_from_steps

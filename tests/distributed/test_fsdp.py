@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_morse.distributed.fsdp import _Normal, check_sharding, is_sharded
+from lightning_morse.distributed.normal_stream import NormalStream
 from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.distributed.sharding import check_sharding, is_sharded
 from tests.callback_models import Net
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ WAYS = ("rows", "half", "columns", "copies", "hybrid")
 
 
 def launch(size, folder):
-    """Run the script in so many processes; the reports of each run by name."""
+    """Run the script in that many processes; the reports of each run by name."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -211,7 +212,7 @@ def test_numbers_drawn_piecemeal_are_those_drawn_at_once(n, dtype):
     at_once, piecemeal = (torch.Generator().manual_seed(4) for _ in range(2))
     expected = [torch.empty(n, dtype=dtype).normal_(generator=at_once) for _ in range(2)]
     for numbers in expected:
-        stream = _Normal(n, piecemeal, dtype)
+        stream = NormalStream(n, piecemeal, dtype)
         sizes = [n // 3, 0, n - n // 3]
         assert torch.cat([stream.next(size) for size in sizes]).equal(numbers)
 
