@@ -30,18 +30,18 @@ _FSDP_HOME = "torch.distributed.fsdp"
 
 
 class PrivateAttributeError(RuntimeError):
-    """A private attribute of torch is not where it was."""
+    """A private attribute of torch is missing."""
 
     def __init__(self, what: str, seen_in: str) -> None:
         super().__init__(
-            f"{what} is not there in torch {torch.__version__}; it was seen in torch {seen_in}. "
-            "Networks sharded by fully_shard cannot be analysed with this version: install one of "
-            "those, or leave the monitor out"
+            f"{what} is missing from torch {torch.__version__}; it was seen in torch {seen_in}. "
+            "Networks sharded by fully_shard cannot be analysed without it: install a version that "
+            "has it, or leave the monitor out"
         )
 
 
 def fsdp_state(unit: nn.Module) -> object:
-    """The object in which ``fully_shard`` keeps what it knows of a unit.
+    """The object in which ``fully_shard`` keeps its state of a unit.
 
     ``fully_shard.state``, seen in torch 2.13.
 
@@ -69,9 +69,9 @@ def class_before_fsdp(unit: nn.Module) -> type[Any]:
 
 
 def is_of_fsdp(value: Any) -> bool:
-    """Whether a value is a function or method that FSDP has put there.
+    """Whether a value is a function or method defined by FSDP.
 
-    Told by the module it was defined in, ``torch.distributed.fsdp...``, seen in torch 2.13.
+    Recognised by its module, ``torch.distributed.fsdp...``, seen in torch 2.13.
     """
     function = value.__func__ if isinstance(value, MethodType) else value
     home = function.__globals__["__name__"] if isinstance(function, FunctionType) else ""
@@ -84,8 +84,8 @@ def remove_fsdp_hooks(module: nn.Module) -> None:
     ``Module._forward_pre_hooks`` and ``Module._forward_hooks``, seen in torch 2.13.
 
     Raises:
-        PrivateAttributeError: If these are gone, or hold no hook of FSDP: with hooks that cannot
-            be told apart the copy would gather the weights of training.
+        PrivateAttributeError: If these are gone, or hold no hook of FSDP: hooks that are not
+            recognised would make the copy gather the weights of the network in training.
     """
     removed = 0
     for part in module.modules():

@@ -1,4 +1,4 @@
-"""Private parts of torch: an error that says what is gone, where it was, and what to do."""
+"""Private parts of torch: errors say what is missing, where it was seen, and what to do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lightning_morse import _compat_torch
 from lightning_morse._compat_torch import PrivateAttributeError
 
 
-def test_a_state_that_is_gone(monkeypatch):
+def test_a_missing_state(monkeypatch):
     monkeypatch.setattr(_compat_torch, "fully_shard", object())
-    with pytest.raises(PrivateAttributeError, match=r"fully_shard\.state is not there in torch"):
+    with pytest.raises(PrivateAttributeError, match=r"fully_shard\.state is missing from torch"):
         _compat_torch.fsdp_state(nn.Linear(2, 2))
 
 
@@ -29,7 +29,7 @@ def test_the_class_before():
     assert _compat_torch.class_before_fsdp(FSDPLinear(2, 2)) is nn.Linear
 
 
-def test_hooks_that_are_gone():
+def test_missing_hooks():
     class Bare:
         def modules(self):
             return [self]
@@ -54,7 +54,7 @@ def test_only_hooks_of_fsdp_are_removed(monkeypatch):
     layer(torch.ones(1, 2))
 
 
-def test_functions_are_told_by_where_they_were_defined():
+def test_functions_are_recognised_by_their_module():
     assert _compat_torch.is_of_fsdp(_compat_torch.FSDPModule.reshard)
     assert not _compat_torch.is_of_fsdp(nn.functional.relu)
     assert not _compat_torch.is_of_fsdp(3)
