@@ -1,4 +1,4 @@
-"""The figures say what the record says, and nothing on the page covers anything else."""
+"""Figures state what the analysis holds, and nothing on the page covers anything else."""
 
 import dataclasses
 import subprocess
@@ -36,7 +36,7 @@ def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
 
 
 def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
-    """A record with everything a figure reads; ``loss`` is a function of points."""
+    """An analysis with everything a figure reads; ``loss`` is a function of points."""
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(sets)))
     graph.add_edges_from(edges)
@@ -66,7 +66,7 @@ def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
 
 
 def reach_of(grid, labels, sets):
-    """What cells may reach: their label, and where undecided the nearest sets in many ways."""
+    """What cells may reach: their label, or where undecided, various sets of nearby Morse sets."""
     n, x = len(sets), grid.cell_centers()
     may = np.zeros((grid.size, n + 1), dtype=bool)
     for i, m in enumerate(sets):
@@ -156,7 +156,7 @@ def double_well(dim=3, n=14):
 
 
 def ring(attractors):
-    """Attractors on a circle, a saddle between each two, a repeller in the middle."""
+    """Attractors on a circle, a saddle between any two neighbours, a repeller in the middle."""
     grid = CubicalGrid([-1.5, -1.5], [1.5, 1.5], (60, 60))
     angle = 2 * np.pi * np.arange(2 * attractors) / (2 * attractors)
     around = 1.1 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -172,7 +172,7 @@ def ring(attractors):
 
 
 def crowd(total=60):
-    """Three attractors below a chain-rich crowd of unresolved sets."""
+    """Three attractors below many unresolved sets in long chains."""
     rng = np.random.default_rng(4)
     grid = CubicalGrid([-3.0, -3.0], [3.0, 3.0], (50, 50))
     centers = [(-1.5, -1.0), (1.5, -1.0), (0.0, 1.5)]
@@ -535,7 +535,7 @@ class TestMorseGraph:
 
 
 def laddered(result, events, mus, mu=0.96, rungs=11):
-    """The record with a ladder: at rung ``j`` block ``a`` merges into ``b``, or vanishes (-1)."""
+    """The analysis with a filtration: at level ``j`` block ``a`` joins ``b``, or vanishes (-1)."""
     blocks = np.tile(np.arange(result.n_attractors), (rungs, 1))
     for j, a, b in events:
         blocks[j:] = np.where(blocks[j:] == a, b, blocks[j:])
@@ -547,7 +547,7 @@ def laddered(result, events, mus, mu=0.96, rungs=11):
 
 
 def three():
-    """Two of three attractors merge at rung 4, what is left of them vanishes at rung 8."""
+    """Two of three attractors merge at level 4; their block vanishes at level 8."""
     return laddered(plane(), [(4, 2, 1), (8, 1, -1)], [1 - 3.21e-8, 0.9995, 0.9991], 0.9985)
 
 
@@ -597,7 +597,7 @@ class TestMergeDiagram:
             lines["line 1"].get_ydata()[0],
         ]
         assert x[7] < lines["vanished 1"].get_xdata()[0] < x[8]
-        assert "vanished 2" not in lines  # it had merged before
+        assert "vanished 2" not in lines  # merged before
         assert "vanished 0" not in lines
 
     def test_marks_each_confidence_on_the_scale_of_failures(self):
@@ -614,7 +614,7 @@ class TestMergeDiagram:
     def test_says_what_is_known(self):
         said = words(plot_merge_diagram(three())).split("\n")
         assert "Attractors against confidence: at least 3 attractors · mu ≥ 0.9985" in said
-        assert [s for s in said if s in ("1", "2", "3")] == ["3", "2", "1"]  # blocks standing
+        assert [s for s in said if s in ("1", "2", "3")] == ["3", "2", "1"]  # numbers of blocks
         assert {"attractor 0", "1 - 3.3e-08", "0.9995", "asked for: 0.95"} <= set(said)
         assert "vanishes: may leave the box" in said
 
