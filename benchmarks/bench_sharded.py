@@ -24,8 +24,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lightning_morse import AffineSubspace
-from lightning_morse.distributed.fsdp import ShardedSlice, Shards, flat_shards
 from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.distributed.sharded_slice import ShardedSlice
+from lightning_morse.distributed.sharding import flat_shards
+from lightning_morse.distributed.shards import Shards
 from lightning_morse.slices.bases import orthonormal_columns
 
 PROCESSES = 2

@@ -1,4 +1,4 @@
-"""What one process of a sharded run does in test_sharded: runs and checks, and a report of each."""
+"""One process of the sharded runs of tests/distributed/test_fsdp.py: runs, checks and reports."""
 
 from __future__ import annotations
 
@@ -25,14 +25,10 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from lightning_morse import AffineSubspace, LossSlice
 from lightning_morse.distributed.errors import ProcessError
-from lightning_morse.distributed.fsdp import (
-    ShardedSlice,
-    Shards,
-    check_sharding,
-    flat_shards,
-    is_sharded,
-)
 from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.distributed.sharded_slice import ShardedSlice
+from lightning_morse.distributed.sharding import check_sharding, flat_shards, is_sharded
+from lightning_morse.distributed.shards import Shards
 from lightning_morse.slices.bases import orthonormal_columns, pca_directions, random_directions
 from lightning_morse.slices.parameters import flat_parameters
 from lightning_morse.slices.steps import loss_from_steps
@@ -45,7 +41,7 @@ TIME_LIMIT = timedelta(seconds=60)
 
 
 class Meter:
-    """An attribute that the network changes as it goes, and that is no container."""
+    """An attribute that the network changes during training and that is not a container."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -91,7 +87,7 @@ class Net(pl.LightningModule):
 
 
 class RootNet(Net):
-    """All in one unit, the module itself, whose training step FSDP is told of."""
+    """The module itself is the outer unit; its training step is registered with FSDP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +124,7 @@ class Fails:
 
 
 class Branches(Fails):
-    """A loss that takes different ways in different processes."""
+    """A loss that takes different branches in different processes."""
 
     def __call__(self, module, batch):
         if self.watch.history and self.rank == RANK:
@@ -137,7 +133,7 @@ class Branches(Fails):
 
 
 class Catches(Fails):
-    """A loss that swallows whatever happens."""
+    """A loss that swallows every error."""
 
     def __call__(self, module, batch):
         try:
@@ -149,7 +145,7 @@ class Catches(Fails):
 
 
 class AtTheEnd(pl.Callback):
-    """What the network itself makes of the probe batches, sharded as it is."""
+    """Loss of the sharded network itself on the probe batches, and its state at the end."""
 
     def __init__(self, watch) -> None:
         self.watch = watch
@@ -249,7 +245,7 @@ def small(**options):
 
 
 class Block(nn.Module):
-    """Sums two branches; a matrix with fewer rows than there may be processes, and a free bias."""
+    """Two branches, a matrix with fewer rows than there may be processes, an unsharded bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,7 +260,7 @@ class Block(nn.Module):
 
 
 def sharded_block(how):
-    """A block, and the same one sharded in one of several ways."""
+    """A block, and the same block sharded in one of several ways."""
     seed_all(3)
     whole = Block()
     seed_all(3)
@@ -290,7 +286,7 @@ def mse(module, batch):
 
 
 def everywhere(how):
-    """Compare shards with the whole; the largest differences."""
+    """Compare shards with the whole, and report the largest differences."""
     whole, block = sharded_block(how)
     processes = Processes(RANK, SIZE)
     step = Lockstep(processes)
@@ -381,7 +377,7 @@ def everywhere(how):
 
 
 def refusals():
-    """What is not supported, and what is said of it."""
+    """Messages for unsupported shardings."""
     said = {}
     mesh = init_device_mesh("cpu", (SIZE, 1), mesh_dim_names=("data", "tensor"))
     crossed = nn.Linear(4, 4)

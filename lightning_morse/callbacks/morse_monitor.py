@@ -23,15 +23,15 @@ from lightning_morse.analysis.pipeline import analyze_further
 from lightning_morse.arguments import integer_of_at_least, level_of_confidence
 from lightning_morse.callbacks.loggers import log_pictures, log_scalars
 from lightning_morse.distributed.errors import cause, must_end_run, origin
-from lightning_morse.distributed.fsdp import (
-    ShardedSlice,
-    Shards,
+from lightning_morse.distributed.processes import Lockstep, Processes, SharedLoss
+from lightning_morse.distributed.sharded_slice import ShardedSlice
+from lightning_morse.distributed.sharding import (
     check_sharding,
     compute_device,
     flat_shards,
     is_sharded,
 )
-from lightning_morse.distributed.processes import Lockstep, Processes, SharedLoss
+from lightning_morse.distributed.shards import Shards
 from lightning_morse.monitoring.budget import Budget, Work
 from lightning_morse.monitoring.extent import given_extent, half_widths, sample_box
 from lightning_morse.monitoring.flow_check import flow_check

@@ -1,11 +1,11 @@
-"""What the processes of a run tell one another during an analysis.
+"""Communication between the processes of a run during an analysis.
 
-The first process leads: it chooses the slice, asks for losses and makes the surrogate and the
-graph. Every process holds its own probe batches and answers for them; the loss of the run is the
-mean over all of their examples, as the gradient of a data parallel run is a mean over processes.
+The first process leads: it chooses the slice, requests losses, and computes the surrogate and the
+graph. Every process evaluates the loss on its own probe batches; the loss of the run is the mean
+over all of their examples, as the gradient of a data parallel run is a mean over processes.
 
-Every method is collective: all processes call it, in the same order, whatever has gone wrong in one
-of them. So each step ends with an exchange of errors, and an error anywhere is raised everywhere.
+Every method is collective: all processes call it, in the same order, even if one of them has
+failed. So each step ends with an exchange of errors, and an error in one process is raised in all.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Processes:
     """The processes of a run.
 
     Args:
-        rank: Number of this one.
-        size: How many there are; with 1 nothing is exchanged.
+        rank: Rank of this process.
+        size: Number of processes; with 1 nothing is exchanged.
 
     Example:
         >>> Processes().first(lambda: 3), Processes().gather("a")
@@ -45,7 +45,7 @@ class Processes:
             size: Its world size.
 
         Raises:
-            ValueError: If there are several, and torch.distributed does not connect them.
+            ValueError: If there are several and torch.distributed does not connect them.
         """
         if size == 1:
             return cls()
@@ -62,7 +62,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, value: T) -> T:
-        """What the first process gave."""
+        """The value of the first process, in all processes."""
         if self.size == 1:
             return value
         box = [value]
@@ -70,7 +70,7 @@ class Processes:
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        """What each process gave, in their order."""
+        """The values of all processes, in order of rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -78,30 +78,32 @@ class Processes:
         return values
 
     def first(self, work: Callable[[], T]) -> T:
-        """Do something in the first process, and have the outcome in all.
+        """Do some work in the first process, and return its result in all.
 
         Raises:
-            ProcessError: In the others, if it failed; in the first one the error itself.
+            ProcessError: In the other processes, if it failed; in the first one the error itself.
         """
         if not self.leads:
-            return _opened(self.share(None))
+            shared: T = _opened(self.share(None))
+            return shared
         try:
-            sealed: Any = ("value", work())
+            value = work()
         except BaseException as error:
             self.share(_Failure(error, 0))
             raise
-        return _opened(self.share(sealed))
+        self.share(("value", value))
+        return value
 
     def each(self, work: Callable[[], T]) -> T:
-        """Do something in every process, and go on only if it succeeded in all of them.
+        """Do some work in every process, and go on only if it succeeded in all of them.
 
         Raises:
-            ProcessError: Where it succeeded, if it failed elsewhere; where it failed the error.
+            ProcessError: Where it succeeded, if it failed elsewhere; where it failed, that error.
         """
         return self.gathered(work)[self.rank]
 
     def gathered(self, work: Callable[[], T], *, exchange: bool = False) -> list[T]:
-        """As :meth:`each`; with ``exchange`` the values of all processes, else None for others."""
+        """As :meth:`each`, but return a list: all values if ``exchange``, else None for others."""
         value: Any = None
         problem: BaseException | None = None
         try:
@@ -121,11 +123,11 @@ class Processes:
 
 
 class SharedLoss:
-    """The loss of all processes as one function, asked for by the first of them.
+    """The loss of all processes as one function, which the first of them calls.
 
     Args:
         loss: The loss of this process: points of shape ``(n, d)`` to losses of shape ``(n,)``.
-        n_examples: How many examples that loss is the mean of.
+        n_examples: Number of examples over which that loss is the mean.
         processes: The processes.
     """
 
@@ -138,7 +140,7 @@ class SharedLoss:
         self._own_problem: BaseException | None = None
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Mean loss over the examples of all processes, shape ``(n,)``; in the first process.
+        """Mean loss over the examples of all processes, shape ``(n,)``; only in the first process.
 
         Raises:
             ProcessError: If it failed in another process; errors of this one pass through.
@@ -149,10 +151,10 @@ class SharedLoss:
         return self._answered(points)
 
     def explore(self, work: Callable[[], T]) -> T:
-        """Do something that calls this loss in the first process; the others answer meanwhile.
+        """Do some work in the first process that calls this loss; the others evaluate their parts.
 
         Returns:
-            What ``work`` returned, in every process.
+            The result of ``work``, in every process.
 
         Raises:
             ProcessError: As :meth:`Processes.first`.
@@ -164,10 +166,11 @@ class SharedLoss:
             if isinstance(message, _Failure) and self._own_problem is not None:
                 raise self._own_problem
             if isinstance(message, _Failure) or message[0] == "value":
-                return _opened(message)
+                value: T = _opened(message)
+                return value
             try:
                 self._answered(message[1])
-            except Exception as error:  # the first process knows, and ends the analysis
+            except Exception as error:  # the first process knows of it, and ends the analysis
                 if not isinstance(error, ProcessError):
                     self._own_problem = error
 
@@ -180,19 +183,20 @@ class SharedLoss:
         return torch.stack([n / total * losses for losses, n in answers]).sum(dim=0).to(points)
 
 
-_FAILED, _DONE, _TOLD, _FREE = -1, 0, 1, 2
+# Plans that processes compare before an exchange; all_gather() uses _ALL_GATHER + label.
+_FAILED, _DONE, _GATHER, _ALL_GATHER = -1, 0, 1, 2
 
 
 class Lockstep:
     """Work that all processes do at once, with any number of exchanges inside it.
 
     Before each exchange the processes compare what they are about to do, so that one that has
-    failed, or has come to another place, ends the work of all of them and leaves nobody waiting.
-    That holds for exchanges made here, not for those that the work makes in other ways.
+    failed, or has reached another point of the program, ends the work in all of them and leaves
+    none waiting. That covers the exchanges made here, not those that the work makes in other ways.
 
     Args:
         processes: The processes.
-        device: Where tensors must be that they exchange.
+        device: The device on which tensors are exchanged.
 
     Example:
         >>> step = Lockstep(Processes())
@@ -206,7 +210,7 @@ class Lockstep:
         self._ended: BaseException | None = None
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do something that may call :meth:`gather` and :meth:`all_gather`.
+        """Do some work that may call :meth:`gather` and :meth:`all_gather`.
 
         Raises:
             ProcessError: If it failed in another process; errors of this one pass through.
@@ -223,28 +227,28 @@ class Lockstep:
         return value
 
     def gather(self, value: T) -> list[T]:
-        """What each process gave, in their order."""
-        self._meet(_TOLD)
+        """The values of all processes, in order of rank."""
+        self._meet(_GATHER)
         return self.processes.gather(value)
 
     def all_gather(self, tensor: Tensor, label: int = 0) -> list[Tensor]:
-        """The tensors of all processes, in their order.
+        """The tensors of all processes, in order of rank.
 
         Args:
-            tensor: On ``device``, of the same shape and dtype everywhere.
-            label: What this is about, 0 or more; the same everywhere.
+            tensor: On ``device``, of the same shape and dtype in all processes.
+            label: Identifies this exchange, 0 or more; the same in all processes.
         """
         if self.processes.size == 1:
             return [tensor]
-        # First the memory, while there still is a way to tell the others that there is none.
+        # Allocate first, while the others can still be told of a lack of memory.
         found = [torch.empty_like(tensor) for _ in range(self.processes.size)]
-        self._meet(_FREE + label)
+        self._meet(_ALL_GATHER + label)
         distributed.all_gather(found, tensor)
         return found
 
     def _meet(self, plan: int, error: BaseException | None = None) -> None:
         """Go on only if all processes are about to do the same."""
-        if self._ended is not None:  # the work caught the error and went on
+        if self._ended is not None:  # the work has caught the error and gone on
             raise self._ended
         if self.processes.size == 1:
             return

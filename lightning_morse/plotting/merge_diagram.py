@@ -1,4 +1,4 @@
-"""Figure of the ladder: which attractors stand, merge or vanish as the confidence goes up."""
+"""Figure of the filtration over confidence: which attractors stand, merge or vanish."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from lightning_morse._typing import Array, Cells
 from lightning_morse.plotting.style import DARK, attractor_colors, figure_style, new_figure
 from lightning_morse.result import MorseAnalysis, short_of_one
 
-MAX_LANES = 30  # attractors drawn, those of least loss
+MAX_LANES = 30  # attractors drawn, those of least loss: the figure is 11 inches tall then
 
-_LANE, _ABOVE, _BELOW = 0.3, 0.72, 1.2  # inches
+# Inches: per attractor, above the axes (title), per further line of the title, below (legend).
+_LANE, _ABOVE, _TITLE_LINE, _BELOW = 0.3, 0.72, 0.2, 1.2
+# Failure probabilities below the rounding of a double near 1 have no place of their own.
+_LEAST_FAILURE = 1e-16
+_MAX_TICKS = 8
+# From here on, in powers of ten of the failure probability, 0.99... is written as 1 - 10^-k.
+_LONG_POWER = 4.5
 _ALONE: dict[str, Any] = {"marker": "D", "ms": 6.5, "mec": "black", "mew": 0.8, "linestyle": "none"}
 _VANISHED: dict[str, Any] = {"marker": "x", "ms": 8, "mew": 2, "linestyle": "none"}
 _ASKED: dict[str, Any] = {"color": "#777777", "linewidth": 1.2, "linestyle": (0, (2, 2))}
@@ -30,19 +36,19 @@ def plot_merge_diagram(
 ) -> Figure:
     """Draw the attractors against the confidence, one line each, in the colours of the basins.
 
-    To the right the confidence rises, on the scale of the failure probability. Lines join where the
-    blocks of attractors merge and end in a cross where a block reaches the exterior. A diamond
-    stands at the confidence of each attractor by itself: it can lie beyond the ladder, because one
-    attractor needs the band in a part of the box only. The row of numbers counts the blocks. Of
-    more than 30 attractors those of least loss are drawn.
+    Confidence rises to the right, on the logarithmic scale of the failure probability. Lines join
+    where attracting blocks merge, and end in a cross where a block reaches the exterior. A diamond
+    marks the confidence of each attractor by itself; it can lie beyond the filtration, because a
+    single attractor needs the band in part of the box only. The row of numbers counts the blocks.
+    Of more than 30 attractors, those of least loss are drawn.
 
     Args:
         result: The analysis, of any dimension.
-        identities: What each attractor is known as from one analysis to the next, by the number of
-            its Morse set: decides its colour.
+        identities: Identity of each attractor from one analysis to the next, by the number of its
+            Morse set: decides its colour.
 
     Returns:
-        A figure of its own, unknown to pyplot.
+        A new figure, unknown to pyplot.
 
     Raises:
         ValueError: If the identities are not those of the attractors.
@@ -62,7 +68,7 @@ def plot_merge_diagram(
         above = _ABOVE
         if drawn < result.n_attractors:
             title += f"\n{result.n_attractors - drawn} of higher loss not drawn"
-            above += 0.2
+            above += _TITLE_LINE
         lanes = _LANE * max(drawn, 2)
         height = above + lanes + _BELOW
         figure = new_figure(8, height)
@@ -81,8 +87,8 @@ def plot_merge_diagram(
 
 
 def _position(confidence: Any) -> Any:
-    """Place of a confidence on the axis: powers of ten of the failure probability."""
-    return -np.log10(np.maximum(1 - np.asarray(confidence), 1e-16))
+    """Place of a confidence on the axis: minus the logarithm of the failure probability."""
+    return -np.log10(np.maximum(1 - np.asarray(confidence), _LEAST_FAILURE))
 
 
 def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int) -> None:
@@ -136,7 +142,7 @@ def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int
 
 
 def _order(blocks: Cells) -> list[int]:
-    """Put attractors whose blocks merge beside each other, whatever merges first closest."""
+    """Order attractors so that blocks that merge are neighbours, the first to merge closest."""
     n = blocks.shape[1]
     groups: dict[int, list[int]] = {a: [a] for a in range(n)}
     for row in blocks:
@@ -148,15 +154,15 @@ def _order(blocks: Cells) -> list[int]:
 
 
 def _count_blocks(ax: Axes, x: Array, counts: Cells) -> None:
-    """Write the number of blocks above the lines, once where it stays the same."""
+    """Write the number of blocks above the lines, once for each run of equal counts."""
     above = ax.get_xaxis_transform()
     ax.text(
         *(-0.01, 1.0, "standing"), transform=ax.transAxes, ha="right", va="bottom", fontsize=9.5
     )
-    rung = 0
+    level = 0
     for count, same in groupby(counts.tolist()):
-        last = rung + len(list(same)) - 1
-        middle = 0.5 * (x[rung] + x[last])
+        last = level + len(list(same)) - 1
+        middle = 0.5 * (x[level] + x[last])
         ax.text(middle, 1.0, str(count), transform=above, ha="center", va="bottom", weight="bold")
         if last + 1 < len(x):
             between = 0.5 * (x[last] + x[last + 1])
@@ -168,22 +174,22 @@ def _count_blocks(ax: Axes, x: Array, counts: Cells) -> None:
                 arrowprops={"arrowstyle": "-", "color": DARK, "linewidth": 0.8, "shrinkB": 0},
                 annotation_clip=False,
             )
-        rung = last + 1
+        level = last + 1
 
 
 def _ticks(asked: float, left: float, right: float) -> list[float]:
-    """Confidences to name on the axis: powers of ten, or what was asked for where there is none."""
+    """Confidences to label: powers of ten of the failure, or the requested one if there is none."""
     powers = range(math.ceil(left), math.floor(right) + 1)
-    few = max(1, math.ceil(len(powers) / 8))
-    return [1 - 10.0**-k for k in powers if k % few == 0 and k > 0] or [asked]
+    every = max(1, math.ceil(len(powers) / _MAX_TICKS))
+    return [1 - 10.0**-k for k in powers if k % every == 0 and k > 0] or [asked]
 
 
 def _confidence(value: float) -> str:
-    """Write a confidence such as 0.999, or what it lacks to 1 where that is little."""
+    """Write a confidence such as 0.999, or by what it falls short of 1 where that is little."""
     power = -math.log10(1 - value)
     if abs(power - round(power)) > 1e-6:
         return short_of_one(value)
-    return f"{value:.4g}" if power < 4.5 else f"$1 - 10^{{-{round(power)}}}$"
+    return f"{value:.4g}" if power < _LONG_POWER else f"$1 - 10^{{-{round(power)}}}$"
 
 
 def _legend_handles(result: MorseAnalysis, drawn: int) -> list[Line2D]:

@@ -1,4 +1,4 @@
-"""Colours and settings that every figure shares."""
+"""Colours, settings and wording that all figures share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
 
 ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
-# Okabe and Ito's colours, neighbours in the list chosen far apart; black and grey are taken.
+# Okabe and Ito's colour-blind-safe palette, ordered so that neighbours differ most. Black is left
+# out (markers and text), and so are greys (what escapes or diverges).
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+
+N_COLORS = 200  # distinct colours of identities; far more basins than a figure can show apart
+# Colours that may extend the palette, in OKLab. Darker ones hide the edge of a marker, lighter ones
+# have no visible tint; below the least chroma they read as grey, above the largest they glare.
+_LEAST_LIGHTNESS, _LARGEST_LIGHTNESS = 0.4, 0.9
+_LEAST_CHROMA, _LARGEST_CHROMA = 0.07, 0.23
+_LEVELS_PER_CHANNEL = 13  # of the sRGB lattice they are chosen from
+_TINT_COLOR, _TINT_WHITE = 0.42, 0.58  # shares of the colour and of white in the fill of a basin
+_WHITE_INK_BELOW = 0.65  # lightness of a background on which white text reads better than black
 
 
 class _Figure(Figure):
-    """A figure drawn in this module's style: artists ask rcParams again when they are drawn."""
+    """A figure that draws itself in this style: artists read rcParams again when drawn."""
 
     def draw(self, renderer: RendererBase) -> None:
         with figure_style():
@@ -32,7 +42,7 @@ class _Figure(Figure):
 
 
 def figure_style() -> AbstractContextManager[None]:
-    """Settings of every figure, whatever the user's are."""
+    """Matplotlib settings of all figures, whatever the user has set."""
     own = {"font.family": "DejaVu Sans", "font.size": 10.5, "hatch.linewidth": 0.8}
     return style.context(["default", own])
 
@@ -47,20 +57,20 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
 def identity_color(identity: int) -> str:
     """Colour of an attractor's identity, the same in every figure of a run.
 
-    The first seven are the colour-blind-safe ones of Okabe and Ito; each further one lies as far
-    as possible, perceptually, from all before it and from white, black and grey.
+    The first seven are the colour-blind-safe ones of Okabe and Ito; each further one is, to the
+    eye, as far as possible from all before it and from white, black and grey.
 
     Args:
         identity: 0, 1, 2, ...
 
     Returns:
-        Hexadecimal; they repeat from 200 on.
+        Hexadecimal; colours repeat from 200 on.
 
     Example:
         >>> identity_color(0), identity_color(200)
         ('#0072B2', '#0072B2')
     """
-    colors = _palette(len(OKABE_ITO) if identity < len(OKABE_ITO) else 200)
+    colors = _palette(len(OKABE_ITO) if identity < len(OKABE_ITO) else N_COLORS)
     return colors[identity % len(colors)]
 
 
@@ -71,14 +81,14 @@ def attractor_colors(
 
     Args:
         result: The analysis.
-        identities: What each attractor is known as from one analysis to the next, by the number of
-            its Morse set; by default their order here.
+        identities: Identity of each attractor from one analysis to the next, by the number of its
+            Morse set; by default their order in this analysis.
 
     Returns:
-        Hexadecimal colour for the number of each attractor's Morse set.
+        Hexadecimal colours, by the number of the attractor's Morse set.
 
     Raises:
-        ValueError: If the identities are not whole numbers of at least 0, one for each attractor.
+        ValueError: If the identities are not integers of at least 0, one for each attractor.
     """
     if identities is None:
         identities = {a: k for k, a in enumerate(result.attractors)}
@@ -93,13 +103,13 @@ def attractor_colors(
 
 @cache
 def _palette(count: int) -> tuple[str, ...]:
-    """Extend Okabe and Ito's colours by farthest-first choice in the OKLab colour space."""
-    levels = np.linspace(0, 1, 13)
+    """Extend Okabe and Ito's colours by farthest-point choice in the OKLab colour space."""
+    levels = np.linspace(0, 1, _LEVELS_PER_CHANNEL)
     rgb = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
     lab = _oklab(rgb)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
-    # Too dark hides the marker's edge, too light its tint; grey means escape, neon hurts.
-    usable = (lab[:, 0] > 0.4) & (lab[:, 0] < 0.9) & (chroma > 0.07) & (chroma < 0.23)
+    usable = (lab[:, 0] > _LEAST_LIGHTNESS) & (lab[:, 0] < _LARGEST_LIGHTNESS)
+    usable &= (chroma > _LEAST_CHROMA) & (chroma < _LARGEST_CHROMA)
     rgb, lab = rgb[usable], lab[usable]
     colors = list(OKABE_ITO)
     taken = _oklab(np.array([to_rgb(c) for c in (*colors, "white", "black", ESCAPE_COLOR)]))
@@ -112,7 +122,7 @@ def _palette(count: int) -> tuple[str, ...]:
 
 
 def _oklab(rgb: Array) -> Array:
-    """Convert sRGB in [0, 1] to Ottosson's OKLab, where distance follows perception."""
+    """Convert sRGB in [0, 1] to OKLab (Ottosson 2020), where distance follows perception."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_lms = [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -124,20 +134,28 @@ def _oklab(rgb: Array) -> Array:
         [1.9779984951, -2.4285922050, 0.4505937099],
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
-    return np.cbrt(linear @ np.array(to_lms).T) @ np.array(to_lab).T
+    lab: Array = np.cbrt(linear @ np.array(to_lms).T) @ np.array(to_lab).T
+    return lab
 
 
-def _tint(color: str) -> str:
-    red, green, blue = (0.42 * c + 0.58 for c in to_rgb(color))
+def tint(color: str) -> str:
+    """Fill of a basin: the colour of its attractor mixed with white."""
+    red, green, blue = (_TINT_COLOR * c + _TINT_WHITE for c in to_rgb(color))
     return to_hex((red, green, blue))
 
 
-def _ink(color: str) -> str:
-    return "white" if _oklab(np.array(to_rgb(color)))[0] < 0.65 else "black"
+def ink(color: str) -> str:
+    """Colour of text on a background: black or white, whichever contrasts more."""
+    return "white" if _oklab(np.array(to_rgb(color)))[0] < _WHITE_INK_BELOW else "black"
 
 
-def _percent(share: float) -> str:
-    """Say a share in percent; 0 % and 100 % are kept for nothing and everything."""
+def percent(share: float) -> str:
+    """Write a share in percent; 0 % and 100 % are kept for nothing and everything.
+
+    Example:
+        >>> percent(0.291), percent(0.004), percent(0.0)
+        ('29 %', '< 1 %', '0 %')
+    """
     if 0 < share < 0.01:
         return "< 1 %"
     if 0.99 < share < 1:
@@ -145,7 +163,12 @@ def _percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
 
-def _bound(mu: float) -> str:
-    """Print a lower bound with three decimals at most; rounding up would claim too much."""
+def probability_bound(mu: float) -> str:
+    """Write a lower bound with at most three decimals; rounding up would claim too much.
+
+    Example:
+        >>> probability_bound(0.9599)
+        'mu ≥ 0.959'
+    """
     floored = Decimal(repr(float(mu))).quantize(Decimal("0.001"), ROUND_FLOOR)
     return f"mu ≥ {f'{floored:.3f}'.rstrip('0').rstrip('.')}"

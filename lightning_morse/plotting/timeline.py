@@ -1,4 +1,4 @@
-"""Figure of a run: how much of the slice each basin took over training, and where it changed."""
+"""Figure of a run: the share of the box that each basin takes over training, and switches."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lightning_morse._typing import Array
+from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.plotting.style import (
     DARK,
     ESCAPE_COLOR,
@@ -20,9 +21,10 @@ from lightning_morse.plotting.style import (
     identity_color,
     new_figure,
 )
-from lightning_morse.result import ESCAPES
 
-MAX_NAMED = 10  # identities named beside the picture, those with the largest shares
+MAX_NAMED = 10  # identities in the legend, those with the largest shares
+# Less than this unaccounted for is the rounding of a sum of shares, not basins left out.
+_ROUNDING = 1e-9
 
 _UNDECIDED: dict[str, Any] = {"facecolor": "white", "edgecolor": "#8a8a8a", "hatch": "////"}
 _ESCAPES: dict[str, Any] = {"facecolor": ESCAPE_COLOR, "edgecolor": "none"}
@@ -32,24 +34,23 @@ _DOT: dict[str, Any] = {"marker": "o", "ms": 7, "mec": "black", "mew": 0.9, "lin
 
 
 def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the certain basins over training, stacked, and the line of ``mu`` below.
+    """Draw the certain basins over training, stacked, and ``mu`` below them.
 
-    One column an analysis, from half way since the one before to half way to the next: nothing is
-    known in between. One colour an identity, that of the attractor in the figures of each analysis.
-    On top is what is undecided, hatched, and what leaves the box, grey. All are shares of the box
-    of each analysis, which may be another every time. A dashed line stands to the left of an
-    analysis that found the weights certainly in another basin than before; the dots on the line of
-    ``mu`` have the colour of the basin that the weights are in.
+    One column per analysis, from half way after the previous one to half way before the next:
+    nothing is known in between. One colour per identity, the same as in the figures of the single
+    analyses. On top are the undecided share, hatched, and the share that escapes, grey. All shares
+    are of the box of that analysis, which may change from one to the next. A dashed line stands to
+    the left of an analysis that found the weights certainly in another basin than before; the dots
+    on the curve of ``mu`` have the colour of the basin that the weights are in.
 
     Args:
-        history: Rows of :attr:`lightning_morse.MorseMonitor.history`; those of failed analyses are
-            left out.
+        history: Rows of :attr:`lightning_morse.MorseMonitor.history`; failed analyses are skipped.
 
     Returns:
-        A figure of its own, unknown to pyplot.
+        A new figure, unknown to pyplot.
 
     Raises:
-        ValueError: If fewer than two analyses did not fail, or a row is none of such a history.
+        ValueError: If fewer than two analyses succeeded, or a row is not of such a history.
 
     Example:
         >>> from lightning_morse import MorseMonitor
@@ -104,7 +105,7 @@ def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the name of its monitor."""
+    """A row without the prefix of its monitor."""
     return {k.split("/")[-1]: v for k, v in row.items()}
 
 
@@ -115,10 +116,10 @@ def _draw_shares(
     undecided: Array,
     escape: Array,
 ) -> bool:
-    """Stack the shares; return whether basins were too small to have been kept by name."""
+    """Stack the shares; return whether some basins were too small to have a name of their own."""
     floor = np.zeros_like(escape)
     others = np.clip(1 - sum(shares.values(), floor) - undecided - escape, 0, None)
-    some = bool(others.max() > 1e-9)
+    some = bool(others.max() > _ROUNDING)
     layers: list[tuple[str, Array, dict[str, Any]]] = [
         (f"identity {i}", share, {"facecolor": identity_color(i), "edgecolor": "white"})
         for i, share in shares.items()
@@ -127,7 +128,7 @@ def _draw_shares(
     layers += [("undecided", undecided, _UNDECIDED), ("escapes", escape, _ESCAPES)]
     for name, share, look in layers:
         roof = floor + share
-        # Once more at the right edge of the last column.
+        # The last value again, at the right edge of the last column.
         low, high = (np.append(v, v[-1]) for v in (floor, roof))
         ax.fill_between(edges, low, high, step="post", linewidth=0.6, gid=name, zorder=2, **look)
         floor = roof

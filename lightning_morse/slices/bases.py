@@ -17,19 +17,22 @@ from lightning_morse.slices.columns import (
 )
 from lightning_morse.slices.parameters import flatten
 
-# Vectors whose smallest relative singular value lies below this are taken to be collinear.
+# Vectors whose smallest relative singular value lies below this count as collinear. Above it, two
+# rounds of Cholesky QR give orthonormal columns: Gram matrices in float64 square it to 1e-12, well
+# above their rounding. Soundness does not depend on it: AffineSubspace checks the columns it gets.
 _RANK_TOLERANCE = 1e-6
 
 
 class Whole:
-    """Weights that are all in this process.
+    """How the rows of tall matrices, one per weight, are spread over processes: all are here.
 
-    Sums over weights, and the largest of something over them, go through an object of this kind, so
-    that rows of directions and snapshots may also be spread over processes (``sharded.Shards``).
+    Whatever is summed or maximised over weights goes through an object of this kind, and
+    :class:`lightning_morse.distributed.shards.Shards` overrides its methods where every process
+    holds rows of its own.
     """
 
     def sum(self, here: Tensor) -> Tensor:
-        """Sum over all processes of what each found in its own weights."""
+        """Sum over all processes of what each found in its own rows."""
         return here
 
     def largest(self, here: Tensor) -> Tensor:
@@ -39,8 +42,8 @@ class Whole:
     def random_directions(
         self, flat: Tensor, shapes: Sequence[torch.Size], dim: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """:func:`random_directions` at flat weights that are those of parameters of ``shapes``."""
-        parts = flat.split([shape.numel() for shape in shapes])
+        """:func:`random_directions` at flat weights, those of parameters with these shapes."""
+        parts = torch.split(flat, [shape.numel() for shape in shapes])
         weights = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         return random_directions(weights, dim, generator)
 
@@ -57,9 +60,9 @@ def orthonormal_columns(
     algorithm", 2015), with Gram matrices in float64: orthonormal to the rounding of the result.
 
     Args:
-        vectors: Shape ``(p, d)``, one vector a column, or ``d`` tensors of shape ``(p,)``. Their
-            lengths do not matter.
-        name: What to call the argument in messages.
+        vectors: Shape ``(p, d)``, one vector per column, or ``d`` tensors of shape ``(p,)``. Their
+            norms do not matter.
+        name: Name of the argument in messages.
         rows: How the weights are spread over processes, as in :class:`AffineSubspace`.
 
     Returns:
@@ -67,21 +70,21 @@ def orthonormal_columns(
         has a positive inner product with vector ``j``.
 
     Raises:
-        ValueError: If there is no vector, the lengths differ, a vector is zero or not finite, or
-            the vectors are collinear: scaled to length one, the smallest singular value of the
-            first ``j + 1`` is below 1e-6 of the largest.
+        ValueError: If there is no vector, their lengths differ, a vector is zero or not finite, or
+            the vectors are collinear: normalised, the smallest singular value of the first
+            ``j + 1`` is below 1e-6 of the largest.
 
     Example:
         >>> orthonormal_columns([torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0])]).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
     columns = as_columns(vectors, name, rows)
-    sizes = largest(columns, rows)
+    sizes = rows.largest(largest(columns))
     for j, size in enumerate(sizes.tolist()):
         if not 0 < size < float("inf"):
             raise ValueError(
                 f"{name}[{j}] must be finite and not zero, got largest entry {size}. Leave that "
-                "vector out or give another"
+                "vector out or replace it"
             )
     columns = columns / sizes
     dependent = first_dependent(columns, rows)
@@ -89,10 +92,10 @@ def orthonormal_columns(
         raise ValueError(
             f"{name}[{dependent}] must not lie in the span of the vectors before it, got one that "
             f"is collinear with them (relative singular value below {_RANK_TOLERANCE:g}; vectors "
-            f"of length {len(columns)}). Leave it out or give another"
+            f"of length {len(columns)}). Leave it out or replace it"
         )
     for _ in range(2):
-        upper = torch.linalg.cholesky(gram_matrix(columns, rows)).T
+        upper = torch.linalg.cholesky(rows.sum(gram_matrix(columns))).T
         columns = times(columns, torch.linalg.inv(upper))
     return columns
 
@@ -100,8 +103,8 @@ def orthonormal_columns(
 def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     """Top principal directions of a trajectory of weights.
 
-    From the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots: no ``p x p``
-    matrix is formed.
+    Computed from the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots: no
+    ``p x p`` matrix is formed.
 
     Args:
         snapshots: Flat weights along the trajectory, shape ``(T, p)``, oldest first.
@@ -123,12 +126,12 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     """
     if snapshots.ndim != 2 or not snapshots.dtype.is_floating_point:
         raise ValueError(
-            "snapshots must be a floating point tensor of shape (T, p), one flat weight vector a "
+            "snapshots must be a floating point tensor of shape (T, p), one flat weight vector per "
             f"row, got shape {tuple(snapshots.shape)}, {snapshots.dtype}"
         )
     snapshots = snapshots.detach()
     _check_dim(dim)
-    for i, size in enumerate(largest(snapshots.T, rows).tolist()):
+    for i, size in enumerate(rows.largest(largest(snapshots.T)).tolist()):
         if not size < float("inf"):
             raise ValueError(
                 f"snapshots[{i}] must be finite, got NaN or infinite weights. Leave it out"
@@ -139,7 +142,7 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
         offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
         gram += (offsets @ offsets.T).cpu()
     gram = rows.sum(gram)
-    # Offsets from the first snapshot are exactly zero where nothing moves; centring comes after.
+    # Offsets from the first snapshot are exactly zero where nothing moves, so centring comes last.
     gram -= gram.mean(dim=0)
     gram -= gram.mean(dim=1, keepdim=True)
     variances, vectors = torch.linalg.eigh(gram)
@@ -152,13 +155,13 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
         )
     leading = vectors[:, -dim:].flip(1)
     leading = torch.where(leading[-1] < 0, -leading, leading)
-    # With weights that sum to zero the mean of the snapshots drops out.
+    # Coefficients that sum to zero make the mean of the snapshots drop out.
     leading -= leading.mean(dim=0)
     directions = snapshots.new_empty((dim, p), dtype=working_dtype(snapshots.dtype)).T
     for block in blocks(p):
         offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
         directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
-    # The Gram matrix squares the condition number; this restores what that cost.
+    # The Gram matrix squared the condition number; this recovers the digits that cost.
     return orthonormal_columns(directions, "principal directions of the snapshots", rows)
 
 
@@ -168,20 +171,18 @@ def random_directions(
     """Filter-normalised Gaussian directions (Li et al. 2018, arXiv 1712.09913), made orthonormal.
 
     Each filter (a slice of the leading axis of a tensor with at least two axes) of a raw direction
-    has the norm of that filter in the weights; biases and other vectors do not move. Where that
-    makes directions zero or collinear (no matrices, or almost no entries), each whole tensor gets
-    the norm it has in the weights instead; where that does too, each direction norm one.
+    is scaled to the norm of that filter in the weights; biases and other vectors do not move. If
+    that makes directions zero or collinear (no matrices, or almost no entries), each tensor as a
+    whole is scaled to its norm in the weights instead; if that does too, each direction to norm 1.
 
     Args:
         parameters: The trainable parameters in order, ``p`` entries in all.
         dim: Number of directions.
-        generator: CPU generator, the only source of randomness. It is drawn from direction by
-            direction.
+        generator: CPU generator, the only source of randomness, used direction by direction.
 
     Returns:
         Orthonormal columns, shape ``(p, dim)``, dtype and device of the flat weights; and the norms
-        of the raw directions, shape ``(dim,)``, float64: a natural half-width of the box on each
-        axis.
+        of the raw directions, shape ``(dim,)``, float64: a natural half-width of the box per axis.
 
     Raises:
         ValueError: If there are no parameters, ``dim`` is not in ``1 .. p``, the generator is not
@@ -205,8 +206,8 @@ def random_directions(
         )
     if not torch.isfinite(largest(flat)):
         raise ValueError("parameters must be finite, got NaN or infinite weights")
-    # Three ways to cut the flat weights into rows that keep their norm, from fine to coarse.
-    weights = [w.cpu() for w in flat.split([t.numel() for t in parameters])]
+    # Three ways to cut the flat weights into rows whose norm is kept, from fine to coarse.
+    weights = [w.cpu() for w in torch.split(flat, [t.numel() for t in parameters])]
     filters = [
         w.view(t.shape).flatten(1) if t.ndim > 1 else w.new_zeros(1, len(w))
         for t, w in zip(parameters, weights, strict=True)
@@ -217,11 +218,12 @@ def random_directions(
     raw = torch.empty(dim, p, dtype=flat.dtype)
     state = generator.get_state()
     for rows in (filters, tensors, one):
-        generator.set_state(state)  # the same noise, without a copy of it
+        generator.set_state(state)  # the same noise again, without keeping a copy of it
         for direction in raw:
             direction.normal_(generator=generator)
-        for part, row in zip(raw.split([r.numel() for r in rows], dim=1), rows, strict=True):
-            shaped = part.unflatten(1, row.shape)
+        parts = torch.split(raw, [r.numel() for r in rows], dim=1)
+        for part, row in zip(parts, rows, strict=True):
+            shaped = torch.unflatten(part, 1, row.shape)
             shaped *= (row.norm(dim=1) / shaped.norm(dim=2))[..., None]
         norms = gram_matrix(raw.T).diagonal().sqrt()
         if norms.all() and first_dependent(raw.T) is None:
@@ -236,7 +238,7 @@ def as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOL
         empty = columns.ndim == 2 and (not columns.shape[1] or (rows is WHOLE and not len(columns)))
         if columns.ndim != 2 or empty:
             raise ValueError(
-                f"{name} must have shape (p, d), one vector a column, got {tuple(columns.shape)}"
+                f"{name} must have shape (p, d), one vector per column, got {tuple(columns.shape)}"
             )
     else:
         if not len(vectors):
@@ -255,8 +257,8 @@ def as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOL
 
 
 def first_dependent(columns: Tensor, rows: Whole = WHOLE) -> int | None:
-    """The first column in the numerical span of those before it; none of them is zero."""
-    gram = gram_matrix(columns, rows)
+    """Index of the first column in the numerical span of those before it; no column is zero."""
+    gram = rows.sum(gram_matrix(columns))
     lengths = gram.diagonal().sqrt()
     cosines = gram / torch.outer(lengths, lengths)
     for j in range(1, len(gram)):

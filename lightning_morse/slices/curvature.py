@@ -1,4 +1,4 @@
-"""Directions that the derivatives of the loss pick out at the current weights."""
+"""Directions given by the derivatives of the loss at the current weights."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_
 from lightning_morse.slices.parameters import flatten
 from lightning_morse.slices.shadow_loss import ShadowLoss
 
-# Eigenvectors are coordinates to look along, not results: their residuals, relative to the
-# eigenvalue, need not be smaller than this.
-_TOLERANCE = 1e-2
-# Vectors of the Lanczos basis, beyond twice those asked for.
-_MORE_VECTORS = 6
+# Tolerance of ARPACK, relative to the eigenvalue. Eigenvectors are axes to look along, not results:
+# every statement about the slice holds whatever its directions are.
+_EIGENVECTOR_TOLERANCE = 1e-2
+# Vectors of the Lanczos basis beyond twice those requested: more converge in fewer restarts, each
+# costs as much memory as the weights in float64.
+_EXTRA_LANCZOS_VECTORS = 6
 
 
 @contextmanager
 def differentiable(loss: ShadowLoss) -> Iterator[None]:
-    """Let autograd see the weights of the shadow copy, starting from its state.
+    """Make the weights of the shadow copy, reset to its initial state, require gradients.
 
-    The global random number generators start from the seed of the loss, and are as before after it.
+    The global random number generators start from the seed of the loss and are restored afterwards.
     """
     with plain_arithmetic(loss.weights[0].device.type), preserved_random_state():
         loss.reset()
@@ -43,15 +44,16 @@ def differentiable(loss: ShadowLoss) -> Iterator[None]:
 
 
 def loss_gradient(loss: ShadowLoss) -> Tensor:
-    """Gradient of the mean loss at the weights that the shadow copy holds.
+    """Gradient of the mean loss at the weights of the shadow copy.
+
+    The global random number generators are restored afterwards.
 
     Args:
-        loss: Of the network.
+        loss: The loss of the network.
 
     Returns:
-        Shape ``(p,)``, in the order of :func:`lightning_morse.flat_parameters`, at least float32,
-        zero for weights that the loss does not depend on. The global random number generators are
-        as before.
+        Shape ``(p,)``, in the order of :func:`lightning_morse.flat_parameters`, at least float32;
+        zero for weights that the loss does not depend on.
 
     Raises:
         ValueError: If the loss has no gradient. Errors of ``loss_fn`` pass through.
@@ -66,10 +68,10 @@ def loss_gradient(loss: ShadowLoss) -> Tensor:
 
 
 def hessian_product(loss: ShadowLoss, vector: Tensor) -> Tensor:
-    """Product of the Hessian of the mean loss with a vector, by two backward passes a batch.
+    """Product of the Hessian of the mean loss with a vector, by two backward passes per batch.
 
     Args:
-        loss: Of the network.
+        loss: The loss of the network.
         vector: Shape ``(p,)``.
 
     Returns:
@@ -79,36 +81,37 @@ def hessian_product(loss: ShadowLoss, vector: Tensor) -> Tensor:
         ValueError: As :func:`loss_gradient`.
         RuntimeError: If an operation in the loss has no second derivative in torch.
     """
-    pieces = vector.split([w.numel() for w in loss.weights])
+    pieces = torch.split(vector, [w.numel() for w in loss.weights])
     total = torch.zeros_like(vector)
-    # The fused kernels of attention have no second derivative.
+    # Fused attention kernels have no second derivative.
     with differentiable(loss), sdpa_kernel(SDPBackend.MATH):
         for share, part in loss.parts():
             gradient = _derivative(part, loss.weights, create_graph=True)
             slope = torch.stack(
                 [(g * v.view_as(g).to(g)).sum() for g, v in zip(gradient, pieces, strict=True)]
             ).sum()
-            if slope.requires_grad:  # else the loss is linear in all weights
+            if slope.requires_grad:  # otherwise the loss is linear in all weights
                 total += share * flatten(_derivative(slope, loss.weights))
     return total
 
 
 def gradient_directions(loss: ShadowLoss, dim: int) -> Tensor:
-    """The directions in which the gradient flow sets out from the current weights.
+    """The directions in which the gradient flow leaves the current weights.
 
-    They span the gradient ``g``, ``H g`` and ``H H g`` (``H`` the Hessian), as many as asked for:
-    the first derivatives of the solution of ``w' = -g(w)``, where third derivatives of the loss
-    vanish. The first direction is that of steepest descent.
+    They span the gradient ``g``, ``H g``, ``H H g`` and so on (``H`` the Hessian), ``dim`` vectors
+    in all: where third derivatives of the loss vanish, the first ``dim`` time derivatives of the
+    solution of ``w' = -g(w)``. The first direction is that of steepest descent.
 
     Args:
-        loss: Of the network.
+        loss: The loss of the network.
         dim: Number of directions.
 
     Returns:
         Orthonormal columns, shape ``(p, dim)``.
 
     Raises:
-        ValueError: If the gradient is zero or not finite, or these do not span ``dim`` dimensions.
+        ValueError: If the gradient is zero or not finite, or the vectors do not span ``dim``
+            dimensions.
         RuntimeError: As :func:`hessian_product`, for ``dim > 1``.
     """
     vectors = [-loss_gradient(loss)]
@@ -122,17 +125,17 @@ def gradient_directions(loss: ShadowLoss, dim: int) -> Tensor:
 def hessian_directions(loss: ShadowLoss, dim: int, seed: int) -> Tensor:
     """Eigenvectors of the Hessian with the largest eigenvalues in absolute value.
 
-    By the implicitly restarted Lanczos method of ARPACK (Lehoucq, Sorensen, Yang 1998) on
+    Computed by the implicitly restarted Lanczos method of ARPACK (Lehoucq, Sorensen, Yang 1998) on
     Hessian-vector products. It keeps ``2 dim + 6`` vectors in double precision on the CPU.
 
     Args:
-        loss: Of the network.
+        loss: The loss of the network.
         dim: Number of directions.
-        seed: Of the vector it begins with.
+        seed: Seed of the initial vector.
 
     Returns:
         Orthonormal columns, shape ``(p, dim)``, by descending absolute eigenvalue, with residuals
-        of at most about a hundredth of it. The entry of largest size in each is positive.
+        of at most about a hundredth of it. The entry of largest magnitude in each is positive.
 
     Raises:
         ValueError: If the Hessian is not finite or zero, or the iteration does not converge.
@@ -148,8 +151,8 @@ def hessian_directions(loss: ShadowLoss, dim: int, seed: int) -> Tensor:
         return found.cpu().double().numpy()
 
     operator = LinearOperator((p, p), matvec=product, dtype=np.float64)
-    kept = 2 * dim + _MORE_VECTORS
-    if p <= kept:  # ARPACK wants a basis smaller than the space
+    kept = 2 * dim + _EXTRA_LANCZOS_VECTORS
+    if p <= kept:  # ARPACK needs a basis smaller than the space
         full = operator @ np.eye(p)
         values, vectors = np.linalg.eigh((full + full.T) / 2)
     else:
@@ -158,7 +161,7 @@ def hessian_directions(loss: ShadowLoss, dim: int, seed: int) -> Tensor:
             raise ValueError("the Hessian is zero at the current weights")
         try:
             values, vectors = eigsh(
-                operator, dim, which="LM", v0=start.numpy(), ncv=kept, tol=_TOLERANCE
+                operator, dim, which="LM", v0=start.numpy(), ncv=kept, tol=_EIGENVECTOR_TOLERANCE
             )
         except ArpackNoConvergence as error:
             raise ValueError(f"eigenvectors of the Hessian did not converge: {error}") from error

@@ -23,6 +23,15 @@ from lightning_morse.slices.bases import (
 )
 from lightning_morse.slices.columns import blocks, gram_matrix, in_double, largest
 
+# Machine epsilons by which inner products of directions may be off. Columns made orthonormal in
+# their own precision stay within about 20; columns made so in float32 are refused for float64
+# weights. Claims about the loss as a function of x do not depend on it; that its gradient flow is
+# the projected flow of the network holds to this relative accuracy.
+_ORTHONORMAL_WITHIN_EPSILONS = 1000
+# Weights closer than this, relative to their largest entry, count as identical: the same weights
+# summed in another order. Only an error message depends on it.
+_IDENTICAL_WITHIN_EPSILONS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class AffineSubspace:
@@ -33,9 +42,9 @@ class AffineSubspace:
         directions: :math:`D`, shape ``(p, d)`` with ``1 <= d <= p``, the dtype and device of
             ``origin``. The columns are orthonormal: every entry of :math:`D^\top D` is within 1000
             machine epsilons of the identity (1e-4 for float32, 2e-13 for float64).
-        rows: How the weights are spread over processes. If not :data:`WHOLE`, ``origin`` and
-            ``directions`` hold those of this process, perhaps none, and everything but
-            :meth:`point` is done by all processes together.
+        rows: How the weights are spread over processes. Unless it is :data:`WHOLE`, ``origin`` and
+            ``directions`` hold the rows of this process, perhaps none, and everything but
+            :meth:`point` is collective: all processes call it together.
 
     Raises:
         ValueError: If a shape, dtype or device does not fit, an entry is not finite, or the columns
@@ -73,20 +82,20 @@ class AffineSubspace:
                 f"directions must be {origin.dtype} on {origin.device} like origin, got "
                 f"{directions.dtype} on {directions.device}. Convert one of them with .to()"
             )
-        if not torch.isfinite(largest(origin, self.rows)):
+        if not torch.isfinite(self.rows.largest(largest(origin))):
             raise ValueError(
                 "origin must be finite, got NaN or infinite weights. Use weights from before the "
                 "run diverged"
             )
-        for j, size in enumerate(largest(directions, self.rows).tolist()):
+        for j, size in enumerate(self.rows.largest(largest(directions)).tolist()):
             if not 0 < size < float("inf"):
                 raise ValueError(
                     f"directions[:, {j}] must be finite and not zero, got largest entry {size}. "
-                    "Leave that direction out or give another"
+                    "Leave that direction out or replace it"
                 )
-        gram = gram_matrix(directions, self.rows)
+        gram = self.rows.sum(gram_matrix(directions))
         error = (gram - torch.eye(self.dim, dtype=torch.float64)).abs()
-        tolerance = 1000 * torch.finfo(origin.dtype).eps
+        tolerance = _ORTHONORMAL_WITHIN_EPSILONS * torch.finfo(origin.dtype).eps
         if error.max() > tolerance:
             i, j = divmod(int(error.argmax()), self.dim)
             raise ValueError(
@@ -116,18 +125,18 @@ class AffineSubspace:
 
         Args:
             x: Coordinates in weight-space units, shape ``(d,)``.
-            out: Where to write them, shape ``(p,)``; by default a new tensor.
+            out: Tensor to write to, shape ``(p,)``; by default a new one.
 
         Returns:
             Flat weights, shape ``(p,)``, dtype and device of ``origin``; exactly ``origin`` at 0.
 
         Raises:
-            ValueError: If ``x`` does not have one coordinate for each direction.
+            ValueError: If ``x`` does not have one coordinate per direction.
         """
         coordinates = torch.as_tensor(x, dtype=self.origin.dtype, device=self.origin.device)
         if coordinates.shape != (self.dim,):
             raise ValueError(
-                f"x must have shape ({self.dim},), one coordinate for each direction, got "
+                f"x must have shape ({self.dim},), one coordinate per direction, got "
                 f"{tuple(coordinates.shape)}"
             )
         return torch.addmv(self.origin, self.directions, coordinates, out=out)
@@ -158,9 +167,9 @@ class AffineSubspace:
             theta: Flat weights, shape ``(p,)`` or ``(k, p)``.
 
         Returns:
-            Distances in weight-space units, shape ``()`` or ``(k,)``, float64 on the CPU. They are
-            summed over what is left of each weight, not taken as a difference of squares, so that
-            a small distance keeps its digits.
+            Distances in weight-space units, shape ``()`` or ``(k,)``, float64 on the CPU. Summed
+            over the remainders of the weights rather than taken as a difference of squares, so a
+            small distance keeps its digits.
 
         Raises:
             ValueError: If the weights do not have ``p`` entries.
@@ -180,11 +189,11 @@ class AffineSubspace:
                 f"theta must have shape ({self.n_parameters},) or (k, {self.n_parameters}), flat "
                 f"weights of the network of this subspace, got {tuple(theta.shape)}"
             )
-        # Not -1: there may be no weights here.
+        # Not reshape(-1, p): there may be no weights here.
         return theta.detach().reshape(1 if theta.ndim == 1 else len(theta), self.n_parameters)
 
     def _offsets(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield ``rows - origin`` in float64, a block of weights at a time."""
+        """Yield ``rows - origin`` in float64, one block of weights at a time."""
         for block in blocks(self.n_parameters):
             yield (
                 block,
@@ -200,7 +209,7 @@ def plane_through(weights: Sequence[Tensor]) -> AffineSubspace:
 
     Returns:
         The ``d``-dimensional subspace. Its first direction points from ``weights[0]`` to
-        ``weights[1]``, the others follow by Gram-Schmidt.
+        ``weights[1]``; the others follow by Gram-Schmidt.
 
     Raises:
         ValueError: If there are fewer than two vectors, their lengths differ, one is not finite,
@@ -222,7 +231,7 @@ def plane_through(weights: Sequence[Tensor]) -> AffineSubspace:
             raise ValueError(
                 f"weights[{i}] must be finite, got NaN or infinite weights. Leave it out"
             )
-    rounding = 8 * torch.finfo(columns.dtype).eps
+    rounding = _IDENTICAL_WITHIN_EPSILONS * torch.finfo(columns.dtype).eps
     for i, j in combinations(range(len(sizes)), 2):
         if largest(columns[:, j] - columns[:, i]) <= rounding * max(sizes[i], sizes[j]):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Networks sharded by ``fully_shard``: the same slices as of the whole, and no trace of them."""
+"""Networks sharded by ``fully_shard``: same slices as unsharded, and training left untouched."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_morse.distributed.fsdp import _Normal, check_sharding, is_sharded
+from lightning_morse.distributed.normal_stream import NormalStream
 from lightning_morse.distributed.processes import Lockstep, Processes
+from lightning_morse.distributed.sharding import check_sharding, is_sharded
 from tests.callback_models import Net
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ WAYS = ("rows", "half", "columns", "copies", "hybrid")
 
 
 def launch(size, folder):
-    """Run the script in so many processes; the reports of each run by name."""
+    """Run the script in that many processes; the reports of each run by name."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,7 +74,7 @@ def launch(size, folder):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Of two processes."""
+    """Reports of a run with two processes."""
     return launch(2, tmp_path_factory.mktemp("runs"))
 
 
@@ -138,7 +139,7 @@ def test_a_failure_in_one_process_is_one_in_all(name, reports):
 def test_no_process_holds_the_whole_trajectory(reports):
     first, second = reports["watched"]
     assert first["n_snapshots"] == second["n_snapshots"] > 3
-    # The layers 3-7 and 7-1 and the normalisation, cut after rows 4 and 1; the frozen layer not.
+    # Layers 3-7 and 7-1 and the normalisation, cut after rows 4 and 1; not the frozen layer.
     assert first["snapshots"] == [33, 4 * 3 + 4 + 4 + 4 + 7 + 1]
     assert second["snapshots"] == [33, 3 * 3 + 3 + 3 + 3]
 
@@ -166,7 +167,7 @@ def test_shards_are_the_whole(how, reports):
         assert "directions[1] must not lie in the span" in report["collinear"]
         assert report["again"]
         assert all(report["left"])
-    # Every trainable weight once, the unsharded one in the first process.
+    # Every trainable weight appears once, the unsharded one in the first process.
     expected = {"columns": [31, 30], "copies": [61, 0]}.get(how, [34, 27])
     assert [report["numel"] for report in found] == expected
 
@@ -174,7 +175,7 @@ def test_shards_are_the_whole(how, reports):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", WAYS)
 def test_weights_are_whole_in_one_unit_at_a_time(how, reports):
-    # Two layers of 30 and 24 weights inside a unit with 8; of a missing parameter one NaN is left.
+    # Two layers of 30 and 24 weights inside a unit with 8; a missing parameter keeps a single NaN.
     for report in reports[f"whole_{how}"]:
         assert report["held"] == [30 + 8 + 1, 24 + 8 + 2, 6]
 
@@ -211,7 +212,7 @@ def test_numbers_drawn_piecemeal_are_those_drawn_at_once(n, dtype):
     at_once, piecemeal = (torch.Generator().manual_seed(4) for _ in range(2))
     expected = [torch.empty(n, dtype=dtype).normal_(generator=at_once) for _ in range(2)]
     for numbers in expected:
-        stream = _Normal(n, piecemeal, dtype)
+        stream = NormalStream(n, piecemeal, dtype)
         sizes = [n // 3, 0, n - n // 3]
         assert torch.cat([stream.next(size) for size in sizes]).equal(numbers)
 

@@ -1,4 +1,4 @@
-"""Runs with two processes: one picture, the same values everywhere, and nobody waits for ever."""
+"""Runs with two processes: one picture, the same values in both, and no deadlock."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_all_publish_the_same(reports):
 def test_the_loss_is_that_of_all_probe_batches(reports):
     first, second = reports["watched"]
     assert first["probe"] != second["probe"]
-    # Batches are of one size. Statistics of the normalisation are those of each process.
+    # Batches have the same size. Batch-norm statistics are those of each process.
     mean = (first["own_loss"] + second["own_loss"]) / 2
     assert first["centre_loss"] == pytest.approx(mean, rel=1e-5)
     assert abs(first["own_loss"] - mean) > 1e-3
@@ -164,7 +164,7 @@ def test_processes_that_are_not_connected_are_refused():
 
 
 class Scripted(Processes):
-    """The first of two processes; the answers of the second are written down."""
+    """The first of two processes; the answers of the second are scripted."""
 
     def __init__(self, *answers):
         super().__init__(0, 2)

@@ -1,4 +1,4 @@
-"""The figures say what the record says, and nothing on the page covers anything else."""
+"""Figures state what the analysis holds, and nothing on the page covers anything else."""
 
 import dataclasses
 import subprocess
@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from lightning_morse.conley.reach import Reach
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.plotting import basins, morse_graph, style
+from lightning_morse.plotting import marks, morse_graph, style
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
@@ -36,7 +36,7 @@ def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
 
 
 def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
-    """A record with everything a figure reads; ``loss`` is a function of points."""
+    """An analysis with everything a figure reads; ``loss`` is a function of points."""
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(sets)))
     graph.add_edges_from(edges)
@@ -66,7 +66,7 @@ def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
 
 
 def reach_of(grid, labels, sets):
-    """What cells may reach: their label, and where undecided the nearest sets in many ways."""
+    """What cells may reach: their label, or where undecided, various sets of nearby Morse sets."""
     n, x = len(sets), grid.cell_centers()
     may = np.zeros((grid.size, n + 1), dtype=bool)
     for i, m in enumerate(sets):
@@ -156,7 +156,7 @@ def double_well(dim=3, n=14):
 
 
 def ring(attractors):
-    """Attractors on a circle, a saddle between each two, a repeller in the middle."""
+    """Attractors on a circle, a saddle between any two neighbours, a repeller in the middle."""
     grid = CubicalGrid([-1.5, -1.5], [1.5, 1.5], (60, 60))
     angle = 2 * np.pi * np.arange(2 * attractors) / (2 * attractors)
     around = 1.1 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -172,7 +172,7 @@ def ring(attractors):
 
 
 def crowd(total=60):
-    """Three attractors below a chain-rich crowd of unresolved sets."""
+    """Three attractors below many unresolved sets in long chains."""
     rng = np.random.default_rng(4)
     grid = CubicalGrid([-3.0, -3.0], [3.0, 3.0], (50, 50))
     centers = [(-1.5, -1.0), (1.5, -1.0), (0.0, 1.5)]
@@ -302,14 +302,14 @@ class TestWords:
         [(0.9996, "0.999"), (0.95, "0.95"), (0.57, "0.57"), (1.0, "1"), (0.0, "0"), (0.1, "0.1")],
     )
     def test_mu_is_never_rounded_up(self, mu, said):
-        assert style._bound(mu) == f"mu ≥ {said}"
+        assert style.probability_bound(mu) == f"mu ≥ {said}"
 
     @pytest.mark.parametrize(
         ("share", "said"),
         [(0, "0 %"), (1e-6, "< 1 %"), (0.07, "7 %"), (0.9999, "> 99 %"), (1, "100 %")],
     )
     def test_a_little_is_not_nothing(self, share, said):
-        assert style._percent(share) == said
+        assert style.percent(share) == said
 
 
 class TestBasins:
@@ -319,11 +319,11 @@ class TestBasins:
         ax = figure.axes[0]
         for i, point in enumerate([(-2.2, -1.3), (2.2, -1.4), (-0.6, 1.8)]):
             assert result.basin_of([point]).item() == i
-            assert shows(figure, ax, point, style._tint(attractor_colors(result)[i]))
+            assert shows(figure, ax, point, style.tint(attractor_colors(result)[i]))
             assert shows(figure, ax, result.morse_sets[i].center, attractor_colors(result)[i])
         assert result.basin_of([(-2.7, 2.0)]).item() == -2
         assert shows(figure, ax, (-2.7, 2.0), style.ESCAPE_COLOR)
-        assert shows(figure, ax, (2.6, 2.1), basins.DIVERGED_COLOR)
+        assert shows(figure, ax, (2.6, 2.1), style.DIVERGED_COLOR)
         assert result.basin_of([(0.1, -1.6)]).item() == -1
         hatched = colors_around(figure, ax, (0.1, -1.6))
         assert np.allclose(hatched[0], 1)
@@ -357,7 +357,7 @@ class TestBasins:
 
     def test_many_attractors_are_summed_up_in_the_legend(self):
         said = [t.get_text() for t in plot_basins(ring(15)).legends[0].get_texts()]
-        assert sum(s.startswith("attractor ") for s in said) == basins.MAX_LEGEND
+        assert sum(s.startswith("attractor ") for s in said) == marks.MAX_LEGEND
         assert any(s.startswith("3 more: ") for s in said)
 
     def test_line(self):
@@ -365,8 +365,8 @@ class TestBasins:
         figure = plot_basins(result, trajectory=[[-1.9], [-1.2]], current=[-1.2])
         ax = figure.axes[0]
         colors = attractor_colors(result)
-        assert shows(figure, ax, (-1.0, 5.0), style._tint(colors[0]))
-        assert shows(figure, ax, (1.0, 5.0), style._tint(colors[1]))
+        assert shows(figure, ax, (-1.0, 5.0), style.tint(colors[0]))
+        assert shows(figure, ax, (1.0, 5.0), style.tint(colors[1]))
         assert shows(figure, ax, (1.75, 7.0), style.ESCAPE_COLOR)
         assert np.ptp(colors_around(figure, ax, (0.0, 5.0), 3), axis=1).max() < 0.02
         assert ax.get_xlim() == (-2.0, 2.0)
@@ -387,7 +387,7 @@ class TestBasins:
                 full[list(axes)] = corner
                 basin = result.basin_of([full]).item()
                 assert basin >= 0
-                assert shows(figure, ax, corner, style._tint(colors[basin]))
+                assert shows(figure, ax, corner, style.tint(colors[basin]))
 
     def test_sections_without_attractor_pass_through_the_centre(self):
         grid = CubicalGrid([0.0, 0.0, 2.0], [1.0, 1.0, 4.0], (4, 4, 4))
@@ -535,7 +535,7 @@ class TestMorseGraph:
 
 
 def laddered(result, events, mus, mu=0.96, rungs=11):
-    """The record with a ladder: at rung ``j`` block ``a`` merges into ``b``, or vanishes (-1)."""
+    """The analysis with a filtration: at level ``j`` block ``a`` joins ``b``, or vanishes (-1)."""
     blocks = np.tile(np.arange(result.n_attractors), (rungs, 1))
     for j, a, b in events:
         blocks[j:] = np.where(blocks[j:] == a, b, blocks[j:])
@@ -547,7 +547,7 @@ def laddered(result, events, mus, mu=0.96, rungs=11):
 
 
 def three():
-    """Two of three attractors merge at rung 4, what is left of them vanishes at rung 8."""
+    """Two of three attractors merge at level 4; their block vanishes at level 8."""
     return laddered(plane(), [(4, 2, 1), (8, 1, -1)], [1 - 3.21e-8, 0.9995, 0.9991], 0.9985)
 
 
@@ -597,7 +597,7 @@ class TestMergeDiagram:
             lines["line 1"].get_ydata()[0],
         ]
         assert x[7] < lines["vanished 1"].get_xdata()[0] < x[8]
-        assert "vanished 2" not in lines  # it had merged before
+        assert "vanished 2" not in lines  # merged before
         assert "vanished 0" not in lines
 
     def test_marks_each_confidence_on_the_scale_of_failures(self):
@@ -614,7 +614,7 @@ class TestMergeDiagram:
     def test_says_what_is_known(self):
         said = words(plot_merge_diagram(three())).split("\n")
         assert "Attractors against confidence: at least 3 attractors · mu ≥ 0.9985" in said
-        assert [s for s in said if s in ("1", "2", "3")] == ["3", "2", "1"]  # blocks standing
+        assert [s for s in said if s in ("1", "2", "3")] == ["3", "2", "1"]  # numbers of blocks
         assert {"attractor 0", "1 - 3.3e-08", "0.9995", "asked for: 0.95"} <= set(said)
         assert "vanishes: may leave the box" in said
 

@@ -42,7 +42,7 @@ def areas(figure):
 
 
 def height(area, step):
-    """Lower and upper end of an area at a step of training."""
+    """Lower and upper edge of an area at a step of training."""
     (path,) = area.get_paths()
     inside = [y for y in np.linspace(0.0005, 0.9995, 1000) if path.contains_point((step, y))]
     return (min(inside), max(inside)) if inside else None

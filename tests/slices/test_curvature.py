@@ -1,4 +1,4 @@
-"""Directions from derivatives of the loss, against derivatives taken another way."""
+"""Directions from derivatives of the loss, against derivatives computed in another way."""
 
 from __future__ import annotations
 

@@ -1,0 +1,131 @@
+"""How areas, Morse sets and the trajectory look in the figures of the basins, and their legend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from lightning_morse._typing import Array
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
+from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, percent, tint
+from lightning_morse.result import MorseAnalysis, MorseSet
+
+DIVERGED = -3  # label of cells where the loss is not finite, beside ESCAPES and UNDECIDED
+
+MAX_LEGEND = 12  # attractors listed by name: more would be taller than the figure
+
+SAMPLE: dict[str, Any] = {
+    "marker": "o",
+    "ms": 4.5,
+    "mfc": "white",
+    "mec": DARK,
+    "linestyle": "none",
+}
+START: dict[str, Any] = {
+    "marker": "s",
+    "ms": 6,
+    "mfc": "white",
+    "mec": "black",
+    "linestyle": "none",
+}
+NOW: dict[str, Any] = {
+    "marker": "*",
+    "ms": 23,  # wider than an attractor's disc: both are seen where they coincide
+    "mfc": "white",
+    "mec": "black",
+    "mew": 1.3,
+    "linestyle": "none",
+}
+# Index 1, the saddles that separate basins, stands out from the others.
+_SADDLE_FACES: dict[int | None, str] = {None: "#9a9a9a", 1: "white"}
+
+
+def area_looks(colors: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+    """Properties of the patch for each label of a cell: a basin, undecided, escapes, diverged."""
+    looks: dict[int, dict[str, Any]] = {
+        UNDECIDED: {"facecolor": "white", "edgecolor": "#8a8a8a", "hatch": "////"},
+        ESCAPES: {"facecolor": ESCAPE_COLOR, "edgecolor": "none"},
+        DIVERGED: {"facecolor": DIVERGED_COLOR, "edgecolor": "none"},
+    }
+    for i, color in colors.items():
+        looks[i] = {"facecolor": tint(color), "edgecolor": "none"}
+    return looks
+
+
+def set_look(m: MorseSet, dim: int, color: str | None) -> dict[str, Any]:
+    """Properties of the marker of a Morse set; ``color`` is that of its basin, if it has one."""
+    look: dict[str, Any] = {"linestyle": "none", "mec": "black", "mfc": "white", "mew": 1.2}
+    if m.is_attractor:
+        return look | {"marker": "o", "ms": 14, "mfc": color}
+    if not m.resolved:
+        return look | {"marker": "D", "ms": 7}
+    if m.index == dim:
+        return look | {"marker": "^", "ms": 10}
+    return look | {"marker": "X", "ms": 10, "mfc": _SADDLE_FACES.get(m.index, DARK)}
+
+
+def kind_in_legend(m: MorseSet, dim: int) -> str:
+    """Kind of a Morse set that is not an attractor, in words; saddles with their Morse index."""
+    if not m.resolved:
+        return "unresolved"
+    if m.index == dim:
+        return "repeller"
+    return "saddle or repeller" if m.index is None else f"saddle (index {m.index})"
+
+
+def legend_handles(
+    result: MorseAnalysis,
+    colors: Mapping[int, str],
+    identities: Mapping[int, int],
+    trajectory: bool,
+    now: Array | None,
+) -> list[Artist]:
+    """Legend of what the figure shows, and of nothing else.
+
+    Args:
+        result: The analysis.
+        colors: Colour of each attractor, by the number of its Morse set.
+        identities: Identity of each attractor across analyses; empty if there are none.
+        trajectory: Whether a trajectory is drawn.
+        now: Current weights in coordinates of the box, shape ``(d,)``, if they are drawn.
+    """
+    dim = result.grid.dim
+    handles: list[Artist] = list(_attractor_handles(result, colors, identities))
+    kinds = {kind_in_legend(m, dim): m for m in result.morse_sets if not m.is_attractor}
+    for kind, m in sorted(kinds.items()):
+        handles.append(Line2D([], [], **set_look(m, dim, None) | {"ms": 8}, label=kind))
+    looks = area_looks(colors)
+    for value, name in ((UNDECIDED, "undecided"), (ESCAPES, "escapes"), (DIVERGED, "diverged")):
+        if np.any(result.diverged if value == DIVERGED else result.labels == value):
+            handles.append(Patch(**looks[value], label=name))
+    if dim == 1:
+        handles.append(Line2D([], [], **SAMPLE, label="loss samples"))
+    if trajectory:
+        handles.append(Line2D([], [], color="black", marker=".", ms=5, label="trajectory"))
+        handles.append(Line2D([], [], **START, label="its start"))
+    if now is not None:
+        outside = np.any((now < result.grid.lower) | (now > result.grid.upper))
+        label = "now: outside the box" if outside else "now"
+        handles.append(Line2D([], [], **NOW | {"ms": 13}, label=label))
+    return handles
+
+
+def _attractor_handles(
+    result: MorseAnalysis, colors: Mapping[int, str], identities: Mapping[int, int]
+) -> Iterator[Line2D]:
+    """The attractors with the certain shares of their basins; those past the limit summed up."""
+    shares = result.basin_volumes
+    named_as_numbered = all(k == v for k, v in identities.items())
+    listed, rest = result.attractors[:MAX_LEGEND], result.attractors[MAX_LEGEND:]
+    for i in listed:
+        look = set_look(result.morse_sets[i], result.grid.dim, colors[i]) | {"ms": 9}
+        known = "" if named_as_numbered else f" (identity {identities[i]})"
+        yield Line2D([], [], **look, label=f"attractor {i}{known}: {percent(shares[i])}")
+    if rest:
+        share = percent(sum(shares[i] for i in rest))
+        yield Line2D([], [], linestyle="none", label=f"{len(rest)} more: {share}")

@@ -1,0 +1,135 @@
+"""Directions and weights that a user gave, checked against a network and made flat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from lightning_morse.slices.bases import orthonormal_columns
+
+Weights: TypeAlias = Tensor | Mapping[str, Tensor] | str | os.PathLike[str]
+Vectors: TypeAlias = Tensor | Sequence[Tensor | Mapping[str, Tensor]]
+
+
+def listed(given: Any, name: str) -> list[Any]:
+    """The elements of a sequence that is neither a mapping nor a path.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(given, Mapping | str | os.PathLike) or not hasattr(given, "__len__"):
+        raise ValueError(f"{name} must be a sequence, got {type(given).__name__}")
+    return list(given)
+
+
+def direction_vectors(directions: Any, dim: int) -> list[Any]:
+    """The given directions, one element each.
+
+    Raises:
+        ValueError: If there are not ``dim`` of them, or a tensor does not have two axes.
+    """
+    if isinstance(directions, Tensor) and directions.ndim != 2:
+        raise ValueError(
+            "directions must have shape (p, dim), one direction per column, got shape "
+            f"{tuple(directions.shape)}"
+        )
+    vectors = listed(directions.T if isinstance(directions, Tensor) else directions, "directions")
+    if len(vectors) != dim:
+        raise ValueError(
+            f"directions must be dim = {dim} vectors, got {len(vectors)}. Set dim={len(vectors)} "
+            "or give others"
+        )
+    return vectors
+
+
+def orthonormal_directions(vectors: Sequence[Any], parameters: Mapping[str, Tensor]) -> Tensor:
+    """Given directions as orthonormal columns, shape ``(p, dim)``, on the CPU.
+
+    Args:
+        vectors: Flat tensors, or mappings from parameter names to tensors; parameters missing from
+            a mapping do not move.
+        parameters: The trainable parameters by name, in order.
+
+    Raises:
+        ValueError: If one does not fit the parameters, is zero or not finite, or they are
+            collinear.
+    """
+    flat = [
+        _flat(v, parameters, f"directions[{i}]", is_direction=True) for i, v in enumerate(vectors)
+    ]
+    return orthonormal_columns(flat, name="directions")
+
+
+def checkpoint_weights(checkpoint: Weights, i: int, parameters: Mapping[str, Tensor]) -> Tensor:
+    """The trainable weights of a checkpoint, flat, on the CPU.
+
+    Args:
+        checkpoint: A flat tensor, a state dict (entries that are not trainable are skipped), a
+            checkpoint of Lightning, or the path of one of these.
+        i: Its place among the checkpoints, for messages.
+        parameters: The trainable parameters by name, in order.
+
+    Raises:
+        ValueError: If it cannot be read or does not fit the parameters.
+    """
+    return _flat(_loaded(checkpoint, i), parameters, f"checkpoints[{i}]", is_direction=False)
+
+
+def _loaded(checkpoint: Weights, i: int) -> Tensor | Mapping[str, Tensor]:
+    """Read a checkpoint if it is a path, and unwrap one of Lightning."""
+    if isinstance(checkpoint, str | os.PathLike):
+        try:
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged or foreign file can raise anything in the unpickler
+            raise ValueError(
+                f"checkpoints[{i}] must be a file that torch.load(..., weights_only=True) reads, "
+                f"got {str(checkpoint)!r}: {error}. Load it yourself and pass its state dict"
+            ) from error
+    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("state_dict"), Mapping):
+        checkpoint = checkpoint["state_dict"]
+    return checkpoint  # type: ignore[return-value]
+
+
+def _flat(given: Any, parameters: Mapping[str, Tensor], name: str, *, is_direction: bool) -> Tensor:
+    """Check one weight vector against the network and return it flat, on the CPU.
+
+    In a direction, missing names count as zero and unknown ones are refused. In a state dict,
+    missing names are refused and others skipped: they belong to buffers or frozen parameters.
+    """
+    n_parameters = sum(t.numel() for t in parameters.values())
+    # In the precision of the network: vectors it cannot tell apart count as identical.
+    dtype = torch.promote_types(torch.float32, next(iter(parameters.values())).dtype)
+    if isinstance(given, Tensor):
+        if given.shape != (n_parameters,):
+            raise ValueError(
+                f"{name} must be flat, with one entry for each of the {n_parameters} trainable "
+                f"weights of the module in the order of its parameters(), got shape "
+                f"{tuple(given.shape)}"
+            )
+        return given.detach().cpu().to(dtype)
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"{name} must be a flat tensor or a mapping from parameter names to tensors, got "
+            f"{type(given).__name__}"
+        )
+    extra, missing = set(given) - set(parameters), set(parameters) - set(given)
+    wrong = sorted(extra if is_direction else missing)
+    if wrong:
+        raise ValueError(
+            f"{name} {'has' if is_direction else 'lacks'} {wrong[0]!r}, which is "
+            f"{'not ' if is_direction else ''}a trainable parameter of the module"
+        )
+    parts = []
+    for key, parameter in parameters.items():
+        part = given.get(key, torch.zeros(()).expand(parameter.shape))
+        if not isinstance(part, Tensor) or part.shape != parameter.shape:
+            raise ValueError(
+                f"{name}[{key!r}] must be a tensor of shape {tuple(parameter.shape)} like the "
+                f"parameter, got {tuple(part.shape) if isinstance(part, Tensor) else part!r}"
+            )
+        parts.append(part.detach().cpu().to(dtype).reshape(-1))
+    return torch.cat(parts)
