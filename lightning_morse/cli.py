@@ -15,6 +15,7 @@ from typing import Any
 from lightning_morse.view.record import ViewRecord
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import Run, read_runs
+from lightning_morse.words import kind_of_set, short_of_one
 
 _RUN = "log directory of a run, a folder of such, or an archive of MorseAnalysis.save"
 
@@ -129,7 +130,9 @@ def _show(args: argparse.Namespace) -> int:
             [
                 {
                     "set": i,
-                    "what": _called(m, len(run.last.shape)),
+                    "what": kind_of_set(
+                        m["attractor"], m["resolved"], m["index"], len(run.last.shape)
+                    ),
                     "index": "?" if m["index"] is None else m["index"],
                     "loss": m["loss"],
                     "volume": m["volume"],
@@ -141,16 +144,6 @@ def _show(args: argparse.Namespace) -> int:
         )
         print()
     return 0 if whole else 1
-
-
-def _called(m: Any, dim: int) -> str:
-    if m["attractor"]:
-        return "attractor" if m["resolved"] else "attractor(s)"
-    if not m["resolved"]:
-        return "unresolved"
-    if m["index"] is None:
-        return "saddle or repeller"
-    return "repeller" if m["index"] == dim else "saddle"
 
 
 def _facts(record: ViewRecord) -> dict[str, Any]:
@@ -228,8 +221,6 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _written(name: str, value: Any) -> str:
-    from lightning_morse.result import short_of_one
-
     if value is None:
         return ""
     if name == "mu":
@@ -283,7 +274,8 @@ def _imported(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"it is a {type(found).__name__}, not a function")
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 if __name__ == "__main__":
