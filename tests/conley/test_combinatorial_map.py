@@ -420,3 +420,16 @@ def test_what_cells_may_reach_is_kept_under_other_numbers(n_sets):
     renumber = np.array([*(number[k] for k in range(n_sets)), -2, -1])
     attractors = [number[a] for a in found.attractors]
     assert np.array_equal(reach.labels(attractors), renumber[certain_labels(found)])
+
+
+def test_renumbered_morse_sets_keep_their_order():
+    image = csr_array(np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    found = morse_graph(image)
+    other = found.renumbered([2, 0, 1])
+    assert [cells.tolist() for cells in other.morse_sets] == [[2], [0], [1]]
+    assert sorted(other.graph.edges) == [(2, 0), (2, 1)]
+    assert other.attractors == (0, 1)
+    assert other.reaches(0).tolist() == found.reaches(2).tolist()
+    for wrong in ([0, 1], [0, 1, 1], [1, 2, 3]):
+        with pytest.raises(ValueError, match="permutation of the 3 Morse sets"):
+            found.renumbered(wrong)
