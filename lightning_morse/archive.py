@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_morse.atomic import written_whole
 
-# Raised when a reader of the old version could not make sense of the new one.
+# To be raised when a reader of the old version could not make sense of the new one.
 FORMAT_VERSION = 2
 
 
@@ -25,7 +25,7 @@ def write(
 
     Args:
         path: The file; an existing one is replaced.
-        facts: What JSON can hold, by name.
+        facts: Values that JSON can hold, by name.
         arrays: The arrays, by name.
     """
     text = json.dumps({"format": FORMAT_VERSION, **facts})

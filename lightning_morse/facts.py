@@ -63,9 +63,9 @@ class MapFacts:
         noise_deviation: Deviation of the noise of a step, per coordinate.
         noise: ``"mean"`` or ``"steps"``: what the boxes hold.
         step_level: Probability with which they hold a single noisy step; None for ``"mean"``.
-        factors: What the deviations of each process were inflated by.
+        factors: Factor by which the deviations of each process were inflated.
         band_deviations: Half-width of the band, in deviations of the posterior.
-        band_between: What the band adds between lattice points, per coordinate.
+        band_between: Half-width added to the band between lattice points, per coordinate.
         periods: Period of each Morse set.
         betti: Betti numbers of an index pair of each Morse set; None where the box is left.
         unknown: Share of the box in which the pairs say too little.
@@ -104,10 +104,10 @@ def stored(facts: Facts | None) -> dict[str, Any] | None:
 
 
 def restored(raw: Mapping[str, Any] | None) -> Facts | None:
-    """Facts from what :func:`stored` gave, or an earlier version of it.
+    """Facts as they were given to :func:`stored`, by this version or an earlier one.
 
     Args:
-        raw: What was read from JSON; None or empty if nothing was known.
+        raw: A mapping read from JSON; None or empty if nothing was known.
 
     Raises:
         ValueError: If a fact is missing or unknown.

@@ -350,7 +350,7 @@ def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
 
 
 def _stored_reach(arrays: Mapping[str, Any], sets: tuple[MorseSet, ...]) -> Reach | None:
-    """What the cells may reach according to an archive; it has to agree with the labels."""
+    """The reach of the cells as an archive has it, which must agree with the labels."""
     if "reach_of" not in arrays:
         return None
     reach = Reach(arrays["reach_kinds"], arrays["reach_of"])

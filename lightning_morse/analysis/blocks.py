@@ -121,7 +121,7 @@ def close_blocks(
         blocks.inside = np.union1d(blocks.inside, fresh)
         owner, met = _follow(between, shares, fresh, blocks, outside)
         hit = np.setdiff1d(owner * size + met, blocks.inside)
-        # What is met at a level belongs to the blocks of all higher levels, too.
+        # A cell met at one level also belongs to the blocks of all higher levels.
         above = (hit + np.arange(n_levels)[:, None] * (n * size)).ravel()
         above = np.setdiff1d(above[above < n_levels * n * size], blocks.inside)
         waiting = np.union1d(waiting, above)

@@ -1,4 +1,4 @@
-"""What a reader wants to know about each Morse set: where, how high, which index, how certain."""
+"""Description of each Morse set: its centre, loss, Morse index, and how certain they are."""
 
 from __future__ import annotations
 

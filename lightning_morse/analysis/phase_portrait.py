@@ -1,4 +1,4 @@
-"""What a surrogate says about the flow: the band, the enclosure, the Morse graph, the basins."""
+"""The phase portrait of a surrogate: band, enclosed flow, Morse graph and basins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHARE_FOR_EMPTY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class PhasePortrait:
-    """What a surrogate says about the gradient flow on a grid, and how certain that is.
+    """The gradient flow on a grid according to a surrogate, and how certain the picture is.
 
     Attributes:
         surrogate: The surrogate.
@@ -43,7 +43,7 @@ class PhasePortrait:
         diverged: Cells that count as exterior, shape ``(grid.size,)``.
         candidates: Lattice cells that may hold a critical point, shape ``(n_lattice_cells,)``.
         found: The Morse graph, without the components that hold no critical point.
-        settled: What is certain about its Morse sets.
+        settled: The certain statements about its Morse sets.
         labels: The certain basins, shape ``(grid.size,)``.
         failure: Probability that any of this is false although the band holds.
     """

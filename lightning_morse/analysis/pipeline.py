@@ -57,7 +57,7 @@ _SIMULATION_STREAM, _PLACES_STREAM = 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What an analysis is asked for.
+    """The arguments of an analysis that do not depend on the loss, checked.
 
     Attributes:
         grid: The cubical grid of the box.
@@ -253,8 +253,8 @@ def sample_where_undecided(
     Args:
         loss: As in :func:`analyze`.
         samples: The samples so far.
-        settings: What is asked for. Bands are proved ones: where to look next is an estimate, and
-            need not be simulated.
+        settings: The settings. Bands are always the proved ones: where to look next is an
+            estimate, and need not be simulated.
         n_samples: Number of samples there may be in the end.
         clock: Takes the time of the evaluations ("loss") and of the choices ("sampling").
 
@@ -298,7 +298,7 @@ def conclude(
     Args:
         samples: The samples.
         held_out: Samples beside some of them that judge the surrogate before they join the others.
-        settings: What is asked for.
+        settings: The settings.
         clock: Wall times so far; the stages add theirs.
 
     Raises:

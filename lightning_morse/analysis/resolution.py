@@ -29,7 +29,7 @@ _CELLS_AT_ONCE = 512
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """What is certain, up to some probability, about the critical points in each Morse set.
+    """Statements about the critical points in each Morse set, certain up to some probability.
 
     Attributes:
         resolved: Whether the set hides no further attractor: an attractor's set holds exactly one
@@ -127,7 +127,7 @@ def safest(doubts: ArrayLike, failure: float) -> Mask:
 
     Args:
         doubts: Probability that each claim is false, shape ``(n,)``.
-        failure: What the doubts may add up to.
+        failure: Largest sum of the doubts of the claims made.
 
     Returns:
         Which claims to make, shape ``(n,)``.

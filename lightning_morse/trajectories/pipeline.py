@@ -52,7 +52,7 @@ _STREAM = 2
 
 @dataclass(frozen=True, eq=False)
 class _Settings:
-    """What an analysis is asked for, see :func:`analyze_trajectories`."""
+    """Arguments of an analysis, see :func:`analyze_trajectories`."""
 
     grid: CubicalGrid
     confidence: float
@@ -68,7 +68,7 @@ class _Settings:
 
 @dataclass(frozen=True, eq=False)
 class _MapPortrait:
-    """What the learnt map says about the dynamics on a grid.
+    """The dynamics on a grid according to the learnt map.
 
     Attributes:
         model: The learnt map.
@@ -78,7 +78,7 @@ class _MapPortrait:
         unknown: Cells where the pairs say too little, shape ``(grid.size,)``; they are exterior.
         image: The outer approximation.
         found: Its Morse graph, attractors first, without the components that drift.
-        reach: What each cell may reach.
+        reach: The Morse sets each cell may reach, and whether it may leave the box.
         exits: Fraction of the box that leaves through each face, shape ``(d, 2)``.
     """
 
