@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
             for mine, theirs in zip(reference, boxes, strict=True):
                 np.testing.assert_allclose(mine[cells], theirs, atol=1e-6)
     without, whole = (statistics.median(column) for column in zip(*ours, strict=True))
-    print(f"{result.claim}; {result.n_morse_sets} Morse sets; {result.surrogate['n']} pairs\n")
+    print(f"{result.claim}; {result.n_morse_sets} Morse sets; {result.surrogate.n} pairs\n")
     print("| boxes | cell by cell | seconds | analysis | ratio | with our fit | ratio |")
     print("|---|---|---|---|---|---|---|")
     rows = {}

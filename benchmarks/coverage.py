@@ -41,7 +41,6 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -50,9 +49,10 @@ import numpy as np
 import torch
 from scipy.stats import beta
 
-from lightning_morse.analysis import placement as sampling
+from lightning_morse.analysis import placement
 from lightning_morse.analysis.design import design, first_samples
-from lightning_morse.analysis.placement import add_samples
+from lightning_morse.analysis.pipeline import Settings, sample_where_undecided
+from lightning_morse.analysis.samples import Samples
 from lightning_morse.bands.gradient import gradient_band, simulated_band
 from lightning_morse.gp.calibration import fit_calibrated
 from lightning_morse.gp.fit import fit
@@ -199,18 +199,10 @@ def worst_ratios(surrogate, lattice, fine_axes, values, gradient, band):
 
 def place(loss, grid, first, n_samples, seed):
     """Samples as an analysis places them, and the losses there."""
-    make_band = partial(gradient_band, confidence=1 - 0.9 * (1 - 0.95))
-    return add_samples(
-        loss,
-        first,
-        loss(torch.from_numpy(first)).numpy(),
-        grid,
-        n_samples,
-        make_band,
-        0.005,
-        seed,
-        Stopwatch(),
-    )
+    samples = Samples(first, loss(torch.from_numpy(first)).numpy())
+    settings = Settings(grid, confidence=0.95, seed=seed)
+    placed = sample_where_undecided(loss, samples, settings, n_samples, Stopwatch())
+    return placed.points, placed.losses
 
 
 def surrogate_of(
@@ -239,7 +231,7 @@ def surrogate_of(
 
 
 def on_lattice(spread, axes):
-    """Let ``sampling._spread`` give points of a lattice."""
+    """Let ``placement.spread`` give points of a lattice."""
 
     def moved(*arguments):
         points = spread(*arguments)
@@ -286,8 +278,8 @@ def experiment(
         for kind in kinds:
             seen = samples, losses
             if kind == "placed":
-                spread = on_lattice(sampling._spread, fine_axes)
-                with mock.patch.object(sampling, "_spread", spread):
+                spread = on_lattice(placement.spread, fine_axes)
+                with mock.patch.object(placement, "spread", spread):
                     first = design(low, up, first_samples(n_samples), seed)
                     seen = place(known, grid, first, n_samples, seed)
             surrogate = surrogate_of(kind, kernel, lengthscale, *seen)

@@ -300,16 +300,16 @@ def flow(
 def surrogate_of(result: lm.MorseAnalysis) -> GaussianProcess:
     """The surrogate that an analysis was made of, from the facts it tells."""
     facts = result.surrogate
-    floor = -math.inf if facts["loss_floor"] is None else facts["loss_floor"]
-    warp = Warp(facts["loss_origin"], facts["loss_origin"] - floor)
-    kernel = MATERN_7_2 if facts["kernel"] == MATERN_7_2.name else MATERN_5_2
+    floor = -math.inf if facts.loss_floor is None else facts.loss_floor
+    warp = Warp(facts.loss_origin, facts.loss_origin - floor)
+    kernel = MATERN_7_2 if facts.kernel == MATERN_7_2.name else MATERN_5_2
     return GaussianProcess(
         x=result.samples,
         y=warp(result.sample_losses),
-        lengthscales=np.array(facts["lengthscales"]),
-        variance=facts["deviation"] ** 2,
-        noise=(facts["noise_deviation"] / facts["deviation"]) ** 2,
-        mean=facts["mean"],
+        lengthscales=np.array(facts.lengthscales),
+        variance=facts.deviation**2,
+        noise=(facts.noise_deviation / facts.deviation) ** 2,
+        mean=facts.mean,
         kernel=kernel,
         warp=warp,
     )
@@ -399,8 +399,8 @@ def judge(
         "error": float((error / posterior.gradient_deviation).max()),
         "c": band.c,
         "violation": float((lattice.largest_corner(error) / band.radius).max()),
-        "loo": result.surrogate["largest_residual"],
-        "held back": result.surrogate["largest_held_back"],
+        "loo": result.surrogate.largest_residual,
+        "held out": result.surrogate.largest_held_out,
         "factor": result.calibration,
         "samples": len(result.samples),
         "kernel": surrogate.kernel.name.split("-")[-1],
@@ -450,7 +450,7 @@ def interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, f
 HEADER = """\
 | slice | activation | seed | 1 - mu | attractors claimed | truth: engine, flows | in basins \
 | truth | escape | truth | error / deviation | c | error / band | kernel | samples \
-| largest LOO, held back, factor | labels disputed, wrong | |
+| largest LOO, held out, factor | labels disputed, wrong | |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -468,7 +468,7 @@ def as_row(row: dict) -> str:
         f"| {row['basins']:.2f} | {row['true basins']:.2f} | {row['escape']:.2f} "
         f"| {row['true escape']:.2f} | {row['error']:.1f} | {row['c']:.1f} "
         f"| {row['violation']:.2f} | {row['kernel']} | {row['samples']} "
-        f"| {row['loo']:.1f}, {row['held back']:.1f}, {row['factor']:.2f} "
+        f"| {row['loo']:.1f}, {row['held out']:.1f}, {row['factor']:.2f} "
         f"| {row['disputed']}, {row['wrong labels']}{unsettled} "
         f"| {alarm} |"
     )

@@ -28,10 +28,10 @@ from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
-from lightning_morse.result import short_of_one
 from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.ladder import Rung, climb_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
+from lightning_morse.words import short_of_one
 
 Array = NDArray[np.float64]
 

@@ -47,9 +47,9 @@ from torch.nn import functional
 import lightning_morse as lm
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.box_maps import corner_images
-from lightning_morse.result import short_of_one
 from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
+from lightning_morse.words import short_of_one
 
 CHANNELS = 4
 PAIRS_PER_RUN = 10
@@ -196,13 +196,13 @@ def row(
     states, lag = SPACES[space](part)
     result = lm.analyze_trajectories(list(states), lag=lag, resolution=resolution, seed=seed)
     facts = result.surrogate
-    moved = np.array(facts["deviation"])
-    noise = (np.array(facts["noise_deviation"]) / moved).max()
+    moved = np.array(facts.deviation)
+    noise = (np.array(facts.noise_deviation) / moved).max()
     cells = [
         *(task.name, batch, epochs, space, result.n_morse_sets, result.n_attractors),
         short_of_one(result.mu) if result.n_attractors else "-",
         *by_basin(result, states, part[:, -1], task),
-        *(f"{facts['unknown']:.0%}", f"{noise:.2f}", f"{result.calibration:.2f}"),
+        *(f"{facts.unknown:.0%}", f"{noise:.2f}", f"{result.calibration:.2f}"),
         of_the_mean(result, states, lag, seed),
     ]
     return "| " + " | ".join(map(str, cells)) + " |", result

@@ -15,8 +15,9 @@ from typing import Any
 from lightning_morse.view.record import ViewRecord
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import Run, read_runs
+from lightning_morse.words import kind_of_set, short_of_one
 
-_RUN = "log directory of a run, a folder of such, or an archive of MorseAnalysis.save"
+_RUN = "log directory of a run, a folder of them, or a file of MorseAnalysis.save"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Its arguments; those of the process if None.
 
     Returns:
-        0 if all went well, 1 if something could not be read, done or written; wrong usage exits
+        0 if all went well, 1 if something could not be read, done or written. Wrong usage exits
         with 2.
     """
     parser = argparse.ArgumentParser(
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("compare", help="print one row a run, the least loss first")
+    command = commands.add_parser("compare", help="print one row per run, lowest loss first")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     command.add_argument("--csv", action="store_true", help="comma-separated values")
     command.add_argument("--sort", metavar="COLUMN", default="loss", help="sort by (loss)")
@@ -65,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             nargs="+",
             type=float,
             metavar="X",
-            help=f"{name} corner of the box, one number an axis",
+            help=f"{name} corner of the box, one number per axis",
         )
     command.add_argument("--samples", type=int, default=128, help="loss evaluations (128)")
-    command.add_argument("--resolution", type=int, default=128, help="cells an axis (128)")
+    command.add_argument("--resolution", type=int, default=128, help="cells per axis (128)")
     command.add_argument("--confidence", type=float, default=0.95, help="level (0.95)")
     command.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     command.add_argument("-o", "--output", type=Path, help="archive to write, such as found.npz")
@@ -90,7 +91,7 @@ def _complain(message: str) -> int:
 
 
 def _read(paths: Iterable[str]) -> tuple[list[Run], bool]:
-    """Read runs; say which records are broken, and whether none is."""
+    """Read runs; complain about broken records, and say whether there are none."""
     runs = [run for path in paths for run in read_runs(path)]
     whole = True
     for run in runs:
@@ -129,7 +130,9 @@ def _show(args: argparse.Namespace) -> int:
             [
                 {
                     "set": i,
-                    "what": _called(m, len(run.last.shape)),
+                    "what": kind_of_set(
+                        m["attractor"], m["resolved"], m["index"], len(run.last.shape)
+                    ),
                     "index": "?" if m["index"] is None else m["index"],
                     "loss": m["loss"],
                     "volume": m["volume"],
@@ -143,18 +146,8 @@ def _show(args: argparse.Namespace) -> int:
     return 0 if whole else 1
 
 
-def _called(m: Any, dim: int) -> str:
-    if m["attractor"]:
-        return "attractor" if m["resolved"] else "attractor(s)"
-    if not m["resolved"]:
-        return "unresolved"
-    if m["index"] is None:
-        return "saddle or repeller"
-    return "repeller" if m["index"] == dim else "saddle"
-
-
 def _facts(record: ViewRecord) -> dict[str, Any]:
-    # Whatever the monitor is called: its name stands before the slash.
+    # The monitor's name stands before the slash, whatever it is.
     scalars = {name.rpartition("/")[2]: value for name, value in record.scalars.items()}
     basin = scalars.get("basin_current")
     names = {-1.0: "undecided", -2.0: "escapes"}
@@ -174,7 +167,7 @@ def _facts(record: ViewRecord) -> dict[str, Any]:
 
 
 def _known(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out the column of switches where no record has it."""
+    """Leave out the column of switches if no record has it."""
     if any(row["switches"] is not None for row in rows):
         return rows
     return [{k: v for k, v in row.items() if k != "switches"} for row in rows]
@@ -199,14 +192,14 @@ def _compare(args: argparse.Namespace) -> int:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        # The folder that all runs share says nothing about any of them.
+        # The folder that all runs share does not tell them apart.
         shared = os.path.commonpath([os.path.dirname(row["run"]) for row in rows])
         _print_table([{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows])
     return 0 if whole else 1
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Numbers first, then text, then what is missing."""
+    """Numbers first, then text, then missing values."""
     if value is None:
         return 2, 0.0, ""
     if isinstance(value, (int, float)) and not math.isnan(value):
@@ -215,7 +208,7 @@ def _rank(value: Any) -> tuple[int, float, str]:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows under the names of their columns, numbers to the right."""
+    """Print rows under the names of their columns, numbers aligned to the right."""
     head = list(rows[0])
     cells = [[_written(k, row[k]) for k in head] for row in rows]
     wide = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(head)]
@@ -228,8 +221,6 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _written(name: str, value: Any) -> str:
-    from lightning_morse.result import short_of_one
-
     if value is None:
         return ""
     if name == "mu":
@@ -244,7 +235,7 @@ def _written(name: str, value: Any) -> str:
 def _analyze(args: argparse.Namespace) -> int:
     if len(args.lower) != len(args.upper):
         return _complain(
-            f"--lower and --upper must have one number an axis, got {len(args.lower)} and "
+            f"--lower and --upper must have one number per axis, got {len(args.lower)} and "
             f"{len(args.upper)}"
         )
     try:
@@ -283,7 +274,8 @@ def _imported(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"it is a {type(found).__name__}, not a function")
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Wall times of named stages, and what keeps them short."""
+"""Wall times of named stages, and a limit on threads that keeps them short."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 
 class Stopwatch:
-    """Adds up the wall time of each stage.
+    """Accumulates the wall time of each stage.
 
     Attributes:
         seconds: Time of each stage so far, in the order they were first entered.
@@ -21,7 +21,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Take the time of a stage, to the end of the ``with`` block."""
+        """Add the time until the end of the ``with`` block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -30,9 +30,10 @@ class Stopwatch:
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Linear algebra on one thread; what was set before comes back at the end of the block.
+    """Run linear algebra on one thread; the end of the block restores the previous setting.
 
-    Threads only get in each other's way in matrices as small as those of an analysis: on two busy
+    On matrices as small as those of an analysis, threads only get in each other's way: on two busy
     cores a fit of 0.5 s took 10 s.
     """
-    return threadpool_limits(limits=1, user_api="blas")
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limits

@@ -122,7 +122,7 @@ def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, co
         samples=samples,
         sample_losses=losses,
         calibration=1.5,
-        surrogate={},
+        surrogate=None,
         seconds={},
         ladder=Ladder(np.array([confidence]), np.zeros((1, 1), dtype=np.int64)),
     )

@@ -111,10 +111,10 @@ def test_runs_on_iris(capsys):
     printed = capsys.readouterr().out
     assert printed.count("| iris | 40 | 20 |") == 2
     first_and_last, all_epochs = results.values()
-    assert first_and_last.surrogate["n"] == 20
-    assert all_epochs.surrogate["n"] == 20 * 10
+    assert first_and_last.surrogate.n == 20
+    assert all_epochs.surrogate.n == 20 * 10
     # Two of nine weights are not the whole state, and that shows as noise.
-    assert max(all_epochs.surrogate["noise_deviation"]) > 1e-3
+    assert max(all_epochs.surrogate.noise_deviation) > 1e-3
 
 
 @pytest.mark.slow

@@ -1,45 +1,46 @@
-r"""Up to which confidence each attractor stands, alone and all together.
+r"""Up to which confidence each attractor persists, by itself and together with the others.
 
-A *rung* is a band of some level; higher rungs have wider bands and larger images. The *block* of an
-attractor at a rung is the smallest set of cells that holds its block at the rung below and, with
-each cell, all cells that meet its image: it only grows. An attractor *stands* as long as its block
-neither reaches the exterior nor meets that of another. Blocks that meet go on as one; a block that
-reaches the exterior has *vanished*, and drags no other along.
+The attractors are followed through a *filtration over confidence*: each level of confidence has a
+band, wider at higher levels, so images only grow from one level to the next. The *block* of an
+attractor at a level is the smallest set of cells that contains its block at the level below and,
+with each cell, every cell that meets the image of that cell; so blocks only grow. An attractor
+*stands* as long as its block neither reaches the exterior nor meets the block of another one.
+Blocks that meet *merge* and go on as one; a block that reaches the exterior *vanishes* and takes no
+other with it. The level up to which an attractor stands is its persistence.
 
 *Why a standing block holds an attractor.* Let :math:`|B|` be the union of the closed cells of a
-block, on the event of its band. (1) A critical point of :math:`|B|` lies in its interior: it is in
-the image box of each of its cells, so all cells around it meet an image and belong to the block;
-and on a face of the box an exit would have been announced. (2) A trajectory that starts in
+block, on the event of its band. (1) A critical point in :math:`|B|` lies in its interior: it is in
+the image box of each cell that contains it, so all cells around it meet an image and belong to the
+block; and on a face of the box an exit would have been reported. (2) A trajectory that starts in
 :math:`|B|` is in :math:`|B|` again after each flight, so it has limit points there. They are
-critical, hence inside; the limit set is connected, so all of it is inside. (3) The smallest value
-of the loss on :math:`|B|` is taken at a critical point, since the flow leads back to :math:`|B|`
-with less; by (1) that is a local minimum. The flights from :math:`|B|` make up a compact set that
-the flow does not leave, and what remains of it in the end is an attractor. By (2) two blocks
-without a common cell lead to different limit points: their attractors are different. Each rung is a
-map of its own, so it does not matter that its flights took times of their own, nor that other rungs
-used other times; starting from the block below only adds cells.
+critical, hence interior; the limit set is connected, so it lies in the interior as a whole. (3) The
+minimum of the loss over :math:`|B|` is attained at a critical point, since the flow returns to
+:math:`|B|` at a lower loss; by (1) it is a local minimum. The flights from :math:`|B|` fill a
+compact forward-invariant set, whose omega-limit set is an attractor. By (2) disjoint blocks lead to
+different limit points: their attractors are different. Each level has a map of its own, so it does
+not matter that its flights took their own times, nor that other levels used other times; starting
+from the block of the level below only adds cells.
 
 *Why a block needs the band in a few cells only.* A trajectory that leaves :math:`|B|` does so from
 a point of its boundary, which lies in a *boundary cell*: a cell of the block that shares a corner
-with a cell outside it, or touches a face of the box. From there the flight of that cell begins,
-through the windows over which the field was bounded, and ends in :math:`|B|`; inside :math:`|B|`
-nothing need be known, and (1) is needed at the boundary alone. (A cell that could not be followed
-has all its neighbours for an image and announces every face, so it is no boundary cell.) Hence
-everything above holds on the event that the band holds in the lattice cells that the flights of the
-boundary cells swept. With :math:`N_B` corners it fails there with probability at most :math:`2 d
-N_B Q(c) (1 + \eta)` instead of :math:`2 d N Q(c) (1 + \eta)`
-(:func:`lightning_morse.bands.gradient.failure_bound`). Blocks, windows and the choice of the rung
-depend on the samples alone, so choosing the best costs nothing.
+with a cell outside it, or touches a face of the box. The flight of that cell begins there, passes
+through the windows over which the field was bounded, and ends in :math:`|B|`; nothing need be known
+in the interior of :math:`|B|`, and (1) is needed at the boundary alone. (A cell that could not be
+followed has all its neighbours as its image and reports every face, so it is no boundary cell.)
+Hence everything above holds on the event that the band holds in the lattice cells swept by the
+flights of the boundary cells. With :math:`N_B` corners of these cells, it fails there with
+probability at most :math:`2 d N_B Q(c) (1 + \eta)` instead of :math:`2 d N Q(c) (1 + \eta)`
+(:func:`lightning_morse.bands.gradient.failure_bound`). Blocks, windows and the choice of the level
+depend on the samples alone, so taking the best level costs nothing.
 
-*Exactly n.* For the claim that there is no further attractor the whole box counts. It holds at a
-rung if all attractors stand, no critical point outside their blocks is a minimum, each block's
-critical points lie in one connected piece of it, and all of them are minima: strict ones, whose
-basins, open and disjoint, cover the piece, which cannot be covered by several. (That the cells
-which may hold a critical point connect would not do: such a set can be bent and hold two minima.)
-On the event of the band, all critical points lie in the cells where the band leaves room for one.
-How many there contradict the claim is to be expected is known
-(:mod:`lightning_morse.gp.kac_rice`); this number adds to the failure probability of the rung's
-band.
+*Exactly n.* The claim that there is no further attractor concerns the whole box. It holds at a
+level if all attractors stand, no critical point outside their blocks is a minimum, the critical
+points in each block lie in one connected piece of it, and all of them are minima: strict ones,
+whose basins, open and disjoint, cover the piece, which several could not. (It would not do to ask
+that the cells which may hold a critical point are connected: such a set can be bent and hold two
+minima.) On the event of the band, all critical points lie in the cells where the band leaves room
+for one. The expected number of critical points there that contradict the claim is known
+(:mod:`lightning_morse.gp.kac_rice`) and is added to the failure probability of the level's band.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import binary_erosion, label
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.analysis.blocks import VANISHED, Blocks, close_blocks
+from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.bands.gradient import (
     CellDeviations,
     GradientBand,
@@ -59,34 +60,33 @@ from lightning_morse.bands.gradient import (
     gradient_band,
 )
 from lightning_morse.bands.levels import RUNGS_PER_DECADE, failures
-from lightning_morse.conley.combinatorial_map import cells_met
-from lightning_morse.enclosure.flow_map import BandsBetween, FlowEnclosure, critical_cells_of
+from lightning_morse.enclosure.flow_map import critical_cells_of
 from lightning_morse.gp.kac_rice import expected_critical_points
-from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import Ladder
 
-# Half as many rungs where the attractors take more cells together than this.
+# Half as many levels where the attractors take more cells together than this: large blocks take
+# time at each level. Fewer levels can only lower the confidence reported.
 _MANY_CELLS = 200
-# Share of the failure probability that is left for what is claimed beside the band.
+# Share of the failure probability reserved for claims beside the band (that sets are empty or
+# resolved, that a count is exact). Any share in (0, 1) is sound; the band needs most of it.
 BESIDE_BAND = 0.1
-# Cells to follow in a round, lower rungs first, and rounds; a block that still grows is given up.
-_A_ROUND = 1024
-_ROUNDS = 24
+# Rounding must not turn a bound into certainty.
+_BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Climb:
-    """How far up the attractors of an analysis stand.
+    """How far up the filtration the attractors of an analysis stand.
 
     Attributes:
-        ladder: The levels and which blocks have merged or vanished.
-        each: Confidence up to which each attractor stands, shape ``(n,)``; at least that of the
-            lowest rung.
+        ladder: The levels, and which blocks have merged or vanished.
+        each: Confidence up to which each attractor stands, shape ``(n,)``; at least the lowest
+            level.
         together: Confidence that all of them are different attractors.
-        exact: Confidence that there are no others besides; that of the lowest rung unless more was
+        exact: Confidence that there are no others besides; the lowest level unless more was
             verified.
-        blocks: Cells of the block of each attractor at each rung, ``blocks[j][i]``; empty once it
+        blocks: Cells of the block of each attractor at each level, ``blocks[j][i]``; empty once it
             has vanished, that of this attractor alone if it has merged.
     """
 
@@ -98,7 +98,7 @@ class Climb:
 
 
 def unclimbed(attractors: list[Cells], confidence: float) -> Climb:
-    """Say of attractors only what the analysis has found at its own level.
+    """Claim about attractors only what the analysis has found at its own level.
 
     Args:
         attractors: Cells of each attractor, ``n`` arrays of cell numbers.
@@ -115,208 +115,167 @@ def unclimbed(attractors: list[Cells], confidence: float) -> Climb:
 
 
 def climb(
-    surrogate: GaussianProcess,
-    posterior: Posterior,
-    enclosure: FlowEnclosure,
+    portrait: PhasePortrait,
     attractors: list[Cells],
     confidence: float,
-    lowest: GradientBand | None = None,
-    outside: Mask | None = None,
+    proved: bool = True,
     counted: bool = False,
 ) -> Climb:
     r"""Follow the attractors of an analysis up to wider and wider bands.
 
-    What is said holds under the premise of :mod:`lightning_morse.bands.gradient`, each number by
+    The claims hold under the premise of :mod:`lightning_morse.bands.gradient`, each number by
     itself with the probability it states; the reasons are in the docstring of this module.
 
     Args:
-        surrogate: The fitted surrogate.
-        posterior: The posterior at the points of the lattice.
-        enclosure: The enclosure of the flow; its lattice counts.
+        portrait: The phase portrait; its lattice counts.
         attractors: Cells of each attractor at ``confidence``, ``n`` arrays of cell numbers.
-        confidence: Level of the lowest rung, at which the attractors are known to stand.
-        lowest: Band of the lowest rung if it comes from :func:`gradient_band`; left out if it does
-            not: the attractors then stand on that rung without a block of their own.
-        outside: Cells that count as exterior, shape ``(grid.size,)``.
+        confidence: The lowest level, at which the attractors are known to stand.
+        proved: Whether the portrait's band is that of :func:`gradient_band`. If not, the attractors
+            stand at the lowest level without a block of their own.
         counted: Whether it is certain at ``confidence`` that there are no further attractors.
 
     Returns:
         How far up they stand.
     """
-    lattice = enclosure.lattice
     many = sum(len(cells) for cells in attractors) > _MANY_CELLS
     fails = failures(confidence, RUNGS_PER_DECADE // 2 if many else RUNGS_PER_DECADE)
-    n, n_rungs = len(attractors), len(fails)
-    levels = 1 - fails
-    nobody = np.zeros(0, dtype=np.int64)
-    start = 0 if lowest is not None else 1
-    if n == 0 or n_rungs == start:
+    n, start = len(attractors), 0 if proved else 1
+    if n == 0 or len(fails) == start:
         return unclimbed(attractors, confidence)
 
-    deviations = CellDeviations(surrogate, lattice, posterior.gradient_deviation)
-    bands = [
-        gradient_band(surrogate, lattice, posterior, 1 - (1 - BESIDE_BAND) * fail, deviations)
-        for fail in fails[start:]
-    ]
-    if lowest is not None:
-        bands[0] = lowest
-    between = enclosure.between(bands[0], bands[-1])
-    shares = np.array([between.share(band) for band in bands])
-    grid = lattice.grid
-    if outside is None:
-        outside = np.zeros(grid.size, dtype=bool)
-    closures = _close(between, shares, attractors, outside)
-    held = _held_by(closures, n, grid)
-    climbed = held
-    # On the lowest rung the analysis itself says that they stand.
-    held = np.concatenate([np.arange(n)[None], held[1 - start :]])
-    blocks = [
-        tuple(closures.block(j, i) if climbed[j, i] >= 0 else nobody for i in range(n))
-        for j in range(len(bands))
-    ]
-
-    alone = _alone(climbed)
-    own = np.ones((len(bands), n))
-    boxes: dict[tuple[int, int], Cells] = {}
-    for j, i in np.argwhere(alone):
-        boxes[j, i] = closures.swept(j, _boundary(grid, blocks[j][i]))
-        points = _count_corners(boxes[j, i])
-        own[j, i] = failure_bound(bands[j].c, lattice, points, bands[j].halvings)
-    least = np.minimum(own.min(axis=0), fails[0])
-
-    all_stand = np.flatnonzero(alone.all(axis=1))
+    filtration = _filtration(portrait, attractors, fails[start:], proved)
+    certificates = _certificates(filtration)
+    own = certificates.failure.min(axis=0)
+    least = np.minimum(own, fails[0])
     apart, exact = float(fails[0]), confidence
-    if all_stand.size:
-        top = int(all_stand[-1])
-        union = np.concatenate([boxes[top, i] for i in range(n)])
-        points = _count_corners(union)
-        apart = min(apart, failure_bound(bands[top].c, lattice, points, bands[top].halvings))
-        best = own.argmin(axis=0)
-        mine = np.concatenate([blocks[best[i]][i] for i in range(n)])
-        if alone[best, np.arange(n)].all() and len(np.unique(mine)) == len(mine):
+    standing = np.flatnonzero(filtration.alone.all(axis=1))
+    if standing.size:
+        top = int(standing[-1])
+        apart = min(apart, certificates.of_all(top))
+        if certificates.best_are_disjoint():
             apart = min(apart, float(least.sum()))
         if counted:
-            wrong = _contradicting(
-                surrogate, posterior, enclosure, bands[: top + 1], blocks, outside
-            )
-            fails_of_bands = np.array([1 - band.level for band in bands[: top + 1]])
-            exact = max(exact, float((1 - fails_of_bands - wrong).max()))
-    if start:
-        blocks = [tuple(attractors), *blocks]
+            exact = max(exact, _exactly(portrait, filtration, top))
+    # At the lowest level the analysis itself says that they stand.
+    holders = np.concatenate([np.arange(n)[None], filtration.holders[1 - start :]])
+    blocks = filtration.blocks if proved else [tuple(attractors), *filtration.blocks]
     return Climb(
-        ladder=Ladder(levels=levels, blocks=held.astype(np.int64)),
-        each=np.minimum(np.maximum(1 - least, confidence), _below_one()),
-        together=min(max(1 - apart, confidence), _below_one()),
+        ladder=Ladder(levels=1 - fails, blocks=holders.astype(np.int64)),
+        each=np.minimum(np.maximum(1 - least, confidence), _BELOW_ONE),
+        together=min(max(1 - apart, confidence), _BELOW_ONE),
         exact=exact,
         blocks=tuple(blocks),
     )
 
 
-def _below_one() -> float:
-    """The largest number below 1: rounding must not turn a bound into certainty."""
-    return float(np.nextafter(1.0, 0.0))
+@dataclass(frozen=True, eq=False)
+class _Filtration:
+    """The bands of some levels and the blocks of the attractors under each of them.
+
+    Attributes:
+        portrait: The phase portrait.
+        bands: The bands, ``k`` of them, from narrow to wide.
+        closed: The blocks and the flights of their cells.
+        holders: Block that holds each attractor, see :meth:`Blocks.holders`, shape ``(k, n)``.
+        blocks: Cells of each block, ``blocks[j][i]``; empty once it has vanished.
+    """
+
+    portrait: PhasePortrait
+    bands: list[GradientBand]
+    closed: Blocks
+    holders: Cells
+    blocks: list[tuple[Cells, ...]]
+
+    @property
+    def alone(self) -> Mask:
+        """Which attractors have a block to themselves, shape ``(k, n)``."""
+        same = self.holders[:, :, None] == self.holders[:, None, :]
+        alone: Mask = (self.holders != VANISHED) & (same.sum(axis=2) == 1)
+        return alone
 
 
-class _Closures:
-    """Blocks as sorted numbers ``(rung * n + attractor) * grid.size + cell``, and their flights."""
-
-    def __init__(self, n: int, grid: CubicalGrid, n_rungs: int) -> None:
-        self.n, self.grid = n, grid
-        self.inside = np.zeros(0, dtype=np.int64)
-        self.leaks = np.zeros((n_rungs, n), dtype=bool)
-        self._pairs: list[Cells] = []
-        self._swept: list[Cells] = []
-
-    def add_flights(self, pairs: Cells, swept: Cells) -> None:
-        """Note what the flights of cells at rungs, ``rung * grid.size + cell``, have swept."""
-        self._pairs.append(pairs)
-        self._swept.append(swept)
-
-    def block(self, rung: int, attractor: int) -> Cells:
-        """Cells of a block, ascending."""
-        first = (rung * self.n + attractor) * self.grid.size
-        a, b = np.searchsorted(self.inside, [first, first + self.grid.size])
-        return self.inside[a:b] - first
-
-    def swept(self, rung: int, cells: Cells) -> Cells:
-        """Boxes of lattice cells swept from some cells at a rung, shape ``(k, d, 2)``."""
-        pairs = np.concatenate(self._pairs)
-        order = np.argsort(pairs, kind="stable")
-        row = order[np.searchsorted(pairs, rung * self.grid.size + cells, sorter=order)]
-        return np.concatenate(self._swept)[row]
+def _filtration(
+    portrait: PhasePortrait, attractors: list[Cells], fails: Array, proved: bool
+) -> _Filtration:
+    """Close the attractors' cells under the bands that fail with given probabilities."""
+    surrogate, lattice, posterior = portrait.surrogate, portrait.lattice, portrait.posterior
+    deviations = CellDeviations(surrogate, lattice, posterior.gradient_deviation)
+    bands = [
+        gradient_band(surrogate, lattice, posterior, 1 - (1 - BESIDE_BAND) * fail, deviations)
+        for fail in fails
+    ]
+    if proved:
+        bands[0] = portrait.band
+    between = portrait.enclosure.between(bands[0], bands[-1])
+    shares = np.array([between.share(band) for band in bands])
+    closed = close_blocks(between, shares, attractors, portrait.diverged)
+    holders = closed.holders()
+    nobody = np.zeros(0, dtype=np.int64)
+    blocks = [
+        tuple(
+            closed.cells(j, i) if holder != VANISHED else nobody for i, holder in enumerate(holding)
+        )
+        for j, holding in enumerate(holders)
+    ]
+    return _Filtration(portrait, bands, closed, holders, blocks)
 
 
-def _close(
-    between: BandsBetween, shares: Array, attractors: list[Cells], outside: Mask
-) -> _Closures:
-    """Close the cells of each attractor under the map of each rung, and each rung over the last."""
-    grid = between.lattice.grid
-    n, n_rungs, size = len(attractors), len(shares), grid.size
-    out = _Closures(n, grid, n_rungs)
-    base = np.concatenate([i * size + cells for i, cells in enumerate(attractors)])
-    waiting = (np.arange(n_rungs)[:, None] * (n * size) + np.sort(base)).ravel()
-    for _ in range(_ROUNDS):
-        # They are sorted by rungs: the lower ones come first.
-        fresh, waiting = waiting[:_A_ROUND], waiting[_A_ROUND:]
-        out.inside = np.union1d(out.inside, fresh)
-        rung, cell = fresh // (n * size), fresh % size
-        pairs, of_pair = np.unique(rung * size + cell, return_inverse=True)
-        images = between.images(pairs % size, shares[pairs // size])
-        out.add_flights(pairs, images.swept)
-        met, counts = cells_met(images.lower, images.upper, grid)
-        leaves = images.exits.any(axis=(1, 2)) | outside[pairs % size]
-        leaves |= np.any((images.lower < grid.lower) | (images.upper > grid.upper), axis=1)
-        owner = fresh // size
-        out.leaks.ravel()[owner[leaves[of_pair]]] = True
-        np.logical_or.accumulate(out.leaks, axis=0, out=out.leaks)
+@dataclass(frozen=True, eq=False)
+class _Certificates:
+    """With which probability the band fails where a block needs it.
 
-        # A block that leaks is not followed any further, so its images are of no interest.
-        goes_on = ~out.leaks.ravel()[owner]
-        owner, of_pair = owner[goes_on], of_pair[goes_on]
-        starts = np.cumsum(counts) - counts
-        taken = counts[of_pair]
-        within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-        hit = np.repeat(owner * size, taken) + met[np.repeat(starts[of_pair], taken) + within]
-        hit = np.setdiff1d(hit, out.inside)
-        above = (hit + np.arange(n_rungs)[:, None] * (n * size)).ravel()
-        above = np.setdiff1d(above[above < n_rungs * n * size], out.inside)
-        waiting = np.union1d(waiting, above)
-        waiting = waiting[~out.leaks.ravel()[waiting // size]]
-        if not waiting.size:
-            return out
-    out.leaks.ravel()[waiting // size] = True
-    np.logical_or.accumulate(out.leaks, axis=0, out=out.leaks)
-    return out
+    Attributes:
+        filtration: Bands and blocks, ``k`` levels and ``n`` attractors.
+        failure: That probability for each attractor at each level, 1 where it has no block to
+            itself; shape ``(k, n)``.
+        boxes: Boxes of lattice cells in which the band is needed, by level and attractor.
+    """
+
+    filtration: _Filtration
+    failure: Array
+    boxes: dict[tuple[int, int], Cells]
+
+    def of_all(self, level: int) -> float:
+        """The same for all attractors at once, at a level at which all of them stand."""
+        n = self.failure.shape[1]
+        union = np.concatenate([self.boxes[level, i] for i in range(n)])
+        return _local_failure(self.filtration, level, union)
+
+    def best_are_disjoint(self) -> bool:
+        """Whether the blocks of the best level of each attractor have no cell in common.
+
+        Then their attractors are different, also where the levels are.
+        """
+        best = self.failure.argmin(axis=0)
+        cells = np.concatenate([self.filtration.blocks[j][i] for i, j in enumerate(best)])
+        alone = self.filtration.alone[best, np.arange(len(best))].all()
+        return bool(alone) and len(np.unique(cells)) == len(cells)
 
 
-def _held_by(closures: _Closures, n: int, grid: CubicalGrid) -> Cells:
-    """The first attractor of the block that holds each attractor at each rung; -1 once vanished."""
-    n_rungs = len(closures.leaks)
-    out = np.full((n_rungs, n), -1, dtype=np.int64)
-    group = np.arange(n)
-    for j in range(n_rungs):
-        leaking = np.isin(group, group[closures.leaks[j]])
-        group = np.where(leaking, -1, group)
-        standing = np.flatnonzero(group >= 0)
-        cells = [closures.block(j, int(i)) for i in standing]
-        owner = np.repeat(group[standing], [len(c) for c in cells])
-        # Blocks with a common cell are joined through it.
-        cell = np.concatenate([*cells, np.zeros(0, dtype=np.int64)])
-        _, cell = np.unique(cell, return_inverse=True)
-        size = n + (int(cell.max()) + 1 if cell.size else 0)
-        links = coo_array((np.ones(cell.size), (owner, n + cell)), shape=(size, size))
-        _, piece = connected_components(links, directed=False)
-        first = np.full(piece.size, n)
-        np.minimum.at(first, piece[group[standing]], standing)
-        out[j, standing] = first[piece[group[standing]]]
-        group = out[j].copy()
-    return out
+def _certificates(filtration: _Filtration) -> _Certificates:
+    """Bound the failure of each block that stands."""
+    grid, alone = filtration.portrait.lattice.grid, filtration.alone
+    failure = np.ones(alone.shape)
+    boxes: dict[tuple[int, int], Cells] = {}
+    for j, i in np.argwhere(alone).tolist():
+        boxes[j, i] = filtration.closed.swept(j, _boundary(grid, filtration.blocks[j][i]))
+        failure[j, i] = _local_failure(filtration, j, boxes[j, i])
+    return _Certificates(filtration, failure, boxes)
 
 
-def _alone(held: Cells) -> Mask:
-    """Which attractors have a block to themselves, shape ``(n_rungs, n)``."""
-    same = held[:, :, None] == held[:, None, :]
-    return (held >= 0) & (same.sum(axis=2) == 1)
+def _local_failure(filtration: _Filtration, level: int, boxes: Cells) -> float:
+    """Bound the probability that the band of a level fails in some boxes of lattice cells."""
+    band = filtration.bands[level]
+    points = _count_corners(boxes)
+    return failure_bound(band.c, filtration.portrait.lattice, points, band.halvings)
+
+
+def _exactly(portrait: PhasePortrait, filtration: _Filtration, top: int) -> float:
+    """Confidence that the blocks hold all attractors, from the levels up to ``top``."""
+    bands = filtration.bands[: top + 1]
+    contradicting = _contradicting(portrait, bands, filtration.blocks)
+    fails = np.array([1 - band.level for band in bands])
+    return float((1 - fails - contradicting).max())
 
 
 def _boundary(grid: CubicalGrid, cells: Cells) -> Cells:
@@ -324,11 +283,12 @@ def _boundary(grid: CubicalGrid, cells: Cells) -> Cells:
     mask = np.zeros(grid.size, dtype=bool)
     mask[cells] = True
     inner = binary_erosion(mask.reshape(grid.shape), np.ones((3,) * grid.dim)).ravel()
-    return cells[~inner[cells]]
+    boundary: Cells = cells[~inner[cells]]
+    return boundary
 
 
 def _count_corners(boxes: Cells) -> int:
-    """Number of lattice points that are corners of a lattice cell in some of the boxes.
+    """Number of lattice points that are corners of a lattice cell in at least one box.
 
     Args:
         boxes: First and last lattice cell along each axis, shape ``(k, d, 2)``.
@@ -338,7 +298,8 @@ def _count_corners(boxes: Cells) -> int:
         return 0
     origin = boxes[..., 0].min(axis=0)
     low, past = boxes[..., 0] - origin, boxes[..., 1] - origin + 2
-    # How many boxes cover a point is the running sum along all axes of +1 and -1 at their corners.
+    # The number of boxes that cover a point is the running sum, along all axes, of +1 and -1 at
+    # their corners.
     change = np.zeros(past.max(axis=0) + 1, dtype=np.int64)
     for ends in np.ndindex(*(2,) * d):
         corner = np.where(ends, past, low)
@@ -349,47 +310,40 @@ def _count_corners(boxes: Cells) -> int:
 
 
 def _contradicting(
-    surrogate: GaussianProcess,
-    posterior: Posterior,
-    enclosure: FlowEnclosure,
-    bands: list[GradientBand],
-    blocks: list[tuple[Cells, ...]],
-    outside: Mask,
+    portrait: PhasePortrait, bands: list[GradientBand], blocks: list[tuple[Cells, ...]]
 ) -> Array:
     """Expected critical points against the claim that blocks hold one attractor each, and no other.
 
     Args:
-        surrogate: The fitted surrogate.
-        posterior: The posterior at the points of the lattice.
-        enclosure: The enclosure of the flow.
-        bands: The bands of the rungs to look at.
-        blocks: Cells of the blocks at each rung; all attractors stand.
-        outside: Cells that count as exterior.
+        portrait: The phase portrait.
+        bands: The bands of the levels to look at, from narrow to wide.
+        blocks: Cells of the blocks at each level; all attractors stand.
 
     Returns:
-        One number a rung.
+        One number per level.
     """
-    lattice = enclosure.lattice
-    masks = critical_cells_of(lattice, posterior, bands)
-    # A wider band leaves out fewer cells: the last ones are all that matter.
+    lattice, surrogate = portrait.lattice, portrait.surrogate
+    masks = critical_cells_of(lattice, portrait.posterior, bands)
+    # A wider band rules out fewer cells, so the last mask contains the others.
     candidates = np.flatnonzero(masks[-1])
     cell = lattice.grid_cell_of(candidates)
-    candidates, cell = candidates[~outside[cell]], cell[~outside[cell]]
+    inside = ~portrait.diverged[cell]
+    candidates, cell = candidates[inside], cell[inside]
     expected = expected_critical_points(
         surrogate, lattice.cell_centers(candidates), lattice.spacing
     )
     any_index, minima = expected.sum(axis=1), expected[:, 0]
     out = np.zeros(len(bands))
-    for rung, possible in enumerate(mask[candidates] for mask in masks):
-        owner = _owner(lattice.grid, blocks[rung])[cell]
-        out[rung] = minima[possible & (owner < 0)].sum()
-        for i, cells in enumerate(blocks[rung]):
+    for level, possible in enumerate(mask[candidates] for mask in masks):
+        owner = _owner(lattice.grid, blocks[level])[cell]
+        out[level] = minima[possible & (owner < 0)].sum()
+        for i, cells in enumerate(blocks[level]):
             mine = np.flatnonzero(possible & (owner == i))
             piece = _pieces(lattice.grid, cells)[cell[mine]]
             # All critical points are to lie where a minimum is most likely.
             likely = np.bincount(piece, weights=minima[mine], minlength=1).argmax()
             against = np.where(piece == likely, any_index[mine] - minima[mine], any_index[mine])
-            out[rung] += against.sum()
+            out[level] += against.sum()
     return out
 
 
@@ -402,7 +356,7 @@ def _owner(grid: CubicalGrid, blocks: tuple[Cells, ...]) -> Cells:
 
 
 def _pieces(grid: CubicalGrid, cells: Cells) -> Cells:
-    """Number of the connected piece that holds each cell of a block; cells that touch connect."""
+    """Connected piece of a block that holds each cell; cells that touch are connected."""
     mask = np.zeros(grid.size, dtype=bool)
     mask[cells] = True
     piece, _ = label(mask.reshape(grid.shape), structure=np.ones((3,) * grid.dim))

@@ -1,13 +1,14 @@
 """Which Morse sets hold no critical point, which hide no attractor, and what index they have.
 
-All of it from the expected number of critical points of each index in each set
-(:mod:`lightning_morse.gp.kac_rice`): a claim about a set is false with at most the expected
-number of critical points that contradict it, and claims are made, the safest first, while these add
-up to no more than a given probability.
+Everything rests on the expected number of critical points of each index in each set
+(:mod:`lightning_morse.gp.kac_rice`): a claim about a set is false with probability at most the
+expected number of critical points that contradict it. Claims are made in order of safety, as long
+as these numbers add up to no more than a given probability.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +22,19 @@ from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 
-# Lattice cells looked at before it is asked again which sets are worth counting on.
-_AT_ONCE = 512
+# Lattice cells counted at a time before sets that are beyond any claim are dropped. It trades
+# overhead against counting in vain; the claims do not depend on it.
+_CELLS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """What is certain, up to some probability, of the critical points in each Morse set.
+    """Statements about the critical points in each Morse set, certain up to some probability.
 
     Attributes:
-        resolved: Whether the set hides no further attractor: for an attractor, that it holds
-            exactly one minimum and nothing else; for another set, that it holds no minimum;
-            shape ``(n_sets,)``.
+        resolved: Whether the set hides no further attractor: an attractor's set holds exactly one
+            minimum and no other critical point, any other set holds no minimum; shape
+            ``(n_sets,)``.
         index: Morse index of every critical point the set may hold, -1 where that is not certain;
             same shape.
         failure: Probability that any of this is false.
@@ -41,6 +43,15 @@ class Settled:
     resolved: Mask
     index: Cells
     failure: float
+
+    def renumbered(self, order: Sequence[int]) -> Settled:
+        """The same with the Morse sets in another order.
+
+        Args:
+            order: The present number of the set that comes first, second, ...
+        """
+        chosen = np.asarray(order, dtype=np.int64)
+        return Settled(self.resolved[chosen], self.index[chosen], self.failure)
 
 
 def expected_in_sets(
@@ -52,8 +63,8 @@ def expected_in_sets(
 ) -> Array:
     """Expected number of critical points of each index in each Morse set.
 
-    A set of which no claim can be made any more is not counted to the end: in a box where little
-    is decided it would be most of the box.
+    A set about which no claim can be made any more is not counted to the end: in a box where
+    little is decided it may fill most of the box.
 
     Args:
         found: The Morse graph on the grid of the lattice.
@@ -63,7 +74,7 @@ def expected_in_sets(
         failure: The probability with which claims may be false.
 
     Returns:
-        Shape ``(n_sets, d + 1)``; lower bounds where :func:`hopeless`.
+        Shape ``(n_sets, d + 1)``; only lower bounds for sets that are :func:`hopeless`.
     """
     owner = np.full(lattice.grid.size, -1)
     for number, cells in enumerate(found.morse_sets):
@@ -72,10 +83,10 @@ def expected_in_sets(
     owner = owner[lattice.grid_cell_of(cells)]
     cells, owner = cells[owner >= 0], owner[owner >= 0]
     total = np.zeros((len(found.morse_sets), lattice.dim + 1))
-    # In random order, so that the first tell of all the sets.
+    # In random order, so that the first batches tell something about every set.
     left, n_cells = np.random.default_rng(0).permutation(cells.size), cells.size
     while left.size:
-        now, left = left[:_AT_ONCE], left[_AT_ONCE:]
+        now, left = left[:_CELLS_AT_ONCE], left[_CELLS_AT_ONCE:]
         centers = lattice.cell_centers(cells[now])
         expected = expected_critical_points(surrogate, centers, lattice.spacing, n_cells)
         np.add.at(total, owner[now], expected)
@@ -84,7 +95,7 @@ def expected_in_sets(
 
 
 def hopeless(found: MorseGraph, expected: Array, failure: float) -> Mask:
-    """Whether nothing can be claimed of a set, whatever else is to be expected in it.
+    """Whether nothing can be claimed about a set, whatever else is expected in it.
 
     Args:
         found: The Morse graph.
@@ -92,19 +103,20 @@ def hopeless(found: MorseGraph, expected: Array, failure: float) -> Mask:
         failure: The probability with which claims may be false.
 
     Returns:
-        Shape ``(n_sets,)``: neither has every critical point the same index, or is none there, nor
-        is there no minimum in a set that is no attractor.
+        Shape ``(n_sets,)``. True where it can be claimed neither that all critical points (if any)
+        have the same index, nor that a set which is no attractor holds no minimum.
     """
     return (_contradicting(expected) > failure) & (_minima(found, expected) > failure)
 
 
 def _contradicting(expected: Array) -> Array:
-    """Critical points of another index than the likeliest."""
-    return expected.sum(axis=1) - expected.max(axis=1, initial=0.0)
+    """Expected number of critical points whose index is not the likeliest one."""
+    contradicting: Array = expected.sum(axis=1) - expected.max(axis=1, initial=0.0)
+    return contradicting
 
 
 def _minima(found: MorseGraph, expected: Array) -> Array:
-    """Minima where there should be none: infinitely many in an attractor."""
+    """Expected number of minima where there should be none; infinite for attractors."""
     minima = expected[:, 0].copy()
     minima[list(found.attractors)] = np.inf
     return minima
@@ -115,7 +127,7 @@ def safest(doubts: ArrayLike, failure: float) -> Mask:
 
     Args:
         doubts: Probability that each claim is false, shape ``(n,)``.
-        failure: What they may add up to.
+        failure: Largest sum of the doubts of the claims made.
 
     Returns:
         Which claims to make, shape ``(n,)``.
@@ -137,8 +149,8 @@ def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float
     Args:
         found: The Morse graph.
         grid: Its grid.
-        expected: Expected number of critical points, as of :func:`expected_in_sets`.
-        failure: Probability with which anything claimed may be false.
+        expected: Expected number of critical points, from :func:`expected_in_sets`.
+        failure: Probability with which any of the claims may be false.
     """
     attractor = np.zeros(len(expected), dtype=bool)
     attractor[list(found.attractors)] = True
@@ -146,7 +158,7 @@ def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float
     contradicting = _contradicting(expected)
     certain = safest(contradicting, failure)
     spent = float(contradicting[certain].sum())
-    # Less than the index may be enough: that a set which is no attractor holds no minimum.
+    # The index may be more than is needed: a set that is no attractor only must not hold a minimum.
     minima = np.where(certain, np.inf, _minima(found, expected))
     harmless = safest(minima, failure - spent)
     whole = np.array([is_connected(grid, cells) for cells in found.morse_sets], dtype=bool)

@@ -54,6 +54,32 @@ class MorseGraph:
         found: Mask = (self.reach[:, target // 8] >> (target % 8)) & 1 == 1
         return found
 
+    def renumbered(self, order: Sequence[int]) -> MorseGraph:
+        """The same Morse sets and order between them, numbered differently.
+
+        Args:
+            order: The present number of the set that comes first, second, ...: a permutation of
+                ``range(len(morse_sets))``.
+
+        Raises:
+            ValueError: If ``order`` is no such permutation.
+        """
+        if sorted(order) != list(range(len(self.morse_sets))):
+            raise ValueError(
+                f"order must be a permutation of the {len(self.morse_sets)} Morse sets' numbers, "
+                f"got {list(order)}"
+            )
+        number = {old: new for new, old in enumerate(order)}
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(len(self.morse_sets)))
+        graph.add_edges_from((number[q], number[p]) for q, p in self.graph.edges)
+        return MorseGraph(
+            morse_sets=tuple(self.morse_sets[old] for old in order),
+            graph=graph,
+            attractors=tuple(sorted(number[a] for a in self.attractors)),
+            condensation=self.condensation,
+        )
+
 
 def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> MorseGraph:
     r"""Find the Morse sets of a combinatorial map and the partial order on them.

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from lightning_morse._typing import Array, Cells
 from lightning_morse.plotting.style import DARK, attractor_colors, figure_style, new_figure
-from lightning_morse.result import MorseAnalysis, short_of_one
+from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import short_of_one
 
 MAX_LANES = 30  # attractors drawn, those of least loss: the figure is 11 inches tall then
 

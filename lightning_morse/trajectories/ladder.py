@@ -1,30 +1,32 @@
-r"""Up to which confidence each attractor of a learnt map stands, alone and all together.
+r"""Up to which confidence each attractor of a learnt map persists, by itself and with the others.
 
-:mod:`lightning_morse.analysis.ladder` does this for a gradient flow; for a map it is simpler. A
-*rung* is a band of values of some level (:mod:`lightning_morse.bands.value`); higher rungs have
-wider bands and larger image boxes. The *block* of an attractor at a rung is the smallest set of
-cells that holds its block at the rung below and, with each cell, all cells that meet its image box.
-It *stands* as long as no image of it leaves the box, it meets no unknown cell and no block of
-another attractor. Blocks that meet go on as one; a block that may leave has *vanished*.
+:mod:`lightning_morse.analysis.ladder` does this for a gradient flow; for a map it is simpler. The
+attractors are followed through a *filtration over confidence*: each level has a band on the values
+of the map (:mod:`lightning_morse.bands.value`), wider at higher levels, and so larger image boxes.
+The *block* of an attractor at a level is the smallest set of cells that contains its block at the
+level below and, with each cell, every cell that meets the image box of that cell. It *stands* as
+long as no image of it leaves the box and it meets neither an unknown cell nor the block of another
+attractor. Blocks that meet *merge* and go on as one; a block that may leave has *vanished*. The
+level up to which an attractor stands is its persistence.
 
 *Why a standing block holds an attractor.* Let :math:`|B|` be the union of the closed cells of a
 block and :math:`f` any continuous map whose values lie in the boxes of these cells. All cells that
 touch an image belong to the block, so :math:`f(|B|)` lies in the interior of :math:`|B|` relative
-to the box. Hence :math:`\bigcap_n f^n(|B|)` is not empty, compact and invariant, and attracts
+to the box. Hence :math:`\bigcap_n f^n(|B|)` is nonempty, compact and invariant, and attracts
 :math:`|B|`: an attractor, which may be a periodic orbit or more. Disjoint blocks hold different
-ones. A sample path of a Matern process is continuous.
+attractors. A sample path of a Matern process is continuous.
 
-*Why it needs the band in its own cells only.* Nothing was used of :math:`f` outside :math:`|B|`.
-With :math:`N_B` corners of lattice cells in the block the band fails there with probability at
-most :math:`2 d N_B Q(c) (1 + \eta)` instead of :math:`2 d N Q(c) (1 + \eta)`: the union bound of
-:mod:`lightning_morse.bands.value` over fewer points, and as many between them as halving these
-cells adds. (For a flow the boundary cells are enough. A map may jump: all cells count.) Blocks
-depend on the pairs alone, so choosing the best rung of each costs nothing.
+*Why a block needs the band in its own cells only.* Nothing was used about :math:`f` outside
+:math:`|B|`. With :math:`N_B` corners of lattice cells in the block, the band fails there with
+probability at most :math:`2 d N_B Q(c) (1 + \eta)` instead of :math:`2 d N Q(c) (1 + \eta)`: the
+union bound of :mod:`lightning_morse.bands.value` over fewer points, and over as many between them
+as halving these cells adds. (For a flow the boundary cells are enough. A map may jump: all cells
+count.) Blocks depend on the pairs alone, so taking the best level of each costs nothing.
 
-*What is not claimed.* That there are no further attractors: a band on values does not tell one
-fixed point from several. And at levels like :math:`1 - 10^{-8}` the premise counts for more than
-the band: the hyper-parameters are fitted, and the experiments that check them
-(``benchmarks/trajectory_coverage.py``) can say nothing about so rare failures.
+*What is not claimed.* That there are no further attractors: a band on values cannot tell one fixed
+point from several. And at levels like :math:`1 - 10^{-8}` the premise counts for more than the
+band: the hyper-parameters are fitted, and the experiments that check them
+(``benchmarks/trajectory_coverage.py``) say nothing about failures as rare as that.
 """
 
 from __future__ import annotations
@@ -44,10 +46,10 @@ from lightning_morse.result import Ladder
 
 @dataclass(frozen=True, eq=False)
 class Rung:
-    """A band, and the image boxes of cells on its event.
+    """The band of one level of confidence, and the image boxes of cells on its event.
 
     Attributes:
-        c: Number of deviations of the band.
+        c: Half-width of the band, in deviations of the posterior.
         images: From ``k`` cell numbers to the lower and upper corners of their image boxes, two
             arrays of shape ``(k, d)``.
     """
@@ -58,15 +60,15 @@ class Rung:
 
 @dataclass(frozen=True, eq=False)
 class MapClimb:
-    """How far up the attractors of a learnt map stand.
+    """How far up the filtration the attractors of a learnt map stand.
 
     Attributes:
-        ladder: The levels and which blocks have merged or vanished.
-        each: Confidence up to which each attractor stands, shape ``(n,)``; at least that of the
-            lowest rung.
+        ladder: The levels, and which blocks have merged or vanished.
+        each: Confidence up to which each attractor stands, shape ``(n,)``; at least the lowest
+            level.
         together: Confidence that all of them are different attractors; likewise.
-        blocks: Cells of the block of each attractor at each rung, ``blocks[j][i]``; empty once it
-            has vanished, that of the whole block if it has merged.
+        blocks: Cells of the block of each attractor at each level, ``blocks[j][i]``; empty once it
+            has vanished, the whole block if it has merged.
     """
 
     ladder: Ladder
@@ -84,14 +86,14 @@ def climb_map(
 ) -> MapClimb:
     """Follow the attractors of a learnt map up to wider and wider bands.
 
-    Each number that comes out holds by itself with the probability it states, given the premise of
+    Each number returned holds by itself with the probability it states, given the premise of
     :mod:`lightning_morse.bands.value`; the reasons are in the docstring of this module.
 
     Args:
         rung_at: The band of at least a given level; wider for a higher one.
         lattice: The lattice of the band; its cells are those of the grid, or parts of them.
         attractors: Cells of each attractor at ``confidence``, ``n`` arrays of cell numbers.
-        confidence: Level of the lowest rung.
+        confidence: The lowest level.
         outside: Cells that count as exterior, shape ``(grid.size,)``.
 
     Returns:
@@ -101,7 +103,7 @@ def climb_map(
     fails = failures(confidence) if n else np.array([1 - confidence])
     levels = np.append(float(confidence), 1 - fails[1:])
     held = np.full((len(fails), n), -1, dtype=np.int64)
-    # Failure bound of each attractor at each rung, and of all of them where all stand.
+    # Failure bound of each attractor at each level, and of all of them where all stand.
     own, all_stand = np.ones((len(fails), n)), np.ones(len(fails))
     nobody = np.zeros(0, dtype=np.int64)
     blocks = []
@@ -129,7 +131,7 @@ def climb_map(
     if n:
         best = own.argmin(axis=0)
         mine = np.concatenate([blocks[best[i]][i] for i in range(n)])
-        # Blocks of different rungs that do not meet hold different attractors as well.
+        # Blocks of different levels that do not meet hold different attractors as well.
         if (own.min(axis=0) < 1).all() and np.unique(mine).size == mine.size:
             apart = min(apart, float(own.min(axis=0).sum()))
     # Rounding must not turn a bound into certainty.
@@ -143,7 +145,7 @@ def climb_map(
 
 
 def _closed(cells: Cells, rung: Rung, lattice: Lattice, outside: Mask) -> Cells | None:
-    """The smallest set that holds some cells and all that meet their images; None if it leaves."""
+    """The smallest set that contains some cells and all that meet its images; None if it leaves."""
     grid = lattice.grid
     inside = np.zeros(grid.size, dtype=bool)
     inside[cells] = True
@@ -159,7 +161,7 @@ def _closed(cells: Cells, rung: Rung, lattice: Lattice, outside: Mask) -> Cells 
 
 
 def _merged(groups: list[tuple[list[int], Cells]]) -> list[tuple[list[int], Cells]]:
-    """Join the blocks that have a cell in common; a union of closed sets is closed."""
+    """Join the blocks that have a cell in common: a union of forward-closed sets is closed."""
     out: list[tuple[list[int], Cells]] = []
     for names, cells in groups:
         apart = []

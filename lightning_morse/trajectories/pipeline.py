@@ -1,24 +1,26 @@
-"""From runs to the Morse graph of the map that moves them on."""
+"""An analysis of trajectories from beginning to end: from runs to the Morse graph of their map."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import networkx as nx
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.value import ValueBand, value_band
-from lightning_morse.conley.basins import certain_labels, exit_volumes, reach_of_cells
+from lightning_morse.conley.basins import exit_volumes, reach_of_cells
 from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.index import conley_indices
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
+from lightning_morse.conley.reach import Reach
 from lightning_morse.conley.recurrence import drifts, period
+from lightning_morse.facts import MapFacts
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid, check_box
@@ -26,17 +28,71 @@ from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis, MorseSet
 from lightning_morse.stopwatch import Stopwatch, one_thread
 from lightning_morse.trajectories.fit import fit_trajectory_map
-from lightning_morse.trajectories.ladder import Rung, climb_map
-from lightning_morse.trajectories.learned_map import TrajectoryMap
+from lightning_morse.trajectories.ladder import MapClimb, Rung, climb_map
+from lightning_morse.trajectories.learned_map import MapValues, TrajectoryMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 
+# With fewer cells per axis every cell touches the boundary or its neighbour does: no picture.
 _FEWEST_CELLS = 4
-# Lattice points an axis below which the lattice is finer than the grid.
+_MOST_AXES = 3
+# Lattice points per axis, by dimension, below which the lattice is made finer than the grid. The
+# band is sound on any lattice; on a coarse one it is wider between the points.
 _FEWEST_POINTS = {1: 256, 2: 64, 3: 24}
-# How far the box reaches beyond the states, as a share of their range.
+# How far the default box reaches beyond the states, as a share of their range: states at the edge
+# would have images outside.
 _MARGIN = 0.05
-# Cells of a Morse set looked at for its centre.
-_LOOKED_AT = 2000
+# Most cells of a Morse set tried as its centre. A centre is an estimate, nothing depends on it.
+_CELLS_TRIED_AS_CENTER = 2000
+# Keeps the random numbers apart from those of a design or a simulation with the same seed.
+_STREAM = 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Settings:
+    """Arguments of an analysis, see :func:`analyze_trajectories`."""
+
+    grid: CubicalGrid
+    confidence: float
+    seed: int
+    noise: str
+    step_level: float
+
+    @property
+    def level_of_steps(self) -> float | None:
+        """Probability with which the boxes hold a single step; None if they hold the mean."""
+        return self.step_level if self.noise == "steps" else None
+
+
+@dataclass(frozen=True, eq=False)
+class _MapPortrait:
+    """The dynamics on a grid according to the learnt map.
+
+    Attributes:
+        model: The learnt map.
+        lattice: The points at which it was evaluated.
+        values: The posterior there.
+        band: The simultaneous band on its values.
+        unknown: Cells where the pairs say too little, shape ``(grid.size,)``; they are exterior.
+        image: The outer approximation.
+        found: Its Morse graph, attractors first, without the components that drift.
+        reach: The Morse sets each cell may reach, and whether it may leave the box.
+        exits: Fraction of the box that leaves through each face, shape ``(d, 2)``.
+    """
+
+    model: TrajectoryMap
+    lattice: Lattice
+    values: MapValues
+    band: ValueBand
+    unknown: Mask
+    image: csr_array
+    found: MorseGraph
+    reach: Reach
+    exits: Array
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """The certain basins, shape ``(grid.size,)``."""
+        return self.reach.labels(self.found.attractors)
 
 
 def analyze_trajectories(
@@ -53,47 +109,48 @@ def analyze_trajectories(
     steps: Sequence[ArrayLike] | None = None,
     overlapping: bool = False,
 ) -> MorseAnalysis:
-    r"""Find the attractors of the map that runs follow, their basins, and how sure.
+    r"""Find the attractors of the map that runs follow, their basins, and how certain.
 
-    A Gaussian process a coordinate is fitted to the displacements over ``lag`` steps
-    (:mod:`lightning_morse.trajectories.learned_map`); every map inside its simultaneous band is
-    enclosed on a cubical grid. Given the premises stated there, all of this holds at once with
-    probability at least ``confidence``: each attractor reported holds an attractor of the map,
-    everything that recurs in the known part of the box lies in a Morse set (or in cells that may
-    leave it), and every certain basin label is right.
+    One Gaussian process per coordinate is fitted to the displacements over ``lag`` steps
+    (:mod:`lightning_morse.trajectories.learned_map`), and every map inside its simultaneous band is
+    enclosed on a cubical grid. Given the premises stated there, the following statements hold
+    simultaneously with probability at least ``confidence``: each attractor reported holds an
+    attractor of the map, all recurrence in the known part of the box lies in a Morse set (or in
+    cells that may leave it), and every certain basin label is right.
 
-    A map, unlike a gradient flow, may recur without a fixed point: a component is dropped only if
-    all its points certainly drift one way (:func:`lightning_morse.conley.recurrence.drifts`), and
-    each Morse set has a period (:func:`lightning_morse.conley.recurrence.period`), in
-    ``result.surrogate["periods"]``, and an index pair with Betti numbers
-    (:func:`lightning_morse.conley.index.conley_indices`), in ``result.surrogate["betti"]``. Cells
-    where the pairs say too little (:meth:`TrajectoryMap.unknown_cells
+    A map, unlike a gradient flow, may be recurrent without a fixed point: a component is dropped
+    only if all its points certainly drift one way
+    (:func:`lightning_morse.conley.recurrence.drifts`), and each Morse set has a period
+    (:func:`lightning_morse.conley.recurrence.period`), in ``result.surrogate.periods``, and an
+    index pair with Betti numbers (:func:`lightning_morse.conley.index.conley_indices`), in
+    ``result.surrogate.betti``. Cells where the pairs say too little
+    (:meth:`TrajectoryMap.unknown_cells
     <lightning_morse.trajectories.learned_map.TrajectoryMap.unknown_cells>`) are in
-    ``result.diverged`` and count as exterior: what may get there is no attractor.
+    ``result.diverged`` and count as exterior: a set that may get there is no attractor.
 
     The record is that of :func:`lightning_morse.analyze`. There is no loss here: ``mean_loss``,
     ``sample_losses`` and the losses of the Morse sets are NaN, indices are None. No Morse set is
-    ``resolved`` (a band on values does not tell one attractor from several close by, nor a saddle
-    from a set that hides one), so the claim is always "at least". Attractors are followed to wider
-    bands (:mod:`lightning_morse.trajectories.ladder`), so ``mu`` of the claim and of each attractor
-    is often much nearer to 1 than ``confidence``. ``samples`` are the states that start a pair in
-    the box; ``-2`` among the labels and ``escape`` stand for "leaves the box or what is known of
-    it".
+    ``resolved`` (a band on values cannot tell one attractor from several close together, nor a
+    saddle from a set that hides one), so the claim is always "at least". Attractors are followed to
+    wider bands (:mod:`lightning_morse.trajectories.ladder`), so ``mu`` of the claim and of each
+    attractor is often much closer to 1 than ``confidence``. ``samples`` are the states that start a
+    pair in the box; ``-2`` among the labels and ``escape`` stand for "leaves the known part of the
+    box".
 
     Args:
-        trajectories: One array a run, shape ``(T_k, d)``, ``d`` from 1 to 3, oldest state first. A
-            run is used up to its first state that is not finite, and then named in
-            ``result.surrogate["cut_runs"]``.
-        lag: Number of steps the map stands for. Longer ones move further: about a cell or more.
-        lower: Lower corner of the box, shape ``(d,)``; the range of the states and 5 % by default.
-            Pairs that start outside the box are left out; ends may lie anywhere.
+        trajectories: One array per run, shape ``(T_k, d)``, ``d`` from 1 to 3, oldest state first.
+            A run is used up to its first state that is not finite, and is then named in
+            ``result.surrogate.cut_runs``.
+        lag: Number of steps the map stands for; long enough to move by about a cell or more.
+        lower: Lower corner of the box, shape ``(d,)``; by default the range of the states and 5 %
+            more on each side. Pairs that start outside the box are left out; ends may lie anywhere.
         upper: Upper corner.
-        resolution: Cells on each axis: one number, or one an axis; at least 4.
+        resolution: Cells per axis: one number, or one for each axis; at least 4.
         confidence: The level at which everything has to hold, in (0, 1).
         seed: Of the pairs that hyper-parameters are fitted to, where there are more than 300.
-        noise: ``"mean"``: what is said is said of the mean dynamics. ``"steps"``: the boxes hold
-            single noisy steps too, each with probability ``step_level``; an attractor is then a
-            block that a step leaves with at most the rest of that probability.
+        noise: ``"mean"``: the statements are about the mean dynamics. ``"steps"``: the boxes also
+            hold single noisy steps, each with probability ``step_level``; an attractor is then a
+            block that a step leaves with probability at most ``1 - step_level``.
         step_level: That probability, in (0, 1).
         run_ids: A name for each run, all different; their positions by default.
         steps: The step of each state of each run; 0, 1, ... by default.
@@ -131,7 +188,7 @@ def analyze_pairs(
     step_level: float = 0.95,
     clock: Stopwatch | None = None,
 ) -> MorseAnalysis:
-    """Analyse pairs of states; :func:`analyze_trajectories` after the pairs are made.
+    """Analyse pairs of states: :func:`analyze_trajectories` once the pairs are made.
 
     Args:
         pairs: The pairs; those that start outside the grid's box are left out.
@@ -157,27 +214,47 @@ def analyze_pairs(
         )
     clock = clock or Stopwatch()
     used = pairs.starting_in(grid.lower, grid.upper)
+    # Fewer pairs do not determine the dim + 3 hyper-parameters of a process.
     fewest = 2 * grid.dim + 4
     if len(used) < fewest:
         raise SurrogateError(
             f"at least {fewest} pairs that start in the box are needed for {grid.dim} axes, got "
             f"{len(used)} of {len(pairs)}. Give a larger box, more runs or longer ones"
         )
+    settings = _Settings(grid, float(confidence), seed, noise, step_level)
     with one_thread():
-        return _analyze(used, len(pairs), grid, confidence, seed, noise, step_level, clock)
+        portrait = _portrait(used, settings, clock)
+        with clock("ladder"):
+            climbed = _climbed(portrait, settings)
+        with clock("record"):
+            each, mu = _confidences(portrait.model, climbed)
+            periods = [period(portrait.image, cells) for cells in portrait.found.morse_sets]
+            sets = _described(portrait, periods, each)
+            facts = _facts(portrait, settings, used, len(pairs), periods)
+    return MorseAnalysis(
+        grid=grid,
+        morse_sets=sets,
+        graph=portrait.found.graph,
+        labels=portrait.labels,
+        diverged=portrait.unknown,
+        exit_volumes=portrait.exits,
+        mu=mu,
+        confidence=settings.confidence,
+        mean_loss=np.full(tuple(s + 1 for s in grid.shape), np.nan),
+        samples=used.start,
+        sample_losses=np.full(len(used), np.nan),
+        calibration=float(portrait.model.factors.max()),
+        surrogate=facts,
+        seconds=dict(clock.seconds),
+        ladder=climbed.ladder,
+        reach=portrait.reach,
+    )
 
 
-def _analyze(
-    pairs: Pairs,
-    n_pairs: int,
-    grid: CubicalGrid,
-    confidence: float,
-    seed: int,
-    noise: str,
-    step_level: float,
-    clock: Stopwatch,
-) -> MorseAnalysis:
-    rng = np.random.default_rng([seed, 2])  # neither the stream of a design nor of a simulation
+def _portrait(pairs: Pairs, settings: _Settings, clock: Stopwatch) -> _MapPortrait:
+    """Fit the map, enclose it at the level asked for, and find its Morse graph and basins."""
+    grid, single = settings.grid, settings.level_of_steps
+    rng = np.random.default_rng([settings.seed, _STREAM])
     with clock("fit"):
         model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
     fewest = _FEWEST_POINTS[grid.dim]
@@ -185,10 +262,9 @@ def _analyze(
     with clock("posterior"):
         values = model.values(lattice)
     with clock("band"):
-        band = value_band(model.processes, lattice, confidence)
+        band = value_band(model.processes, lattice, settings.confidence)
         unknown = model.unknown_cells(lattice, values)
     with clock("enclosure"):
-        single = step_level if noise == "steps" else None
         low, up = model.image_boxes(lattice, values, band, single)
         moves = model.displacement_boxes(lattice, values, band, single)
     with clock("map"):
@@ -196,55 +272,13 @@ def _analyze(
     with clock("graph"):
         found = _without_drift(morse_graph(image), image, *moves)
     with clock("basins"):
-        labels = certain_labels(found)
+        rest = [i for i in range(len(found.morse_sets)) if i not in found.attractors]
+        order = [*found.attractors, *rest]
+        reach = reach_of_cells(found, {old: new for new, old in enumerate(order)})
+        found = found.renumbered(order)
         faces = np.stack([low < grid.lower, up > grid.upper], axis=2) & ~unknown[:, None, None]
-        exits = exit_volumes(found, labels, faces)
-    with clock("ladder"):
-
-        def rung_at(level: float) -> Rung:
-            wider = value_band(model.processes, lattice, level)
-            return Rung(wider.c, partial(model.image_boxes, lattice, values, wider, single))
-
-        climbed = climb_map(
-            rung_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
-        )
-    with clock("record"):
-        trusted = model.factors.max() < PLAINLY_WRONG
-        mus = dict(
-            zip(found.attractors, climbed.each if trusted else 0 * climbed.each, strict=True)
-        )
-        order = sorted(range(len(found.morse_sets)), key=lambda i: (i not in found.attractors, i))
-        number = {old: new for new, old in enumerate(order)}
-        periods = [period(image, found.morse_sets[old]) for old in order]
-        sets = [
-            _described(found, old, periods[number[old]], model, grid, mus.get(old)) for old in order
-        ]
-        indices = conley_indices(image, found, grid)
-        betti = [None if (c := indices[old]) is None else list(c.betti) for old in order]
-        graph = nx.DiGraph()
-        graph.add_nodes_from(range(len(sets)))
-        graph.add_edges_from((number[q], number[p]) for q, p in found.graph.edges)
-        # The labels -2 and -1 stay what they are.
-        renumber = np.array([number[i] for i in range(len(sets))] + [-2, -1], dtype=np.int32)
-        facts = _facts(model, pairs, n_pairs, band, periods, betti, noise, step_level, unknown)
-    return MorseAnalysis(
-        grid=grid,
-        morse_sets=tuple(sets),
-        graph=graph,
-        labels=renumber[labels],
-        diverged=unknown,
-        exit_volumes=exits,
-        mu=climbed.together if trusted else 0.0,
-        confidence=float(confidence),
-        mean_loss=np.full(tuple(s + 1 for s in grid.shape), np.nan),
-        samples=pairs.start,
-        sample_losses=np.full(len(pairs), np.nan),
-        calibration=float(model.factors.max()),
-        surrogate=facts,
-        seconds=dict(clock.seconds),
-        ladder=climbed.ladder,
-        reach=reach_of_cells(found, number),
-    )
+        exits = exit_volumes(found, reach.labels(found.attractors), faces)
+    return _MapPortrait(model, lattice, values, band, unknown, image, found, reach, exits)
 
 
 def _without_drift(found: MorseGraph, image: csr_array, low: Array, up: Array) -> MorseGraph:
@@ -255,30 +289,49 @@ def _without_drift(found: MorseGraph, image: csr_array, low: Array, up: Array) -
     return morse_graph(image, critical=kept)
 
 
-def _described(
-    found: MorseGraph,
-    number: int,
-    rounds: int,
-    model: TrajectoryMap,
-    grid: CubicalGrid,
-    mu: float | None,
-) -> MorseSet:
-    cells = found.morse_sets[number]
-    return MorseSet(
-        cells=cells,
-        is_attractor=number in found.attractors,
-        resolved=False,
-        index=None,
-        center=_center(cells, rounds, model, grid),
-        loss=math.nan,
-        volume=cells.size / grid.size,
-        mu=None if mu is None else float(mu),
+def _climbed(portrait: _MapPortrait, settings: _Settings) -> MapClimb:
+    """Follow the attractors up to wider and wider bands."""
+    model, lattice, values = portrait.model, portrait.lattice, portrait.values
+
+    def rung_at(level: float) -> Rung:
+        band = value_band(model.processes, lattice, level)
+        single = settings.level_of_steps
+        return Rung(band.c, partial(model.image_boxes, lattice, values, band, single))
+
+    attractors = [portrait.found.morse_sets[a] for a in portrait.found.attractors]
+    return climb_map(rung_at, lattice, attractors, settings.confidence, portrait.unknown)
+
+
+def _confidences(model: TrajectoryMap, climbed: MapClimb) -> tuple[Array, float]:
+    """Confidence of each attractor and of their number; none where the samples refute the model."""
+    if model.factors.max() < PLAINLY_WRONG:
+        return climbed.each, climbed.together
+    return 0 * climbed.each, 0.0
+
+
+def _described(portrait: _MapPortrait, periods: Sequence[int], mu: Array) -> tuple[MorseSet, ...]:
+    """One record per Morse set; attractors, which have a ``mu``, come first."""
+    grid, bounds = portrait.lattice.grid, dict(enumerate(mu.tolist()))
+    return tuple(
+        MorseSet(
+            cells=cells,
+            is_attractor=number in bounds,
+            resolved=False,
+            index=None,
+            center=_center(cells, rounds, portrait.model, grid),
+            loss=math.nan,
+            volume=cells.size / grid.size,
+            mu=bounds.get(number),
+        )
+        for number, (cells, rounds) in enumerate(
+            zip(portrait.found.morse_sets, periods, strict=True)
+        )
     )
 
 
 def _center(cells: Cells, rounds: int, model: TrajectoryMap, grid: CubicalGrid) -> Array:
-    """Centre of the cell that comes back closest to itself after as many steps as the period."""
-    some = cells[:: math.ceil(cells.size / _LOOKED_AT)]
+    """Centre of the cell that returns closest to itself after as many steps as the period."""
+    some = cells[:: math.ceil(cells.size / _CELLS_TRIED_AS_CENTER)]
     low, up = grid.cell_bounds()
     middle = 0.5 * (low[some] + up[some])
     later = middle
@@ -290,36 +343,34 @@ def _center(cells: Cells, rounds: int, model: TrajectoryMap, grid: CubicalGrid) 
 
 
 def _facts(
-    model: TrajectoryMap,
+    portrait: _MapPortrait,
+    settings: _Settings,
     pairs: Pairs,
     n_pairs: int,
-    band: ValueBand,
-    periods: list[int],
-    betti: list[list[int] | None],
-    noise: str,
-    step_level: float,
-    unknown: Mask,
-) -> dict[str, Any]:
-    return {
-        "kernel": model.processes[0].kernel.name,
-        "n": len(pairs),
-        "n_outside": n_pairs - len(pairs),
-        "n_runs": len(pairs.run_ids),
-        "cut_runs": list(pairs.cut),
-        "lag": model.lag,
-        "lengthscales": [p.lengthscales.tolist() for p in model.processes],
-        "mean": [p.mean for p in model.processes],
-        "deviation": model.prior_deviation.tolist(),
-        "noise_deviation": model.noise_deviation.tolist(),
-        "noise": noise,
-        "step_level": step_level if noise == "steps" else None,
-        "factors": model.factors.tolist(),
-        "band_deviations": band.c,
-        "band_between": band.between.tolist(),
-        "periods": periods,
-        "betti": betti,
-        "unknown": float(unknown.mean()),
-    }
+    periods: Sequence[int],
+) -> MapFacts:
+    model = portrait.model
+    indices = conley_indices(portrait.image, portrait.found, portrait.lattice.grid)
+    return MapFacts(
+        kernel=model.processes[0].kernel.name,
+        n=len(pairs),
+        n_outside=n_pairs - len(pairs),
+        n_runs=len(pairs.run_ids),
+        cut_runs=tuple(pairs.cut),
+        lag=model.lag,
+        lengthscales=tuple(tuple(p.lengthscales.tolist()) for p in model.processes),
+        mean=tuple(p.mean for p in model.processes),
+        deviation=tuple(model.prior_deviation.tolist()),
+        noise_deviation=tuple(model.noise_deviation.tolist()),
+        noise=settings.noise,
+        step_level=settings.level_of_steps,
+        factors=tuple(model.factors.tolist()),
+        band_deviations=portrait.band.c,
+        band_between=tuple(portrait.band.between.tolist()),
+        periods=tuple(periods),
+        betti=tuple(None if found is None else found.betti for found in indices),
+        unknown=float(portrait.unknown.mean()),
+    )
 
 
 def _grid(
@@ -329,10 +380,10 @@ def _grid(
     resolution: int | Sequence[int],
 ) -> CubicalGrid:
     dim = pairs.start.shape[1]
-    if dim > 3:
+    if dim > _MOST_AXES:
         raise ValueError(
-            f"states must have 1, 2 or 3 coordinates, got {dim}: the cells of a grid grow with its "
-            "power. Project the runs to a subspace first"
+            f"states must have 1, 2 or 3 coordinates, got {dim}: the number of cells grows "
+            "exponentially with it. Project the runs to a subspace first"
         )
     if (lower is None) != (upper is None):
         raise ValueError("lower and upper must be given both or neither, got one of them")

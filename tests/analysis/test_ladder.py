@@ -8,11 +8,14 @@ from scipy.ndimage import binary_dilation
 
 import lightning_morse as lm
 from lightning_morse import CubicalGrid
-from lightning_morse.analysis import ladder
+from lightning_morse.analysis import blocks, ladder
+from lightning_morse.analysis.design import design
 from lightning_morse.analysis.ladder import climb
-from lightning_morse.analysis.pipeline import design
+from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.resolution import Settled
 from lightning_morse.bands.gradient import failure_bound, gradient_band
 from lightning_morse.bands.levels import failures
+from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.combinatorial_map import cells_met, outer_approximation
 from lightning_morse.conley.morse_sets import morse_graph
 from lightning_morse.enclosure import flow_map as gradient_flow
@@ -40,13 +43,29 @@ class Setting:
         self.bands = [
             gradient_band(self.gp, self.lattice, self.posterior, 1 - 0.9 * f) for f in self.fails
         ]
-        found = morse_graph(
-            self.map(0),
-            critical=self.lattice.any_in_grid_cell(
-                critical_cells(self.lattice, self.posterior, self.bands[0])
-            ),
+        self.candidates = critical_cells(self.lattice, self.posterior, self.bands[0])
+        self.found = morse_graph(
+            self.map(0), critical=self.lattice.any_in_grid_cell(self.candidates)
         )
-        self.attractors = [found.morse_sets[a] for a in found.attractors]
+        self.attractors = [self.found.morse_sets[a] for a in self.found.attractors]
+
+    @property
+    def portrait(self):
+        n_sets, size = len(self.found.morse_sets), self.lattice.grid.size
+        return PhasePortrait(
+            surrogate=self.gp,
+            lattice=self.lattice,
+            posterior=self.posterior,
+            band=self.bands[0],
+            enclosure=self.enclosure,
+            images=image_boxes(self.lattice, self.posterior, self.bands[0]),
+            diverged=np.zeros(size, dtype=bool) if self.outside is None else self.outside,
+            candidates=self.candidates,
+            found=self.found,
+            settled=Settled(np.zeros(n_sets, dtype=bool), np.full(n_sets, -1), 0.0),
+            labels=certain_labels(self.found),
+            failure=0.0,
+        )
 
     def map(self, rung, plain=True):
         """The whole map of a rung: by the plain way, or with flights that end at rest."""
@@ -66,16 +85,8 @@ class Setting:
         )
 
     def climb(self, **changes):
-        given = {"lowest": self.bands[0], "counted": True, "outside": self.outside}
         attractors = changes.pop("attractors", self.attractors)
-        return climb(
-            self.gp,
-            self.posterior,
-            self.enclosure,
-            attractors,
-            CONFIDENCE,
-            **{**given, **changes},
-        )
+        return climb(self.portrait, attractors, CONFIDENCE, **{"counted": True, **changes})
 
 
 def half_plane(grid):
@@ -204,7 +215,7 @@ class TestBlocks:
     def test_one_that_floods_the_grid_is_given_up(self, settings, monkeypatch):
         setting = settings["merging"]
         assert setting.climb().ladder.blocks[1].tolist() == [0, 0]
-        monkeypatch.setattr(ladder, "_ROUNDS", 1)
+        monkeypatch.setattr(blocks, "_MOST_ROUNDS", 1)
         given_up = setting.climb()
         assert given_up.ladder.blocks[[0, 1, -1]].tolist() == [[0, 1], [0, -1], [-1, -1]]
         assert (given_up.each >= CONFIDENCE).all()
@@ -213,8 +224,8 @@ class TestBlocks:
     def test_do_not_depend_on_the_size_of_a_round(self, settings, monkeypatch, size):
         setting = settings["merging"]
         expected = setting.climb()
-        monkeypatch.setattr(ladder, "_A_ROUND", size)
-        monkeypatch.setattr(ladder, "_ROUNDS", 10_000)
+        monkeypatch.setattr(blocks, "_CELLS_PER_ROUND", size)
+        monkeypatch.setattr(blocks, "_MOST_ROUNDS", 10_000)
         found = setting.climb()
         assert np.array_equal(found.ladder.blocks, expected.ladder.blocks)
         for a, b in zip(found.blocks, expected.blocks, strict=True):
@@ -253,7 +264,7 @@ class TestConfidences:
 
     def test_a_simulated_base_has_no_rung_of_its_own(self, settings):
         setting = settings["himmelblau"]
-        with_own, without = setting.climb(), setting.climb(lowest=None)
+        with_own, without = setting.climb(), setting.climb(proved=False)
         assert np.array_equal(with_own.ladder.levels, without.ladder.levels)
         assert np.array_equal(without.blocks[0][0], setting.attractors[0])
         assert (without.ladder.blocks[0] == range(len(setting.attractors))).all()
@@ -499,7 +510,7 @@ class TestAnalysis:
 
     def test_files_of_another_format_are_refused(self, tmp_path, monkeypatch):
         result = lm.analyze(land.bowl, [-1], [1], n_samples=32, resolution=16)
-        monkeypatch.setattr("lightning_morse.result.FORMAT_VERSION", 1)
+        monkeypatch.setattr("lightning_morse.archive.FORMAT_VERSION", 1)
         result.save(tmp_path / "old.npz")
         monkeypatch.undo()
         with pytest.raises(ValueError, match="its format is 1, this version reads 2"):

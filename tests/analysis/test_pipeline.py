@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import lightning_morse as lm
-from lightning_morse.analysis.design import design
 from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.gp.process import SurrogateError
@@ -132,7 +131,7 @@ def test_losses_of_any_increasing_shape_have_the_same_graph():
     steep = lm.analyze(
         lambda x: torch.exp(land.double_well(x)), [-2, -2], [2, 2], n_samples=192, resolution=48
     )
-    assert steep.surrogate["loss_floor"] is not None
+    assert steep.surrogate.loss_floor is not None
     assert plain.n_attractors == steep.n_attractors == 4
     centers = np.array([m.center for m in plain.morse_sets[:4]])
     to_steep = steep.basin_of(centers)
@@ -201,13 +200,6 @@ def test_same_seed_same_analysis_and_no_global_generator_moves():
     assert np.array_equal(np.random.get_state()[1], before[1])
 
 
-def test_the_design_starts_in_the_centre_and_longer_ones_continue_it():
-    short, long = design([0, 2], [1, 4], 20, 7), design([0, 2], [1, 4], 50, 7)
-    assert short[0].tolist() == [0.5, 3]
-    assert np.array_equal(long[:20], short)
-    assert ((long >= [0, 2]) & (long <= [1, 4])).all()
-
-
 def test_a_float32_loss_on_another_shape_of_grid():
     result = lm.analyze(
         lambda x: land.bowl(x.float()), [-1, -1], [1, 1], n_samples=64, resolution=(16, 40)
@@ -251,7 +243,7 @@ def test_record_round_trip(tmp_path):
     assert back.graph.edges == result.graph.edges
     assert back.mu == result.mu
     assert back.table() == result.table()
-    assert back.surrogate == dict(result.surrogate)
+    assert back.surrogate == result.surrogate
     assert back.grid.shape == result.grid.shape
     for a, b in zip(back.morse_sets, result.morse_sets, strict=True):
         assert np.array_equal(a.cells, b.cells)
@@ -299,7 +291,7 @@ def test_the_deviation_is_that_of_the_surrogate_in_units_of_the_loss():
         return (x**2 - 1).square().sum(1).exp()
 
     result = lm.analyze(loss, [-1.6, -1.6], [1.6, 1.6], n_samples=48, resolution=24)
-    origin, floor = (result.surrogate[k] for k in ("loss_origin", "loss_floor"))
+    origin, floor = result.surrogate.loss_origin, result.surrogate.loss_floor
     assert floor is not None  # warped: the slope of the inverse is not 1 everywhere
     assert result.loss_deviation.shape == result.mean_loss.shape
     # From values of the warp alone: T(l) = S log(1 + (l - l_0) / S), S = l_0 - floor.
@@ -309,7 +301,7 @@ def test_the_deviation_is_that_of_the_surrogate_in_units_of_the_loss():
         for loss_at in (result.mean_loss - step, result.mean_loss + step)
     ]
     deviation = result.loss_deviation * (warped[1] - warped[0]) / (2 * step)
-    assert (deviation <= result.surrogate["deviation"] * (1 + 1e-6)).all()
+    assert (deviation <= result.surrogate.deviation * (1 + 1e-6)).all()
     at = np.stack(np.meshgrid(*result.grid.edges, indexing="ij"), -1).reshape(-1, 2)
     error = np.abs(loss(torch.tensor(at)).numpy() - result.mean_loss.ravel())
     assert np.mean(error <= 3 * result.loss_deviation.ravel()) > 0.97
@@ -422,7 +414,7 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
     result = lm.analyze(loss, [-5, -5], [5, 5], n_samples=128, resolution=64)
     quiet = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=64)
     # With the deviations the noise is multiplied by up to 1.5 for the smoother kernel.
-    assert 0.8 * noise < result.surrogate["noise_deviation"] < 1.7 * noise
+    assert 0.8 * noise < result.surrogate.noise_deviation < 1.7 * noise
     assert result.calibration < 1.1  # even a right model is inflated a little in one case of 20
     assert result.undecided > quiet.undecided
     assert result.n_attractors >= (3 if noise < 10 else 2)
@@ -440,7 +432,7 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
 
 
 def test_nothing_but_noise_is_refused_or_refuted():
-    """Most of it before there is a surrogate, the rest by the samples that were held back."""
+    """Most of it before there is a surrogate, the rest by the held-out samples."""
     refused = 0
     for seed in range(8):
         generator = torch.Generator().manual_seed(seed)

@@ -150,3 +150,16 @@ def test_infinite_images_leave():
     found = morse_graph(outer_approximation(*images, grid))
     exterior = len(found.morse_sets)
     assert found.reaches(exterior)[:4].tolist() == [True] * 4
+
+
+def test_renumbered_morse_sets_keep_their_order():
+    image = csr_array(np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    found = morse_graph(image)
+    other = found.renumbered([2, 0, 1])
+    assert [cells.tolist() for cells in other.morse_sets] == [[2], [0], [1]]
+    assert sorted(other.graph.edges) == [(2, 0), (2, 1)]
+    assert other.attractors == (0, 1)
+    assert other.reaches(0).tolist() == found.reaches(2).tolist()
+    for wrong in ([0, 1], [0, 1, 1], [1, 2, 3]):
+        with pytest.raises(ValueError, match="permutation of the 3 Morse sets"):
+            found.renumbered(wrong)

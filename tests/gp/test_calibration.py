@@ -189,4 +189,4 @@ def test_kinks_between_the_samples_are_seen_by_derivatives():
     result = lm.analyze(
         lambda x: torch.from_numpy(kinked(x.numpy())), [-1, -1], [1, 1], resolution=32
     )
-    assert result.calibration > 1.5 or result.surrogate["noise_deviation"] > 1e-3
+    assert result.calibration > 1.5 or result.surrogate.noise_deviation > 1e-3

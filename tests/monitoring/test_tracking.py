@@ -88,7 +88,7 @@ def made(grid, labels, centers, mu=0.99):
         samples=np.zeros((1, grid.dim)),
         sample_losses=np.zeros(1),
         calibration=1.0,
-        surrogate={},
+        surrogate=None,
         seconds={},
         ladder=Ladder(np.array([0.95]), np.arange(n)[None]),
     )

@@ -57,7 +57,7 @@ def analysis(grid, sets, edges, labels, loss, mu=0.9537, diverged=None):
         samples=samples,
         sample_losses=loss(samples),
         calibration=1.0,
-        surrogate={},
+        surrogate=None,
         seconds={},
         ladder=Ladder(np.array([0.95]), np.arange(sum(m.is_attractor for m in sets))[None]),
         loss_deviation=0.001 + 0.05 * np.abs(np.sin(3 * vertices).sum(-1)) * loss(vertices),

@@ -41,9 +41,9 @@ def test_two_attractors_and_one_saddle_of_a_flow_from_60_short_runs(bistable):
     for m, point in zip(bistable.morse_sets, expected, strict=True):
         assert m.center == pytest.approx(point, abs=0.05)
         assert bistable.grid.cell_of([point])[0] in m.cells
-    assert bistable.surrogate["betti"] == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
-    assert bistable.surrogate["periods"] == [1, 1, 1]
-    assert bistable.surrogate["noise_deviation"] == pytest.approx([0.005, 0.005], rel=0.2)
+    assert bistable.surrogate.betti == ((1, 0, 0), (1, 0, 0), (0, 1, 0))
+    assert bistable.surrogate.periods == (1, 1, 1)
+    assert bistable.surrogate.noise_deviation == pytest.approx([0.005, 0.005], rel=0.2)
     assert bistable.mu >= bistable.confidence == 0.95
 
 
@@ -69,7 +69,7 @@ def test_the_record_says_honestly_that_there_is_no_loss(bistable, tmp_path):
     assert bistable.mean_loss.shape == (129, 129)
     assert all(m.index is None and np.isnan(m.loss) for m in bistable.morse_sets)
     assert bistable.claim == "at least 2 attractors"
-    assert len(bistable.samples) == bistable.surrogate["n"] == 360 - bistable.surrogate["n_outside"]
+    assert len(bistable.samples) == bistable.surrogate.n == 360 - bistable.surrogate.n_outside
     assert "attractor(s)" in bistable.table()
     bistable.save(tmp_path / "a.npz")
     again = lm.MorseAnalysis.load(tmp_path / "a.npz")
@@ -90,7 +90,7 @@ def test_single_noisy_steps_take_wider_boxes(bistable):
     runs = bistable_runs()
     steps = lm.analyze_trajectories(runs, noise="steps", step_level=0.99, **BOX)
     assert steps.n_attractors == 2
-    assert steps.surrogate["step_level"] == 0.99
+    assert steps.surrogate.step_level == 0.99
     for i in range(2):
         assert set(bistable.morse_sets[i].cells) <= set(steps.morse_sets[i].cells)
     assert steps.undecided > bistable.undecided
@@ -123,7 +123,7 @@ def leslie_analysis(n):
 
 def check_leslie(result):
     assert result.n_attractors == 1
-    assert result.surrogate["periods"][0] == 3
+    assert result.surrogate.periods[0] == 3
     # Its cells hold the orbit of period 3 and fall into pieces around its points.
     u = np.array([[2.6, 0.76]])
     for _ in range(3000):
@@ -133,14 +133,14 @@ def check_leslie(result):
         orbit.append(leslie(orbit[-1]))
     assert np.isin(result.grid.cell_of(np.concatenate(orbit)), result.morse_sets[0].cells).all()
     assert leslie(orbit[-1]) == pytest.approx(u, abs=1e-6)
-    assert result.surrogate["betti"][0] == [3, 0, 0]
+    assert result.surrogate.betti[0] == (3, 0, 0)
     # The fixed point recurs in a Morse set above, without a period.
     fixed = np.sqrt([np.log(18 * 1.7) / 0.17, 0.7 * np.log(18 * 1.7) / 0.17])[None]
     assert leslie(fixed) == pytest.approx(fixed)
     (home,) = [
         i for i, m in enumerate(result.morse_sets) if result.grid.cell_of(fixed)[0] in m.cells
     ]
-    assert result.surrogate["periods"][home] == 1
+    assert result.surrogate.periods[home] == 1
     assert nx.has_path(result.graph, home, 0)
     assert result.mu >= 0.95
 
@@ -196,7 +196,7 @@ def test_what_lies_far_from_the_runs_counts_as_exterior():
     far = result.grid.cell_of([[-2.5], [2.5]])
     assert result.diverged[far].all()
     assert (result.labels[far] == -2).all()
-    assert result.surrogate["unknown"] == pytest.approx(result.diverged.mean())
+    assert result.surrogate.unknown == pytest.approx(result.diverged.mean())
     assert result.n_attractors == 1
     assert not result.diverged[result.morse_sets[0].cells].any()
 
@@ -205,8 +205,8 @@ def test_a_run_that_diverged_is_named():
     runs = [r.copy() for r in bistable_runs()]
     runs[3][2:] = np.nan
     result = lm.analyze_trajectories(runs, resolution=32, **BOX)
-    assert result.surrogate["cut_runs"] == ["3"]
-    assert result.surrogate["n_runs"] == 60
+    assert result.surrogate.cut_runs == ("3",)
+    assert result.surrogate.n_runs == 60
 
 
 def test_a_single_run_tells_of_one_attractor():
@@ -216,14 +216,14 @@ def test_a_single_run_tells_of_one_attractor():
         states.append(0.8 * states[-1])
     result = lm.analyze_trajectories([np.concatenate(states)], lower=[-0.5], upper=[2.0])
     assert result.n_attractors == 1
-    assert result.surrogate["n_runs"] == 1
+    assert result.surrogate.n_runs == 1
 
 
 def test_pairs_that_start_outside_the_box_are_left_out_and_counted():
     runs = bistable_runs()
     inside = lm.analyze_trajectories(runs, lower=[0.5, 0.3], upper=[1.5, 1.7], resolution=32)
-    assert inside.surrogate["n"] + inside.surrogate["n_outside"] == 360
-    assert inside.surrogate["n_outside"] > 100
+    assert inside.surrogate.n + inside.surrogate.n_outside == 360
+    assert inside.surrogate.n_outside > 100
     assert ((inside.samples >= [0.5, 0.3]) & (inside.samples <= [1.5, 1.7])).all()
     assert inside.n_attractors == 1
 
@@ -239,7 +239,7 @@ def test_the_box_is_that_of_the_states_by_default():
 
 def test_lag():
     result = lm.analyze_trajectories(bistable_runs(), lag=2, resolution=64, **BOX)
-    assert result.surrogate["lag"] == 2
+    assert result.surrogate.lag == 2
     assert (result.n_attractors, result.n_morse_sets) == (2, 3)
 
 

@@ -159,9 +159,9 @@ def test_runs_of_different_lengths_and_one_that_diverged(tmp_path):
     saved(tmp_path, "bad", bad)
     saved(tmp_path, "far", [[5.0], [2.5], [0.8], [0.4]])
     result = analyzed(tmp_path, lower=[-1.2], upper=[1.2])
-    assert result.surrogate["cut_runs"] == ["bad"]
-    assert result.surrogate["n"] == (2 + 3 + 4 + 5) + 2 + 1
-    assert result.surrogate["n_outside"] == 2
+    assert result.surrogate.cut_runs == ("bad",)
+    assert result.surrogate.n == (2 + 3 + 4 + 5) + 2 + 1
+    assert result.surrogate.n_outside == 2
     assert result.n_attractors == 1
 
 

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_morse import CubicalGrid, analyze
-from lightning_morse.analysis.design import (
-    beside_samples,
-    design,
-    evaluate,
-    first_samples,
-    n_held_back,
-    nearest_diverged,
-)
+from lightning_morse import analyze
+from lightning_morse.analysis.design import design
 from lightning_morse.analysis.pipeline import analyze_further
 from lightning_morse.analysis.placement import most_informative
+from lightning_morse.analysis.samples import evaluate
 from lightning_morse.gp.kernels import MATERN_7_2
 from lightning_morse.gp.process import GaussianProcess
 from tests.landscapes import bowl, himmelblau, plane
@@ -67,18 +61,6 @@ def test_a_place_is_not_chosen_twice():
     assert sorted(chosen) == list(range(12))
 
 
-def test_half_of_the_samples_fill_the_box_and_the_others_follow():
-    result = analyze(himmelblau, [-5, -5], [5, 5], n_samples=96, resolution=64)
-    assert len(result.samples) == 96
-    assert (result.samples[:48] == design([-5, -5], [5, 5], 48, 0)).all()
-    assert (np.abs(result.samples) <= 5).all()
-    again = analyze(himmelblau, [-5, -5], [5, 5], n_samples=96, resolution=64)
-    assert (result.samples == again.samples).all()
-    assert (result.labels == again.labels).all()
-    other = analyze(himmelblau, [-5, -5], [5, 5], n_samples=96, resolution=64, seed=1)
-    assert not (result.samples[48:] == other.samples[48:]).any()
-
-
 def camel(x):
     """The six-hump camel function (Dixon, Szego, 1978)."""
     a, b = x[:, 0], x[:, 1]
@@ -122,27 +104,9 @@ def test_a_curved_valley_is_resolved():
 @pytest.mark.parametrize("loss", [bowl, plane])
 def test_no_more_samples_than_the_picture_needs(loss):
     result = analyze(loss, [-1, -1], [1, 1], n_samples=128, resolution=64)
-    assert len(result.samples) == 64 + 4  # four derivatives are held back all the same
+    assert len(result.samples) == 64 + 4  # four derivatives are held out all the same
     assert result.n_unresolved == 0
     assert result.undecided < 0.1
-
-
-def test_points_beside_samples_are_close_and_inside():
-    grid = CubicalGrid([0, -10], [1, 10], (4, 4))
-    samples = np.array([[0.0, 10.0], [1.0, -10.0], [0.5, 0.0], [0.2, 3.0]])
-    losses = np.array([1.0, 2.0, np.nan, 0.0])
-    chosen, points = beside_samples(grid, samples, losses, 3, seed=0)
-    assert sorted(chosen) == [0, 1, 3]
-    step = (points - samples[chosen]) / [1, 20]
-    assert np.linalg.norm(step, axis=1) == pytest.approx(1e-3)
-    assert (grid.cell_of(points) >= 0).all()
-    assert [n_held_back(n) for n in (16, 32, 128)] == [0, 1, 4]
-
-
-def test_small_budgets_go_into_the_design():
-    assert [first_samples(n) for n in (16, 20, 32, 33, 128)] == [16, 16, 16, 16, 64]
-    result = analyze(bowl, [-1], [1], n_samples=16, resolution=64)
-    assert len(result.samples) == 16
 
 
 def test_samples_that_diverge_on_the_way_are_kept_as_such():
@@ -181,11 +145,3 @@ def test_an_error_of_the_loss_is_the_callers():
 
     with pytest.raises(RuntimeError, match="out of memory"):
         analyze(loss, [-5, -5], [5, 5], n_samples=96, resolution=32)
-
-
-def test_cells_are_diverged_where_their_nearest_sample_is():
-    grid = CubicalGrid([0, 0], [1, 10], (2, 2))
-    samples = np.array([[0.2, 2.0], [0.8, 8.0]])
-    assert nearest_diverged(grid, samples, np.array([True, False])).tolist()[0] is False
-    assert nearest_diverged(grid, samples, np.array([True, False])).tolist()[3] is True
-    assert not nearest_diverged(grid, samples, np.array([True, True])).any()

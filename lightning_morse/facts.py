@@ -1,0 +1,133 @@
+"""Facts about the surrogate behind a result, as it keeps them and as a file stores them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+
+@dataclass(frozen=True)
+class SurrogateFacts:
+    """Facts about the Gaussian process that was fitted to a loss.
+
+    The process is fitted to the warped loss ``T(l)``; see :mod:`lightning_morse.gp.warp`.
+
+    Attributes:
+        kernel: Name of the kernel.
+        n: Number of samples it was fitted to, those at which the loss is finite.
+        lengthscales: One per axis, units of the box.
+        mean: Constant prior mean, units of the warped loss.
+        deviation: Prior deviation, calibration included, units of the warped loss.
+        noise_deviation: Deviation of the noise of a sample, same units.
+        loss_origin: Loss at which the warp has value 0 and slope 1.
+        loss_floor: Loss that the warp supposes is never reached; None where there is no warp.
+        log_evidence: Log marginal likelihood of the losses.
+        largest_residual: Largest standardised leave-one-out residual, before calibration.
+        largest_held_out: Largest standardised error of a held-out directional derivative, before
+            calibration; 0 if there was none.
+        band_deviations: Half-width of the gradient's band, in deviations of the posterior.
+    """
+
+    kernel: str
+    n: int
+    lengthscales: tuple[float, ...]
+    mean: float
+    deviation: float
+    noise_deviation: float
+    loss_origin: float
+    loss_floor: float | None
+    log_evidence: float
+    largest_residual: float
+    largest_held_out: float
+    band_deviations: float
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """Facts about the map that was learnt from trajectories, and about its Morse sets.
+
+    There is one Gaussian process per coordinate, fitted to the displacement over ``lag`` steps.
+
+    Attributes:
+        kernel: Name of the kernel.
+        n: Number of pairs of states it was fitted to, those that start in the box.
+        n_outside: Number of pairs that start outside.
+        n_runs: Number of runs that the pairs come from.
+        cut_runs: Names of the runs that were used up to a state that is not finite.
+        lag: Number of steps the map stands for.
+        lengthscales: One per coordinate and axis, units of the states.
+        mean: Constant prior mean of each displacement.
+        deviation: Prior deviation of each displacement.
+        noise_deviation: Deviation of the noise of a step, per coordinate.
+        noise: ``"mean"`` or ``"steps"``: what the boxes hold.
+        step_level: Probability with which they hold a single noisy step; None for ``"mean"``.
+        factors: Factor by which the deviations of each process were inflated.
+        band_deviations: Half-width of the band, in deviations of the posterior.
+        band_between: Half-width added to the band between lattice points, per coordinate.
+        periods: Period of each Morse set.
+        betti: Betti numbers of an index pair of each Morse set; None where the box is left.
+        unknown: Share of the box in which the pairs say too little.
+    """
+
+    kernel: str
+    n: int
+    n_outside: int
+    n_runs: int
+    cut_runs: tuple[str, ...]
+    lag: int
+    lengthscales: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    noise_deviation: tuple[float, ...]
+    noise: str
+    step_level: float | None
+    factors: tuple[float, ...]
+    band_deviations: float
+    band_between: tuple[float, ...]
+    periods: tuple[int, ...]
+    betti: tuple[tuple[int, ...] | None, ...]
+    unknown: float
+
+
+Facts = SurrogateFacts | MapFacts
+
+# Names that facts had in earlier files.
+_EARLIER_NAMES = {"largest_held_back": "largest_held_out"}
+_Record = TypeVar("_Record", SurrogateFacts, MapFacts)
+
+
+def stored(facts: Facts | None) -> dict[str, Any] | None:
+    """The facts as plain containers, to be written as JSON."""
+    return None if facts is None else dataclasses.asdict(facts)
+
+
+def restored(raw: Mapping[str, Any] | None) -> Facts | None:
+    """Facts as they were given to :func:`stored`, by this version or an earlier one.
+
+    Args:
+        raw: A mapping read from JSON; None or empty if nothing was known.
+
+    Raises:
+        ValueError: If a fact is missing or unknown.
+    """
+    if not raw:
+        return None
+    given = {_EARLIER_NAMES.get(name, name): _tuples(value) for name, value in raw.items()}
+    return _record(MapFacts, given) if "periods" in given else _record(SurrogateFacts, given)
+
+
+def _record(kind: type[_Record], given: Mapping[str, Any]) -> _Record:
+    expected = {field.name for field in dataclasses.fields(kind)}
+    if set(given) != expected:
+        raise ValueError(
+            f"its facts about the surrogate lack {sorted(expected - set(given))} and have "
+            f"{sorted(set(given) - expected)} besides"
+        )
+    return kind(**given)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of JSON, at any depth, as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

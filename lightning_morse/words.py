@@ -1,0 +1,83 @@
+"""Results in words: what a Morse set is called, and how a bound on a probability is written."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+# From here on a bound is written by what it lacks: four decimals would no longer tell it from 1.
+_WRITTEN_BY_WHAT_IT_LACKS = 0.9999
+# A little more than the distance from 1 to the double below it: what ``1 - mu`` may be off by.
+_ROUNDING = Decimal("1.2e-16")
+
+
+def kind_of_set(is_attractor: bool, resolved: bool, index: int | None, dim: int) -> str:
+    """Name the kind of a Morse set, as in tables.
+
+    Args:
+        is_attractor: Whether it is an attractor.
+        resolved: Whether it hides no further attractor.
+        index: Morse index of its critical points, None where that is not certain.
+        dim: Dimension of the box.
+
+    Example:
+        >>> kind_of_set(True, True, 0, 2), kind_of_set(True, False, None, 2)
+        ('attractor', 'attractor(s)')
+        >>> [kind_of_set(False, True, index, 2) for index in (1, 2, None)]
+        ['saddle', 'repeller', 'saddle or repeller']
+        >>> kind_of_set(False, False, None, 2)
+        'unresolved'
+    """
+    if is_attractor:
+        return "attractor" if resolved else "attractor(s)"
+    if not resolved:
+        return "unresolved"
+    if index is None:
+        return "saddle or repeller"
+    return "repeller" if index == dim else "saddle"
+
+
+def kind_with_index(resolved: bool, index: int | None, dim: int) -> str:
+    """Name the kind of a Morse set that is no attractor, a saddle with its index, as in figures.
+
+    Args:
+        resolved: As in :func:`kind_of_set`.
+        index: As there.
+        dim: As there.
+
+    Example:
+        >>> kind_with_index(True, 1, 3), kind_with_index(True, 3, 3)
+        ('saddle (index 1)', 'repeller')
+    """
+    kind = kind_of_set(False, resolved, index, dim)
+    return f"{kind} (index {index})" if kind == "saddle" else kind
+
+
+def short_of_one(mu: float) -> str:
+    """Write a lower bound on a probability, by what it lacks where that is little.
+
+    Neither form is rounded up by more than the rounding of a double.
+
+    Example:
+        >>> short_of_one(0.95879), short_of_one(1 - 3.21e-8), short_of_one(0.0)
+        ('0.9587', '1 - 3.3e-08', '0')
+    """
+    if mu < _WRITTEN_BY_WHAT_IT_LACKS:
+        return f"{_floored(mu, '0.0001').normalize():f}"
+    lacking = max(Decimal(1 - mu) - _ROUNDING, _ROUNDING)
+    unit = Decimal(1).scaleb(lacking.adjusted() - 1)
+    return f"1 - {float(lacking.quantize(unit, ROUND_CEILING)):.1e}"
+
+
+def floored(mu: float) -> str:
+    """Write a lower bound on a probability with at most three decimals, rounded down.
+
+    Example:
+        >>> floored(0.9996), floored(0.57), floored(1.0)
+        ('0.999', '0.57', '1')
+    """
+    return f"{_floored(mu, '0.001'):.3f}".rstrip("0").rstrip(".")
+
+
+def _floored(mu: float, unit: str) -> Decimal:
+    # Through the shortest decimal: 0.57 is not to become 0.569 because a double is a little less.
+    return Decimal(repr(float(mu))).quantize(Decimal(unit), ROUND_FLOOR)
