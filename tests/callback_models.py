@@ -130,8 +130,8 @@ def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, co
 
 def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
     """Put a quick analysis, and unless asked for quick pictures, in the place of the real ones."""
-    patch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", one_attractor)
+    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", one_attractor)
     if not pictures:
         for name in ("plot_basins", "plot_morse_graph", "plot_timeline"):
             plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731
-            patch.setattr(f"lightning_morse.callbacks.morse_monitor.{name}", plot)
+            patch.setattr(f"lightning_morse.callbacks._figures.{name}", plot)

@@ -14,7 +14,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
-import lightning_morse.callbacks.morse_monitor as home
+import lightning_morse.callbacks.morse_monitor as callback
+import lightning_morse.monitoring.one_analysis as home
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.steps import loss_from_steps
 from tests.callback_models import Net, loader, monitor, rng_state, seed_all
@@ -132,7 +133,7 @@ def main():
     # The second process has seen a hundred times the wall time: by itself it would go on.
     ticks = iter(range(10**9))
     scale = 1 + 99 * RANK
-    home.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
+    callback.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
     run("budget", small(max_overhead=0.4), epochs=8)
 
 

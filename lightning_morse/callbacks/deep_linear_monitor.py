@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_morse.arguments import integer_of_at_least
+from lightning_morse.callbacks._lightning import (
+    Period,
+    TrainerLike,
+    UnifiedCallback,
+    first_learning_rate,
+    logging_step,
+    publish,
+)
+from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks.loggers import log_scalars
-from lightning_morse.callbacks.morse_monitor import _UnifiedCallback
 from lightning_morse.deep_linear.conservation import balance, drift
 from lightning_morse.deep_linear.measures import (
     energy_ratio,
@@ -38,6 +42,7 @@ from lightning_morse.deep_linear.stack import (
     squared_error_factors,
     targets,
 )
+from lightning_morse.distributed.errors import Guard
 from lightning_morse.plotting.staircase import plot_staircase
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters
@@ -65,10 +70,8 @@ BEFORE_FIRST = {
     "network/energy_violations": 0.0,
 }
 
-_log = logging.getLogger("lightning_morse")
 
-
-class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
+class DeepLinearMonitor(UnifiedCallback):
     r"""Hold a run of a linear (or nearly linear) network against what is known in closed form.
 
     The ``nn.Linear`` layers are found by running a copy of the module on the first batch, and with
@@ -149,30 +152,19 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         energy_every: int = 10,
     ) -> None:
         super().__init__()
-        if every_n_epochs is not None and every_n_steps is not None:
-            raise ValueError(
-                f"every_n_epochs and every_n_steps exclude each other, got {every_n_epochs!r} and "
-                f"{every_n_steps!r}. Leave one of them out"
-            )
-        for name, value in (
-            ("every_n_epochs", every_n_epochs),
-            ("every_n_steps", every_n_steps),
-            ("energy_every", energy_every),
-        ):
-            if value is not None:
-                integer_of_at_least(name, value, 1)
+        self.period = Period.of(every_n_epochs, every_n_steps)
+        integer_of_at_least("energy_every", energy_every, 1)
         for name, function in (("target_fn", target_fn), ("loss_fn", loss_fn)):
             if function is not None and not callable(function):
                 raise ValueError(f"{name} must be callable, got {function!r}")
         if not isinstance(linearity, int | float) or not 0 < linearity <= 1:
             raise ValueError(f"linearity must lie in (0, 1], got {linearity!r}")
-        self.every_n_steps = every_n_steps
-        self.every_n_epochs = every_n_epochs or (1 if every_n_steps is None else None)
         self.network = network
         self.target_fn = target_fn
         self.loss_fn = loss_fn
         self.linearity = linearity
         self.energy_every = energy_every
+        self._messages = Messages("DeepLinearMonitor")
         self._forget()
 
     def _forget(self) -> None:
@@ -192,11 +184,11 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         self._last_step = self._seen_step = self._drawn = 0
         self._before: Any = None
         self._gradient_square: float | None = None
-        self._said: set[str] = set()
+        self._messages.forget()
 
     # ------------------------------------------------------------------ hooks
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Publish first values, so that other callbacks find their keys."""
         with self._guarded("starting"):
             if trainer.global_step == 0:
@@ -205,10 +197,10 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             self._seen_step = trainer.global_step
             if trainer.world_size > 1:
                 self._switch_off(f"runs with {trainer.world_size} processes are not followed yet")
-            self._publish(trainer)
+            publish(trainer, self._scalars)
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look for the layers, sum the data, and note the weights."""
         if trainer.fast_dev_run:
@@ -221,7 +213,9 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             self._gradient_square = None
             self._before = layers_at(pl_module, self._names) if self._is_linear else None
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: TrainerLike, pl_module: Any, optimizer: Any
+    ) -> None:
         """Note the gradient of a step whose energy is measured."""
         if trainer.fast_dev_run or trainer.global_step % self.energy_every:
             return
@@ -231,7 +225,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             self._flat = flat_parameters(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Account for the step; report when a period is over."""
         if trainer.fast_dev_run:
@@ -241,16 +235,16 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             with self._guarded("accounting for a step"):
                 self._account(pl_module)
                 self._measure_energy(trainer, pl_module, batch)
-        if self._is_due(trainer):
+        if self.period.is_over(trainer, self._last_step):
             self._last_step = trainer.global_step
             with self._guarded("reporting"):
                 self._report(trainer, pl_module, batch)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Draw the whole run."""
         with self._guarded("drawing"):
             if self._is_linear and len(self.history) > self._drawn:
-                self._draw(trainer, trainer.fit_loop.epoch_loop._batches_that_stepped)
+                self._draw(trainer, logging_step(trainer))
 
     # ------------------------------------------------------------------ state
 
@@ -333,12 +327,12 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         change = balance(moved, offsets)
         self._explained = [e + c for e, c in zip(self._explained, change, strict=True)]
 
-    def _measure_energy(self, trainer: Any, module: Any, batch: Any) -> None:
+    def _measure_energy(self, trainer: TrainerLike, module: Any, batch: Any) -> None:
         if self._gradient_square is None:
             return
         step = flat_parameters(module) - self._flat
         length = float(step.double().norm())
-        rate = _learning_rate(trainer)
+        rate = first_learning_rate(trainer.optimizers)
         if not (length > 0 and rate > 0):
             return
         line = AffineSubspace(self._flat, (step / step.norm())[:, None])
@@ -349,24 +343,17 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             return  # the loss is not known so exactly
         self._ratios.append(energy_ratio(before, after, rate, self._gradient_square))
 
-    def _is_due(self, trainer: Any) -> bool:
-        if self.every_n_steps is not None:
-            return bool(trainer.global_step >= self._last_step + self.every_n_steps)
-        assert self.every_n_epochs is not None
-        ends = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return bool(ends and trainer.global_step != self._last_step)
-
-    def _report(self, trainer: Any, module: Any, batch: Any) -> None:
+    def _report(self, trainer: TrainerLike, module: Any, batch: Any) -> None:
         found = self._network_scalars(module)
         if self._is_linear:
             found |= self._linear_scalars(trainer, module, batch)
         self._scalars.update({k: float(v) for k, v in found.items() if math.isfinite(v)})
         self._scalars["linear/active"] = float(self._is_linear)
         self._ratios = []
-        self._publish(trainer)
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        publish(trainer, self._scalars)
+        step = logging_step(trainer)
         self.history.append({"step": step, "epoch": trainer.current_epoch, **self._scalars})
-        log_scalars(trainer, self._scalars, step, self._say_once)
+        log_scalars(trainer, self._scalars, step, self._messages.guard)
         # Each figure shows the whole run so far: draw anew when it has something to add.
         if self._is_linear and len(self.history) >= REDRAW * self._drawn:
             self._draw(trainer, step)
@@ -396,7 +383,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             found["network/energy_violations"] = energy_violations(self._ratios)
         return found
 
-    def _linear_scalars(self, trainer: Any, module: Any, batch: Any) -> dict[str, float]:
+    def _linear_scalars(self, trainer: TrainerLike, module: Any, batch: Any) -> dict[str, float]:
         stack = linear_stack(module, batch, self.network)
         self._scalars["linear/score"] = stack.score
         if stack.reason or stack.score < self.linearity:
@@ -420,7 +407,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         raw = self._sums.moments()
         x_mean, y_mean = (m.numpy() for m in self._sums.means())
         sharp, _ = sharpness(weights, biases, raw.xx, raw.yx, x_mean, y_mean)
-        rate = _learning_rate(trainer)
+        rate = first_learning_rate(trainer.optimizers)
         found |= _reading_scalars(reading, factor, rate)
         found["linear/sharpness"] = factor * sharp
         found["linear/stability"] = factor * sharp * rate / 2
@@ -437,7 +424,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             return self._factor  # nothing to tell from a squared error of zero
         known = _usual_factor(found[0], width) if self._factor is None else self._factor
         if any(abs(f - known) > SAME_LOSS * known for f in found):
-            self._say_once(
+            self._messages.warn(
                 "the loss must be a multiple of the squared error, got one that is "
                 f"{found[0]:.6g} times half of it here and {found[1]:.6g} times at larger weights: "
                 "modes, levels and sharpness are left out"
@@ -469,7 +456,7 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             levels,
         )
 
-    def _draw(self, trainer: Any, step: int) -> None:
+    def _draw(self, trainer: TrainerLike, step: int) -> None:
         if not self._factor:
             return
         self._drawn = len(self.history)
@@ -486,27 +473,12 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / "staircase.png")
 
-    def _publish(self, trainer: Any) -> None:
-        for name, value in self._scalars.items():
-            trainer.callback_metrics[name] = torch.tensor(value)
-
     def _switch_off(self, reason: str) -> None:
         self._off = reason
-        self._say_once(f"not followed as a linear network: {reason}")
+        self._messages.warn(f"not followed as a linear network: {reason}")
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            _tell(f"DeepLinearMonitor: {message}")
-
-    @contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
-        """Let nothing that goes wrong here end the run."""
-        try:
-            yield
-        except Exception as error:
-            self._say_once(f"{what} failed: {type(error).__name__}: {error}")
-            _log.debug("what failed", exc_info=True)
+    def _guarded(self, what: str) -> Guard:
+        return self._messages.guard(what)
 
 
 def _reading_scalars(reading: LinearReading, factor: float, rate: float) -> dict[str, float]:
@@ -529,12 +501,3 @@ def _usual_factor(factor: float, width: int) -> float:
     """The factor itself, made exact where it is that of a usual loss."""
     usual = (2 / width, 1 / width, 2.0, 1.0)
     return next((u for u in usual if abs(factor - u) <= SAME_LOSS * u), factor)
-
-
-def _learning_rate(trainer: Any) -> float:
-    return float(trainer.optimizers[0].param_groups[0]["lr"])
-
-
-@rank_zero_only
-def _tell(message: str) -> None:
-    _log.log(logging.WARNING, "%s", message)

@@ -24,13 +24,13 @@ from lightning_morse.trajectories.pipeline import analyze_pairs
 
 DYNAMICS = ("gradient", "trajectory", "both")
 
-_FLOW = {"morse/flow_angle": UNKNOWN, "morse/flow_length": UNKNOWN}
+_FLOW = {"flow_angle": UNKNOWN, "flow_length": UNKNOWN}
 _SIDE_BY_SIDE = {
-    "morse/trajectory_attractors": 0.0,
-    "morse/trajectory_mu": 0.0,
-    "morse/trajectory_basin_current": float(ESCAPES),
-    "morse/trajectory_undecided": 0.0,
-    "morse/trajectory_unknown": 1.0,
+    "trajectory_attractors": 0.0,
+    "trajectory_mu": 0.0,
+    "trajectory_basin_current": float(ESCAPES),
+    "trajectory_undecided": 0.0,
+    "trajectory_unknown": 1.0,
 }
 
 
@@ -87,15 +87,15 @@ def trajectory_readings(result: MorseAnalysis | None, current: Array) -> dict[st
     if result is None:
         return dict(_SIDE_BY_SIDE)
     return {
-        "morse/trajectory_attractors": float(result.n_attractors),
-        "morse/trajectory_mu": min(result.mu, BELOW_ONE),
-        "morse/trajectory_basin_current": float(result.basin_of(current[None])[0]),
-        "morse/trajectory_undecided": result.undecided,
-        "morse/trajectory_unknown": float(result.diverged.mean()),
+        "trajectory_attractors": float(result.n_attractors),
+        "trajectory_mu": min(result.mu, BELOW_ONE),
+        "trajectory_basin_current": float(result.basin_of(current[None])[0]),
+        "trajectory_undecided": result.undecided,
+        "trajectory_unknown": float(result.diverged.mean()),
     }
 
 
 def flow_readings(found: FlowCheck) -> dict[str, float]:
     """The scalars of a comparison of training and flow; all finite."""
-    values = {"morse/flow_angle": found.angle, "morse/flow_length": found.length}
+    values = {"flow_angle": found.angle, "flow_length": found.length}
     return {k: v if math.isfinite(v) else UNKNOWN for k, v in values.items()}

@@ -70,26 +70,3 @@ class TrainingTime:
         """Go on from a record written by :meth:`state_dict`."""
         self._now = state["now"]
         self._record.load_state_dict(state["record"])
-
-
-def learning_rate(optimizers: Any) -> float:
-    """The learning rate of a run, NaN unless all groups of all its optimizers have the same.
-
-    Rates on an accelerator count as unknown.
-
-    Args:
-        optimizers: Optimizers with ``param_groups``, as a trainer has them.
-
-    Example:
-        >>> w = torch.nn.Parameter(torch.zeros(2))
-        >>> learning_rate([torch.optim.SGD([w], lr=0.1)]), learning_rate([])
-        (0.1, nan)
-    """
-    rates = {
-        # Reading a rate that lies on an accelerator would make training wait for it.
-        math.nan if isinstance(rate, torch.Tensor) and rate.device.type != "cpu" else float(rate)
-        for optimizer in optimizers
-        for group in getattr(optimizer, "param_groups", [])
-        if (rate := group.get("lr")) is not None
-    }
-    return rates.pop() if len(rates) == 1 else math.nan

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FORMAT = "lightning-morse-view"
 VERSION = 1
 SUFFIX = ".view.json"
+PLUGIN_NAME = "morse"  # under which TensorBoard knows the records in event files
+TAG_SUFFIX = "/record"  # of their tags, after the name of the monitor
 
 MAX_CELLS = 2**24  # a record that asks for more is refused before anything is allocated
 MAX_BYTES = 2**26

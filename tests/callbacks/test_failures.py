@@ -11,7 +11,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import lightning_morse.analysis.pipeline
+import lightning_morse.callbacks._figures
 import lightning_morse.callbacks.morse_monitor
+import lightning_morse.monitoring.one_analysis
 import lightning_morse.slices.loss_slice
 from lightning_morse.distributed.errors import ProcessError, cause, must_end_run, origin
 from lightning_morse.monitoring.extent import sample_box
@@ -71,7 +73,7 @@ class Fault(Callback):
 
 def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str, object]:
     """Put the fault in its place; returns options for the monitor."""
-    home = lightning_morse.callbacks.morse_monitor
+    home = lightning_morse.monitoring.one_analysis
     if stage == "users_loss":
         return {"loss_fn": fault.before(loss_from_steps)}
     if stage == "users_loss_midway":
@@ -143,7 +145,7 @@ def test_a_fault_in_any_stage_ends_nothing(stage, kind, bare, tmp_path, monkeypa
 def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.analyze_further",
+        "lightning_morse.monitoring.one_analysis.analyze_further",
         lightning_morse.analysis.pipeline.analyze_further,
     )
     fault = Fault(ERRORS["cholesky"], armed=True)
@@ -159,9 +161,9 @@ def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
 def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["memory"], armed=True, draws=False)
-    home = lightning_morse.callbacks.morse_monitor
-    for name in ("copied", "flat_parameters"):
-        monkeypatch.setattr(home, name, fault.before(getattr(home, name)))
+    home, one = lightning_morse.callbacks.morse_monitor, lightning_morse.monitoring.one_analysis
+    for place, name in ((home, "copied"), (home, "flat_parameters"), (one, "flat_parameters")):
+        monkeypatch.setattr(place, name, fault.before(getattr(place, name)))
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         module, _ = fit(tmp_path, watch, max_epochs=3)
@@ -180,7 +182,11 @@ def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch,
 def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["odd"])
-    home = lightning_morse.callbacks.morse_monitor
+    homes = {
+        "plot_basins": lightning_morse.callbacks._figures,
+        "log_pictures": lightning_morse.callbacks.morse_monitor,
+    }
+    home = homes[place]
     monkeypatch.setattr(home, place, fault.before(getattr(home, place)))
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):

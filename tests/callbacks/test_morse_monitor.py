@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_morse import MorseAnalysis, MorseMonitor
-from lightning_morse.callbacks.morse_monitor import BEFORE_FIRST
+from lightning_morse.monitoring.scalars import BEFORE_FIRST as BARE
+from lightning_morse.monitoring.scalars import published
 from lightning_morse.monitoring.snapshots import Trajectory
 from lightning_morse.slices.directions import axis_labels
 from lightning_morse.view.record import decode
@@ -37,6 +38,7 @@ from tests.callback_models import (
 
 N_WEIGHTS = sum(p.numel() for p in Net().parameters())
 STEPS_AN_EPOCH = 6
+BEFORE_FIRST = published("morse", BARE)
 ONES = torch.ones(N_WEIGHTS)
 STEPS = torch.arange(N_WEIGHTS, dtype=torch.float32)
 
@@ -281,7 +283,7 @@ def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monk
     stub_analysis(monkeypatch)
     drawn = []
     monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.plot_timeline",
+        "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
     )
     watch = monitor(directions="random")
@@ -293,7 +295,7 @@ def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monk
         assert list(row["basins"].values()) == [share]
         assert list(row["basins"]) == [row["morse/identity_current"]]
         assert row["morse/basin_switches"] == 0
-    assert set(watch._view["identities"]) == {0}
+    assert set(watch._view.identities) == {0}
     assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
 
 
@@ -307,9 +309,9 @@ def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch
             raise ValueError("lost")
         return one_attractor(*args)
 
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", sometimes)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", sometimes)
     monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.plot_timeline",
+        "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
     )
     watch = monitor()
@@ -325,7 +327,7 @@ def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
         sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
         return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
 
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", sure)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", sure)
     watch = monitor()
     _, runner = fit(tmp_path, watch, max_epochs=1)
     for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):
@@ -376,7 +378,7 @@ def test_a_failing_logger_ends_nothing_and_spares_the_others(tmp_path, caplog):
 
 
 def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.SILENT", 0.0)
+    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.QUIET_BELOW_SECONDS", 0.0)
     watch = monitor()
     with caplog.at_level(logging.INFO, "lightning_morse"):
         fit(tmp_path, watch, max_epochs=1)
@@ -484,7 +486,7 @@ def test_falling_back_to_random_is_said_once(tmp_path, caplog):
         "the trajectory yet"
     ]
     assert len(watch.history) == 3
-    assert watch._view["axis_labels"][0].startswith("PC 1")
+    assert watch._view.axis_labels[0].startswith("PC 1")
 
 
 def test_random_directions_stay_the_same(tmp_path):
@@ -516,7 +518,7 @@ def test_directions_of_the_users(tmp_path, form):
     watch = monitor(directions=given[form])
     fit(tmp_path, watch, max_epochs=1)
     assert not watch.history[0]["morse/failed"]
-    assert watch._view["axis_labels"][0].startswith("direction 1")
+    assert watch._view.axis_labels[0].startswith("direction 1")
 
 
 def steepest(module, batches):
@@ -541,7 +543,7 @@ def test_directions_from_the_network(tmp_path, directions, dim):
     assert_same_run(plain, watched)
     assert not watch.history[-1]["morse/failed"]
     kind = {"gradient": "descent direction 1", "hessian": "Hessian eigenvector 1"}
-    label = watch._view["axis_labels"][0]
+    label = watch._view.axis_labels[0]
     assert label.startswith(kind.get(directions, "direction 1"))  # no fallback
 
 
@@ -591,7 +593,7 @@ def test_plane_through_checkpoints(tmp_path, form):
     fit(tmp_path, watch, max_epochs=1, module=modules[0])
     assert not watch.history[0]["morse/failed"]
     # The box is centred on the plane's own origin, and the current weights lie off it.
-    assert np.abs(watch._view["current"]).max() > 0
+    assert np.abs(watch._view.current).max() > 0
     assert watch.history[0]["morse/residual"] > 0
     assert math.isfinite(watch.history[0]["morse/explained"])
 
@@ -734,7 +736,7 @@ def test_extent_as_a_share_of_the_trajectory(tmp_path):
     for extent in ("100%", "250%"):
         watch = monitor(directions=[ONES, STEPS], extent=extent)
         fit(tmp_path, watch)
-        reach = np.abs(watch._view["trajectory"]).max(axis=0)
+        reach = np.abs(watch._view.trajectory).max(axis=0)
         reach = np.maximum(reach, reach.max() / 4)
         boxes.append(watch.result.grid.upper / reach)
     assert boxes[0] == pytest.approx([1.0, 1.0])

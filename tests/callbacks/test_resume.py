@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_morse import MorseAnalysis
-from lightning_morse.monitoring.scalars import BEFORE_FIRST
+from lightning_morse.monitoring.scalars import BEFORE_FIRST, published
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, loader, monitor, seed_all, stub_analysis, trainer
 
@@ -173,7 +173,7 @@ def test_two_monitors_side_by_side(tmp_path, monkeypatch):
     assert [row["step"] for row in two.history] == [3, 7, 11]
     assert "morse_random/mu" in two.history[0]
     assert "morse/mu" not in two.history[0]
-    names = {f"{p}/{k.split('/')[1]}" for p in ("morse", "morse_random") for k in BEFORE_FIRST}
+    names = {k for p in ("morse", "morse_random") for k in published(p, BEFORE_FIRST)}
     assert names <= set(runner.callback_metrics)
     events = EventAccumulator(str(tmp_path / "x" / "version_0"), size_guidance={"tensors": 0})
     events.Reload()
@@ -181,8 +181,8 @@ def test_two_monitors_side_by_side(tmp_path, monkeypatch):
     assert [e.step for e in events.Scalars("morse_random/explained")] == [3, 7, 11]
     assert [e.step for e in events.Images("morse_random/graph")] == [3, 7, 11]
     assert [e.step for e in events.Images("morse_random/timeline")] == [7, 11]
-    assert one._view["axis_labels"][0].startswith("PC")
-    assert two._view["axis_labels"][0].startswith("random")
+    assert one._view.axis_labels[0].startswith("PC")
+    assert two._view.axis_labels[0].startswith("random")
     states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     assert len({one.state_key, two.state_key} & set(states)) == 2
 

@@ -50,7 +50,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(
         "lightning_morse.callbacks.morse_monitor.Budget", partial(Budget, clock=clock)
     )
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", slow)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", slow)
     return clock
 
 
@@ -85,7 +85,7 @@ def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatc
         clock.now += next(lengths)
         return one_attractor(*args)
 
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", varies)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", varies)
     watch = monitor(max_overhead=0.5)
     fit(tmp_path, watch, Ticks(clock), max_epochs=13)
     # 9 + 63 <= 0.5 (6 n + 9 + 63), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
@@ -103,7 +103,7 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
         clock.now += 3
         raise ValueError("in the end")
 
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", fails)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", fails)
     watch = monitor(max_overhead=0.05)
     fit(tmp_path, watch, Ticks(clock), max_epochs=76)
     assert [row["epoch"] + 1 for row in watch.history] == [1, 76]
@@ -218,7 +218,7 @@ def test_snapshots_take_the_memory_they_say(dtype, size, tmp_path, monkeypatch):
     watch = monitor(snapshot_dtype=dtype, max_snapshots=4)
     module, _ = fit(tmp_path, watch, max_epochs=2)
     assert not watch.history[-1]["morse/failed"]
-    assert watch._view["axis_labels"][0].startswith("PC 1")
+    assert watch._view.axis_labels[0].startswith("PC 1")
     assert len(watch._trajectory) == 4
     assert watch._trajectory.n_bytes == 5 * size * count(module)
     assert watch.state_dict()["trajectory"]["snapshots"].dtype == getattr(torch, dtype)
