@@ -80,12 +80,12 @@ def run(name, watch=None, epochs=3, ckpt_path=None, keep=False):
         facts["metrics"] = {k: float(v) for k, v in metrics.items() if k.startswith("morse/")}
         facts["history"] = watch.history
         facts["found"] = watch.result is not None
-        facts["probe"] = [x.tolist() for x, _ in watch._probe]
+        facts["probe"] = [x.tolist() for x, _ in watch._run.probe]
         facts["snapshots"] = len(watch._trajectory)
-        if watch._probe and not ended:
+        if watch._run.probe and not ended:
             module.eval()
             with torch.no_grad():
-                losses = [float((module.net(x) - y).square().mean()) for x, y in watch._probe]
+                losses = [float((module.net(x) - y).square().mean()) for x, y in watch._run.probe]
             facts["own_loss"] = sum(losses) / len(losses)
         if watch.result is not None:
             facts["centre_loss"] = float(watch.result.sample_losses[0])

@@ -24,30 +24,23 @@ from lightning_morse.callbacks._messages import LOG, Messages, close_console, op
 from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
 from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.distributed.errors import Guard, cause, origin
-from lightning_morse.distributed.fsdp import check_sharding, flat_shards, is_sharded
+from lightning_morse.distributed.fsdp import check_sharding, is_sharded
 from lightning_morse.distributed.processes import Processes
-from lightning_morse.monitoring.budget import Budget
+from lightning_morse.monitoring.budget import Budget, planned_seconds
 from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
-from lightning_morse.monitoring.probe_batches import copied, is_plain, moved
+from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import BEFORE_FIRST, from_checkpoint, published
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.monitoring.snapshots import Trajectory
-from lightning_morse.monitoring.tracking import AttractorTracker
-from lightning_morse.monitoring.training_time import TrainingTime
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
-from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
+from lightning_morse.slices.parameters import trainable_parameters
 
 # Soundness depends on none of these.
 # Snapshots per period: enough to see a curve between two analyses.
 SNAPSHOTS_PER_PERIOD = 8
-# How long the next analysis is assumed to take, over the longest so far: its box may have to grow.
-# A single one says little, since its first samples may have resolved it: 0.63 s were followed by
-# 4.3 s.
-PLANNED_OVER_LONGEST = 1.5
-PLANNED_OVER_ONLY = 7.0
 # A run with shorter analyses need not be told of each; a longer one is noticed as a pause.
 QUIET_BELOW_SECONDS = 1.0
 
@@ -248,10 +241,11 @@ class MorseMonitor(UnifiedCallback):
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
         self.loss_fn = loss_fn
+        self.name = name
+        self.on_error = on_error
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._messages = Messages("MorseMonitor")
-        self._processes = Processes()
-        self._sharded = False
+        self._run = RunRecord(self.settings)
         self._folder = Path()
         self._opened_console = False
         self._forget()
@@ -263,11 +257,7 @@ class MorseMonitor(UnifiedCallback):
         self._view: View | None = None
         self._scalars = {**BEFORE_FIRST, **before_first(self.settings.dynamics)}
         self._basins: dict[int, float] = {}
-        self._tracker = AttractorTracker()
-        self._trajectory = self._new_trajectory()
-        self._time = TrainingTime(self._trajectory)
-        self._probe: list[Any] = []
-        self._probes_before: list[list[Any]] = []
+        self._run.forget()
         self._last_step = 0
         self._seen_step = 0
         self._longest: float | None = None
@@ -275,42 +265,24 @@ class MorseMonitor(UnifiedCallback):
         self._messages.forget()
 
     @property
-    def name(self) -> str:
-        """Prefix of the metric names."""
-        return self.settings.name
-
-    @property
-    def on_error(self) -> str:
-        """What happens when an analysis fails: ``"warn"`` or ``"raise"``."""
-        return self.settings.on_error
+    def _trajectory(self) -> Trajectory:
+        return self._run.trajectory
 
     # ------------------------------------------------------------------ hooks
 
     def on_fit_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Check what depends on the network and the trainer."""
         self._opened_console = open_console()
-        for other in trainer.callbacks:
-            if isinstance(other, MorseMonitor) and other is not self and other.name == self.name:
-                raise ValueError(
-                    f"name must differ between the monitors of one Trainer, got {self.name!r} "
-                    "twice. Give one of them another name; its metrics then start with that"
-                )
-        if self.loss_fn is None and not pl_module.automatic_optimization:
-            raise ValueError(
-                f"loss_fn must be given for a module with manual optimization such as "
-                f"{type(pl_module).__name__}, got None. Pass loss_fn(module, batch) that returns "
-                "the loss to look at"
-            )
+        _check_name(self, trainer)
+        if self.loss_fn is None:
+            _check_automatic_optimization(pl_module)
         # The strategy's model too, in which the module may be wrapped.
         check_sharding(trainer.model or pl_module, trainer.world_size)
-        self._sharded = is_sharded(pl_module)
-        if self._sharded and self._source.kind not in ("pca", "random"):
-            raise ValueError(
-                "directions must be 'pca' or 'random' where weights are sharded, got "
-                f"{self._source.kind!r}: no process holds directions as long as all the weights"
-            )
+        self._run.sharded = is_sharded(pl_module)
+        if self._run.sharded:
+            _check_directions_of_sharded(self._source)
         self._source.bind(dict(trainable_parameters(pl_module)))
-        self._processes = Processes.of(trainer.world_size)
+        self._run.processes = Processes.of(trainer.world_size)
         # Reading log_dir is an exchange between all processes, which all make only here.
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
 
@@ -322,29 +294,24 @@ class MorseMonitor(UnifiedCallback):
         with self._budget.work(), self._guard("starting"):
             publish(trainer, self._published())
             self._seen_step = trainer.global_step
-            if self._sharded:  # whatever was loaded: each process keeps its own rows from here on
-                self._trajectory = self._new_trajectory()
-            if not len(self._trajectory):
+            if self._run.is_new:
                 self._last_step = trainer.global_step
-                self._trajectory.stride = self._stride(trainer)
-                self._record(pl_module)
-            if len(self._probes_before) == self._processes.size:
-                self._probe = self._probes_before[self._processes.rank]
-            kept = self._probe[: self.settings.probe_batches]
-            self._probe = moved(kept, pl_module.device)
+            # Epochs of unknown length start with every step; the record thins itself.
+            steps = self.period.n_steps(trainer)
+            stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
+            self._run.begin(pl_module, stride, pl_module.device)
 
     def on_train_batch_start(
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first batches as the probe set, and note the learning rate of the next step."""
         with self._budget.work(), self._guard("reading the learning rate"):
-            self._time.rate = learning_rate(trainer.optimizers)
-        full = len(self._probe) >= self.settings.probe_batches
-        if full or batch is None or trainer.fast_dev_run:
+            self._run.time.rate = learning_rate(trainer.optimizers)
+        if not self._run.wants_batches or batch is None or trainer.fast_dev_run:
             return
         with self._budget.work(), self._guard("keeping a probe batch"):
             # Fetching a batch of our own from the loader would change what training sees.
-            self._probe.append(copied(batch))
+            self._run.add_batch(batch)
 
     def on_train_batch_end(
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -356,7 +323,7 @@ class MorseMonitor(UnifiedCallback):
             if trainer.global_step != self._seen_step:  # else gradients were only accumulated
                 self._seen_step = trainer.global_step
                 with self._guard("recording the trajectory"):
-                    self._record(pl_module)
+                    self._run.add_weights(pl_module)
             if self.period.is_over(trainer, self._last_step):
                 self._last_step = trainer.global_step
                 if self._has_time(trainer):
@@ -386,70 +353,35 @@ class MorseMonitor(UnifiedCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
-        # A single process knows its batches; those of all are known once an analysis gathered them.
-        probes = [self._probe] if self._processes.size == 1 else self._probes_before
-        # The first process writes, and holds only its own rows of sharded snapshots.
-        trajectory = self._new_trajectory() if self._sharded else self._trajectory
         return {
-            "trajectory": trajectory.state_dict(),
-            "time": self._time.state_dict(),
-            "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
+            **self._run.state_dict(),
             "last_step": self._last_step,
             "longest": self._longest,
             "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
             "basins": dict(self._basins),
-            "tracker": self._tracker.state_dict(),
             "history": [dict(row) for row in self.history],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint of this version or of 0.1."""
         self._forget()
-        self._trajectory.load_state_dict(state_dict["trajectory"])
-        if "time" in state_dict:  # not in the earliest checkpoints of 0.1
-            self._time.load_state_dict(state_dict["time"])
-        self._probes_before = list(state_dict["probes"])
+        self._run.load_state_dict(state_dict)
         self._last_step = state_dict["last_step"]
         self._longest = state_dict["longest"]
         self._budget.load_state_dict(state_dict["budget"])
         self._scalars.update(from_checkpoint(state_dict["scalars"]))
         self._basins = dict(state_dict["basins"])
-        self._tracker.load_state_dict(state_dict["tracker"])
         self.history = [dict(row) for row in state_dict["history"]]
-
-    # ------------------------------------------------------------- the record
-
-    def _new_trajectory(self) -> Trajectory:
-        return Trajectory(self.settings.max_snapshots, dtype=self.settings.dtype)
-
-    def _stride(self, trainer: TrainerLike) -> int:
-        """Optimizer steps between two snapshots."""
-        steps = self.period.n_steps(trainer)
-        # Epochs of unknown length start with every step; the record thins itself.
-        return max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
-
-    def _record(self, module: Any) -> None:
-        if self._sharded:
-            self._trajectory.step(lambda: flat_shards(module, self._processes.rank))
-        elif self._processes.leads:
-            self._trajectory.step(lambda: flat_parameters(module))
-        else:
-            return
-        self._time.step(self._trajectory)
 
     # --------------------------------------------------------------- analysis
 
     def _has_time(self, trainer: TrainerLike) -> bool:
         """Whether there is time for an analysis; the same answer in every process."""
         longest = self._longest
-        factor = PLANNED_OVER_LONGEST if len(self.history) > 1 else PLANNED_OVER_ONLY
-        wait, overhead = self._processes.share(
-            (
-                0.0 if longest is None else self._budget.wait(factor * longest),
-                self._budget.overhead(),
-            )
-        )
+        seconds = None if longest is None else planned_seconds(longest, len(self.history))
+        wait = 0.0 if seconds is None else self._budget.wait(seconds)
+        wait, overhead = self._run.processes.share((wait, self._budget.overhead()))
         if longest is None or wait <= 0:
             return True
         self._messages.inform(
@@ -478,12 +410,12 @@ class MorseMonitor(UnifiedCallback):
             if failures:
                 self._scalars["failed"] = 1.0
                 self._tell_failure(failures[0], self._where(trainer))
-            elif self._processes.leads:
+            elif self._run.processes.leads:
                 self._draw(trainer, step)
             took = self._budget.now() - start
             self._longest = max(took, self._longest or 0.0)
             # The times are those of the first process, so that all of them publish the same.
-            seconds, overhead = self._processes.share((took, self._budget.overhead()))
+            seconds, overhead = self._run.processes.share((took, self._budget.overhead()))
             self._scalars["overhead"] = overhead
             if not failures:
                 self._scalars["seconds"] = seconds
@@ -494,32 +426,21 @@ class MorseMonitor(UnifiedCallback):
             publish(trainer, named)
             row = {"step": step, "epoch": trainer.current_epoch, **named}
             self.history.append({**row, "basins": dict(self._basins)})
-            if self._processes.leads:
+            if self._run.processes.leads:
                 log_scalars(trainer, named, step, self._messages.guard)
         if failures and self.on_error == "raise":
             raise failures[0]
 
     def _analyze(self, module: Any, title: str) -> Findings:
-        analysis = OneAnalysis(
+        return OneAnalysis(
             settings=self.settings,
             source=self._source,
             module=module,
             loss_fn=self.loss_fn,
-            probe=self._probe,
-            trajectory=self._trajectory,
-            time=self._time,
-            tracker=self._tracker,
-            processes=self._processes,
-            sharded=self._sharded,
+            record=self._run,
             title=title,
             warn=lambda message, about: self._messages.warn(message, about=about),
-        )
-        return analysis.run(self._gather_probes)
-
-    def _gather_probes(self) -> None:
-        """Keep the probe batches of all processes, for checkpoints."""
-        if self._processes.size > 1 and not self._probes_before:
-            self._probes_before = self._processes.gather(moved(self._probe, "cpu"))
+        ).run()
 
     def _take_over(self, found: Findings) -> None:
         self._scalars.update(found.scalars)
@@ -575,6 +496,32 @@ class MorseMonitor(UnifiedCallback):
         if self._opened_console:
             close_console()
             self._opened_console = False
+
+
+def _check_name(monitor: MorseMonitor, trainer: TrainerLike) -> None:
+    others = [m for m in trainer.callbacks if isinstance(m, MorseMonitor) and m is not monitor]
+    if any(other.name == monitor.name for other in others):
+        raise ValueError(
+            f"name must differ between the monitors of one Trainer, got {monitor.name!r} twice. "
+            "Give one of them another name; its metrics then start with that"
+        )
+
+
+def _check_automatic_optimization(module: Any) -> None:
+    if not module.automatic_optimization:
+        raise ValueError(
+            "loss_fn must be given for a module with manual optimization such as "
+            f"{type(module).__name__}, got None. Pass loss_fn(module, batch) that returns the loss "
+            "to look at"
+        )
+
+
+def _check_directions_of_sharded(source: DirectionSource) -> None:
+    if source.kind not in ("pca", "random"):
+        raise ValueError(
+            "directions must be 'pca' or 'random' where weights are sharded, got "
+            f"{source.kind!r}: no process holds directions as long as all the weights"
+        )
 
 
 def _summary(result: MorseAnalysis, scalars: Mapping[str, float]) -> str:

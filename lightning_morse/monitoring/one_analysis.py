@@ -6,7 +6,7 @@ It knows the network, the probe batches and the record of the run, and nothing o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +18,10 @@ from lightning_morse.analysis.design import first_samples
 from lightning_morse.analysis.pipeline import analyze_further
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.fsdp import ShardedSlice, Shards, compute_device, flat_shards
-from lightning_morse.distributed.processes import Lockstep, Processes, SharedLoss
+from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.monitoring.extent import half_widths, sample_box
 from lightning_morse.monitoring.flow_check import flow_check
+from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshot_map import (
@@ -29,9 +30,7 @@ from lightning_morse.monitoring.snapshot_map import (
     flow_readings,
     trajectory_readings,
 )
-from lightning_morse.monitoring.snapshots import Trajectory
-from lightning_morse.monitoring.tracking import AttractorTracker, untracked
-from lightning_morse.monitoring.training_time import TrainingTime
+from lightning_morse.monitoring.tracking import untracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
@@ -113,12 +112,7 @@ class OneAnalysis:
         source: Where the directions come from.
         module: The network.
         loss_fn: The loss of a batch; None for that of the module's own steps.
-        probe: The batches of this process that the loss is evaluated on.
-        trajectory: Snapshots of the run; in the first process, or a part in each if sharded.
-        time: When each snapshot was taken, in time of the gradient flow.
-        tracker: Recognises the attractors of earlier analyses.
-        processes: The processes of the run.
-        sharded: Whether the weights are spread over them.
+        record: What this process has kept of the run.
         title: When this is.
         warn: Takes a message and what identifies its cause.
     """
@@ -127,20 +121,12 @@ class OneAnalysis:
     source: DirectionSource
     module: nn.Module
     loss_fn: LossFn | None
-    probe: Sequence[Any]
-    trajectory: Trajectory
-    time: TrainingTime
-    tracker: AttractorTracker
-    processes: Processes
-    sharded: bool
+    record: RunRecord
     title: str
     warn: Callable[[str, str], None]
 
-    def run(self, when_ready: Callable[[], None] = lambda: None) -> Findings:
+    def run(self) -> Findings:
         """Make the analysis; all processes call it together.
-
-        Args:
-            when_ready: Called once every process can evaluate the loss; it may exchange things.
 
         Returns:
             The findings; result and view in the first process only.
@@ -149,10 +135,11 @@ class OneAnalysis:
             ProcessError: If it failed in another process.
         """
         found: Findings | None = None
-        subspace, look = self._choose_together() if self.sharded else self._choose()
-        loss = self.processes.each(lambda: self._loss_slice(subspace))
-        when_ready()
-        shared = SharedLoss(loss, loss.n_examples, self.processes)
+        record = self.record
+        subspace, look = self._choose_together() if record.sharded else self._choose()
+        loss = record.processes.each(lambda: self._loss_slice(subspace))
+        record.gather_probes()
+        shared = SharedLoss(loss, loss.n_examples, record.processes)
 
         def explore() -> tuple[dict[str, float], dict[int, float]]:
             nonlocal found
@@ -173,28 +160,28 @@ class OneAnalysis:
             nonlocal look
             look = self._look(flat_parameters(self.module), WHOLE)
             # Tensors on an accelerator would arrive on the sender's.
-            return look.subspace if self.processes.size == 1 else look.subspace.to("cpu")
+            return look.subspace if self.record.processes.size == 1 else look.subspace.to("cpu")
 
-        return self.processes.first(choose), look
+        return self.record.processes.first(choose), look
 
     def _choose_together(self) -> tuple[AffineSubspace, Look]:
         """All processes choose the slice, each the rows that belong to its own weights."""
-        lockstep = Lockstep(self.processes, compute_device(self.module))
+        lockstep = Lockstep(self.record.processes, compute_device(self.module))
 
         def choose() -> Look:
-            weights = flat_shards(self.module, self.processes.rank)
+            weights = flat_shards(self.module, self.record.processes.rank)
             return self._look(weights, Shards(self.module, lockstep))
 
         look = lockstep.run(choose)
         return look.subspace, look
 
     def _look(self, weights: Tensor, rows: Whole) -> Look:
-        path = self.trajectory.up_to(weights)
+        path = self.record.trajectory.up_to(weights)
         parameters = dict(trainable_parameters(self.module))
         chosen = self.source.slice_at(weights, path, parameters, self._shadow_loss, rows)
         if chosen.fallback:
             self.warn(f"random directions instead of {self.source.kind}: {chosen.fallback}", "")
-        snapshots = self.trajectory.snapshots()
+        snapshots = self.record.trajectory.snapshots()
         return Look(
             chosen,
             chosen.subspace.project(weights),
@@ -206,15 +193,15 @@ class OneAnalysis:
         return ShadowLoss(self.module, self._probe_set(), self.loss_fn, self.settings.seed)
 
     def _loss_slice(self, subspace: AffineSubspace) -> LossSlice:
-        kind = ShardedSlice if self.sharded else LossSlice
-        if not self.sharded:
+        kind = ShardedSlice if self.record.sharded else LossSlice
+        if not self.record.sharded:
             subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
         return kind(self.module, subspace, self._probe_set(), self.loss_fn, self.settings.seed)
 
     def _probe_set(self) -> list[Any]:
-        if not self.probe:
+        if not self.record.probe:
             raise RuntimeError("no training batch has passed by that could be the probe set")
-        return list(self.probe)
+        return self.record.probe
 
     # ------------------------------------------------------------ exploration
 
@@ -229,16 +216,16 @@ class OneAnalysis:
             training = self._compare_with_training(result, states, current)
         # Maps of successive snapshots are not one function, and of sharded weights no process holds
         # the directions by which slices are compared.
-        if self.settings.dynamics == "trajectory" or self.sharded:
+        if self.settings.dynamics == "trajectory" or self.record.sharded:
             tracked = untracked(result, current)
         else:
-            tracked = self.tracker.update(look.subspace, result, current)
+            tracked = self.record.tracker.update(look.subspace, result, current)
         scalars = {
             **readings(result, current, loss_now),
             "explained": look.coverage.explained,
             "residual": look.coverage.residual,
             "identity_current": float(tracked.current),
-            "basin_switches": float(self.tracker.switches),
+            "basin_switches": float(self.record.tracker.switches),
             "failed": 0.0,
             **training,
         }
@@ -285,7 +272,7 @@ class OneAnalysis:
         settings = self.settings
         found = before_first(settings.dynamics)
         with Guard(partial(_warn_of_snapshots, self.warn)):
-            times = self.time.of(self.trajectory)
+            times = self.record.time.of(self.record.trajectory)
             found.update(flow_readings(flow_check(result, states, times)))
             if settings.dynamics == "both":
                 beside = self._snapshot_map(states, result.grid.upper)

@@ -14,6 +14,7 @@ import lightning_morse.analysis.pipeline
 import lightning_morse.callbacks._figures
 import lightning_morse.callbacks.morse_monitor
 import lightning_morse.monitoring.one_analysis
+import lightning_morse.monitoring.run_record
 import lightning_morse.slices.loss_slice
 from lightning_morse.distributed.errors import ProcessError, cause, must_end_run, origin
 from lightning_morse.monitoring.extent import sample_box
@@ -161,8 +162,8 @@ def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
 def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["memory"], armed=True, draws=False)
-    home, one = lightning_morse.callbacks.morse_monitor, lightning_morse.monitoring.one_analysis
-    for place, name in ((home, "copied"), (home, "flat_parameters"), (one, "flat_parameters")):
+    kept, one = lightning_morse.monitoring.run_record, lightning_morse.monitoring.one_analysis
+    for place, name in ((kept, "copied"), (kept, "flat_parameters"), (one, "flat_parameters")):
         monkeypatch.setattr(place, name, fault.before(getattr(place, name)))
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):
@@ -228,7 +229,7 @@ def test_on_error_raise(kind, tmp_path, monkeypatch):
 
 def test_on_error_raise_holds_for_the_record_too(tmp_path, monkeypatch):
     fault = Fault(ERRORS["memory"], armed=True)
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.copied", fault.before(None))
+    monkeypatch.setattr("lightning_morse.monitoring.run_record.copied", fault.before(None))
     with pytest.raises(MemoryError):
         fit(tmp_path, monitor(on_error="raise"))
 

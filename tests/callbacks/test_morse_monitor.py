@@ -131,9 +131,9 @@ def test_probe_batches_are_the_first_ones_and_are_copies(tmp_path):
 
     watch = monitor()
     module, _ = fit(tmp_path, watch, module=Spoils(), max_epochs=1)
-    assert len(watch._probe) == 2
-    assert torch.equal(watch._probe[0][0], module.first)
-    assert watch._probe[1][0].abs().sum() > 0
+    assert len(watch._run.probe) == 2
+    assert torch.equal(watch._run.probe[0][0], module.first)
+    assert watch._run.probe[1][0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("broken", ["raises", "nan", "wrong shape"])
@@ -247,7 +247,7 @@ def test_scalars_agree_with_the_analysis(real, tmp_path):
     # The centre of the box is where training is: the loss there is that of the module.
     module = runner.lightning_module.eval()
     with torch.no_grad():
-        losses = [nn.functional.mse_loss(module.net(x), y) for x, y in watch._probe]
+        losses = [nn.functional.mse_loss(module.net(x), y) for x, y in watch._run.probe]
     assert result.sample_losses[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
@@ -801,7 +801,7 @@ def test_resumed_run_looks_at_the_same(tmp_path):
     fit(tmp_path / "c", after, max_epochs=3, ckpt_path=path)
     assert [row["step"] for row in after.history] == [row["step"] for row in through.history]
     assert after.history[:2] == before.history
-    for x, y in zip(after._probe, through._probe, strict=True):
+    for x, y in zip(after._run.probe, through._run.probe, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(x, y, strict=True))
     # The order of the data is not resumed by Lightning, so only the record can be compared.
     assert len(after._trajectory) == len(through._trajectory)
@@ -817,9 +817,9 @@ def test_a_second_fit_starts_afresh(tmp_path):
 
 def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
     watch = monitor()
-    watch._probe = [{"x": torch.ones(2), "ids": ["a"]}]
-    assert watch.state_dict()["probes"] == [watch._probe]
-    watch._probe = [{"x": torch.ones(2), "when": Path("here")}]
+    watch._run.probe = [{"x": torch.ones(2), "ids": ["a"]}]
+    assert watch.state_dict()["probes"] == [watch._run.probe]
+    watch._run.probe = [{"x": torch.ones(2), "when": Path("here")}]
     assert watch.state_dict()["probes"] == []
 
 

@@ -61,7 +61,7 @@ def test_a_resumed_run_gives_the_same_analyses(directions, dtype, tmp_path):
     assert len(through.history) == 4
     assert not any(row["morse/failed"] for row in through.history)
     assert facts(after.history) == facts(through.history)
-    for a, b in zip(after._probe, through._probe, strict=True):
+    for a, b in zip(after._run.probe, through._run.probe, strict=True):
         assert all(x.equal(y) for x, y in zip(a, b, strict=True))
     assert after._trajectory.snapshots().equal(through._trajectory.snapshots())
     assert np.array_equal(after.result.samples, through.result.samples)

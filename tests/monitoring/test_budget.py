@@ -242,5 +242,5 @@ def test_batches_are_kept_once(tmp_path, monkeypatch):
     watch = monitor(probe_batches=3)
     runner = trainer(tmp_path, watch, max_epochs=2)
     runner.fit(Net(), loader(), loader(16))
-    assert [len(x) for x, _ in watch._probe] == [8, 8, 8]
+    assert [len(x) for x, _ in watch._run.probe] == [8, 8, 8]
     assert isinstance(runner, pl.Trainer)
