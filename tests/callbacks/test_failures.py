@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ import lightning_morse.callbacks.morse_monitor
 import lightning_morse.monitoring.one_analysis
 import lightning_morse.monitoring.run_record
 import lightning_morse.slices.loss_slice
-from lightning_morse.distributed.errors import ProcessError, cause, must_end_run, origin
+from lightning_morse.distributed.errors import cause
 from lightning_morse.monitoring.extent import sample_box
 from lightning_morse.slices.directions import DirectionSource, Slice
 from lightning_morse.slices.loss_slice import LossSlice
@@ -234,27 +233,6 @@ def test_on_error_raise_holds_for_the_record_too(tmp_path, monkeypatch):
         fit(tmp_path, monitor(on_error="raise"))
 
 
-class TrialPruned(Exception):
-    """As in Optuna."""
-
-
-class PrunedEarly(TrialPruned):
-    pass
-
-
-@pytest.mark.parametrize("error", [TrialPruned, PrunedEarly])
-def test_pruning_passes_through(error, tmp_path, monkeypatch, caplog):
-    stub_analysis(monkeypatch)
-
-    def loss_fn(module, batch):
-        raise error("not promising")
-
-    watch = monitor(loss_fn=loss_fn)
-    with caplog.at_level(logging.WARNING, "lightning_morse"), pytest.raises(error):
-        fit(tmp_path, watch)
-    assert not [r for r in caplog.records if r.name == "lightning_morse"]
-
-
 def test_pruning_by_another_callback_is_none_of_ours(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     optuna = pytest.importorskip("optuna")
@@ -271,22 +249,3 @@ def test_pruning_by_another_callback_is_none_of_ours(tmp_path, monkeypatch):
     study = optuna.create_study()
     study.optimize(objective, n_trials=1)
     assert study.trials[0].state.name == "PRUNED"
-
-
-def test_who_must_end_a_run():
-    assert must_end_run(ProcessError("in process 1: KeyboardInterrupt", ends_run=True))
-    assert not must_end_run(ProcessError("in process 1: ValueError"))
-    assert must_end_run(SystemExit())
-    assert not must_end_run(MemoryError())
-
-
-def test_origin_is_a_place():
-    def raised(message):
-        try:
-            raise ValueError(message)
-        except ValueError as error:
-            return error
-
-    assert origin(raised("a")) == origin(raised("b"))
-    assert Path(__file__).name in origin(raised("a"))
-    assert origin(ValueError("never raised")) == "ValueError "

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import re
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +21,6 @@ from torch import nn
 from lightning_morse import MorseAnalysis, MorseMonitor
 from lightning_morse.monitoring.scalars import BEFORE_FIRST as BARE
 from lightning_morse.monitoring.scalars import published
-from lightning_morse.monitoring.snapshots import Trajectory
 from lightning_morse.slices.directions import axis_labels
 from lightning_morse.view.record import decode
 from tests.callback_models import (
@@ -181,14 +179,6 @@ def test_failure_keeps_the_last_good_values(tmp_path):
     assert (good["morse/failed"], bad["morse/failed"]) == (0, 1)
     assert bad["morse/mu"] == good["morse/mu"] >= 0.95
     assert runner.callback_metrics["morse/mu"] == pytest.approx(good["morse/mu"])
-
-
-def test_keyboard_interrupt_passes_through(tmp_path):
-    def loss_fn(module, batch):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit):
-        fit(tmp_path, monitor(loss_fn=loss_fn))
 
 
 # ---------------------------------------------------------------------------- what it tells
@@ -716,6 +706,12 @@ def test_arguments_are_checked_at_construction(options, message):
         MorseMonitor(**options)
 
 
+def test_arguments_after_the_first_two_are_named():
+    with pytest.raises(TypeError, match="positional"):
+        MorseMonitor("pca", 2, 5)
+    assert MorseMonitor("random", 1).settings.dim == 1
+
+
 def test_dim_above_the_number_of_weights_is_refused(tmp_path):
     module = Net()
     for p in list(module.parameters())[:-1]:
@@ -751,17 +747,6 @@ def test_extent_given_is_kept(tmp_path):
 
 
 # ------------------------------------------------------------------------- memory and state
-
-
-def test_trajectory_is_bounded_and_even():
-    trajectory = Trajectory(max_snapshots=5, stride=2)
-    for step in range(200):
-        trajectory.step(lambda step=step: torch.tensor([float(step)]))
-        assert len(trajectory) <= 5
-    kept = trajectory.snapshots().ravel()
-    assert kept[0] == 0
-    assert set(kept.diff().tolist()) == {64.0}
-    assert kept[-1] + 64 > 199
 
 
 def test_snapshots_are_bounded_in_a_run(tmp_path):
@@ -813,14 +798,6 @@ def test_a_second_fit_starts_afresh(tmp_path):
     fit(tmp_path / "a", watch, max_epochs=1)
     fit(tmp_path / "b", watch, max_epochs=1)
     assert [row["epoch"] for row in watch.history] == [0]
-
-
-def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
-    watch = monitor()
-    watch._run.probe = [{"x": torch.ones(2), "ids": ["a"]}]
-    assert watch.state_dict()["probes"] == [watch._run.probe]
-    watch._run.probe = [{"x": torch.ones(2), "when": Path("here")}]
-    assert watch.state_dict()["probes"] == []
 
 
 # --------------------------------------------------------------------------------- example

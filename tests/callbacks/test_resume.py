@@ -78,6 +78,49 @@ def test_a_run_resumed_with_fewer_snapshots_thins_its_record(tmp_path, monkeypat
     assert not after.history[-1]["morse/failed"]
 
 
+# ------------------------------------------------------------------------- checkpoints of 0.1
+
+OF_0_1 = Path(__file__).parents[1] / "files_of_0_1"
+
+
+class Plane(Net):
+    """The network of the run whose checkpoint was kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def test_a_checkpoint_of_0_1_is_read():
+    watch = monitor()
+    state = torch.load(OF_0_1 / "run.ckpt", weights_only=True)["callbacks"][watch.state_key]
+    watch.load_state_dict(state)
+    expected = json.loads((OF_0_1 / "expected.json").read_text())["history"]
+    for row, known in zip(watch.history, expected, strict=True):
+        basins = {str(k): v for k, v in row["basins"].items()}
+        assert {**row, "basins": basins} == known
+    assert all(name.startswith("morse/") for name in state["scalars"])
+    assert published("morse", watch._scalars) == state["scalars"]
+    assert set(watch.state_dict()) == set(state)
+
+
+def test_a_run_of_0_1_goes_on(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    path = OF_0_1 / "run.ckpt"
+    before = torch.load(path, weights_only=True)
+    watch = monitor()
+    runner = trainer(tmp_path, watch, max_epochs=before["epoch"] + 2)
+    runner.fit(Plane(), loader(shuffle=False), ckpt_path=str(path))
+    old, new = watch.history[:-1], watch.history[-1]
+    assert old == before["callbacks"][watch.state_key]["history"]
+    assert set(new) == set(old[-1])
+    assert new["morse/failed"] == 0
+    assert float(runner.callback_metrics["morse/mu"]) == pytest.approx(0.9515)
+
+
 # --------------------------------------------------------------------------------- killed
 
 KILLED = """
