@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,33 +69,40 @@ def test_a_run_says_once_what_it_found(setup, times, tmp_path):
     assert (done.stdout + done.stderr).count("epoch 1: at least 1 attractor") == times
 
 
-@pytest.fixture
-def nothing_configured(monkeypatch):
-    """Take away the handlers that pytest has put on the root logger."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+@contextmanager
+def nothing_configured():
+    """Take away the handlers that pytest puts on the root logger while a test runs."""
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        yield
+    finally:
+        root.handlers = handlers
 
 
-def test_the_console_closes_as_it_opened(nothing_configured, capsys):
-    assert open_console()
-    assert LOG.level == logging.INFO
-    assert not open_console()  # by a second monitor
-    LOG.info("seen")
-    close_console()
-    assert (LOG.handlers, LOG.level) == ([], logging.NOTSET)
-    LOG.info("unseen")
+def test_the_console_closes_as_it_opened(capsys):
+    with nothing_configured():
+        assert open_console()
+        assert LOG.level == logging.INFO
+        assert not open_console()  # by a second monitor
+        LOG.info("seen")
+        close_console()
+        assert (LOG.handlers, LOG.level) == ([], logging.NOTSET)
+        LOG.info("unseen")
     assert capsys.readouterr().err == "seen\n"
 
 
-def test_the_console_is_silent_once_logging_is_configured(nothing_configured, capsys):
-    assert open_console()
-    logging.getLogger().addHandler(logging.NullHandler())
-    LOG.info("twice")
-    close_console()
+def test_the_console_is_silent_once_logging_is_configured(capsys):
+    with nothing_configured():
+        assert open_console()
+        logging.getLogger().addHandler(logging.NullHandler())
+        LOG.info("twice")
+        close_console()
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_the_console_closes_when_a_fit_ends_badly(error, nothing_configured, tmp_path):
+def test_the_console_closes_when_a_fit_ends_badly(error, tmp_path):
     from tests.callback_models import Net, fit, monitor
 
     class Broken(Net):
@@ -102,7 +110,7 @@ def test_the_console_closes_when_a_fit_ends_badly(error, nothing_configured, tmp
             assert LOG.handlers
             raise error
 
-    with pytest.raises((error, SystemExit)):
+    with nothing_configured(), pytest.raises((error, SystemExit)):
         fit(tmp_path, monitor(), module=Broken())
     assert (LOG.handlers, LOG.level) == ([], logging.NOTSET)
 
