@@ -36,20 +36,16 @@ class UnifiedCallback(_OtherCallback, pl.Callback):
 
 
 class TrainerLike(Protocol):
-    """The attributes of a Trainer that the callbacks read."""
+    """The attributes of a Trainer that the callbacks read, as far as its class declares them."""
 
     @property
     def accumulate_grad_batches(self) -> int: ...
     @property
     def callback_metrics(self) -> dict[str, Tensor]: ...
     @property
-    def callbacks(self) -> Sequence[Any]: ...
-    @property
     def current_epoch(self) -> int: ...
     @property
     def default_root_dir(self) -> str: ...
-    @property
-    def fast_dev_run(self) -> bool | int: ...
     @property
     def global_step(self) -> int: ...
     @property
@@ -68,6 +64,18 @@ class TrainerLike(Protocol):
     def optimizers(self) -> Sequence[Any]: ...
     @property
     def world_size(self) -> int: ...
+
+
+def is_dry_run(trainer: TrainerLike) -> bool:
+    """Whether the run is a ``fast_dev_run``, of which nothing is kept."""
+    undeclared: Any = trainer  # Lightning sets the attribute from outside the class
+    return bool(undeclared.fast_dev_run)
+
+
+def callbacks_of(trainer: TrainerLike) -> Sequence[Any]:
+    """All callbacks of a trainer."""
+    undeclared: Any = trainer  # as above
+    return list(undeclared.callbacks)
 
 
 def logging_step(trainer: TrainerLike) -> int:

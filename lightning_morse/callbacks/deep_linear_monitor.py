@@ -18,6 +18,7 @@ from lightning_morse.callbacks._lightning import (
     TrainerLike,
     UnifiedCallback,
     first_learning_rate,
+    is_dry_run,
     logging_step,
     publish,
 )
@@ -203,7 +204,7 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look for the layers, sum the data, and note the weights."""
-        if trainer.fast_dev_run:
+        if is_dry_run(trainer):
             return
         with self._guarded("looking at a batch"):
             if self.stack is None and not self._names:
@@ -217,7 +218,7 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, optimizer: Any
     ) -> None:
         """Note the gradient of a step whose energy is measured."""
-        if trainer.fast_dev_run or trainer.global_step % self.energy_every:
+        if is_dry_run(trainer) or trainer.global_step % self.energy_every:
             return
         with self._guarded("measuring a gradient"):
             slopes = [p.grad for p in pl_module.parameters() if p.grad is not None]
@@ -228,7 +229,7 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Account for the step; report when a period is over."""
-        if trainer.fast_dev_run:
+        if is_dry_run(trainer):
             return
         if trainer.global_step != self._seen_step:
             self._seen_step = trainer.global_step

@@ -16,6 +16,8 @@ from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
     UnifiedCallback,
+    callbacks_of,
+    is_dry_run,
     learning_rate,
     logging_step,
     publish,
@@ -307,7 +309,7 @@ class MorseMonitor(UnifiedCallback):
         """Keep the first batches as the probe set, and note the learning rate of the next step."""
         with self._budget.work(), self._guard("reading the learning rate"):
             self._run.time.rate = learning_rate(trainer.optimizers)
-        if not self._run.wants_batches or batch is None or trainer.fast_dev_run:
+        if not self._run.wants_batches or batch is None or is_dry_run(trainer):
             return
         with self._budget.work(), self._guard("keeping a probe batch"):
             # Fetching a batch of our own from the loader would change what training sees.
@@ -317,7 +319,7 @@ class MorseMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the weights; analyse when a period is over."""
-        if trainer.fast_dev_run:
+        if is_dry_run(trainer):
             return
         with self._budget.work():
             if trainer.global_step != self._seen_step:  # else gradients were only accumulated
@@ -499,7 +501,7 @@ class MorseMonitor(UnifiedCallback):
 
 
 def _check_name(monitor: MorseMonitor, trainer: TrainerLike) -> None:
-    others = [m for m in trainer.callbacks if isinstance(m, MorseMonitor) and m is not monitor]
+    others = [m for m in callbacks_of(trainer) if isinstance(m, MorseMonitor) and m is not monitor]
     if any(other.name == monitor.name for other in others):
         raise ValueError(
             f"name must differ between the monitors of one Trainer, got {monitor.name!r} twice. "

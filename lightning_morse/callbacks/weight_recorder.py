@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_morse.arguments import integer_of_at_least
-from lightning_morse.callbacks._lightning import Period, TrainerLike, UnifiedCallback
+from lightning_morse.callbacks._lightning import Period, TrainerLike, UnifiedCallback, is_dry_run
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 from lightning_morse.slices.subspace import AffineSubspace
@@ -111,7 +111,7 @@ class WeightRecorder(UnifiedCallback):
                 "from runs of the same network"
             )
         going_on = self._resumed or bool(self._kept)
-        if self.path.exists() and not going_on and not trainer.fast_dev_run:
+        if self.path.exists() and not going_on and not is_dry_run(trainer):
             raise FileExistsError(
                 f"{self.path} must not exist before run {self.run_id!r} starts, but does: two runs "
                 "of one id would be taken for one. Give another run_id, or move the file"
@@ -191,7 +191,7 @@ class WeightRecorder(UnifiedCallback):
 
     def _record(self, trainer: TrainerLike, module: Any) -> None:
         step = int(trainer.global_step)
-        if trainer.fast_dev_run or (self._kept and step <= self._kept[-1][0]):
+        if is_dry_run(trainer) or (self._kept and step <= self._kept[-1][0]):
             return
         self._last_step = step
         turn = self._due % self._stride == 0
@@ -216,7 +216,7 @@ class WeightRecorder(UnifiedCallback):
             self._messages.warn(f"the record starts again at step {step}: {error}")
 
     def _write(self, trainer: TrainerLike, module: Any) -> None:
-        if not (trainer.is_global_zero and self._kept) or trainer.fast_dev_run:
+        if not (trainer.is_global_zero and self._kept) or is_dry_run(trainer):
             return
         with self._messages.guard(f"writing {self.path}"):
             run = Run(

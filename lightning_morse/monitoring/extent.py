@@ -67,7 +67,8 @@ def half_widths(
         raise ValueError(
             "the trajectory does not move inside the slice, so it gives the box no size; set extent"
         )
-    return np.maximum(reach, THINNEST * reach.max())
+    widths: Array = np.maximum(reach, THINNEST * reach.max())
+    return widths
 
 
 @dataclass(frozen=True, eq=False)

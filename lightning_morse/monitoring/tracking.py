@@ -41,8 +41,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lightning_morse._typing import Array, Cells
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.result import ESCAPES, UNDECIDED, MorseAnalysis
+from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.subspace import AffineSubspace
 
 # How far off a slice counts as being seen in it, as a share of the room around an attractor.
