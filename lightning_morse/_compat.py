@@ -1,7 +1,7 @@
-"""Private attributes of torch and Lightning for which there is no public substitute.
+"""Private attributes of Lightning for which there is no public substitute.
 
 Each is read in one place, with the versions it was seen in, and its absence raises an error that
-names it. Neither package is imported here: objects are only looked at.
+names it. Lightning is not imported here: its objects are only looked at.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from lightning_morse.atomic import write_whole
 from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.view.record import PLUGIN_NAME, SUFFIX, TAG_SUFFIX, encode
+from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
 
 # Takes what is being done, and keeps a failure of it from ending the run.
 GuardOf = Callable[[str], AbstractContextManager[object]]
@@ -69,7 +69,7 @@ def log_pictures(
     figures: Mapping[str, Figure],
     guard: GuardOf,
     folder: Path,
-    name: str = PLUGIN_NAME,
+    name: str = PLUGIN,
 ) -> None:
     """Give figures and the table of Morse sets to the loggers that take them, or write files.
 
@@ -141,7 +141,7 @@ def _log_view(
                 _add_record(writer, text, report.step, name)
 
 
-def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN_NAME) -> None:
+def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
     """Add a record to the event file of a SummaryWriter, marked for our plugin."""
     from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -152,10 +152,10 @@ def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN_NAME) -> N
         dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()]
     )
     metadata = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME),
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
         data_class=DATA_CLASS_TENSOR,
     )
-    value = Summary.Value(tag=f"{name}{TAG_SUFFIX}", tensor=tensor, metadata=metadata)
+    value = Summary.Value(tag=record_tag(name), tensor=tensor, metadata=metadata)
     writer.file_writer.add_summary(Summary(value=[value]), step)
 
 
