@@ -1,4 +1,4 @@
-"""What one of two processes does in test_processes: several runs, and a report of each."""
+"""One of the two processes of test_processes: several runs, and a report of each."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def main():
     run("raises", small(loss_fn=Fails(1, ValueError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))
 
-    # The second process has seen a hundred times the wall time: by itself it would go on.
+    # The clock of the second process runs a hundred times as fast: alone it would go on.
     ticks = iter(range(10**9))
     scale = 1 + 99 * RANK
     callback.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))

@@ -1,4 +1,4 @@
-"""Whatever goes wrong inside an analysis, the run does not notice."""
+"""Whatever fails inside an analysis, the run goes on unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.callback_models import Net, fit, monitor, one_attractor, rng_state, s
 
 
 class Odd(Exception):
-    """Of no kind that anybody expects."""
+    """An exception that nobody expects."""
 
 
 ERRORS = {
@@ -37,7 +37,7 @@ ERRORS = {
 
 
 class Fault(Callback):
-    """Breaks a place after the first epoch."""
+    """Breaks one function after the first epoch."""
 
     def __init__(self, error: Exception, *, armed: bool = False, draws: bool = True) -> None:
         self.error = error
@@ -53,14 +53,14 @@ class Fault(Callback):
             if self.armed:
                 self.met += 1
                 if self.draws:
-                    torch.rand(1)  # the generators have to be put back as well
+                    torch.rand(1)  # the generators must be restored too
                 raise self.error
             return function(*args, **options)
 
         return broken
 
     def after(self, function, calls=1):
-        """Let the function do its work, several times even, and fail at the end of it."""
+        """Let the function do its work, possibly several times, then fail."""
         seen = []
 
         def broken(*args, **options):
@@ -72,7 +72,7 @@ class Fault(Callback):
 
 
 def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Put the fault in its place; returns options for the monitor."""
+    """Install the fault in a stage; return options for the monitor."""
     home = lightning_morse.monitoring.one_analysis
     if stage == "users_loss":
         return {"loss_fn": fault.before(loss_from_steps)}

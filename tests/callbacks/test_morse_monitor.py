@@ -1,4 +1,4 @@
-"""MorseMonitor in real, small runs: what it tells, and that nobody else notices."""
+"""MorseMonitor in small, real runs: what it reports, and that the run is not affected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.callback_models import (
 )
 
 N_WEIGHTS = sum(p.numel() for p in Net().parameters())
-STEPS_AN_EPOCH = 6
+STEPS_PER_EPOCH = 6
 BEFORE_FIRST = published("morse", BARE)
 ONES = torch.ones(N_WEIGHTS)
 STEPS = torch.arange(N_WEIGHTS, dtype=torch.float32)
@@ -53,7 +53,7 @@ def pictures():
 
 @pytest.fixture(autouse=True)
 def analysis(request, monkeypatch):
-    """What surrounds the analysis is tested here, so most tests put a quick one in its place."""
+    """Most tests use a quick stand-in: what surrounds the analysis is tested here."""
     if "real" not in request.fixturenames:
         stub_analysis(monkeypatch, pictures="pictures" in request.fixturenames)
 
@@ -72,7 +72,7 @@ def assert_same_run(a: Net, b: Net) -> None:
 
 
 class Gradients(Callback):
-    """Remembers the gradients the monitor leaves behind."""
+    """Keeps the gradients left behind by the monitor."""
 
     def on_train_start(self, trainer, pl_module):
         self.seen = []
@@ -189,14 +189,14 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     fit(tmp_path, watch, logger=TensorBoardLogger(tmp_path, name="x", version=0), max_epochs=5)
     events = EventAccumulator(str(tmp_path / "x" / "version_0"), size_guidance={"tensors": 0})
     events.Reload()
-    steps = [2 * STEPS_AN_EPOCH - 1, 4 * STEPS_AN_EPOCH - 1]
+    steps = [2 * STEPS_PER_EPOCH - 1, 4 * STEPS_PER_EPOCH - 1]
     tags = events.Tags()
     for name in BEFORE_FIRST:
         points = events.Scalars(name)
         assert [p.step for p in points] == steps, name
         logged = [row[name] for row in watch.history]
         assert [p.value for p in points] == pytest.approx(logged), name
-    # The same axis as Lightning's own epoch values, so that curves can be laid side by side.
+    # The same steps as Lightning's own values per epoch, so that curves line up.
     assert set(steps) <= {p.step for p in events.Scalars("train_loss_epoch")}
     for name in ("morse/basins", "morse/graph", "morse/merge"):
         assert [p.step for p in events.Images(name)] == steps
@@ -210,7 +210,7 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     assert [p.tensor_proto.string_val[0] for p in events.Tensors("morse/record")] == written
     metadata = events.SummaryMetadata("morse/record")
     assert metadata.plugin_data.plugin_name == "morse"
-    assert metadata.data_class == 2  # tensors; without it the plugin is given nothing
+    assert metadata.data_class == 2  # tensors; otherwise the plugin gets nothing
 
 
 def test_scalars_agree_with_the_analysis(real, tmp_path):
@@ -234,7 +234,7 @@ def test_scalars_agree_with_the_analysis(real, tmp_path):
     assert metrics["morse/seconds"] > 0
     assert 0 < metrics["morse/overhead"] < 1
     assert set(BEFORE_FIRST) <= set(metrics)
-    # The centre of the box is where training is: the loss there is that of the module.
+    # The box is centred on the weights, so the loss there is that of the module.
     module = runner.lightning_module.eval()
     with torch.no_grad():
         losses = [nn.functional.mse_loss(module.net(x), y) for x, y in watch._run.probe]
@@ -279,7 +279,7 @@ def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monk
     watch = monitor(directions="random")
     fit(tmp_path, watch, max_epochs=3)
     share = watch.result.basin_volumes[0]
-    assert [len(h) for h in drawn] == [2, 3]  # the one being drawn is among them
+    assert [len(h) for h in drawn] == [2, 3]  # including the one being drawn
     for row, last in zip(watch.history, drawn[-1], strict=True):
         assert row["basins"] == last["basins"]
         assert list(row["basins"].values()) == [share]
@@ -328,7 +328,7 @@ def test_files_without_tensorboard(pictures, tmp_path):
     watch = monitor()
     fit(tmp_path, watch)
     folder = tmp_path / "morse"
-    stems = [f"step-{STEPS_AN_EPOCH - 1:07d}", f"step-{2 * STEPS_AN_EPOCH - 1:07d}"]
+    stems = [f"step-{STEPS_PER_EPOCH - 1:07d}", f"step-{2 * STEPS_PER_EPOCH - 1:07d}"]
     ends = (".npz", ".json", ".view.json", "-basins.png", "-graph.png", "-merge.png")
     expected = {*(s + end for s in stems for end in ends), f"{stems[1]}-timeline.png"}
     assert {p.name for p in folder.iterdir()} == expected
@@ -645,7 +645,7 @@ def test_manual_optimization_needs_a_loss_fn(tmp_path):
             self.automatic_optimization = False
 
         def training_step(self, batch, batch_idx):
-            for _ in range(2):  # two optimizer steps a batch
+            for _ in range(2):  # two optimizer steps per batch
                 self.optimizers().zero_grad()
                 self.manual_backward(super().training_step(batch, batch_idx))
                 self.optimizers().step()
@@ -658,7 +658,7 @@ def test_manual_optimization_needs_a_loss_fn(tmp_path):
     watch = monitor(loss_fn=loss_fn, every_n_steps=5)
     _, runner = fit(tmp_path, watch, module=Manual(), max_epochs=1)
     assert runner.global_step == 12
-    # Due at 5 and 11 or later; seen when a batch ends.
+    # Due at 5 and 11, and noticed when a batch ends.
     assert [row["step"] for row in watch.history] == [2, 5]
     assert not watch.history[-1]["morse/failed"]
 
@@ -788,7 +788,7 @@ def test_resumed_run_looks_at_the_same(tmp_path):
     assert after.history[:2] == before.history
     for x, y in zip(after._run.probe, through._run.probe, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(x, y, strict=True))
-    # The order of the data is not resumed by Lightning, so only the record can be compared.
+    # Lightning does not restore the order of the data, so only the record can be compared.
     assert len(after._trajectory) == len(through._trajectory)
     assert torch.equal(after._trajectory.snapshots()[0], through._trajectory.snapshots()[0])
 

@@ -25,7 +25,7 @@ CLOCKS = ("morse/seconds", "morse/overhead")
 
 
 class Calm(Net):
-    """Nothing is drawn while it trains: a resumed run can be the same to the bit."""
+    """Training draws no random numbers, so a resumed run can be bit-identical."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def test_a_killed_run_leaves_what_it_had_found(place, logger, tmp_path):
     assert {p.name for p in written} >= {
         f"step-0000005{end}" for end in (".npz", ".json", "-basins.png", "-graph.png", "-merge.png")
     }
-    for path in written:  # those of the second analysis as well, as far as it got
+    for path in written:  # including files of the second analysis, as far as it got
         if path.suffix == ".npz":
             assert MorseAnalysis.load(path).n_morse_sets >= 0
         elif path.name.endswith(".view.json"):

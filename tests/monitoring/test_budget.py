@@ -1,4 +1,4 @@
-"""What the callback costs: its share of the wall time, and its memory."""
+"""The cost of the callback: its share of the wall time, and its memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.callback_models import Net, fit, loader, monitor, one_attractor, stub
 
 
 class Clock:
-    """Stands still unless it is told to go on."""
+    """Stands still unless told to advance."""
 
     now = 100.0
 
@@ -38,7 +38,7 @@ class Ticks(Callback):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A run with 1 s a batch, 6 s an epoch, and analyses of 3 s."""
+    """A run with 1 s per batch, 6 s per epoch and 3 s per analysis."""
     clock = Clock()
 
     def slow(*args):
@@ -132,7 +132,7 @@ def test_budget_counts_nested_work_once():
             clock.now += 1
         assert budget.overhead() == 1
     clock.now += 2
-    budget.start()  # a second time changes nothing
+    budget.start()  # a second call changes nothing
     assert budget.overhead() == 0.5
     assert budget.wait(2) == 2
     assert not budget.allows(2)
@@ -158,7 +158,7 @@ def test_work_that_fails_counts():
 
 
 class Wide(Net):
-    """Weights that outweigh everything else: 16 MB a copy."""
+    """Weights larger than everything else: 16 MB per copy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def count(module: nn.Module) -> int:
 
 
 def peak(work) -> int:
-    """Largest number of bytes that torch held at once for some work."""
+    """Peak memory of some work in torch, bytes."""
     with profile(profile_memory=True) as record:
         work()
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
