@@ -1,4 +1,4 @@
-"""The map learnt from the snapshots of one run: what it certifies is true, and it may be nothing."""
+"""The map learnt from the snapshots of a run: what it certifies is true; it may be nothing."""
 
 import numpy as np
 import pytest
