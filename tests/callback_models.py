@@ -51,7 +51,7 @@ def loader(n: int = 48, shuffle: bool = True, batch_size: int = 8) -> DataLoader
 
 
 def monitor(**options: object) -> MorseMonitor:
-    """A monitor with little to do, that may take all the time it needs."""
+    """A monitor with little to do and no limit on its time."""
     defaults = {"n_samples": 24, "resolution": 24, "probe_batches": 2, "max_overhead": 1.0}
     return MorseMonitor(**{**defaults, **options})  # type: ignore[arg-type]
 
@@ -98,7 +98,7 @@ def fit(
 
 
 def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, confidence, seed):
-    """Stands in for the analysis: one attractor at the centre, a saddle beside it."""
+    """Stand-in for the analysis: one attractor at the centre, a saddle beside it."""
     if not np.isfinite(losses).any():
         raise ValueError("the loss is not finite at any sample")
     grid = CubicalGrid(lower, upper, (resolution,) * len(lower))
@@ -129,9 +129,9 @@ def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, co
 
 
 def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
-    """Put a quick analysis, and unless asked for quick pictures, in the place of the real ones."""
-    patch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", one_attractor)
+    """Replace the analysis, and unless ``pictures`` the figures, by quick stand-ins."""
+    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", one_attractor)
     if not pictures:
         for name in ("plot_basins", "plot_morse_graph", "plot_timeline"):
             plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731
-            patch.setattr(f"lightning_morse.callbacks.morse_monitor.{name}", plot)
+            patch.setattr(f"lightning_morse.callbacks._figures.{name}", plot)

@@ -170,7 +170,7 @@ class AtTheEnd(pl.Callback):
             module.eval()
             with torch.no_grad():
                 losses = [
-                    float((module.predict(x) - y).square().mean()) for x, y in self.watch._probe
+                    float((module.predict(x) - y).square().mean()) for x, y in self.watch._run.probe
                 ]
             self.facts["own_loss"] = sum(losses) / len(losses)
             for part, mode in zip(module.modules(), modes, strict=True):

@@ -1,4 +1,4 @@
-"""What one of two processes does in test_processes: several runs, and a report of each."""
+"""One of the two processes of test_processes: several runs, and a report of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
-import lightning_morse.callbacks.morse_monitor as home
+import lightning_morse.callbacks.morse_monitor as callback
+import lightning_morse.monitoring.one_analysis as home
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.steps import loss_from_steps
 from tests.callback_models import Net, loader, monitor, rng_state, seed_all
@@ -79,12 +80,12 @@ def run(name, watch=None, epochs=3, ckpt_path=None, keep=False):
         facts["metrics"] = {k: float(v) for k, v in metrics.items() if k.startswith("morse/")}
         facts["history"] = watch.history
         facts["found"] = watch.result is not None
-        facts["probe"] = [x.tolist() for x, _ in watch._probe]
+        facts["probe"] = [x.tolist() for x, _ in watch._run.probe]
         facts["snapshots"] = len(watch._trajectory)
-        if watch._probe and not ended:
+        if watch._run.probe and not ended:
             module.eval()
             with torch.no_grad():
-                losses = [float((module.net(x) - y).square().mean()) for x, y in watch._probe]
+                losses = [float((module.net(x) - y).square().mean()) for x, y in watch._run.probe]
             facts["own_loss"] = sum(losses) / len(losses)
         if watch.result is not None:
             facts["centre_loss"] = float(watch.result.sample_losses[0])
@@ -129,10 +130,10 @@ def main():
     run("raises", small(loss_fn=Fails(1, ValueError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))
 
-    # The second process has seen a hundred times the wall time: by itself it would go on.
+    # The clock of the second process runs a hundred times as fast: alone it would go on.
     ticks = iter(range(10**9))
     scale = 1 + 99 * RANK
-    home.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
+    callback.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
     run("budget", small(max_overhead=0.4), epochs=8)
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_morse.arguments import integer_of_at_least
+from lightning_morse.callbacks._lightning import (
+    Period,
+    TrainerLike,
+    UnifiedCallback,
+    first_learning_rate,
+    is_dry_run,
+    logging_step,
+    publish,
+)
+from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks.loggers import log_scalars
-from lightning_morse.callbacks.morse_monitor import _UnifiedCallback
 from lightning_morse.deep_linear.energy import EnergyMeter
 from lightning_morse.deep_linear.linear_run import LinearRun
 from lightning_morse.deep_linear.measures import weight_scalars
 from lightning_morse.deep_linear.stack import LinearStack
+from lightning_morse.distributed.errors import Guard
 from lightning_morse.plotting.staircase import plot_staircase
 
 # The figure shows the whole run, so it is drawn again only when the number of reports has grown by
@@ -43,10 +48,8 @@ BEFORE_FIRST = {
     "network/energy_violations": 0.0,
 }
 
-_log = logging.getLogger("lightning_morse")
 
-
-class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
+class DeepLinearMonitor(UnifiedCallback):
     r"""Compare the training of a linear (or nearly linear) network with the closed-form theory.
 
     The ``nn.Linear`` layers are found by running a copy of the module on the first batch, together
@@ -130,30 +133,19 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
         energy_every: int = 10,
     ) -> None:
         super().__init__()
-        if every_n_epochs is not None and every_n_steps is not None:
-            raise ValueError(
-                f"every_n_epochs and every_n_steps exclude each other, got {every_n_epochs!r} and "
-                f"{every_n_steps!r}. Leave one of them out"
-            )
-        for name, value in (
-            ("every_n_epochs", every_n_epochs),
-            ("every_n_steps", every_n_steps),
-            ("energy_every", energy_every),
-        ):
-            if value is not None:
-                integer_of_at_least(name, value, 1)
+        self.period = Period.of(every_n_epochs, every_n_steps)
+        integer_of_at_least("energy_every", energy_every, 1)
         for name, function in (("target_fn", target_fn), ("loss_fn", loss_fn)):
             if function is not None and not callable(function):
                 raise ValueError(f"{name} must be callable, got {function!r}")
         if not isinstance(linearity, int | float) or not 0 < linearity <= 1:
             raise ValueError(f"linearity must lie in (0, 1], got {linearity!r}")
-        self.every_n_steps = every_n_steps
-        self.every_n_epochs = every_n_epochs or (1 if every_n_steps is None else None)
         self.network = network
         self.target_fn = target_fn
         self.loss_fn = loss_fn
         self.linearity = linearity
         self.energy_every = energy_every
+        self._messages = Messages("DeepLinearMonitor")
         self._forget()
 
     @property
@@ -164,18 +156,18 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
     def _forget(self) -> None:
         self.history: list[dict[str, float]] = []
         self._run = LinearRun(
-            self.network, self.target_fn, self.loss_fn, self.linearity, self._say_once
+            self.network, self.target_fn, self.loss_fn, self.linearity, self._messages.warn
         )
         self._energy = EnergyMeter(self.loss_fn)
         self._scalars = dict(BEFORE_FIRST)
         self._first_epoch = 0
         self._last_step = self._seen_step = 0
         self._reports_drawn = 0
-        self._said: set[str] = set()
+        self._messages.forget()
 
     # ------------------------------------------------------------------ hooks
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Publish first values, so that other callbacks find their keys."""
         with self._guarded("starting"):
             if trainer.global_step == 0:
@@ -186,13 +178,13 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
                 self._run.switch_off(
                     f"runs with {trainer.world_size} processes are not followed yet"
                 )
-            _publish(trainer, self._scalars)
+            publish(trainer, self._scalars)
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+        self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Find the layers, add the batch to the moments, and note the weights."""
-        if trainer.fast_dev_run:
+        if is_dry_run(trainer):
             return
         with self._guarded("looking at a batch"):
             self._energy.cancel()
@@ -204,35 +196,37 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
                 self._run.add(pl_module, batch)
             self._run.before_step(pl_module)
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: TrainerLike, pl_module: Any, optimizer: Any
+    ) -> None:
         """Note the gradient of a step whose energy is measured."""
-        if trainer.fast_dev_run or trainer.global_step % self.energy_every:
+        if is_dry_run(trainer) or trainer.global_step % self.energy_every:
             return
         with self._guarded("measuring a gradient"):
             self._energy.begin(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Account for the step; report at the end of a period."""
-        if trainer.fast_dev_run:
+        if is_dry_run(trainer):
             return
         if trainer.global_step != self._seen_step:
             self._seen_step = trainer.global_step
             with self._guarded("accounting for a step"):
                 self._run.after_step(pl_module)
                 if self._energy.pending:
-                    self._energy.finish(pl_module, batch, _learning_rate(trainer))
-        if self._is_due(trainer):
+                    self._energy.finish(pl_module, batch, first_learning_rate(trainer.optimizers))
+        if self.period.is_over(trainer, self._last_step):
             self._last_step = trainer.global_step
             with self._guarded("reporting"):
                 self._report(trainer, pl_module, batch)
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Draw the whole run."""
         with self._guarded("drawing"):
             if self._run.is_linear and len(self.history) > self._reports_drawn:
-                self._draw(trainer, _logging_step(trainer))
+                self._draw(trainer, logging_step(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
@@ -255,25 +249,18 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
 
     # ---------------------------------------------------------------- reports
 
-    def _is_due(self, trainer: Any) -> bool:
-        if self.every_n_steps is not None:
-            return bool(trainer.global_step >= self._last_step + self.every_n_steps)
-        assert self.every_n_epochs is not None
-        ends = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return bool(ends and trainer.global_step != self._last_step)
-
-    def _report(self, trainer: Any, module: Any, batch: Any) -> None:
+    def _report(self, trainer: TrainerLike, module: Any, batch: Any) -> None:
         network = weight_scalars(module) | self._energy.scalars()
         found = {f"network/{name}": value for name, value in network.items()}
         if self._run.is_linear:
-            found |= self._run.scalars(module, batch, _learning_rate(trainer))
+            found |= self._run.scalars(module, batch, first_learning_rate(trainer.optimizers))
         self._scalars.update({k: float(v) for k, v in found.items() if math.isfinite(v)})
         self._scalars["linear/active"] = float(self._run.is_linear)
         self._energy.reset()
-        _publish(trainer, self._scalars)
-        step = _logging_step(trainer)
+        publish(trainer, self._scalars)
+        step = logging_step(trainer)
         self.history.append({"step": step, "epoch": trainer.current_epoch, **self._scalars})
-        log_scalars(trainer, self._scalars, step, self._say_once)
+        log_scalars(trainer, self._scalars, step, self._messages.guard)
         if self._run.is_linear and len(self.history) >= REDRAW_GROWTH * self._reports_drawn:
             self._draw(trainer, step)
 
@@ -295,35 +282,18 @@ class DeepLinearMonitor(_UnifiedCallback, pl.Callback):
             levels,
         )
 
-    def _draw(self, trainer: Any, step: int) -> None:
+    def _draw(self, trainer: TrainerLike, step: int) -> None:
         if self._run.critical_losses() is None:
             return
         self._reports_drawn = len(self.history)
         _log_staircase(trainer, self.figure(), step)
 
-    # --------------------------------------------------------------- messages
-
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            _tell(f"DeepLinearMonitor: {message}")
-
-    @contextmanager
-    def _guarded(self, action: str) -> Iterator[None]:
+    def _guarded(self, action: str) -> Guard:
         """Let no failure in here end the run."""
-        try:
-            yield
-        except Exception as error:
-            self._say_once(f"{action} failed: {type(error).__name__}: {error}")
-            _log.debug("what failed", exc_info=True)
+        return self._messages.guard(action)
 
 
-def _publish(trainer: Any, scalars: dict[str, float]) -> None:
-    for name, value in scalars.items():
-        trainer.callback_metrics[name] = torch.tensor(value)
-
-
-def _log_staircase(trainer: Any, figure: Figure, step: int) -> None:
+def _log_staircase(trainer: TrainerLike, figure: Figure, step: int) -> None:
     """Give the figure to the loggers that take figures, or write it to the log directory."""
     writers = [
         logger.experiment
@@ -336,17 +306,3 @@ def _log_staircase(trainer: Any, figure: Figure, step: int) -> None:
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "linear"
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / "staircase.png")
-
-
-def _logging_step(trainer: Any) -> int:
-    """The step under which Lightning itself logs."""
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
-def _learning_rate(trainer: Any) -> float:
-    return float(trainer.optimizers[0].param_groups[0]["lr"])
-
-
-@rank_zero_only
-def _tell(message: str) -> None:
-    _log.log(logging.WARNING, "%s", message)

@@ -1,14 +1,14 @@
-"""Where the findings of an analysis go: loggers, or files under the log directory.
+"""Where the findings of an analysis go: to the loggers, or to files in the log directory.
 
-Nothing here may end a run: each sink is tried for itself, and what it says when it fails is handed
-to the caller.
+Nothing here ends a run: each destination is tried on its own, under a guard of the caller's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,72 +18,92 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_morse.atomic import write_whole
+from lightning_morse.callbacks._lightning import TrainerLike
+from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.view.record import SUFFIX, encode
+from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
 
-Complain = Callable[[str], None]
+# Takes what is being done, and keeps a failure of it from ending the run.
+GuardOf = Callable[[str], AbstractContextManager[object]]
 
 
-def log_scalars(trainer: Any, scalars: Mapping[str, float], step: int, complain: Complain) -> None:
+@dataclass(frozen=True, eq=False)
+class Report:
+    """An analysis to be shown, and when it was made.
+
+    Attributes:
+        result: The analysis.
+        view: Training in its slice.
+        scalars: Its scalars, by the names they are published under.
+        step: The step under which Lightning logs.
+        epoch: The epoch.
+    """
+
+    result: MorseAnalysis
+    view: View
+    scalars: Mapping[str, float]
+    step: int
+    epoch: int
+
+
+def log_scalars(
+    trainer: TrainerLike, scalars: Mapping[str, float], step: int, guard: GuardOf
+) -> None:
     """Give scalars to every logger of the trainer.
 
     Args:
         trainer: The Lightning trainer.
         scalars: Finite numbers by name.
-        step: The step Lightning uses for its own logging.
-        complain: Takes a message for each logger that failed.
+        step: The step under which Lightning logs.
+        guard: Makes the guard for each logger.
     """
     for logger in trainer.loggers:
-        with _attempt(f"logging to {type(logger).__name__}", complain):
+        with guard(f"logging to {type(logger).__name__}"):
             logger.log_metrics(dict(scalars), step=step)
             logger.save()
 
 
 def log_pictures(
-    trainer: Any,
-    result: MorseAnalysis,
+    trainer: TrainerLike,
+    report: Report,
     figures: Mapping[str, Figure],
-    row: Mapping[str, Any],
-    step: int,
-    complain: Complain,
+    guard: GuardOf,
     folder: Path,
-    name: str = "morse",
+    name: str = PLUGIN,
 ) -> None:
     """Give figures and the table of Morse sets to the loggers that take them, or write files.
 
-    TensorBoard, W&B and MLflow take figures. Where no logger has taken them there will be files:
-    ``<name>/step-<step>-<figure>.png``, ``.json`` (``row`` and the table) and ``.npz``
-    (:meth:`MorseAnalysis.load` reads it) under the log directory. Each is written in whole or not
-    at all.
+    TensorBoard, W&B and MLflow take figures. If no logger has taken them, files are written:
+    ``<name>/step-<step>-<figure>.png``, ``.json`` (the scalars and the table) and ``.npz`` (read by
+    :meth:`MorseAnalysis.load`) in the log directory, each whole or not at all.
 
-    With TensorBoard or without, ``step-<step>.view.json`` is written there too: the record that
+    In either case ``step-<step>.view.json`` is written there: the record that
     ``lightning-morse report`` shows (:mod:`lightning_morse.view.record`). TensorBoard gets the same
     record for its tab "Morse".
 
     Args:
         trainer: The Lightning trainer.
-        result: The analysis.
+        report: The analysis.
         figures: Figures by name.
-        row: Plain facts about the analysis.
-        step: The step Lightning uses for its own logging.
-        complain: Takes a message for each sink that failed.
-        folder: The log directory. Not asked for here, where only the first process comes by:
-            ``trainer.log_dir`` is an exchange between all of them.
-        name: Of the monitor: tags and the folder start with it.
+        guard: Makes the guard for each destination.
+        folder: The log directory. Not read from the trainer here, where only the first process
+            comes by: ``trainer.log_dir`` is an exchange between all of them.
+        name: Name of the monitor, with which tags and the folder begin.
     """
-    _log_view(trainer, result, row, step, complain, folder, name)
-    table = result.table()
+    _log_view(trainer, report, guard, folder, name)
+    table = report.result.table()
     taken = False
     for logger in trainer.loggers:
-        with _attempt(f"drawing to {type(logger).__name__}", complain):
-            taken |= any(take(logger, figures, table, step, name) for take in _TAKERS)
+        with guard(f"drawing to {type(logger).__name__}"):
+            taken |= any(take(logger, figures, table, report.step, name) for take in _TAKERS)
     if taken:
         return
-    with _attempt("writing pictures", complain):
+    with guard("writing pictures"):
         folder = folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"step-{step:07d}"
-        result.save(folder / f"{stem}.npz")
+        stem = f"step-{report.step:07d}"
+        report.result.save(folder / f"{stem}.npz")
+        row = {"step": report.step, "epoch": report.epoch, **report.scalars}
         text = json.dumps({**row, "sets": table.splitlines()}, indent=2)
         write_whole(folder / f"{stem}.json", text.encode())
         for kind, figure in figures.items():
@@ -93,46 +113,36 @@ def log_pictures(
 
 
 def _log_view(
-    trainer: Any,
-    result: MorseAnalysis,
-    row: Mapping[str, Any],
-    step: int,
-    complain: Complain,
-    folder: Path,
-    name: str,
+    trainer: TrainerLike, report: Report, guard: GuardOf, folder: Path, name: str
 ) -> None:
     """Write the record that views show to the log directory, and give it to TensorBoard."""
-    text = None
-    with _attempt("making the view record", complain):
+    text, view = None, report.view
+    with guard("making the view record"):
         text = encode(
-            result,
-            step=step,
-            epoch=row.get("epoch"),
-            scalars={k: v for k, v in row.items() if k.startswith(f"{name}/")},
-            **_course(trainer, result),
+            report.result,
+            step=report.step,
+            epoch=report.epoch,
+            scalars=report.scalars,
+            trajectory=view.trajectory,
+            current=view.current,
+            axis_labels=view.axis_labels,
+            title=view.title,
+            identities=view.identities,
         )
     if text is None:
         return
-    with _attempt("writing the view record", complain):
+    with guard("writing the view record"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name / f"step-{step:07d}{SUFFIX}", text.encode())
+        write_whole(folder / name / f"step-{report.step:07d}{SUFFIX}", text.encode())
     for logger in trainer.loggers:
-        with _attempt("giving the view record to TensorBoard", complain):
+        with guard("giving the view record to TensorBoard"):
             writer: Any = getattr(logger, "experiment", None)
             if _can(getattr(writer, "file_writer", None), "add_summary"):
-                _add_record(writer, text, step, name)
+                _add_record(writer, text, report.step, name)
 
 
-def _course(trainer: Any, result: MorseAnalysis) -> dict[str, Any]:
-    """Trajectory, current point, axis labels and title of the callback that made the analysis."""
-    for callback in getattr(trainer, "callbacks", ()):
-        if getattr(callback, "result", None) is result:
-            return dict(getattr(callback, "_view", {}))
-    return {}
-
-
-def _add_record(writer: Any, text: str, step: int, name: str = "morse") -> None:
-    """Add a record to the event file of a SummaryWriter, marked for the plugin ``morse``."""
+def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
+    """Add a record to the event file of a SummaryWriter, marked for our plugin."""
     from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -142,14 +152,14 @@ def _add_record(writer: Any, text: str, step: int, name: str = "morse") -> None:
         dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()]
     )
     metadata = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name="morse"),
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
         data_class=DATA_CLASS_TENSOR,
     )
-    value = Summary.Value(tag=f"{name}/record", tensor=tensor, metadata=metadata)
+    value = Summary.Value(tag=record_tag(name), tensor=tensor, metadata=metadata)
     writer.file_writer.add_summary(Summary(value=[value]), step)
 
 
-# Loggers are known by what they can do: those of the two Lightning packages are different classes.
+# Loggers are told apart by what they can do: each Lightning package has classes of its own.
 
 
 def _tensorboard(
@@ -169,7 +179,7 @@ def _wandb(logger: Any, figures: Mapping[str, Figure], table: str, step: int, na
     if not _can(logger, "log_image", "log_table"):
         return False
     for kind, figure in figures.items():
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         logger.log_image(f"{name}/{kind}", [np.asarray(canvas.buffer_rgba())], step)
     lines = [[line] for line in table.splitlines()]
@@ -193,11 +203,3 @@ _TAKERS = (_tensorboard, _wandb, _mlflow)
 
 def _can(thing: Any, *methods: str) -> bool:
     return all(callable(getattr(thing, method, None)) for method in methods)
-
-
-@contextmanager
-def _attempt(what: str, complain: Complain) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        complain(f"{what} failed: {type(error).__name__}: {error}")

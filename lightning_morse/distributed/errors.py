@@ -1,18 +1,20 @@
-"""What becomes of an error inside an analysis."""
+"""Which errors end a run, and what becomes of the others."""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from types import TracebackType
 
-# Optuna's way of ending a trial is an Exception. Known by name: the package need not be there.
-_ENDS_A_RUN = ("TrialPruned",)
+# Optuna ends a trial by raising an Exception. Known by name, since Optuna may not be installed.
+_NAMES_OF_REQUESTS = ("TrialPruned",)
 
 
 class ProcessError(RuntimeError):
-    """An analysis that was ended by an error in another process.
+    """Raised where an analysis was ended by an error in another process.
 
     Attributes:
-        ends_run: Whether the error there was one that must end the run.
+        ends_run: Whether that error is one that must end the run.
     """
 
     def __init__(self, message: str, ends_run: bool = False) -> None:
@@ -21,7 +23,9 @@ class ProcessError(RuntimeError):
 
 
 def must_end_run(error: BaseException) -> bool:
-    """Whether an error is not a failure but somebody's wish to end the run.
+    """Whether an error is no failure but a request to end the run.
+
+    Requests are an interrupt, ``SystemExit`` and Optuna's ``TrialPruned``, subclasses included.
 
     Example:
         >>> must_end_run(ValueError()), must_end_run(KeyboardInterrupt())
@@ -29,11 +33,49 @@ def must_end_run(error: BaseException) -> bool:
     """
     if not isinstance(error, Exception) or getattr(error, "ends_run", False):
         return True
-    return any(cls.__name__ in _ENDS_A_RUN for cls in type(error).__mro__)
+    return any(cls.__name__ in _NAMES_OF_REQUESTS for cls in type(error).__mro__)
+
+
+class Guard:
+    """Keeps a failure inside a ``with`` block from ending the run; requests to end it pass.
+
+    A class, not a generator, because training enters several at every step.
+
+    Args:
+        on_failure: Called with each failure, after which the program goes on behind the block.
+        active: False to let failures pass too.
+
+    Example:
+        >>> failures = []
+        >>> with Guard(failures.append):
+        ...     raise ValueError("too large")
+        >>> failures
+        [ValueError('too large')]
+    """
+
+    __slots__ = ("_active", "_on_failure")
+
+    def __init__(self, on_failure: Callable[[Exception], object], *, active: bool = True) -> None:
+        self._on_failure = on_failure
+        self._active = active
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if not self._active or not isinstance(error, Exception) or must_end_run(error):
+            return False
+        self._on_failure(error)
+        return True
 
 
 def cause(error: BaseException) -> str:
-    """The error in one line.
+    """An error in one line.
 
     Example:
         >>> cause(ValueError("too large"))
@@ -43,7 +85,7 @@ def cause(error: BaseException) -> str:
 
 
 def origin(error: BaseException) -> str:
-    """Which kind of error came from which line: the same for a cause that comes up again."""
+    """The type of an error and the line that raised it, the same whenever a cause recurs."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__} {place}"

@@ -1,1 +1,1 @@
-"""What happens around one analysis of a running training, apart from Lightning's hooks."""
+"""The steps of an analysis during training, and what is kept of the run for them."""

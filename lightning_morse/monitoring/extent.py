@@ -1,4 +1,4 @@
-"""How large a piece of the slice to look at, and the loss samples in it."""
+"""The box: which part of the slice to look at, and the first loss samples in it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from lightning_morse._typing import Array
 from lightning_morse.analysis.design import design
 from lightning_morse.monitoring.pilot import held_by
 
-# Trajectory and weights lie within 1 / MARGIN of the box.
+# These decide what is looked at. Soundness depends on none of them: whatever the box, claims are
+# about the flow inside it.
+# Half-width over the largest distance of trajectory and weights from the centre, so that they lie
+# well inside.
 MARGIN = 1.5
-# The shortest axis is at least this share of the longest: a thinner box shows only its long axis.
+# Least half-width over the longest: a thinner box shows only its long axis.
 THINNEST = 0.25
-# Points closer to the centre than this share of the natural half-widths say nothing of the size.
-NOTHING = 1e-3
-# The larger the box, the less is certain in it.
+# Points nearer to the centre than this share of the natural half-widths do not tell a size.
+NEGLIGIBLE_REACH = 1e-3
+# Growing stops here, since the larger the box, the less is certain in it.
 MOST_DOUBLINGS = 2
 MOST_DOUBLINGS_FOR_SADDLES = 1
 
@@ -33,21 +36,21 @@ def half_widths(
     at_least: bool = False,
     margin: float = MARGIN,
 ) -> Array:
-    """Half-widths of a box around zero that holds given points well inside.
+    """Half-widths of a box around zero with given points well inside.
 
     Args:
         inside: Points that must lie in the box, shape ``(k, d)``, weight-space units.
-        natural: Half-widths to take where the points say nothing (none of them is further from
-            zero than a thousandth of these), shape ``(d,)``.
-        at_least: Take ``natural`` as a lower bound instead.
+        natural: Half-widths to use if the points do not tell a size (none is further from zero
+            than a thousandth of these), shape ``(d,)``.
+        at_least: Use ``natural`` as a lower bound instead.
         margin: Half-width over the largest distance of the points from zero.
 
     Returns:
-        Per axis ``margin`` times the largest distance from zero, at least a part of the longest
-        half axis, shape ``(d,)``.
+        Per axis ``margin`` times the largest distance from zero, and at least a quarter of the
+        longest half-width, shape ``(d,)``.
 
     Raises:
-        ValueError: If all points are zero and there is no ``natural`` half-width.
+        ValueError: If all points are zero and ``natural`` is not given.
 
     Example:
         >>> half_widths([[2.0, 0.0], [-4.0, 0.1]]).tolist()
@@ -58,22 +61,23 @@ def half_widths(
         scale = np.asarray(natural, dtype=np.float64)
         if at_least:
             reach = np.maximum(reach, scale)
-        elif (reach <= margin * NOTHING * scale).all():
+        elif (reach <= margin * NEGLIGIBLE_REACH * scale).all():
             reach = scale
     if not reach.max() > 0:
         raise ValueError(
             "the trajectory does not move inside the slice, so it gives the box no size; set extent"
         )
-    return np.maximum(reach, THINNEST * reach.max())
+    widths: Array = np.maximum(reach, THINNEST * reach.max())
+    return widths
 
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """How large a box a user asked for.
+    """The size of the box that a user asked for.
 
     Attributes:
         half: Half-widths in weight-space units, shape ``(d,)``; None if the trajectory sets them.
-        margin: Half-width over the reach of the trajectory on each axis, where that sets them.
+        margin: Half-width over the reach of the trajectory, per axis, if that sets them.
         grows: Whether the box may grow.
     """
 
@@ -83,11 +87,11 @@ class Extent:
 
 
 def given_extent(extent: str | float | Sequence[float], dim: int) -> Extent:
-    """Read what a user gave.
+    """Read the argument ``extent`` of a monitor.
 
     Args:
-        extent: ``"auto"``; a share of the reach of the trajectory such as ``"200%"``; a half-width,
-            or ``dim`` of them.
+        extent: ``"auto"``; a percentage of the reach of the trajectory such as ``"200%"``; or one
+            half-width, or ``dim`` of them.
         dim: Number of axes.
 
     Raises:
@@ -122,23 +126,23 @@ def sample_box(
     seed: int,
     start: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Evaluate the loss on a box around zero; grow it until it holds the attractor of a point.
+    """Evaluate the loss on a box around zero, grown until it holds the attractor of a point.
 
     The first half of the design decides (:func:`lightning_morse.monitoring.pilot.held_by`): while
-    the attractor of the point seems to lie outside, the box is doubled, at most twice; where only a
-    saddle around it does, at most once. The half is part of the final design, so that a box that
-    does not grow costs no evaluation more, and those of the smaller boxes are kept.
+    the attractor of the point seems to lie outside, the box is doubled, at most twice; if only a
+    saddle around it does, at most once. That half is part of the final design, so a box that does
+    not grow costs no extra evaluations; samples of the smaller boxes are kept.
 
     Args:
         loss: Maps points of shape ``(n, d)``, float64, to losses of shape ``(n,)``.
-        half: Half-widths to begin with, shape ``(d,)``.
-        n_samples: Size of the design, the centre included.
-        seed: Of the design.
-        start: The point, shape ``(d,)``; None for a box that stays as it is.
+        half: Initial half-widths, shape ``(d,)``.
+        n_samples: Size of the design, centre included.
+        seed: Seed of the design.
+        start: The point, shape ``(d,)``; None to keep the box as it is.
 
     Returns:
-        Half-widths, shape ``(d,)``; the design, shape ``(n, d)``, the centre first, with ``n`` at
-        least ``n_samples`` and at most twice that; its losses, shape ``(n,)``, not finite where the
+        Half-widths, shape ``(d,)``; the samples, shape ``(n, d)``, the centre first, with ``n``
+        between ``n_samples`` and twice that; their losses, shape ``(n,)``, not finite where the
         loss diverged.
     """
     part = n_samples // 2 + 1

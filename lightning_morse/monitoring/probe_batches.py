@@ -1,4 +1,4 @@
-"""The batches an analysis evaluates the loss on."""
+"""Batches on which an analysis evaluates the loss."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 
 def copied(batch: Any) -> Any:
-    """A copy that nothing done to the batch can reach; views do not drag their storage along."""
+    """A copy independent of the batch; a view is copied without the rest of its storage."""
     clone = apply_to_collection(batch, Tensor, lambda t: t.detach().clone(), allow_frozen=True)
     return deepcopy(clone)
 
 
 def moved(batches: Sequence[Any], device: Any) -> list[Any]:
-    """The batches with their tensors on a device."""
+    """The batches, with their tensors on a device."""
     return [
         apply_to_collection(b, Tensor, lambda t: t.to(device), allow_frozen=True) for b in batches
     ]
 
 
 def is_plain(data: Any) -> bool:
-    """Whether ``torch.load(..., weights_only=True)`` will read it back.
+    """Whether ``torch.load(..., weights_only=True)`` can read this back.
 
     Example:
         >>> is_plain([{"ids": (1, "a")}]), is_plain([object()])

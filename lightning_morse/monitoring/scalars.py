@@ -1,49 +1,58 @@
-"""The scalars that a run logs, and how an analysis gives them."""
+"""The scalars that a run logs, under bare names, and how an analysis gives them.
+
+:func:`published` adds the name of the monitor where they leave the package; nothing inside knows
+of it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from lightning_morse._typing import Array
-from lightning_morse.result import UNDECIDED, MorseAnalysis
+from lightning_morse.conley.reach import UNDECIDED
+from lightning_morse.result import MorseAnalysis
 
-# Loggers keep single precision, in which a bound on a probability must not become 1.
+# Loggers keep single precision, in which a bound on a probability must not round up to 1.
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 # Every value is finite from the first step on: EarlyStopping ends a run on NaN or a missing key.
 BEFORE_FIRST = {
-    "morse/attractors": 0.0,
-    "morse/unresolved": 0.0,
-    "morse/morse_sets": 0.0,
-    "morse/mu": 0.0,
-    "morse/mu_smallest": 0.0,
-    "morse/mu_current": 0.0,
-    "morse/basin_current": float(UNDECIDED),
-    "morse/basin_switches": 0.0,
-    "morse/identity_current": float(UNDECIDED),
-    "morse/basin_max": 0.0,
-    "morse/escape": 0.0,
-    "morse/undecided": 1.0,
-    "morse/barrier": 0.0,
-    "morse/headroom": 0.0,
-    "morse/explained": 0.0,
-    "morse/residual": 0.0,
-    "morse/calibration": 0.0,
-    "morse/seconds": 0.0,
-    "morse/overhead": 0.0,
-    "morse/failed": 0.0,
+    "attractors": 0.0,
+    "unresolved": 0.0,
+    "morse_sets": 0.0,
+    "mu": 0.0,
+    "mu_smallest": 0.0,
+    "mu_current": 0.0,
+    "basin_current": float(UNDECIDED),
+    "basin_switches": 0.0,
+    "identity_current": float(UNDECIDED),
+    "basin_max": 0.0,
+    "escape": 0.0,
+    "undecided": 1.0,
+    "barrier": 0.0,
+    "headroom": 0.0,
+    "explained": 0.0,
+    "residual": 0.0,
+    "calibration": 0.0,
+    "seconds": 0.0,
+    "overhead": 0.0,
+    "failed": 0.0,
 }
+
+# In checkpoints of version 0.1 the names carry this prefix, whatever the monitor is called.
+_OLD_PREFIX = "morse/"
 
 
 def readings(result: MorseAnalysis, current: Array, loss_now: float) -> dict[str, float]:
-    """The scalars that an analysis gives at the current point, all of them finite.
+    """The scalars that an analysis gives at the current weights, all of them finite.
 
     Args:
         result: The analysis.
-        current: Where the weights are, coordinates of the slice, shape ``(d,)``.
-        loss_now: The loss there.
+        current: The weights in slice coordinates, shape ``(d,)``.
+        loss_now: The loss there; NaN if unknown.
     """
     basin = int(result.basin_of(current[None])[0])
     barrier = headroom = mu_current = 0.0
@@ -53,18 +62,38 @@ def readings(result: MorseAnalysis, current: Array, loss_now: float) -> dict[str
         headroom = loss_now - result.morse_sets[basin].loss
     mus = [result.morse_sets[i].mu or 0.0 for i in result.attractors]
     found = {
-        "morse/attractors": float(result.n_attractors),
-        "morse/unresolved": float(result.n_unresolved),
-        "morse/morse_sets": float(result.n_morse_sets),
-        "morse/mu": min(result.mu, BELOW_ONE),
-        "morse/mu_smallest": min([*mus, BELOW_ONE]) if mus else 0.0,
-        "morse/mu_current": min(mu_current, BELOW_ONE),
-        "morse/basin_current": float(basin),
-        "morse/basin_max": max(result.basin_volumes.values(), default=0.0),
-        "morse/escape": result.escape,
-        "morse/undecided": result.undecided,
-        "morse/barrier": barrier,
-        "morse/headroom": headroom,
-        "morse/calibration": result.calibration,
+        "attractors": float(result.n_attractors),
+        "unresolved": float(result.n_unresolved),
+        "morse_sets": float(result.n_morse_sets),
+        "mu": min(result.mu, BELOW_ONE),
+        "mu_smallest": min([*mus, BELOW_ONE]) if mus else 0.0,
+        "mu_current": min(mu_current, BELOW_ONE),
+        "basin_current": float(basin),
+        "basin_max": max(result.basin_volumes.values(), default=0.0),
+        "escape": result.escape,
+        "undecided": result.undecided,
+        "barrier": barrier,
+        "headroom": headroom,
+        "calibration": result.calibration,
     }
     return {k: float(v) if math.isfinite(v) else BEFORE_FIRST[k] for k, v in found.items()}
+
+
+def published(name: str, scalars: Mapping[str, float]) -> dict[str, float]:
+    """The scalars as others see them, under the name of a monitor.
+
+    Example:
+        >>> published("morse", {"mu": 0.5})
+        {'morse/mu': 0.5}
+    """
+    return {f"{name}/{key}": value for key, value in scalars.items()}
+
+
+def from_checkpoint(scalars: Mapping[str, float]) -> dict[str, float]:
+    """The scalars of a checkpoint, of this version or of 0.1, under bare names.
+
+    Example:
+        >>> from_checkpoint({"morse/mu": 0.5}) == from_checkpoint({"mu": 0.5})
+        True
+    """
+    return {key.removeprefix(_OLD_PREFIX): value for key, value in scalars.items()}

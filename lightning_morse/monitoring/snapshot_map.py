@@ -1,10 +1,10 @@
-"""What a run's own snapshots say of its dynamics, and the scalars for it.
+"""The dynamics that a run's own snapshots show, and the scalars for it.
 
-The snapshots of one run lie on one curve. What is learnt from them is known near that curve, and an
-attractor is only reported where the images of a whole block of known cells lie in the block. On 360
-simulated runs of 24 steps (a double well, Himmelblau's function, the Van der Pol oscillator) no
-block and no label was wrong; 71 of 80 descents without noise showed their attractor, with noise of
-0.001 a step in a box of width 3 none did (``benchmarks/snapshot_claims.py``).
+The snapshots of one run lie on a curve, so the map learnt from them is known only near that curve,
+and an attractor is reported only if a whole block of known cells maps into itself. On 360 simulated
+runs of 24 steps (a double well, Himmelblau's function, the Van der Pol oscillator) no block and no
+label was wrong. 71 of 80 noise-free descents showed their attractor; with noise of 0.001 per step
+in a box of width 3 none did (``benchmarks/snapshot_claims.py``).
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
+from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.monitoring.flow_check import UNKNOWN, FlowCheck
 from lightning_morse.monitoring.scalars import BELOW_ONE
-from lightning_morse.result import ESCAPES, MorseAnalysis
+from lightning_morse.result import MorseAnalysis
 from lightning_morse.trajectories.pairs import pairs_of_runs
 from lightning_morse.trajectories.pipeline import analyze_pairs
 
 DYNAMICS = ("gradient", "trajectory", "both")
 
-_FLOW = {"morse/flow_angle": UNKNOWN, "morse/flow_length": UNKNOWN}
+_FLOW = {"flow_angle": UNKNOWN, "flow_length": UNKNOWN}
 _SIDE_BY_SIDE = {
-    "morse/trajectory_attractors": 0.0,
-    "morse/trajectory_mu": 0.0,
-    "morse/trajectory_basin_current": float(ESCAPES),
-    "morse/trajectory_undecided": 0.0,
-    "morse/trajectory_unknown": 1.0,
+    "trajectory_attractors": 0.0,
+    "trajectory_mu": 0.0,
+    "trajectory_basin_current": float(ESCAPES),
+    "trajectory_undecided": 0.0,
+    "trajectory_unknown": 1.0,
 }
 
 
 def before_first(dynamics: str) -> dict[str, float]:
-    """The scalars that a choice of dynamics adds, as they are while nothing is known.
+    """The scalars that a choice of dynamics adds, before anything is known.
 
     Args:
         dynamics: ``"gradient"``, ``"trajectory"`` or ``"both"``.
@@ -53,20 +54,20 @@ def analyze_snapshots(
     """Analyse the map from one snapshot of a run to the next.
 
     Args:
-        states: Coordinates of snapshots equally many steps apart, oldest first, shape ``(T, d)``.
+        states: Coordinates of evenly spaced snapshots, oldest first, shape ``(T, d)``.
         half: Half-widths of the box around zero, shape ``(d,)``.
-        resolution: Cells an axis.
+        resolution: Cells per axis.
         confidence: As in :func:`lightning_morse.analyze_trajectories`.
         seed: As there.
 
     Returns:
-        The analysis; cells the run says too little of count as exterior.
+        The analysis; cells about which the run says too little count as exterior.
 
     Raises:
         ValueError: If there are too few snapshots in the box, or nothing can be learnt from them.
 
     Example:
-        A run that has come to rest at 0, swinging as it did:
+        A run that oscillates about 0 and comes to rest there:
 
         >>> x = [[(-0.6) ** t] for t in range(16)]
         >>> analyze_snapshots(x, [1.5], 32).claim
@@ -78,24 +79,24 @@ def analyze_snapshots(
 
 
 def trajectory_readings(result: MorseAnalysis | None, current: Array) -> dict[str, float]:
-    """The scalars of a reading of snapshots beside another.
+    """The scalars of an analysis of snapshots made beside one of the loss.
 
     Args:
-        result: The analysis; None if there was none.
-        current: Where the weights are, shape ``(d,)``.
+        result: The analysis of the snapshots; None if there was none.
+        current: The weights in slice coordinates, shape ``(d,)``.
     """
     if result is None:
         return dict(_SIDE_BY_SIDE)
     return {
-        "morse/trajectory_attractors": float(result.n_attractors),
-        "morse/trajectory_mu": min(result.mu, BELOW_ONE),
-        "morse/trajectory_basin_current": float(result.basin_of(current[None])[0]),
-        "morse/trajectory_undecided": result.undecided,
-        "morse/trajectory_unknown": float(result.diverged.mean()),
+        "trajectory_attractors": float(result.n_attractors),
+        "trajectory_mu": min(result.mu, BELOW_ONE),
+        "trajectory_basin_current": float(result.basin_of(current[None])[0]),
+        "trajectory_undecided": result.undecided,
+        "trajectory_unknown": float(result.diverged.mean()),
     }
 
 
 def flow_readings(found: FlowCheck) -> dict[str, float]:
-    """The scalars of a comparison of training and flow; all finite."""
-    values = {"morse/flow_angle": found.angle, "morse/flow_length": found.length}
+    """The scalars of a comparison of training with the gradient flow; all finite."""
+    values = {"flow_angle": found.angle, "flow_length": found.length}
     return {k: v if math.isfinite(v) else UNKNOWN for k, v in values.items()}

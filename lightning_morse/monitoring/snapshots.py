@@ -1,4 +1,4 @@
-"""A bounded record of where training has been."""
+"""A bounded record of the weights along a run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 class Trajectory:
-    """Weights along a run, evenly spread over it, at most ``max_snapshots`` of them.
+    """At most ``max_snapshots`` weight vectors along a run, evenly spaced.
 
-    Snapshots are kept on the CPU: ``max_snapshots + 1`` rows of the trainable parameters (one is
-    for the weights at hand) of the size of ``dtype``, whatever the length of the run. With the
-    defaults of :class:`lightning_morse.MorseMonitor`, 33 rows of 4 bytes, that is 132 bytes a
-    parameter, and 66 in half precision. Memory is taken as the record fills. When it is full every
-    second snapshot is dropped and the stride doubles; the first one always stays. Weights of
-    another length (parameters frozen or unfrozen) start the record over.
+    Snapshots are kept on the CPU: ``max_snapshots + 1`` rows of the trainable parameters in
+    ``dtype`` (one row is for the current weights), however long the run. With the defaults of
+    :class:`lightning_morse.MorseMonitor`, 33 rows of 4 bytes, these are 132 bytes per parameter, 66
+    in half precision. Memory is taken as the record fills. When it is full, every second snapshot
+    is dropped and the stride doubles; the first one always stays. Weights of another length
+    (parameters were frozen or unfrozen) start the record over.
 
     Args:
-        max_snapshots: How many snapshots to keep, at least 3.
-        stride: Calls of :meth:`step` between two snapshots to begin with, at least 1.
-        dtype: Floating point type to keep them in.
+        max_snapshots: Number of snapshots to keep, at least 3.
+        stride: Initial number of calls of :meth:`step` from one snapshot to the next, at least 1.
+        dtype: Floating-point type of the snapshots.
 
     Example:
         >>> trajectory = Trajectory(max_snapshots=3)
@@ -47,12 +47,12 @@ class Trajectory:
 
     @property
     def n_parameters(self) -> int | None:
-        """Length of the snapshots; None while there are none."""
+        """Length of a snapshot; None while there is none."""
         return self._rows.shape[1] if self._n else None
 
     @property
     def n_bytes(self) -> int:
-        """Memory of a full record."""
+        """Memory of a full record, bytes."""
         return self._rows.numel() * self._rows.element_size()
 
     @property
@@ -61,7 +61,7 @@ class Trajectory:
         return self._steps
 
     def step(self, weights: Callable[[], Tensor]) -> None:
-        """Count one step of training and keep its weights if it is their turn.
+        """Count a step of training, and keep its weights if a snapshot is due.
 
         Args:
             weights: Returns the flat weights, shape ``(p,)``; called only when a snapshot is due.
@@ -71,7 +71,7 @@ class Trajectory:
             self._make_room(len(flat))
             if self._n == self.max_snapshots:
                 self._thin()
-            # After thinning the turn may be that of a later step.
+            # After thinning, the next snapshot may be due later.
             if self._steps % self.stride == 0:
                 self._rows[self._n].copy_(flat.detach())
                 self._n += 1
@@ -82,13 +82,13 @@ class Trajectory:
         return self._rows[: self._n]
 
     def up_to(self, weights: Tensor) -> Tensor:
-        """All snapshots and the weights at hand, shape ``(T + 1, p)``, on the CPU.
+        """All snapshots and the current weights, shape ``(T + 1, p)``, on the CPU.
 
-        A view that holds until the next call. Where the weights have another length, they are the
-        first snapshot of a new record.
+        A view, valid until the next call. Weights of another length become the first snapshot of a
+        new record.
 
         Args:
-            weights: Flat weights, shape ``(p,)``.
+            weights: Flat current weights, shape ``(p,)``.
         """
         self._make_room(len(weights))
         self._rows[self._n].copy_(weights.detach())
@@ -99,7 +99,7 @@ class Trajectory:
 
     def state_dict(self) -> dict[str, Any]:
         """The record in plain containers and tensors."""
-        # A copy: with a view the unused rows would go to the checkpoint as well.
+        # A copy, since a view would take the unused rows into the checkpoint.
         kept = self.snapshots().clone()
         return {"snapshots": kept, "stride": self.stride, "steps": self._steps}
 
@@ -115,10 +115,10 @@ class Trajectory:
             self._make_room(kept.shape[1])
             self._n = len(kept)
             self._rows[: self._n].copy_(kept)
-        self._steps = state["steps"]  # last: making room begins a record
+        self._steps = state["steps"]  # last, since making room resets it
 
     def _make_room(self, n_parameters: int) -> None:
-        # The number of rows too: a process of several may have no weights at all.
+        # Compare the number of rows too: a process of a sharded run may hold no weights at all.
         if self._rows.shape != (self.max_snapshots + 1, n_parameters):
             self._n = self._steps = 0
             self._rows = torch.empty(self.max_snapshots + 1, n_parameters, dtype=self.dtype)

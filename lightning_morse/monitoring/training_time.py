@@ -1,4 +1,4 @@
-"""How long a run has followed its loss: learning rates, summed over steps."""
+"""Training time in units of the gradient flow: learning rates summed over steps."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
+from lightning_morse._typing import Array
 from lightning_morse.monitoring.snapshots import Trajectory
 
 
 class TrainingTime:
     """The sum of the learning rates up to each snapshot of a trajectory.
 
-    It is kept in a record of the same kind, of one number a snapshot, that is thinned with it.
+    The sums are kept in a record of the same kind, one number per snapshot, thinned in step.
 
     Args:
         trajectory: The trajectory whose snapshots are timed.
+
+    Attributes:
+        rate: The learning rate of the next step; NaN if unknown.
 
     Example:
         >>> trajectory = Trajectory(max_snapshots=3)
@@ -40,22 +43,22 @@ class TrainingTime:
         self._record = Trajectory(trajectory.max_snapshots, trajectory.stride, torch.float64)
 
     def step(self, trajectory: Trajectory) -> None:
-        """Count a step; right after the trajectory has counted it.
+        """Count a step, right after the trajectory has counted it.
 
         Args:
-            trajectory: The trajectory, whose record may have been started over.
+            trajectory: The trajectory; its record may have been started over.
         """
         if trajectory.steps == 1 or trajectory.steps != self._record.steps + 1:
             self._start(trajectory)
-        # The first state is where the run stands before its first step.
+        # The first snapshot is taken before the first step.
         self._now = 0.0 if self._now is None else self._now + self.rate
         self._record.step(lambda: torch.tensor([self._now], dtype=torch.float64))
 
-    def of(self, trajectory: Trajectory) -> NDArray[Any]:
-        """Time of each snapshot, shape ``(T,)``; NaN where rates were not known.
+    def of(self, trajectory: Trajectory) -> Array:
+        """The time of each snapshot, shape ``(T,)``; NaN where rates were unknown.
 
         Args:
-            trajectory: The trajectory that is timed.
+            trajectory: The trajectory.
         """
         times = self._record.snapshots()[:, 0] if len(self._record) else torch.empty(0)
         if len(times) != len(trajectory) or self._record.stride != trajectory.stride:
@@ -70,26 +73,3 @@ class TrainingTime:
         """Go on from a record written by :meth:`state_dict`."""
         self._now = state["now"]
         self._record.load_state_dict(state["record"])
-
-
-def learning_rate(optimizers: Any) -> float:
-    """The learning rate of a run, NaN unless all groups of all its optimizers have the same.
-
-    Rates on an accelerator count as unknown.
-
-    Args:
-        optimizers: Optimizers with ``param_groups``, as a trainer has them.
-
-    Example:
-        >>> w = torch.nn.Parameter(torch.zeros(2))
-        >>> learning_rate([torch.optim.SGD([w], lr=0.1)]), learning_rate([])
-        (0.1, nan)
-    """
-    rates = {
-        # Reading a rate that lies on an accelerator would make training wait for it.
-        math.nan if isinstance(rate, torch.Tensor) and rate.device.type != "cpu" else float(rate)
-        for optimizer in optimizers
-        for group in getattr(optimizer, "param_groups", [])
-        if (rate := group.get("lr")) is not None
-    }
-    return rates.pop() if len(rates) == 1 else math.nan

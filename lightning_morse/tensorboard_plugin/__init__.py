@@ -17,10 +17,10 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from lightning_morse.view import asset
-from lightning_morse.view.record import decode, summary
+from lightning_morse.view.record import PLUGIN, RECORD_TAG, decode, record_tag, summary
 
-PLUGIN_NAME = "morse"
-TAG = "morse/record"
+PLUGIN_NAME = PLUGIN
+TAG = record_tag()
 MAX_RECORDS = 1000  # of a run; a record of 128 x 128 cells has about 20 kB
 
 
@@ -90,7 +90,7 @@ class MorsePlugin(base_plugin.TBPlugin):
         read = self._read(request, None, None)
         found = [
             {
-                "name": run if tag == TAG else f"{run} ({tag.removesuffix('/record')})",
+                "name": run if tag == TAG else f"{run} ({tag.removesuffix(f'/{RECORD_TAG}')})",
                 "run": run,
                 "tag": tag,
                 "steps": [_summary(step, text) for step, text in read[run, tag].items()],

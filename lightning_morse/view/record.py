@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FORMAT = "lightning-morse-view"
 VERSION = 1
 SUFFIX = ".view.json"
+# The TensorBoard plugin that records in event files belong to, and the default name of a monitor.
+PLUGIN = "morse"
+# Last part of the tag of a record in an event file, after the name of its monitor.
+RECORD_TAG = "record"
 
 MAX_CELLS = 2**24  # a record that asks for more is refused before anything is allocated
 MAX_BYTES = 2**26
@@ -38,6 +42,19 @@ _DEVIATIONS = 1e6  # ratio of the largest deviation to the least that is told ap
 _REACH_BYTES = 80_000  # what the cells may reach is left out where it takes more
 _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 _N_LEVELS = 13
+
+
+def record_tag(monitor: str = PLUGIN) -> str:
+    """The tag of a record in an event file.
+
+    Args:
+        monitor: Name of the monitor.
+
+    Example:
+        >>> record_tag()
+        'morse/record'
+    """
+    return f"{monitor}/{RECORD_TAG}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""MorseMonitor(dynamics=...) on a module whose loss is the slice itself: answers are known."""
+"""MorseMonitor(dynamics=...) on a module whose loss is that of the slice: the answers are known."""
 
 import math
 
@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_morse import MorseMonitor
-from lightning_morse.monitoring.extent import half_widths
-from lightning_morse.monitoring.snapshot_map import analyze_snapshots, before_first
+from lightning_morse.monitoring.scalars import published
+from lightning_morse.monitoring.snapshot_map import before_first
 from tests.callback_models import fit, rng_state
 
 CURVATURES = (1.0, 0.2)
@@ -52,7 +52,7 @@ class Sideways(torch.optim.SGD):
 
 
 def watched(tmp_path, optimizer, module=None, **options):
-    """The scalars after an analysis of 30 steps in the plane of both weights."""
+    """A monitor after a run, analysed every 30 steps in the plane of both weights."""
     given = {"directions": torch.eye(2), "every_n_steps": 30, "resolution": 32, "n_samples": 32}
     monitor = MorseMonitor(**(given | {"max_overhead": 1.0, "on_error": "raise"} | options))
     module = module or Bowl(optimizer)
@@ -80,7 +80,7 @@ def test_an_optimizer_that_pushes_sideways_is_found_out(tmp_path, turn):
 
 
 def test_momentum_goes_further_than_the_flow(tmp_path):
-    """With a factor of 0.5 twice as far, once it is under way."""
+    """With momentum 0.5, twice as far once it has picked up speed."""
     found = watched(tmp_path, sgd(lr=0.02, momentum=0.5)).history[-1]
     assert found["morse/flow_angle"] == pytest.approx(0, abs=0.06)
     assert 1.7 < found["morse/flow_length"] < 2.05
@@ -125,7 +125,7 @@ def test_the_attractor_of_a_swinging_run_is_certain(tmp_path):
     assert found["morse/attractors"] == 1
     assert found["morse/mu"] >= 0.95
     assert found["morse/failed"] == 0
-    # No loss was looked at, so there is none to report, nor a flow to compare with.
+    # The loss was not evaluated: there is none to report, and no flow to compare with.
     assert found["morse/barrier"] == found["morse/headroom"] == 0
     assert found["morse/flow_angle"] == -1
     assert np.isnan(monitor.result.mean_loss).all()
@@ -155,51 +155,6 @@ def test_both_readings_side_by_side(tmp_path):
     assert found["morse/flow_length"] == pytest.approx(1.6 / (1 - math.exp(-1.6)), rel=0.02)
 
 
-def well(z):
-    """Gradient descent of (x^2 - 1)^2 / 4 + 0.2 y^2, 0.3 a step: minima at x = 1 and -1."""
-    x, y = z.T
-    return np.stack([x + 0.3 * (x - x**3), 0.88 * y], axis=1)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_one_run_without_noise_certifies_is_true(seed):
-    z = np.random.default_rng(seed).uniform(-1.6, 1.6, (1, 2))
-    states = [z]
-    for _ in range(24):
-        states.append(well(states[-1]))
-    path = np.concatenate(states) - states[-1]
-    result = analyze_snapshots(path, half_widths(path), 48)
-    assert result.n_attractors == 1
-    assert result.diverged.any()
-    low, up = result.grid.cell_bounds()
-    centers = 0.5 * (low + up)[result.labels == 0] + states[-1]
-    for _ in range(300):
-        centers = well(centers)
-    assert centers == pytest.approx(np.broadcast_to(states[-1].round(), centers.shape), abs=0.1)
-
-
-def test_one_run_with_noise_certifies_nothing():
-    rng = np.random.default_rng(0)
-    states = [np.array([[0.4, 1.0]])]
-    for _ in range(24):
-        states.append(well(states[-1]) + 1e-3 * rng.standard_normal((1, 2)))
-    path = np.concatenate(states) - states[-1]
-    result = analyze_snapshots(path, half_widths(path), 48)
-    assert result.n_attractors == 0
-    assert not (result.labels >= 0).any()
-
-
-@pytest.mark.parametrize("noise", [0.0, 1e-3])
-def test_a_run_that_comes_to_rest_at_a_saddle_certifies_no_attractor(noise):
-    """It slides down the ridge; what lies beside the ridge it has not seen."""
-    rng = np.random.default_rng(0)
-    states = [np.array([1.0, 1e-4])]
-    for _ in range(15):
-        states.append(states[-1] * [0.6, 1.1] + noise * rng.standard_normal(2))
-    turned = np.array(states) @ np.array([[0.8, 0.6], [-0.6, 0.8]])
-    assert analyze_snapshots(turned, [1.2, 0.9], 48).n_attractors == 0
-
-
 def test_too_few_snapshots_are_said_and_training_goes_on(tmp_path, caplog):
     with caplog.at_level("WARNING", "lightning_morse"):
         monitor = watched(tmp_path, sgd(lr=0.1), dynamics="both", max_snapshots=4, on_error="warn")
@@ -227,8 +182,8 @@ def test_all_scalars_are_there_and_finite_from_the_start(tmp_path):
     keys = Keys()
     monitor = MorseMonitor(dynamics="both", name="m")
     fit(tmp_path, monitor, keys, max_epochs=1, limit_val_batches=0, limit_train_batches=2)
-    for name in before_first("both"):
-        assert math.isfinite(keys.first[name.replace("morse/", "m/")])
+    for name in published("m", before_first("both")):
+        assert math.isfinite(keys.first[name])
     assert keys.first["m/flow_angle"] == -1
 
 

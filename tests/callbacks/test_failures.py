@@ -1,19 +1,21 @@
-"""Whatever goes wrong inside an analysis, the run does not notice."""
+"""Whatever fails inside an analysis, the run goes on unchanged."""
 
 from __future__ import annotations
 
 import logging
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
 import lightning_morse.analysis.pipeline
+import lightning_morse.callbacks._figures
 import lightning_morse.callbacks.morse_monitor
+import lightning_morse.monitoring.one_analysis
+import lightning_morse.monitoring.run_record
 import lightning_morse.slices.loss_slice
-from lightning_morse.distributed.errors import ProcessError, cause, must_end_run, origin
+from lightning_morse.distributed.errors import cause
 from lightning_morse.monitoring.extent import sample_box
 from lightning_morse.slices.directions import DirectionSource, Slice
 from lightning_morse.slices.loss_slice import LossSlice
@@ -22,7 +24,7 @@ from tests.callback_models import Net, fit, monitor, one_attractor, rng_state, s
 
 
 class Odd(Exception):
-    """Of no kind that anybody expects."""
+    """An exception that nobody expects."""
 
 
 ERRORS = {
@@ -35,7 +37,7 @@ ERRORS = {
 
 
 class Fault(Callback):
-    """Breaks a place after the first epoch."""
+    """Breaks one function after the first epoch."""
 
     def __init__(self, error: Exception, *, armed: bool = False, draws: bool = True) -> None:
         self.error = error
@@ -51,14 +53,14 @@ class Fault(Callback):
             if self.armed:
                 self.met += 1
                 if self.draws:
-                    torch.rand(1)  # the generators have to be put back as well
+                    torch.rand(1)  # the generators must be restored too
                 raise self.error
             return function(*args, **options)
 
         return broken
 
     def after(self, function, calls=1):
-        """Let the function do its work, several times even, and fail at the end of it."""
+        """Let the function do its work, possibly several times, then fail."""
         seen = []
 
         def broken(*args, **options):
@@ -70,8 +72,8 @@ class Fault(Callback):
 
 
 def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Put the fault in its place; returns options for the monitor."""
-    home = lightning_morse.callbacks.morse_monitor
+    """Install the fault in a stage; return options for the monitor."""
+    home = lightning_morse.monitoring.one_analysis
     if stage == "users_loss":
         return {"loss_fn": fault.before(loss_from_steps)}
     if stage == "users_loss_midway":
@@ -143,7 +145,7 @@ def test_a_fault_in_any_stage_ends_nothing(stage, kind, bare, tmp_path, monkeypa
 def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.analyze_further",
+        "lightning_morse.monitoring.one_analysis.analyze_further",
         lightning_morse.analysis.pipeline.analyze_further,
     )
     fault = Fault(ERRORS["cholesky"], armed=True)
@@ -159,9 +161,9 @@ def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
 def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["memory"], armed=True, draws=False)
-    home = lightning_morse.callbacks.morse_monitor
-    for name in ("copied", "flat_parameters"):
-        monkeypatch.setattr(home, name, fault.before(getattr(home, name)))
+    kept, one = lightning_morse.monitoring.run_record, lightning_morse.monitoring.one_analysis
+    for place, name in ((kept, "copied"), (kept, "flat_parameters"), (one, "flat_parameters")):
+        monkeypatch.setattr(place, name, fault.before(getattr(place, name)))
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         module, _ = fit(tmp_path, watch, max_epochs=3)
@@ -180,7 +182,11 @@ def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch,
 def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["odd"])
-    home = lightning_morse.callbacks.morse_monitor
+    homes = {
+        "plot_basins": lightning_morse.callbacks._figures,
+        "log_pictures": lightning_morse.callbacks.morse_monitor,
+    }
+    home = homes[place]
     monkeypatch.setattr(home, place, fault.before(getattr(home, place)))
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):
@@ -222,30 +228,9 @@ def test_on_error_raise(kind, tmp_path, monkeypatch):
 
 def test_on_error_raise_holds_for_the_record_too(tmp_path, monkeypatch):
     fault = Fault(ERRORS["memory"], armed=True)
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.copied", fault.before(None))
+    monkeypatch.setattr("lightning_morse.monitoring.run_record.copied", fault.before(None))
     with pytest.raises(MemoryError):
         fit(tmp_path, monitor(on_error="raise"))
-
-
-class TrialPruned(Exception):
-    """As in Optuna."""
-
-
-class PrunedEarly(TrialPruned):
-    pass
-
-
-@pytest.mark.parametrize("error", [TrialPruned, PrunedEarly])
-def test_pruning_passes_through(error, tmp_path, monkeypatch, caplog):
-    stub_analysis(monkeypatch)
-
-    def loss_fn(module, batch):
-        raise error("not promising")
-
-    watch = monitor(loss_fn=loss_fn)
-    with caplog.at_level(logging.WARNING, "lightning_morse"), pytest.raises(error):
-        fit(tmp_path, watch)
-    assert not [r for r in caplog.records if r.name == "lightning_morse"]
 
 
 def test_pruning_by_another_callback_is_none_of_ours(tmp_path, monkeypatch):
@@ -264,22 +249,3 @@ def test_pruning_by_another_callback_is_none_of_ours(tmp_path, monkeypatch):
     study = optuna.create_study()
     study.optimize(objective, n_trials=1)
     assert study.trials[0].state.name == "PRUNED"
-
-
-def test_who_must_end_a_run():
-    assert must_end_run(ProcessError("in process 1: KeyboardInterrupt", ends_run=True))
-    assert not must_end_run(ProcessError("in process 1: ValueError"))
-    assert must_end_run(SystemExit())
-    assert not must_end_run(MemoryError())
-
-
-def test_origin_is_a_place():
-    def raised(message):
-        try:
-            raise ValueError(message)
-        except ValueError as error:
-            return error
-
-    assert origin(raised("a")) == origin(raised("b"))
-    assert Path(__file__).name in origin(raised("a"))
-    assert origin(ValueError("never raised")) == "ValueError "

@@ -1,4 +1,4 @@
-"""MorseMonitor in real, small runs: what it tells, and that nobody else notices."""
+"""MorseMonitor in small, real runs: what it reports, and that the run is not affected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import re
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -20,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_morse import MorseAnalysis, MorseMonitor
-from lightning_morse.callbacks.morse_monitor import BEFORE_FIRST
-from lightning_morse.monitoring.snapshots import Trajectory
+from lightning_morse.monitoring.scalars import BEFORE_FIRST as BARE
+from lightning_morse.monitoring.scalars import published
 from lightning_morse.slices.directions import axis_labels
 from lightning_morse.view.record import decode
 from tests.callback_models import (
@@ -36,7 +35,8 @@ from tests.callback_models import (
 )
 
 N_WEIGHTS = sum(p.numel() for p in Net().parameters())
-STEPS_AN_EPOCH = 6
+STEPS_PER_EPOCH = 6
+BEFORE_FIRST = published("morse", BARE)
 ONES = torch.ones(N_WEIGHTS)
 STEPS = torch.arange(N_WEIGHTS, dtype=torch.float32)
 
@@ -53,7 +53,7 @@ def pictures():
 
 @pytest.fixture(autouse=True)
 def analysis(request, monkeypatch):
-    """What surrounds the analysis is tested here, so most tests put a quick one in its place."""
+    """Most tests use a quick stand-in: what surrounds the analysis is tested here."""
     if "real" not in request.fixturenames:
         stub_analysis(monkeypatch, pictures="pictures" in request.fixturenames)
 
@@ -72,7 +72,7 @@ def assert_same_run(a: Net, b: Net) -> None:
 
 
 class Gradients(Callback):
-    """Remembers the gradients the monitor leaves behind."""
+    """Keeps the gradients left behind by the monitor."""
 
     def on_train_start(self, trainer, pl_module):
         self.seen = []
@@ -129,9 +129,9 @@ def test_probe_batches_are_the_first_ones_and_are_copies(tmp_path):
 
     watch = monitor()
     module, _ = fit(tmp_path, watch, module=Spoils(), max_epochs=1)
-    assert len(watch._probe) == 2
-    assert torch.equal(watch._probe[0][0], module.first)
-    assert watch._probe[1][0].abs().sum() > 0
+    assert len(watch._run.probe) == 2
+    assert torch.equal(watch._run.probe[0][0], module.first)
+    assert watch._run.probe[1][0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("broken", ["raises", "nan", "wrong shape"])
@@ -181,14 +181,6 @@ def test_failure_keeps_the_last_good_values(tmp_path):
     assert runner.callback_metrics["morse/mu"] == pytest.approx(good["morse/mu"])
 
 
-def test_keyboard_interrupt_passes_through(tmp_path):
-    def loss_fn(module, batch):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit):
-        fit(tmp_path, monitor(loss_fn=loss_fn))
-
-
 # ---------------------------------------------------------------------------- what it tells
 
 
@@ -197,14 +189,14 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     fit(tmp_path, watch, logger=TensorBoardLogger(tmp_path, name="x", version=0), max_epochs=5)
     events = EventAccumulator(str(tmp_path / "x" / "version_0"), size_guidance={"tensors": 0})
     events.Reload()
-    steps = [2 * STEPS_AN_EPOCH - 1, 4 * STEPS_AN_EPOCH - 1]
+    steps = [2 * STEPS_PER_EPOCH - 1, 4 * STEPS_PER_EPOCH - 1]
     tags = events.Tags()
     for name in BEFORE_FIRST:
         points = events.Scalars(name)
         assert [p.step for p in points] == steps, name
         logged = [row[name] for row in watch.history]
         assert [p.value for p in points] == pytest.approx(logged), name
-    # The same axis as Lightning's own epoch values, so that curves can be laid side by side.
+    # The same steps as Lightning's own values per epoch, so that curves line up.
     assert set(steps) <= {p.step for p in events.Scalars("train_loss_epoch")}
     for name in ("morse/basins", "morse/graph", "morse/merge"):
         assert [p.step for p in events.Images(name)] == steps
@@ -218,7 +210,7 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     assert [p.tensor_proto.string_val[0] for p in events.Tensors("morse/record")] == written
     metadata = events.SummaryMetadata("morse/record")
     assert metadata.plugin_data.plugin_name == "morse"
-    assert metadata.data_class == 2  # tensors; without it the plugin is given nothing
+    assert metadata.data_class == 2  # tensors; otherwise the plugin gets nothing
 
 
 def test_scalars_agree_with_the_analysis(real, tmp_path):
@@ -242,10 +234,10 @@ def test_scalars_agree_with_the_analysis(real, tmp_path):
     assert metrics["morse/seconds"] > 0
     assert 0 < metrics["morse/overhead"] < 1
     assert set(BEFORE_FIRST) <= set(metrics)
-    # The centre of the box is where training is: the loss there is that of the module.
+    # The box is centred on the weights, so the loss there is that of the module.
     module = runner.lightning_module.eval()
     with torch.no_grad():
-        losses = [nn.functional.mse_loss(module.net(x), y) for x, y in watch._probe]
+        losses = [nn.functional.mse_loss(module.net(x), y) for x, y in watch._run.probe]
     assert result.sample_losses[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
@@ -281,19 +273,19 @@ def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monk
     stub_analysis(monkeypatch)
     drawn = []
     monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.plot_timeline",
+        "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
     )
     watch = monitor(directions="random")
     fit(tmp_path, watch, max_epochs=3)
     share = watch.result.basin_volumes[0]
-    assert [len(h) for h in drawn] == [2, 3]  # the one being drawn is among them
+    assert [len(h) for h in drawn] == [2, 3]  # including the one being drawn
     for row, last in zip(watch.history, drawn[-1], strict=True):
         assert row["basins"] == last["basins"]
         assert list(row["basins"].values()) == [share]
         assert list(row["basins"]) == [row["morse/identity_current"]]
         assert row["morse/basin_switches"] == 0
-    assert set(watch._view["identities"]) == {0}
+    assert set(watch._view.identities) == {0}
     assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
 
 
@@ -307,9 +299,9 @@ def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch
             raise ValueError("lost")
         return one_attractor(*args)
 
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", sometimes)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", sometimes)
     monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.plot_timeline",
+        "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
     )
     watch = monitor()
@@ -325,7 +317,7 @@ def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
         sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
         return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
 
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.analyze_further", sure)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", sure)
     watch = monitor()
     _, runner = fit(tmp_path, watch, max_epochs=1)
     for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):
@@ -336,7 +328,7 @@ def test_files_without_tensorboard(pictures, tmp_path):
     watch = monitor()
     fit(tmp_path, watch)
     folder = tmp_path / "morse"
-    stems = [f"step-{STEPS_AN_EPOCH - 1:07d}", f"step-{2 * STEPS_AN_EPOCH - 1:07d}"]
+    stems = [f"step-{STEPS_PER_EPOCH - 1:07d}", f"step-{2 * STEPS_PER_EPOCH - 1:07d}"]
     ends = (".npz", ".json", ".view.json", "-basins.png", "-graph.png", "-merge.png")
     expected = {*(s + end for s in stems for end in ends), f"{stems[1]}-timeline.png"}
     assert {p.name for p in folder.iterdir()} == expected
@@ -376,7 +368,7 @@ def test_a_failing_logger_ends_nothing_and_spares_the_others(tmp_path, caplog):
 
 
 def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.SILENT", 0.0)
+    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.QUIET_BELOW_SECONDS", 0.0)
     watch = monitor()
     with caplog.at_level(logging.INFO, "lightning_morse"):
         fit(tmp_path, watch, max_epochs=1)
@@ -484,7 +476,7 @@ def test_falling_back_to_random_is_said_once(tmp_path, caplog):
         "the trajectory yet"
     ]
     assert len(watch.history) == 3
-    assert watch._view["axis_labels"][0].startswith("PC 1")
+    assert watch._view.axis_labels[0].startswith("PC 1")
 
 
 def test_random_directions_stay_the_same(tmp_path):
@@ -516,7 +508,7 @@ def test_directions_of_the_users(tmp_path, form):
     watch = monitor(directions=given[form])
     fit(tmp_path, watch, max_epochs=1)
     assert not watch.history[0]["morse/failed"]
-    assert watch._view["axis_labels"][0].startswith("direction 1")
+    assert watch._view.axis_labels[0].startswith("direction 1")
 
 
 def steepest(module, batches):
@@ -541,7 +533,7 @@ def test_directions_from_the_network(tmp_path, directions, dim):
     assert_same_run(plain, watched)
     assert not watch.history[-1]["morse/failed"]
     kind = {"gradient": "descent direction 1", "hessian": "Hessian eigenvector 1"}
-    label = watch._view["axis_labels"][0]
+    label = watch._view.axis_labels[0]
     assert label.startswith(kind.get(directions, "direction 1"))  # no fallback
 
 
@@ -591,7 +583,7 @@ def test_plane_through_checkpoints(tmp_path, form):
     fit(tmp_path, watch, max_epochs=1, module=modules[0])
     assert not watch.history[0]["morse/failed"]
     # The box is centred on the plane's own origin, and the current weights lie off it.
-    assert np.abs(watch._view["current"]).max() > 0
+    assert np.abs(watch._view.current).max() > 0
     assert watch.history[0]["morse/residual"] > 0
     assert math.isfinite(watch.history[0]["morse/explained"])
 
@@ -653,7 +645,7 @@ def test_manual_optimization_needs_a_loss_fn(tmp_path):
             self.automatic_optimization = False
 
         def training_step(self, batch, batch_idx):
-            for _ in range(2):  # two optimizer steps a batch
+            for _ in range(2):  # two optimizer steps per batch
                 self.optimizers().zero_grad()
                 self.manual_backward(super().training_step(batch, batch_idx))
                 self.optimizers().step()
@@ -666,7 +658,7 @@ def test_manual_optimization_needs_a_loss_fn(tmp_path):
     watch = monitor(loss_fn=loss_fn, every_n_steps=5)
     _, runner = fit(tmp_path, watch, module=Manual(), max_epochs=1)
     assert runner.global_step == 12
-    # Due at 5 and 11 or later; seen when a batch ends.
+    # Due at 5 and 11, and noticed when a batch ends.
     assert [row["step"] for row in watch.history] == [2, 5]
     assert not watch.history[-1]["morse/failed"]
 
@@ -714,6 +706,12 @@ def test_arguments_are_checked_at_construction(options, message):
         MorseMonitor(**options)
 
 
+def test_arguments_after_the_first_two_are_named():
+    with pytest.raises(TypeError, match="positional"):
+        MorseMonitor("pca", 2, 5)
+    assert MorseMonitor("random", 1).settings.dim == 1
+
+
 def test_dim_above_the_number_of_weights_is_refused(tmp_path):
     module = Net()
     for p in list(module.parameters())[:-1]:
@@ -734,7 +732,7 @@ def test_extent_as_a_share_of_the_trajectory(tmp_path):
     for extent in ("100%", "250%"):
         watch = monitor(directions=[ONES, STEPS], extent=extent)
         fit(tmp_path, watch)
-        reach = np.abs(watch._view["trajectory"]).max(axis=0)
+        reach = np.abs(watch._view.trajectory).max(axis=0)
         reach = np.maximum(reach, reach.max() / 4)
         boxes.append(watch.result.grid.upper / reach)
     assert boxes[0] == pytest.approx([1.0, 1.0])
@@ -749,17 +747,6 @@ def test_extent_given_is_kept(tmp_path):
 
 
 # ------------------------------------------------------------------------- memory and state
-
-
-def test_trajectory_is_bounded_and_even():
-    trajectory = Trajectory(max_snapshots=5, stride=2)
-    for step in range(200):
-        trajectory.step(lambda step=step: torch.tensor([float(step)]))
-        assert len(trajectory) <= 5
-    kept = trajectory.snapshots().ravel()
-    assert kept[0] == 0
-    assert set(kept.diff().tolist()) == {64.0}
-    assert kept[-1] + 64 > 199
 
 
 def test_snapshots_are_bounded_in_a_run(tmp_path):
@@ -799,9 +786,9 @@ def test_resumed_run_looks_at_the_same(tmp_path):
     fit(tmp_path / "c", after, max_epochs=3, ckpt_path=path)
     assert [row["step"] for row in after.history] == [row["step"] for row in through.history]
     assert after.history[:2] == before.history
-    for x, y in zip(after._probe, through._probe, strict=True):
+    for x, y in zip(after._run.probe, through._run.probe, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(x, y, strict=True))
-    # The order of the data is not resumed by Lightning, so only the record can be compared.
+    # Lightning does not restore the order of the data, so only the record can be compared.
     assert len(after._trajectory) == len(through._trajectory)
     assert torch.equal(after._trajectory.snapshots()[0], through._trajectory.snapshots()[0])
 
@@ -811,14 +798,6 @@ def test_a_second_fit_starts_afresh(tmp_path):
     fit(tmp_path / "a", watch, max_epochs=1)
     fit(tmp_path / "b", watch, max_epochs=1)
     assert [row["epoch"] for row in watch.history] == [0]
-
-
-def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
-    watch = monitor()
-    watch._probe = [{"x": torch.ones(2), "ids": ["a"]}]
-    assert watch.state_dict()["probes"] == [watch._probe]
-    watch._probe = [{"x": torch.ones(2), "when": Path("here")}]
-    assert watch.state_dict()["probes"] == []
 
 
 # --------------------------------------------------------------------------------- example

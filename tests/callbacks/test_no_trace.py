@@ -29,7 +29,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 class Plain(Net):
-    """A network of one's choice around the steps of Net, with a metric that is never reset."""
+    """The steps of Net around any network, with a metric that is never reset."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Traceable(Plain):
 
 
 class FrozenNorm(Plain):
-    """The normalisation of a pretrained network: eval mode and no gradients, all through."""
+    """Normalisation of a pretrained network: in eval mode and without gradients throughout."""
 
     def __init__(self) -> None:
         super().__init__(nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)))
@@ -140,7 +140,7 @@ def data() -> TensorDataset:
 
 
 class Noisy(Dataset):
-    """Augmentation: every look at an example draws from the global generator."""
+    """Augmentation: every access to an example draws from the global generator."""
 
     def __len__(self) -> int:
         return N
@@ -151,7 +151,7 @@ class Noisy(Dataset):
 
 
 class Stream(IterableDataset):
-    """No length, and no way back to the start."""
+    """It has no length and cannot be restarted."""
 
     def __iter__(self) -> Any:
         for x, y in data():
@@ -220,7 +220,7 @@ CASES = {
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv without what the callback logs."""
+    """Rows of metrics.csv without the columns of the callback."""
     with (folder / "metrics.csv").open() as file:
         rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
     ours = [{k: v for k, v in row.items() if not k.startswith("morse/")} for row in rows]
@@ -228,7 +228,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def footprint(case: Case, root: Path, *watch: pl.Callback) -> dict[str, Any]:
-    """Train, and return all that is left of the run."""
+    """Train, and return every trace of the run."""
     seed_all()
     module: Any = case.module()
     logger = CSVLogger(root, name="", version=0)
@@ -251,7 +251,7 @@ def footprint(case: Case, root: Path, *watch: pl.Callback) -> dict[str, Any]:
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two footprints are not the same to the bit."""
+    """Where two footprints differ by as much as a bit."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         same = a.dtype == b.dtype and a.shape == b.shape and a.equal(b)
         return [] if same else [where]
@@ -334,7 +334,7 @@ class Fetches(MorseMonitor):
     ],
 )
 def test_a_clumsy_callback_leaves_a_trace(name, clumsy, trace, tmp_path):
-    """The comparison sees what it is there to see."""
+    """The comparison detects differences."""
     bare = footprint(CASES[name], tmp_path / "a")
     found = differences(bare, footprint(CASES[name], tmp_path / "b", clumsy()))
     assert any(where.startswith(trace) for where in found), found

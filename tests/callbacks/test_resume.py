@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_morse import MorseAnalysis
-from lightning_morse.monitoring.scalars import BEFORE_FIRST
+from lightning_morse.monitoring.scalars import BEFORE_FIRST, published
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, loader, monitor, seed_all, stub_analysis, trainer
 
@@ -25,7 +25,7 @@ CLOCKS = ("morse/seconds", "morse/overhead")
 
 
 class Calm(Net):
-    """Nothing is drawn while it trains: a resumed run can be the same to the bit."""
+    """Training draws no random numbers, so a resumed run can be bit-identical."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def test_a_resumed_run_gives_the_same_analyses(directions, dtype, tmp_path):
     assert len(through.history) == 4
     assert not any(row["morse/failed"] for row in through.history)
     assert facts(after.history) == facts(through.history)
-    for a, b in zip(after._probe, through._probe, strict=True):
+    for a, b in zip(after._run.probe, through._run.probe, strict=True):
         assert all(x.equal(y) for x, y in zip(a, b, strict=True))
     assert after._trajectory.snapshots().equal(through._trajectory.snapshots())
     assert np.array_equal(after.result.samples, through.result.samples)
@@ -76,6 +76,49 @@ def test_a_run_resumed_with_fewer_snapshots_thins_its_record(tmp_path, monkeypat
     train(tmp_path / "c", after, 3, ckpt_path=str(tmp_path / "b" / "last.ckpt"))
     assert 2 <= len(after._trajectory) <= 3
     assert not after.history[-1]["morse/failed"]
+
+
+# ------------------------------------------------------------------------- checkpoints of 0.1
+
+OF_0_1 = Path(__file__).parents[1] / "files_of_0_1"
+
+
+class Plane(Net):
+    """The network of the run whose checkpoint was kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def test_a_checkpoint_of_0_1_is_read():
+    watch = monitor()
+    state = torch.load(OF_0_1 / "run.ckpt", weights_only=True)["callbacks"][watch.state_key]
+    watch.load_state_dict(state)
+    expected = json.loads((OF_0_1 / "expected.json").read_text())["history"]
+    for row, known in zip(watch.history, expected, strict=True):
+        basins = {str(k): v for k, v in row["basins"].items()}
+        assert {**row, "basins": basins} == known
+    assert all(name.startswith("morse/") for name in state["scalars"])
+    assert published("morse", watch._scalars) == state["scalars"]
+    assert set(watch.state_dict()) == set(state)
+
+
+def test_a_run_of_0_1_goes_on(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    path = OF_0_1 / "run.ckpt"
+    before = torch.load(path, weights_only=True)
+    watch = monitor()
+    runner = trainer(tmp_path, watch, max_epochs=before["epoch"] + 2)
+    runner.fit(Plane(), loader(shuffle=False), ckpt_path=str(path))
+    old, new = watch.history[:-1], watch.history[-1]
+    assert old == before["callbacks"][watch.state_key]["history"]
+    assert set(new) == set(old[-1])
+    assert new["morse/failed"] == 0
+    assert float(runner.callback_metrics["morse/mu"]) == pytest.approx(0.9515)
 
 
 # --------------------------------------------------------------------------------- killed
@@ -144,7 +187,7 @@ def test_a_killed_run_leaves_what_it_had_found(place, logger, tmp_path):
     assert {p.name for p in written} >= {
         f"step-0000005{end}" for end in (".npz", ".json", "-basins.png", "-graph.png", "-merge.png")
     }
-    for path in written:  # those of the second analysis as well, as far as it got
+    for path in written:  # including files of the second analysis, as far as it got
         if path.suffix == ".npz":
             assert MorseAnalysis.load(path).n_morse_sets >= 0
         elif path.name.endswith(".view.json"):
@@ -173,7 +216,7 @@ def test_two_monitors_side_by_side(tmp_path, monkeypatch):
     assert [row["step"] for row in two.history] == [3, 7, 11]
     assert "morse_random/mu" in two.history[0]
     assert "morse/mu" not in two.history[0]
-    names = {f"{p}/{k.split('/')[1]}" for p in ("morse", "morse_random") for k in BEFORE_FIRST}
+    names = {k for p in ("morse", "morse_random") for k in published(p, BEFORE_FIRST)}
     assert names <= set(runner.callback_metrics)
     events = EventAccumulator(str(tmp_path / "x" / "version_0"), size_guidance={"tensors": 0})
     events.Reload()
@@ -181,8 +224,8 @@ def test_two_monitors_side_by_side(tmp_path, monkeypatch):
     assert [e.step for e in events.Scalars("morse_random/explained")] == [3, 7, 11]
     assert [e.step for e in events.Images("morse_random/graph")] == [3, 7, 11]
     assert [e.step for e in events.Images("morse_random/timeline")] == [7, 11]
-    assert one._view["axis_labels"][0].startswith("PC")
-    assert two._view["axis_labels"][0].startswith("random")
+    assert one._view.axis_labels[0].startswith("PC")
+    assert two._view.axis_labels[0].startswith("random")
     states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     assert len({one.state_key, two.state_key} & set(states)) == 2
 

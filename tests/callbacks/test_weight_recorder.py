@@ -1,4 +1,4 @@
-"""The recorder in real runs: what it writes, what it leaves alone, resuming and failing."""
+"""The recorder in real runs: what it writes, that it changes nothing, resuming and failing."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_a_state_at_the_start_and_after_every_epoch(tmp_path):
     assert os.listdir(tmp_path / "runs") == ["r.npz"]
 
 
-def test_every_so_many_steps(tmp_path):
+def test_every_fourth_step(tmp_path):
     record(tmp_path, every_n_steps=4)
     assert only_run(tmp_path).steps.tolist() == [0, 4, 8, 12]
 

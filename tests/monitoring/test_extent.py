@@ -1,4 +1,4 @@
-"""How large a piece of the slice is looked at."""
+"""The size of the box, given, from the trajectory, and grown."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_box_grows_to_hold_the_attractor():
     calls.clear()
     half, samples, losses = sample_box(bowl_at(1.5, calls), one, 64, 0, HERE)
     assert half.tolist() == [2.0, 2.0]
-    # Those of the smaller box are kept, but for the centre, which both designs have.
+    # Samples of the smaller box are kept, except the centre, which both designs share.
     assert sum(calls) == 64 + 33
     assert len(samples) == len(np.unique(samples, axis=0)) == len(losses) == 64 + 32
     assert (np.abs(samples[64:]) <= 1).all()
@@ -96,7 +96,7 @@ def double_well(shift):
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_a_saddle_has_to_be_inside(d):
-    """As long as the other well does not show there is nothing to wait for."""
+    """As long as the other well is not visible there is nothing to grow for."""
     assert closed(double_well(1.0), [0.7] * d)
     assert closed(double_well(1.0), [3.0] * d)
     assert not closed(lambda x: -double_well(1.0)(x), [3.0] * d)
@@ -127,7 +127,7 @@ def test_himmelblau_from_each_minimum():
         assert (half == 0.5).all()  # a bowl
         half = sample_box(lambda x, m=minimum: himmelblau(x + m), np.full(2, 5.0), 128, 0, HERE)[0]
         assert (half <= 20).all()
-    # From its local maximum nothing ends inside until there are minima.
+    # From a local maximum nothing ends inside until the box holds minima.
     top = torch.tensor([-0.270845, -0.923039]).double()
     half = sample_box(lambda x: himmelblau(x + top), np.full(2, 1.0), 64, 0, HERE)[0]
     assert (half >= 4).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_morse.monitoring.snapshots import Trajectory
-from lightning_morse.monitoring.training_time import TrainingTime, learning_rate
+from lightning_morse.monitoring.training_time import TrainingTime
 
 
 def run(trajectory, time, rates, length=2):
@@ -71,12 +71,3 @@ def test_a_resumed_run_goes_on():
     again[1].load_state_dict(part[1].state_dict())
     run(*again, rates[5:])
     assert again[1].of(again[0]).tolist() == whole[1].of(whole[0]).tolist()
-
-
-def test_one_rate_for_all_weights():
-    a, b = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-    sgd = torch.optim.SGD
-    assert learning_rate([sgd([a], lr=0.1), sgd([b], lr=0.1)]) == 0.1
-    assert math.isnan(learning_rate([sgd([a], lr=0.1), sgd([b], lr=0.2)]))
-    assert math.isnan(learning_rate([sgd([{"params": [a]}, {"params": [b], "lr": 3}], lr=0.1)]))
-    assert math.isnan(learning_rate([]))

@@ -1,0 +1,46 @@
+"""The figures of a monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lightning_morse.monitoring.one_analysis import View
+from lightning_morse.plotting.basins import plot_basins
+from lightning_morse.plotting.merge_diagram import plot_merge_diagram
+from lightning_morse.plotting.morse_graph import plot_morse_graph
+from lightning_morse.plotting.timeline import plot_timeline
+from lightning_morse.result import MorseAnalysis
+
+
+def draw(
+    result: MorseAnalysis, view: View, history: Sequence[Mapping[str, Any]]
+) -> dict[str, Figure]:
+    """Draw an analysis and the run up to it.
+
+    Args:
+        result: The analysis.
+        view: Training in its slice.
+        history: Rows of the analyses that succeeded, this one last.
+
+    Returns:
+        ``"basins"``, ``"graph"`` and ``"merge"``, and from the second analysis on ``"timeline"``.
+    """
+    basins = plot_basins(
+        result,
+        trajectory=view.trajectory,
+        current=view.current,
+        axis_labels=view.axis_labels,
+        title=view.title,
+        identities=view.identities,
+    )
+    figures = {
+        "basins": basins,
+        "graph": plot_morse_graph(result, view.identities),
+        "merge": plot_merge_diagram(result, view.identities),
+    }
+    if len(history) > 1:
+        figures["timeline"] = plot_timeline(history)
+    return figures

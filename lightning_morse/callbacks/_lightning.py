@@ -1,0 +1,188 @@
+"""What the callbacks share in dealing with Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from lightning_morse._compat import batches_that_stepped
+from lightning_morse.arguments import integer_of_at_least
+
+if TYPE_CHECKING:
+
+    class _OtherCallback:
+        """Type checkers see one Lightning package."""
+else:
+    try:
+        from lightning.pytorch import Callback as _OtherCallback
+    except ImportError:
+
+        class _OtherCallback:
+            """Stands in for it."""
+
+
+class UnifiedCallback(_OtherCallback, pl.Callback):
+    """A callback for the Trainers of both Lightning packages.
+
+    ``lightning.pytorch`` and ``pytorch_lightning`` are the same code under two names, each with a
+    ``Callback`` class of its own that its Trainer insists on.
+    """
+
+
+class TrainerLike(Protocol):
+    """The attributes of a Trainer that the callbacks read, as far as its class declares them."""
+
+    @property
+    def accumulate_grad_batches(self) -> int: ...
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]: ...
+    @property
+    def current_epoch(self) -> int: ...
+    @property
+    def default_root_dir(self) -> str: ...
+    @property
+    def global_step(self) -> int: ...
+    @property
+    def is_global_zero(self) -> bool: ...
+    @property
+    def is_last_batch(self) -> bool: ...
+    @property
+    def log_dir(self) -> str | None: ...
+    @property
+    def loggers(self) -> Sequence[Any]: ...
+    @property
+    def model(self) -> nn.Module | None: ...
+    @property
+    def num_training_batches(self) -> int | float: ...
+    @property
+    def optimizers(self) -> Sequence[Any]: ...
+    @property
+    def world_size(self) -> int: ...
+
+
+def is_dry_run(trainer: TrainerLike) -> bool:
+    """Whether the run is a ``fast_dev_run``, of which nothing is kept."""
+    undeclared: Any = trainer  # Lightning sets the attribute from outside the class
+    return bool(undeclared.fast_dev_run)
+
+
+def callbacks_of(trainer: TrainerLike) -> Sequence[Any]:
+    """All callbacks of a trainer."""
+    undeclared: Any = trainer  # as above
+    return list(undeclared.callbacks)
+
+
+def logging_step(trainer: TrainerLike) -> int:
+    """The step under which Lightning logs, for curves that line up with its own.
+
+    Raises:
+        RuntimeError: If this version of Lightning does not tell.
+    """
+    return batches_that_stepped(trainer)
+
+
+def publish(trainer: TrainerLike, scalars: Mapping[str, float]) -> None:
+    """Put scalars where EarlyStopping, ModelCheckpoint and Optuna look for them."""
+    metrics = trainer.callback_metrics  # reading it collects what modules have logged
+    for name, value in scalars.items():
+        metrics[name] = torch.tensor(value)
+
+
+def learning_rate(optimizers: Iterable[Any]) -> float:
+    """The learning rate of a run, NaN unless all parameter groups of all optimizers agree on it.
+
+    Rates stored on an accelerator count as unknown: reading one would make training wait for it.
+
+    Args:
+        optimizers: Optimizers with ``param_groups``, as a trainer has them.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(2))
+        >>> learning_rate([torch.optim.SGD([w], lr=0.1)]), learning_rate([])
+        (0.1, nan)
+    """
+    rates = {
+        math.nan if isinstance(rate, Tensor) and rate.device.type != "cpu" else float(rate)
+        for optimizer in optimizers
+        for group in getattr(optimizer, "param_groups", [])
+        if (rate := group.get("lr")) is not None
+    }
+    return rates.pop() if len(rates) == 1 else math.nan
+
+
+def first_learning_rate(optimizers: Sequence[Any]) -> float:
+    """The learning rate of the first parameter group of the first optimizer, wherever it is stored.
+
+    Args:
+        optimizers: At least one optimizer.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(2))
+        >>> first_learning_rate([torch.optim.SGD([w], lr=0.1)])
+        0.1
+    """
+    return float(optimizers[0].param_groups[0]["lr"])
+
+
+@dataclass(frozen=True)
+class Period:
+    """How often a callback acts: every few epochs or every few optimizer steps.
+
+    Attributes:
+        epochs: Number of epochs; None if the period is one of steps.
+        steps: Number of optimizer steps; None if the period is one of epochs.
+    """
+
+    epochs: int | None
+    steps: int | None
+
+    @classmethod
+    def of(cls, every_n_epochs: int | None, every_n_steps: int | None) -> Period:
+        """The period given by two arguments of a callback; every epoch if neither is given.
+
+        Raises:
+            ValueError: If both are given, or one is not a positive integer.
+
+        Example:
+            >>> Period.of(None, None), Period.of(None, 50)
+            (Period(epochs=1, steps=None), Period(epochs=None, steps=50))
+        """
+        if every_n_epochs is not None and every_n_steps is not None:
+            raise ValueError(
+                f"every_n_epochs and every_n_steps exclude each other, got {every_n_epochs!r} and "
+                f"{every_n_steps!r}. Leave one of them out"
+            )
+        if every_n_steps is not None:
+            return cls(None, integer_of_at_least("every_n_steps", every_n_steps, 1))
+        if every_n_epochs is None:
+            every_n_epochs = 1
+        return cls(integer_of_at_least("every_n_epochs", every_n_epochs, 1), None)
+
+    def ends_with_epoch(self, trainer: TrainerLike) -> bool:
+        """Whether the period is one of epochs and the current epoch is its last."""
+        return self.epochs is not None and (trainer.current_epoch + 1) % self.epochs == 0
+
+    def is_over(self, trainer: TrainerLike, last_step: int) -> bool:
+        """Whether the period is over, asked when a training batch ends.
+
+        Args:
+            trainer: The trainer.
+            last_step: Its ``global_step`` when the callback last acted.
+        """
+        if self.steps is not None:
+            # Not modulo: with several optimizers the counter goes up by more than one.
+            return trainer.global_step >= last_step + self.steps
+        ends = trainer.is_last_batch and self.ends_with_epoch(trainer)
+        return ends and trainer.global_step != last_step
+
+    def n_steps(self, trainer: TrainerLike) -> float:
+        """Optimizer steps in a period; infinite where epochs have no known length."""
+        if self.epochs is None:
+            return self.steps or 0
+        return self.epochs * trainer.num_training_batches / trainer.accumulate_grad_batches

@@ -1,0 +1,300 @@
+"""One analysis of a run: choose a slice, sample the loss on it, make its Morse graph, read it off.
+
+It knows the network, the probe batches and the record of the run, and nothing of Lightning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_morse._typing import Array, Loss
+from lightning_morse.analysis.design import first_samples
+from lightning_morse.analysis.pipeline import analyze_further
+from lightning_morse.distributed.errors import Guard, cause, origin
+from lightning_morse.distributed.processes import Lockstep, SharedLoss
+from lightning_morse.distributed.sharded_slice import ShardedSlice
+from lightning_morse.distributed.sharding import compute_device, flat_shards
+from lightning_morse.distributed.shards import Shards
+from lightning_morse.monitoring.extent import half_widths, sample_box
+from lightning_morse.monitoring.flow_check import flow_check
+from lightning_morse.monitoring.run_record import RunRecord
+from lightning_morse.monitoring.scalars import readings
+from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.snapshot_map import (
+    analyze_snapshots,
+    before_first,
+    flow_readings,
+    trajectory_readings,
+)
+from lightning_morse.monitoring.tracking import untracked
+from lightning_morse.result import MorseAnalysis
+from lightning_morse.slices.bases import WHOLE, Whole
+from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
+from lightning_morse.slices.loss_slice import LossSlice
+from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
+from lightning_morse.slices.shadow_loss import ShadowLoss
+from lightning_morse.slices.subspace import AffineSubspace
+
+# Basins kept in the history of a run, largest first: the timeline has no room for more.
+MOST_BASINS_IN_HISTORY = 32
+
+LossFn = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Training as seen in the slice of an analysis: what figures and records show beside it.
+
+    Attributes:
+        trajectory: Snapshots of the run, oldest first, slice coordinates, shape ``(T, d)``.
+        current: The weights at the analysis, shape ``(d,)``.
+        axis_labels: One label per axis.
+        title: When this was.
+        identities: Identity of each attractor, by the number of its Morse set.
+    """
+
+    trajectory: Array
+    current: Array
+    axis_labels: list[str]
+    title: str
+    identities: dict[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What an analysis of a run found.
+
+    Attributes:
+        scalars: Its scalars, by bare name.
+        basins: Share of the box of each certain basin, by identity, largest first.
+        result: The analysis; None in any process but the first.
+        view: Training in its slice; None likewise.
+    """
+
+    scalars: dict[str, float]
+    basins: dict[int, float]
+    result: MorseAnalysis | None = None
+    view: View | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """The slice of an analysis, and training projected onto it.
+
+    Attributes:
+        chosen: The slice.
+        current: The current weights, slice coordinates, shape ``(d,)``.
+        trajectory: Snapshots of the run, likewise, shape ``(T, d)``.
+        coverage: How much of the trajectory the slice shows.
+    """
+
+    chosen: Slice
+    current: Tensor
+    trajectory: Tensor
+    coverage: Coverage
+
+    @property
+    def subspace(self) -> AffineSubspace:
+        """The affine subspace of the slice."""
+        return self.chosen.subspace
+
+
+@dataclass(frozen=True, eq=False)
+class OneAnalysis:
+    """An analysis of a run at its present weights.
+
+    Attributes:
+        settings: What the user asked for.
+        source: Where the directions come from.
+        module: The network.
+        loss_fn: The loss of a batch; None for that of the module's own steps.
+        record: What this process has kept of the run.
+        title: When this is.
+        warn: Takes a message and what identifies its cause.
+    """
+
+    settings: Settings
+    source: DirectionSource
+    module: nn.Module
+    loss_fn: LossFn | None
+    record: RunRecord
+    title: str
+    warn: Callable[[str, str], None]
+
+    def run(self) -> Findings:
+        """Make the analysis; all processes call it together.
+
+        Returns:
+            The findings; result and view in the first process only.
+
+        Raises:
+            ProcessError: If it failed in another process.
+        """
+        found: Findings | None = None
+        record = self.record
+        subspace, look = self._choose_together() if record.sharded else self._choose()
+        loss = record.processes.each(lambda: self._loss_slice(subspace))
+        record.gather_probes()
+        shared = SharedLoss(loss, loss.n_examples, record.processes)
+
+        def explore() -> tuple[dict[str, float], dict[int, float]]:
+            nonlocal found
+            assert look is not None, "only the first process explores, and it chose the slice"
+            found = self._explore(shared, look)
+            return found.scalars, found.basins
+
+        scalars, basins = shared.explore(explore)
+        return Findings(scalars, basins) if found is None else found
+
+    # ------------------------------------------------------------------ slice
+
+    def _choose(self) -> tuple[AffineSubspace, Look | None]:
+        """The first process chooses the slice; the others get its subspace."""
+        look: Look | None = None
+
+        def choose() -> AffineSubspace:
+            nonlocal look
+            look = self._look(flat_parameters(self.module), WHOLE)
+            # Tensors on an accelerator would arrive on the sender's.
+            return look.subspace if self.record.processes.size == 1 else look.subspace.to("cpu")
+
+        return self.record.processes.first(choose), look
+
+    def _choose_together(self) -> tuple[AffineSubspace, Look]:
+        """All processes choose the slice, each the rows that belong to its own weights."""
+        lockstep = Lockstep(self.record.processes, compute_device(self.module))
+
+        def choose() -> Look:
+            weights = flat_shards(self.module, self.record.processes.rank)
+            return self._look(weights, Shards(self.module, lockstep))
+
+        look = lockstep.run(choose)
+        return look.subspace, look
+
+    def _look(self, weights: Tensor, rows: Whole) -> Look:
+        path = self.record.trajectory.up_to(weights)
+        parameters = dict(trainable_parameters(self.module))
+        chosen = self.source.slice_at(weights, path, parameters, self._shadow_loss, rows)
+        if chosen.fallback:
+            self.warn(f"random directions instead of {self.source.kind}: {chosen.fallback}", "")
+        snapshots = self.record.trajectory.snapshots()
+        return Look(
+            chosen,
+            chosen.subspace.project(weights),
+            chosen.subspace.project(snapshots),
+            chosen.coverage(weights, snapshots),
+        )
+
+    def _shadow_loss(self) -> ShadowLoss:
+        return ShadowLoss(self.module, self._probe_set(), self.loss_fn, self.settings.seed)
+
+    def _loss_slice(self, subspace: AffineSubspace) -> LossSlice:
+        kind = ShardedSlice if self.record.sharded else LossSlice
+        if not self.record.sharded:
+            subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
+        return kind(self.module, subspace, self._probe_set(), self.loss_fn, self.settings.seed)
+
+    def _probe_set(self) -> list[Any]:
+        if not self.record.probe:
+            raise RuntimeError("no training batch has passed by that could be the probe set")
+        return self.record.probe
+
+    # ------------------------------------------------------------ exploration
+
+    def _explore(self, loss: Loss, look: Look) -> Findings:
+        """Analyse the slice, and read off where training is in it."""
+        current, states = look.current.numpy(), look.trajectory.numpy()
+        if self.settings.dynamics == "trajectory":  # the loss is not evaluated
+            half = self._half_widths(look.chosen)
+            result, loss_now, training = self._snapshot_map(states, half), math.nan, {}
+        else:
+            result, loss_now = self._explore_loss(loss, look)
+            training = self._compare_with_training(result, states, current)
+        # Maps of successive snapshots are not one function, and of sharded weights no process holds
+        # the directions by which slices are compared.
+        if self.settings.dynamics == "trajectory" or self.record.sharded:
+            tracked = untracked(result, current)
+        else:
+            tracked = self.record.tracker.update(look.subspace, result, current)
+        scalars = {
+            **readings(result, current, loss_now),
+            "explained": look.coverage.explained,
+            "residual": look.coverage.residual,
+            "identity_current": float(tracked.current),
+            "basin_switches": float(self.record.tracker.switches),
+            "failed": 0.0,
+            **training,
+        }
+        labels = axis_labels(look.chosen.kind, look.coverage.shares)
+        view = View(states, current, labels, self.title, tracked.identities)
+        largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
+        basins = {tracked.identities[a]: volume for a, volume in largest}
+        return Findings(scalars, basins, result, view)
+
+    def _explore_loss(self, loss: Loss, look: Look) -> tuple[MorseAnalysis, float]:
+        """The analysis of the loss on the slice, and the loss at the current weights."""
+        settings, current = self.settings, look.current
+        n_first = first_samples(settings.n_samples)
+        half, samples, losses = sample_box(
+            loss,
+            self._half_widths(look.chosen),
+            n_first,
+            settings.seed,
+            current.numpy() if settings.box.grows else None,
+        )
+        result = analyze_further(
+            loss,
+            samples,
+            losses,
+            -half,
+            half,
+            settings.n_samples + len(samples) - n_first,
+            settings.resolution,
+            settings.confidence,
+            settings.seed,
+        )
+        # The first sample is the centre of the box, where the weights are unless the slice is one
+        # through given checkpoints.
+        now = float(loss(current[None])[0]) if current.any() else float(losses[0])
+        return result, now
+
+    def _compare_with_training(
+        self, result: MorseAnalysis, states: Array, current: Array
+    ) -> dict[str, float]:
+        """Compare the snapshots with the flow of the slice, and analyse them too if asked.
+
+        A failure here is no failed analysis.
+        """
+        settings = self.settings
+        found = before_first(settings.dynamics)
+        with Guard(partial(_warn_of_snapshots, self.warn)):
+            times = self.record.time.of(self.record.trajectory)
+            found.update(flow_readings(flow_check(result, states, times)))
+            if settings.dynamics == "both":
+                beside = self._snapshot_map(states, result.grid.upper)
+                found.update(trajectory_readings(beside, current))
+        return found
+
+    def _snapshot_map(self, states: Array, half: Array) -> MorseAnalysis:
+        settings = self.settings
+        return analyze_snapshots(
+            states, half, settings.resolution, settings.confidence, settings.seed
+        )
+
+    def _half_widths(self, chosen: Slice) -> Array:
+        box = self.settings.box
+        if box.half is not None:
+            return box.half
+        natural = None if chosen.natural is None else chosen.natural.numpy()
+        at_least = chosen.kind == "random"
+        return half_widths(chosen.inside.numpy(), natural, at_least=at_least, margin=box.margin)
+
+
+def _warn_of_snapshots(warn: Callable[[str, str], None], error: Exception) -> None:
+    warn(f"no reading of the snapshots ({cause(error)})", origin(error))

@@ -1,0 +1,122 @@
+"""What a monitor keeps of a run for its analyses, in each process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lightning_morse.distributed.processes import Processes
+from lightning_morse.distributed.sharding import flat_shards
+from lightning_morse.monitoring.probe_batches import copied, is_plain, moved
+from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.snapshots import Trajectory
+from lightning_morse.monitoring.tracking import AttractorTracker
+from lightning_morse.monitoring.training_time import TrainingTime
+from lightning_morse.slices.parameters import flat_parameters
+
+
+class RunRecord:
+    """The trajectory of a run, its probe batches, and the attractors found so far.
+
+    Only the first process records the trajectory, unless weights are sharded: then each process
+    records its own rows, which stay out of checkpoints.
+
+    Args:
+        settings: What the user asked for.
+
+    Attributes:
+        processes: The processes of the run.
+        sharded: Whether the weights are spread over them.
+        trajectory: Snapshots of the weights.
+        time: When each was taken, in time of the gradient flow.
+        probe: The batches of this process that the loss is evaluated on.
+        probes_of_all: Those of every process, on the CPU; empty until :meth:`gather_probes`.
+        tracker: Recognises the attractors of earlier analyses.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.processes = Processes()
+        self.sharded = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Start over, for another run."""
+        self.trajectory = self._new_trajectory()
+        self.time = TrainingTime(self.trajectory)
+        self.probe: list[Any] = []
+        self.probes_of_all: list[list[Any]] = []
+        self.tracker = AttractorTracker()
+
+    def _new_trajectory(self) -> Trajectory:
+        return Trajectory(self._settings.max_snapshots, dtype=self._settings.dtype)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether :meth:`begin` will start the trajectory, not go on with one that was loaded."""
+        return self.sharded or not len(self.trajectory)
+
+    def begin(self, module: nn.Module, stride: int, device: Any) -> None:
+        """Begin a run or go on with one.
+
+        Args:
+            module: The network.
+            stride: Optimizer steps between two snapshots of a new trajectory.
+            device: Where the network is.
+        """
+        if self.is_new:
+            if self.sharded:  # whatever was loaded is not this process's own rows
+                self.trajectory = self._new_trajectory()
+            self.trajectory.stride = stride
+            self.add_weights(module)
+        if len(self.probes_of_all) == self.processes.size:
+            self.probe = self.probes_of_all[self.processes.rank]
+        self.probe = moved(self.probe[: self._settings.probe_batches], device)
+
+    def add_weights(self, module: nn.Module) -> None:
+        """Count an optimizer step, and keep its weights if a snapshot is due."""
+        if self.sharded:
+            self.trajectory.step(lambda: flat_shards(module, self.processes.rank))
+        elif self.processes.leads:
+            self.trajectory.step(lambda: flat_parameters(module))
+        else:
+            return
+        self.time.step(self.trajectory)
+
+    @property
+    def wants_batches(self) -> bool:
+        """Whether the probe set is not yet complete."""
+        return len(self.probe) < self._settings.probe_batches
+
+    def add_batch(self, batch: Any) -> None:
+        """Add a copy of a training batch to the probe set."""
+        self.probe.append(copied(batch))
+
+    def gather_probes(self) -> None:
+        """Let every process know the probe batches of all, once; all processes call it."""
+        if self.processes.size > 1 and not self.probes_of_all:
+            self.probes_of_all = self.processes.gather(moved(self.probe, "cpu"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record in tensors and plain containers, as far as it belongs in a checkpoint.
+
+        Probe batches that ``torch.load(..., weights_only=True)`` would not read back are left out.
+        """
+        probes = [self.probe] if self.processes.size == 1 else self.probes_of_all
+        trajectory = self._new_trajectory() if self.sharded else self.trajectory
+        return {
+            "trajectory": trajectory.state_dict(),
+            "time": self.time.state_dict(),
+            "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
+            "tracker": self.tracker.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a record written by :meth:`state_dict`; to be followed by :meth:`begin`."""
+        self.trajectory.load_state_dict(state["trajectory"])
+        if "time" in state:  # not in the earliest checkpoints of 0.1
+            self.time.load_state_dict(state["time"])
+        self.probes_of_all = list(state["probes"])
+        self.tracker.load_state_dict(state["tracker"])

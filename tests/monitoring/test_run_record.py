@@ -1,0 +1,80 @@
+"""What is kept of a run: trajectory, probe batches, and what of it goes into checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lightning_morse import MorseMonitor
+from lightning_morse.monitoring.run_record import RunRecord
+from tests.callback_models import Net
+
+
+def record(**options) -> RunRecord:
+    return RunRecord(MorseMonitor(**{"probe_batches": 2, **options}).settings)
+
+
+def test_it_begins_with_the_first_weights():
+    kept, module = record(), Net()
+    assert kept.is_new
+    kept.begin(module, 3, "cpu")
+    assert not kept.is_new
+    for _ in range(6):
+        kept.add_weights(module)
+    assert len(kept.trajectory) == 3  # steps 0, 3 and 6
+    kept.begin(module, 5, "cpu")  # resumed: the stride stays
+    assert kept.trajectory.stride == 3
+
+
+def test_the_probe_set_is_copies_of_the_first_batches():
+    kept = record()
+    for number in range(2):
+        batch = [torch.full((2,), float(number))]
+        assert kept.wants_batches
+        kept.add_batch(batch)
+        batch[0].zero_()
+    assert not kept.wants_batches
+    assert [b[0].tolist() for b in kept.probe] == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_a_record_survives_a_checkpoint():
+    kept, module = record(), Net()
+    kept.begin(module, 1, "cpu")
+    kept.time.rate = 0.5
+    kept.add_weights(module)
+    kept.add_batch([torch.ones(2)])
+    after = record()
+    after.load_state_dict(kept.state_dict())
+    assert not after.is_new
+    after.begin(module, 1, "cpu")
+    assert after.trajectory.snapshots().equal(kept.trajectory.snapshots())
+    assert after.time.of(after.trajectory).tolist() == [0.0, 0.5]
+    assert after.probe[0][0].tolist() == [1.0, 1.0]
+
+
+def test_fewer_batches_may_be_asked_for_later():
+    kept = record()
+    kept.add_batch(1)
+    kept.add_batch(2)
+    after = record(probe_batches=1)
+    after.load_state_dict(kept.state_dict())
+    after.begin(Net(), 1, "cpu")
+    assert after.probe == [1]
+
+
+def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
+    kept = record()
+    kept.probe = [{"x": torch.ones(2), "ids": ["a"]}]
+    assert kept.state_dict()["probes"] == [kept.probe]
+    kept.probe = [{"x": torch.ones(2), "when": Path("here")}]
+    assert kept.state_dict()["probes"] == []
+
+
+def test_it_can_start_over():
+    kept = record()
+    kept.begin(Net(), 1, "cpu")
+    kept.add_batch(1)
+    kept.forget()
+    assert kept.is_new
+    assert kept.probe == []

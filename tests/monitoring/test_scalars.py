@@ -1,0 +1,60 @@
+"""Scalars: bare names inside, finite from the start, the prefix where they are published."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from lightning_morse.monitoring.scalars import (
+    BEFORE_FIRST,
+    from_checkpoint,
+    published,
+    readings,
+)
+from lightning_morse.monitoring.snapshot_map import before_first
+from tests.callback_models import one_attractor
+
+
+@pytest.fixture
+def result():
+    samples, losses = np.zeros((1, 2)), np.zeros(1)
+    return one_attractor(None, samples, losses, [-1, -1], [1, 1], 1, 24, 0.95, 0)
+
+
+@pytest.mark.parametrize("dynamics", ["gradient", "trajectory", "both"])
+def test_names_are_bare_and_first_values_finite(dynamics):
+    scalars = {**BEFORE_FIRST, **before_first(dynamics)}
+    assert not [name for name in scalars if "/" in name]
+    assert all(map(math.isfinite, scalars.values()))
+
+
+def test_readings_at_the_attractor(result):
+    found = readings(result, np.zeros(2), 0.5)
+    assert set(found) <= set(BEFORE_FIRST)
+    assert found["basin_current"] == 0
+    assert found["barrier"] == 0.375
+    assert found["headroom"] == 0.375
+    assert found["mu_current"] == found["mu_smallest"] == 0.97
+
+
+def test_readings_outside_every_basin(result):
+    found = readings(result, np.array([5.0, 0.0]), 0.5)
+    assert found["basin_current"] == -2
+    assert found["barrier"] == found["headroom"] == found["mu_current"] == 0
+
+
+def test_what_is_not_finite_counts_as_unknown(result):
+    found = readings(dataclasses.replace(result, calibration=math.inf), np.zeros(2), math.nan)
+    assert found["calibration"] == found["headroom"] == 0
+
+
+def test_the_prefix_is_the_name_of_the_monitor():
+    assert published("second", {"mu": 0.5}) == {"second/mu": 0.5}
+
+
+def test_old_checkpoints_have_the_prefix_inside():
+    old = published("morse", BEFORE_FIRST)
+    assert from_checkpoint(old) == from_checkpoint(BEFORE_FIRST) == BEFORE_FIRST
