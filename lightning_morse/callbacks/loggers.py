@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from lightning_morse.atomic import write_whole
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.view.record import SUFFIX, encode
+from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
 
 Complain = Callable[[str], None]
 
@@ -47,7 +47,7 @@ def log_pictures(
     step: int,
     complain: Complain,
     folder: Path,
-    name: str = "morse",
+    name: str = PLUGIN,
 ) -> None:
     """Give figures and the table of Morse sets to the loggers that take them, or write files.
 
@@ -131,7 +131,7 @@ def _course(trainer: Any, result: MorseAnalysis) -> dict[str, Any]:
     return {}
 
 
-def _add_record(writer: Any, text: str, step: int, name: str = "morse") -> None:
+def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
     """Add a record to the event file of a SummaryWriter, marked for the plugin ``morse``."""
     from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -142,10 +142,10 @@ def _add_record(writer: Any, text: str, step: int, name: str = "morse") -> None:
         dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()]
     )
     metadata = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name="morse"),
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
         data_class=DATA_CLASS_TENSOR,
     )
-    value = Summary.Value(tag=f"{name}/record", tensor=tensor, metadata=metadata)
+    value = Summary.Value(tag=record_tag(name), tensor=tensor, metadata=metadata)
     writer.file_writer.add_summary(Summary(value=[value]), step)
 
 
