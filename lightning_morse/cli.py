@@ -8,7 +8,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,31 @@ from lightning_morse.view.record import ViewRecord
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import Run, read_runs
 
-_RUN = "log directory of a run, a folder of such, or an archive of MorseAnalysis.save"
+_RUN = "log directory of a run, a folder of runs, or an archive of MorseAnalysis.save"
+_KILOBYTES_BELOW = 1e5  # bytes; larger reports are given in megabytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: Its arguments; those of the process if None.
+        argv: The arguments; those of the process if None.
 
     Returns:
         0 if all went well, 1 if something could not be read, done or written; wrong usage exits
         with 2.
     """
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:  # a reader such as head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError) as error:
+        return _complain(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-morse", description="Morse graphs of the loss landscape of training runs."
     )
@@ -37,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("report", help="write an HTML page that needs no network")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     command.add_argument(
-        "-o", "--output", type=Path, default=Path("report.html"), help="where to (report.html)"
+        "-o", "--output", type=Path, default=Path("report.html"), help="the page (report.html)"
     )
     command.set_defaults(run=_report)
 
@@ -45,13 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("compare", help="print one row a run, the least loss first")
+    command = commands.add_parser("compare", help="print one row per run, lowest loss first")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
-    command.add_argument("--csv", action="store_true", help="comma-separated values")
-    command.add_argument("--sort", metavar="COLUMN", default="loss", help="sort by (loss)")
+    command.add_argument("--csv", action="store_true", help="print comma-separated values")
+    command.add_argument(
+        "--sort", metavar="COLUMN", default="loss", help="column to sort by (loss)"
+    )
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("analyze", help="analyse a function given by its import path")
+    _add_arguments_of_analyze(command)
+    command.set_defaults(run=_analyze)
+    return parser
+
+
+def _add_arguments_of_analyze(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--callable",
         required=True,
@@ -65,23 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             nargs="+",
             type=float,
             metavar="X",
-            help=f"{name} corner of the box, one number an axis",
+            help=f"{name} corner of the box, one number per axis",
         )
     command.add_argument("--samples", type=int, default=128, help="loss evaluations (128)")
-    command.add_argument("--resolution", type=int, default=128, help="cells an axis (128)")
-    command.add_argument("--confidence", type=float, default=0.95, help="level (0.95)")
+    command.add_argument("--resolution", type=int, default=128, help="cells per axis (128)")
+    command.add_argument(
+        "--confidence", type=float, default=0.95, help="level of confidence (0.95)"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     command.add_argument("-o", "--output", type=Path, help="archive to write, such as found.npz")
-    command.set_defaults(run=_analyze)
-
-    args = parser.parse_args(argv)
-    try:
-        return int(args.run(args))
-    except BrokenPipeError:  # a reader such as head has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (OSError, ValueError) as error:
-        return _complain(str(error))
 
 
 def _complain(message: str) -> int:
@@ -90,7 +102,7 @@ def _complain(message: str) -> int:
 
 
 def _read(paths: Iterable[str]) -> tuple[list[Run], bool]:
-    """Read runs; say which records are broken, and whether none is."""
+    """Read runs and name their unreadable records; the second value says whether there is none."""
     runs = [run for path in paths for run in read_runs(path)]
     whole = True
     for run in runs:
@@ -106,7 +118,8 @@ def _report(args: argparse.Namespace) -> int:
     page = report(runs).encode()
     args.output.write_bytes(page)
     count = sum(len(run.readings) for run in runs)
-    size = f"{len(page) / 1e6:.1f} MB" if len(page) > 1e5 else f"{len(page) / 1e3:.0f} kB"
+    small = len(page) <= _KILOBYTES_BELOW
+    size = f"{len(page) / 1e3:.0f} kB" if small else f"{len(page) / 1e6:.1f} MB"
     print(f"{args.output}: {_counted(count, 'record')} of {_counted(len(runs), 'run')}, {size}")
     return 0 if whole else 1
 
@@ -119,7 +132,7 @@ def _show(args: argparse.Namespace) -> int:
     runs, whole = _read(args.runs)
     for run in runs:
         print(run.name)
-        rows = _known([_facts(r.record) for r in run.readings if r.record])
+        rows = _without_empty_switches([_facts(r.record) for r in run.readings if r.record])
         if not rows:
             continue
         _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
@@ -129,7 +142,7 @@ def _show(args: argparse.Namespace) -> int:
             [
                 {
                     "set": i,
-                    "what": _called(m, len(run.last.shape)),
+                    "type": _kind(m, len(run.last.shape)),
                     "index": "?" if m["index"] is None else m["index"],
                     "loss": m["loss"],
                     "volume": m["volume"],
@@ -143,7 +156,7 @@ def _show(args: argparse.Namespace) -> int:
     return 0 if whole else 1
 
 
-def _called(m: Any, dim: int) -> str:
+def _kind(m: Mapping[str, Any], dim: int) -> str:
     if m["attractor"]:
         return "attractor" if m["resolved"] else "attractor(s)"
     if not m["resolved"]:
@@ -154,8 +167,7 @@ def _called(m: Any, dim: int) -> str:
 
 
 def _facts(record: ViewRecord) -> dict[str, Any]:
-    # Whatever the monitor is called: its name stands before the slash.
-    scalars = {name.rpartition("/")[2]: value for name, value in record.scalars.items()}
+    scalars = record.bare_scalars()
     basin = scalars.get("basin_current")
     names = {-1.0: "undecided", -2.0: "escapes"}
     return {
@@ -166,15 +178,15 @@ def _facts(record: ViewRecord) -> dict[str, Any]:
         "unresolved": sum(not m["resolved"] for m in record.sets),
         "mu": record.facts["mu"],
         "basin": None if basin is None else names.get(basin, f"{basin:.0f}"),
-        "barrier": scalars.get("barrier") or None,  # 0 stands for unknown
+        "barrier": scalars.get("barrier") or None,  # monitors publish 0 where it is unknown
         "switches": scalars.get("basin_switches"),
         "undecided": record.facts["undecided"],
         "escape": record.facts["escape"],
     }
 
 
-def _known(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out the column of switches where no record has it."""
+def _without_empty_switches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the column of switches if no record has it."""
     if any(row["switches"] is not None for row in rows):
         return rows
     return [{k: v for k, v in row.items() if k != "switches"} for row in rows]
@@ -188,7 +200,7 @@ def _compare(args: argparse.Namespace) -> int:
         if run.last is not None:
             given = {f"hparams.{k}": run.hparams.get(k) for k in names}
             rows.append({"run": run.name, **given, **_facts(run.last)})
-    rows = _known(rows)
+    rows = _without_empty_switches(rows)
     if not rows:
         return _complain("none of the records can be read, so there is nothing to compare")
     if args.sort not in rows[0]:
@@ -199,14 +211,14 @@ def _compare(args: argparse.Namespace) -> int:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        # The folder that all runs share says nothing about any of them.
+        # The folders that all runs share are left out of their names.
         shared = os.path.commonpath([os.path.dirname(row["run"]) for row in rows])
         _print_table([{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows])
     return 0 if whole else 1
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Numbers first, then text, then what is missing."""
+    """Sort numbers first, then text, then missing values."""
     if value is None:
         return 2, 0.0, ""
     if isinstance(value, (int, float)) and not math.isnan(value):
@@ -215,7 +227,7 @@ def _rank(value: Any) -> tuple[int, float, str]:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows under the names of their columns, numbers to the right."""
+    """Print rows under the names of their columns, numbers flush right."""
     head = list(rows[0])
     cells = [[_written(k, row[k]) for k in head] for row in rows]
     wide = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(head)]
@@ -237,14 +249,14 @@ def _written(name: str, value: Any) -> str:
     if name in ("undecided", "escape", "volume") or (name == "basin" and isinstance(value, float)):
         return f"{value:.1%}"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    # A name from a file must not move the cursor of a terminal.
+    # Text from a file must not control the terminal.
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _analyze(args: argparse.Namespace) -> int:
     if len(args.lower) != len(args.upper):
         return _complain(
-            f"--lower and --upper must have one number an axis, got {len(args.lower)} and "
+            f"--lower and --upper must have one number per axis, got {len(args.lower)} and "
             f"{len(args.upper)}"
         )
     try:
@@ -283,7 +295,8 @@ def _imported(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"it is a {type(found).__name__}, not a function")
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def test_analyze(tmp_path):
         (["--callable", "losses:cup"], "has no attribute 'cup'"),
         (["--callable", "losses:three"], "it is a int, not a function"),
         (["--callable", "losses:bowl", "-o", "no/f.npz"], "no/f.npz: there is no folder no"),
-        (["--callable", "losses:bowl", "--upper", "1", "1"], "one number an axis, got 1 and 2"),
+        (["--callable", "losses:bowl", "--upper", "1", "1"], "one number per axis, got 1 and 2"),
         (["--callable", "losses:bowl", "--upper", "-2"], "lower"),
     ],
 )
