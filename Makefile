@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test quick lint bench docs clean
+.PHONY: demo test quick lint lint-js bench docs clean
 
 demo: $(VENV)/.installed-examples
 	OMP_NUM_THREADS=1 $(BIN)/python examples/digits.py
@@ -17,11 +17,21 @@ test: lint
 quick: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow"
 
-lint: $(VENV)/.installed-test
+lint: lint-js $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir build/import-linter
+
+# The JavaScript of the front end; where npm is missing this says so and checks nothing.
+lint-js:
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory node_modules/.installed && \
+		npm run --silent lint; \
+	else echo "lint-js: npm is not installed, the JavaScript is not checked"; fi
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --silent
+	touch $@
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/bench_analyze.py
@@ -38,4 +48,4 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info lightning_logs
+	rm -rf $(VENV) build *.egg-info lightning_logs node_modules

@@ -17,19 +17,31 @@ from lightning_morse.view.report import report
 from lightning_morse.view.runs import Run, read_runs
 from lightning_morse.words import kind_of_set, short_of_one
 
-_RUN = "log directory of a run, a folder of them, or a file of MorseAnalysis.save"
+_RUN = "log directory of a run, a folder of runs, or an archive of MorseAnalysis.save"
+_KILOBYTES_BELOW = 1e5  # bytes; larger reports are given in megabytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: Its arguments; those of the process if None.
+        argv: The arguments; those of the process if None.
 
     Returns:
         0 if all went well, 1 if something could not be read, done or written. Wrong usage exits
         with 2.
     """
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:  # a reader such as head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, ValueError) as error:
+        return _complain(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-morse", description="Morse graphs of the loss landscape of training runs."
     )
@@ -38,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("report", help="write an HTML page that needs no network")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     command.add_argument(
-        "-o", "--output", type=Path, default=Path("report.html"), help="where to (report.html)"
+        "-o", "--output", type=Path, default=Path("report.html"), help="the page (report.html)"
     )
     command.set_defaults(run=_report)
 
@@ -48,11 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("compare", help="print one row per run, lowest loss first")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
-    command.add_argument("--csv", action="store_true", help="comma-separated values")
-    command.add_argument("--sort", metavar="COLUMN", default="loss", help="sort by (loss)")
+    command.add_argument("--csv", action="store_true", help="print comma-separated values")
+    command.add_argument(
+        "--sort", metavar="COLUMN", default="loss", help="column to sort by (loss)"
+    )
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("analyze", help="analyse a function given by its import path")
+    _add_arguments_of_analyze(command)
+    command.set_defaults(run=_analyze)
+    return parser
+
+
+def _add_arguments_of_analyze(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--callable",
         required=True,
@@ -70,19 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     command.add_argument("--samples", type=int, default=128, help="loss evaluations (128)")
     command.add_argument("--resolution", type=int, default=128, help="cells per axis (128)")
-    command.add_argument("--confidence", type=float, default=0.95, help="level (0.95)")
+    command.add_argument(
+        "--confidence", type=float, default=0.95, help="level of confidence (0.95)"
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     command.add_argument("-o", "--output", type=Path, help="archive to write, such as found.npz")
-    command.set_defaults(run=_analyze)
-
-    args = parser.parse_args(argv)
-    try:
-        return int(args.run(args))
-    except BrokenPipeError:  # a reader such as head has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (OSError, ValueError) as error:
-        return _complain(str(error))
 
 
 def _complain(message: str) -> int:
@@ -91,7 +103,7 @@ def _complain(message: str) -> int:
 
 
 def _read(paths: Iterable[str]) -> tuple[list[Run], bool]:
-    """Read runs; complain about broken records, and say whether there are none."""
+    """Read runs and name their unreadable records; the second value says whether there is none."""
     runs = [run for path in paths for run in read_runs(path)]
     whole = True
     for run in runs:
@@ -107,7 +119,8 @@ def _report(args: argparse.Namespace) -> int:
     page = report(runs).encode()
     args.output.write_bytes(page)
     count = sum(len(run.readings) for run in runs)
-    size = f"{len(page) / 1e6:.1f} MB" if len(page) > 1e5 else f"{len(page) / 1e3:.0f} kB"
+    small = len(page) <= _KILOBYTES_BELOW
+    size = f"{len(page) / 1e3:.0f} kB" if small else f"{len(page) / 1e6:.1f} MB"
     print(f"{args.output}: {_counted(count, 'record')} of {_counted(len(runs), 'run')}, {size}")
     return 0 if whole else 1
 
@@ -120,7 +133,7 @@ def _show(args: argparse.Namespace) -> int:
     runs, whole = _read(args.runs)
     for run in runs:
         print(run.name)
-        rows = _known([_facts(r.record) for r in run.readings if r.record])
+        rows = _without_empty_switches([_facts(r.record) for r in run.readings if r.record])
         if not rows:
             continue
         _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
@@ -130,7 +143,7 @@ def _show(args: argparse.Namespace) -> int:
             [
                 {
                     "set": i,
-                    "what": kind_of_set(
+                    "type": kind_of_set(
                         m["attractor"], m["resolved"], m["index"], len(run.last.shape)
                     ),
                     "index": "?" if m["index"] is None else m["index"],
@@ -147,8 +160,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _facts(record: ViewRecord) -> dict[str, Any]:
-    # The monitor's name stands before the slash, whatever it is.
-    scalars = {name.rpartition("/")[2]: value for name, value in record.scalars.items()}
+    scalars = record.bare_scalars()
     basin = scalars.get("basin_current")
     names = {-1.0: "undecided", -2.0: "escapes"}
     return {
@@ -159,14 +171,14 @@ def _facts(record: ViewRecord) -> dict[str, Any]:
         "unresolved": sum(not m["resolved"] for m in record.sets),
         "mu": record.facts["mu"],
         "basin": None if basin is None else names.get(basin, f"{basin:.0f}"),
-        "barrier": scalars.get("barrier") or None,  # 0 stands for unknown
+        "barrier": scalars.get("barrier") or None,  # monitors publish 0 where it is unknown
         "switches": scalars.get("basin_switches"),
         "undecided": record.facts["undecided"],
         "escape": record.facts["escape"],
     }
 
 
-def _known(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_empty_switches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out the column of switches if no record has it."""
     if any(row["switches"] is not None for row in rows):
         return rows
@@ -181,7 +193,7 @@ def _compare(args: argparse.Namespace) -> int:
         if run.last is not None:
             given = {f"hparams.{k}": run.hparams.get(k) for k in names}
             rows.append({"run": run.name, **given, **_facts(run.last)})
-    rows = _known(rows)
+    rows = _without_empty_switches(rows)
     if not rows:
         return _complain("none of the records can be read, so there is nothing to compare")
     if args.sort not in rows[0]:
@@ -192,14 +204,14 @@ def _compare(args: argparse.Namespace) -> int:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        # The folder that all runs share does not tell them apart.
+        # The folders that all runs share are left out of their names.
         shared = os.path.commonpath([os.path.dirname(row["run"]) for row in rows])
         _print_table([{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows])
     return 0 if whole else 1
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Numbers first, then text, then missing values."""
+    """Sort numbers first, then text, then missing values."""
     if value is None:
         return 2, 0.0, ""
     if isinstance(value, (int, float)) and not math.isnan(value):
@@ -208,7 +220,7 @@ def _rank(value: Any) -> tuple[int, float, str]:
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows under the names of their columns, numbers aligned to the right."""
+    """Print rows under the names of their columns, numbers flush right."""
     head = list(rows[0])
     cells = [[_written(k, row[k]) for k in head] for row in rows]
     wide = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(head)]
@@ -228,7 +240,7 @@ def _written(name: str, value: Any) -> str:
     if name in ("undecided", "escape", "volume") or (name == "basin" and isinstance(value, float)):
         return f"{value:.1%}"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    # A name from a file must not move the cursor of a terminal.
+    # Text from a file must not control the terminal.
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

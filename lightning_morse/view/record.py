@@ -1,12 +1,11 @@
-"""The record a view of an analysis is drawn from: JSON, small, checked when it is read.
+"""The record from which an analysis is shown: JSON, small, checked when it is read.
 
-It holds what a person looks at (labels, Morse sets, loss, course of training), not what a further
-computation would need; :meth:`lightning_morse.MorseAnalysis.save` keeps that.
+It holds what a person looks at (labels, Morse sets, loss, course of training), not what further
+computations need; :meth:`lightning_morse.MorseAnalysis.save` keeps that.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import math
@@ -19,6 +18,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import Reach
+from lightning_morse.view.packing import (
+    MAX_CELLS,
+    expect,
+    is_number,
+    numbers,
+    pack_deviation,
+    pack_loss,
+    pack_reach,
+    pack_runs,
+    thinned,
+    unpack_deviation,
+    unpack_loss,
+    unpack_reach,
+    unpack_runs,
+)
 
 if TYPE_CHECKING:
     from lightning_morse.grids.cubical import CubicalGrid
@@ -32,16 +46,25 @@ PLUGIN = "morse"
 # Last part of the tag of a record in an event file, after the name of its monitor.
 RECORD_TAG = "record"
 
-MAX_CELLS = 2**24  # a record that asks for more is refused before anything is allocated
-MAX_BYTES = 2**26
+# TensorBoard's name of the plugin, and that of the monitor unless it is given another.
+PLUGIN = "morse"
+# Last part of the tag under which a monitor gives its records to TensorBoard.
+RECORD_TAG = "record"
+
+MAX_BYTES = 2**26  # longer texts are not parsed
 MAX_AXES = 3
-_LOSS_POINTS = {1: 513, 2: 81, 3: 25}  # along an axis, at most
-_NO_LOSS = 65535  # code of a loss that is not finite
-_NO_DEVIATION = 255  # likewise of a deviation
-_DEVIATIONS = 1e6  # ratio of the largest deviation to the least that is told apart
-_REACH_BYTES = 80_000  # what the cells may reach is left out where it takes more
-_HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
-_N_LEVELS = 13
+# Points of the lattice of the loss per axis, at most, by the dimension: none of these limits bears
+# on labels or Morse sets, which are kept cell by cell.
+_LOSS_POINTS = {1: 513, 2: 81, 3: 25}
+_MAX_REACH_BYTES = 80_000  # the sets that cells may reach are left out where they take more
+_N_LEVELS = 13  # contour lines
+_LEVEL_QUANTILES = (0.01, 0.97)
+_CENTER_TOLERANCE = 1e-9  # of the width of the box
+
+
+def record_tag(monitor: str) -> str:
+    """Return the tag under which a monitor gives its records to TensorBoard."""
+    return f"{monitor}/{RECORD_TAG}"
 
 
 def record_tag(monitor: str = PLUGIN) -> str:
@@ -59,43 +82,43 @@ def record_tag(monitor: str = PLUGIN) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ViewRecord:
-    """One analysis as it is looked at.
+    """One analysis as it is shown.
 
     Attributes:
         text: The record as it was read, JSON.
         step: Step of training.
         epoch: Epoch of training, None outside of training.
-        title: A line that says when this was.
+        title: A line of description.
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape.
-        shape: Cells on each axis.
-        axes: A label for each axis.
-        labels: Attractor of each cell, -1 undecided, -2 escapes; shape ``(size,)``, C order.
-        owner: Morse set each cell belongs to, -1 if none, same shape.
-        diverged: Cells nearest to a sample whose loss was not finite, same shape.
-        loss: Surrogate mean of the loss on a uniform lattice from corner to corner of the box,
-            16 bits a value; NaN where it was not finite.
-        levels: Losses to draw contours at, ascending.
-        sets: Facts about each Morse set: ``attractor``, ``resolved``, ``index``, ``center``,
+        shape: Cells per axis.
+        axes: One label per axis.
+        labels: Attractor of each cell, -1 undecided, -2 escapes; shape ``(size,)``, in C order.
+        owner: Morse set that each cell belongs to, -1 if none; same shape.
+        diverged: Cells nearest to a sample whose loss was not finite; same shape.
+        loss: Posterior mean of the loss on a uniform lattice that includes the corners of the box,
+            rounded to 16 bits; NaN where it was not finite.
+        levels: Losses at which to draw contours, ascending.
+        sets: For each Morse set ``attractor``, ``resolved``, ``index``, ``center``,
             ``loss``, ``volume``, ``mu``, ``basin``, ``color``.
-        edges: Edges of the Morse graph, pairs of numbers, downhill.
-        ladder_levels: Confidences of the ladder.
-        ladder_blocks: Blocks of the ladder, see :class:`lightning_morse.Ladder`.
-        exits: Share of the box that may leave it through each face, ``d`` pairs.
+        edges: Edges of the Morse graph, pairs of Morse sets, downhill.
+        ladder_levels: Levels of confidence of the filtration.
+        ladder_blocks: Attracting blocks at each level, see :class:`lightning_morse.Ladder`.
+        exits: Share of the box that may leave through each face, shape ``(d, 2)``: lower, upper.
         facts: ``claim``, ``mu``, ``confidence``, ``calibration``, ``escape``, ``undecided``,
-            ``loss_now`` (the loss where training was, if that is the centre of the box and the loss
-            is finite, else None).
-        scalars: What was logged with the analysis, by name.
-        trajectory: Earlier points of training in the slice, shape ``(T, d)``.
-        current: Where training was, shape ``(d,)``; None if there is no training.
-        identities: What each attractor is known as from one record of a run to the next, in the
-            order of the attractors; None if that is not known, as in older records.
-        deviation: Deviation of the surrogate where ``loss`` is, same shape and units, see
-            :attr:`lightning_morse.MorseAnalysis.loss_deviation`. 8 bits a value: at a vertex of the
-            grid never below it, by at most 5.6 % of it or 1e-6 of the largest above; NaN where it
-            is not finite. None in older records.
-        reach: Which Morse sets each cell may reach and whether it may leave the box; None in older
-            records and where that would take more than 80 kB.
+            ``loss_now`` (the loss of the current weights if they are the centre of the box and the
+            loss is finite, else None).
+        scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
+        trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
+        current: The current weights in the slice, shape ``(d,)``; None outside of training.
+        identities: A number for each attractor, the same in all records of a run, in the order of
+            the attractors; None in records of single analyses and in older ones.
+        deviation: Posterior standard deviation of ``loss``, same shape and units, see
+            :attr:`lightning_morse.MorseAnalysis.loss_deviation`, rounded up to 8 bits: at a vertex
+            of the grid never too small, and too large by at most 5.6 % or 1e-6 of the largest
+            value. NaN where it was not finite; None in older records.
+        reach: The Morse sets that each cell may reach, and whether it may leave the box; None in
+            older records and where it would take more than 80 kB.
     """
 
     text: str
@@ -124,6 +147,10 @@ class ViewRecord:
     deviation: Array | None
     reach: Reach | None
 
+    def bare_scalars(self) -> dict[str, float]:
+        """Return the scalars without the prefix that the name of their monitor is."""
+        return {name.rpartition("/")[2]: value for name, value in self.scalars.items()}
+
 
 def encode(
     result: MorseAnalysis,
@@ -139,58 +166,35 @@ def encode(
 ) -> str:
     """Write what a view needs of an analysis as JSON.
 
-    Labels and Morse sets are exact, cell by cell; the loss is thinned to at most 81 points an axis
-    in the plane and rounded to 16 bits on a scale that is fine near its minimum. Its deviation, on
-    the same points, is rounded up to 8 bits.
+    Labels and Morse sets are exact, cell by cell. The loss is thinned to at most 81 points per axis
+    in the plane and rounded to 16 bits on a scale that is finest near its minimum. Its deviation,
+    on the same points, is rounded up to 8 bits.
 
     Args:
         result: The analysis, of one, two or three dimensions.
         step: Step of training.
         epoch: Epoch of training.
-        title: A line that says when this was.
+        title: A line of description.
         scalars: Numbers to show over training, by name; those that are not finite are left out.
-        trajectory: Earlier points in the slice, first to last, shape ``(T, d)``.
-        current: Where training is, shape ``(d,)``.
-        axis_labels: One label an axis.
-        identities: What each attractor is known as from one record of a run to the next, by the
-            number of its Morse set: decides its colour.
+        trajectory: Earlier weights in the slice, first to last, shape ``(T, d)``.
+        current: The current weights in the slice, shape ``(d,)``.
+        axis_labels: One label per axis.
+        identities: For the Morse set of each attractor, a number that the attractor keeps from one
+            record of a run to the next; it decides the colour.
 
     Returns:
         JSON, one line, ASCII; :func:`decode` reads it.
 
     Raises:
-        ValueError: If the analysis has more than three dimensions, an argument does not have its
-            dimension, or the identities are not those of the attractors.
+        ValueError: If the analysis has more than three dimensions or too many cells, an argument
+            does not have its dimension, or the identities are not those of the attractors.
     """
-    # Drawing is needed to make a record, not to read one.
-    from lightning_morse.plotting.style import attractor_colors
-
     grid, d = result.grid, result.grid.dim
-    if d > MAX_AXES:
-        raise ValueError(
-            f"a view shows 1, 2 or 3 axes, but the analysis has {d}; "
-            "MorseAnalysis.save keeps an analysis of any dimension"
-        )
-    if grid.size > MAX_CELLS:
-        raise ValueError(
-            f"a view has at most {MAX_CELLS} cells, but the analysis has {grid.size}; "
-            "use a coarser grid"
-        )
-    path = np.empty((0, d)) if trajectory is None else np.asarray(trajectory, dtype=np.float64)
-    if path.ndim != 2 or path.shape[1] != d:
-        raise ValueError(f"trajectory must have shape (T, {d}), got {path.shape}")
-    path = path[np.isfinite(path).all(axis=1)]
-    now = None if current is None else np.asarray(current, dtype=np.float64)
-    if now is not None and (now.shape != (d,) or not np.isfinite(now).all()):
-        raise ValueError(f"current must be {d} finite numbers, got {current!r}")
-    labels = tuple(axis_labels or (f"direction {j + 1}" for j in range(d)))
-    if len(labels) != d:
-        raise ValueError(f"axis_labels must be {d} labels, one an axis, got {axis_labels!r}")
-
+    _check_size(grid)
+    path, now, labels = _checked_course(d, trajectory, current, axis_labels)
     owner = np.full(grid.size, -1)
     for i, m in enumerate(result.morse_sets):
         owner[m.cells] = i
-    colors, volumes = attractor_colors(result, identities), result.basin_volumes
     record = {
         "format": FORMAT,
         "version": VERSION,
@@ -201,53 +205,107 @@ def encode(
         "upper": grid.upper.tolist(),
         "shape": list(grid.shape),
         "axes": list(labels),
-        "labels": _runs(result.labels),
-        "owner": _runs(owner),
-        "diverged": _runs(result.diverged),
-        "loss": _quantised(_thinned(result.mean_loss, _LOSS_POINTS[d])),
+        "labels": pack_runs(result.labels),
+        "owner": pack_runs(owner),
+        "diverged": pack_runs(result.diverged),
+        "loss": pack_loss(thinned(result.mean_loss, _LOSS_POINTS[d])),
         "levels": _levels(result.mean_loss),
-        "sets": [
-            {
-                "attractor": bool(m.is_attractor),
-                "resolved": bool(m.resolved),
-                "index": None if m.index is None else int(m.index),
-                "center": _short(m.center),
-                "loss": _number(m.loss),
-                "volume": float(m.volume),
-                "mu": _number(m.mu),
-                "basin": volumes.get(i),
-                "color": colors.get(i),
-            }
-            for i, m in enumerate(result.morse_sets)
-        ],
+        "sets": _sets(result, identities),
         "edges": sorted([int(u), int(v)] for u, v in result.graph.edges),
         "ladder": {
             "levels": result.ladder.levels.tolist(),
             "blocks": result.ladder.blocks.tolist(),
         },
         "exits": result.exit_volumes.tolist(),
-        "facts": {
-            "claim": result.claim,
-            "mu": float(result.mu),
-            "confidence": float(result.confidence),
-            "calibration": float(result.calibration),
-            "escape": result.escape,
-            "undecided": result.undecided,
-            "loss_now": _number(result.sample_losses[0]) if _is_center(now, grid) else None,
-        },
-        "scalars": dict(_finite(scalars or {})),
+        "facts": _facts(result, now),
+        "scalars": _finite(scalars or {}),
         "trajectory": _short(path),
         "current": None if now is None else _short(now),
+        **_optional_parts(result, identities),
     }
-    if identities is not None:
-        record["identities"] = [int(identities[a]) for a in result.attractors]
-    if result.loss_deviation is not None:
-        record["deviation"] = _rounded_up(_thinned(result.loss_deviation, _LOSS_POINTS[d]))
-    if result.reach is not None:
-        reach = {"kinds": _masks(result.reach.kinds), "of": _runs(result.reach.of)}
-        if len(json.dumps(reach, separators=(",", ":"))) <= _REACH_BYTES:
-            record["reach"] = reach
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+def _check_size(grid: CubicalGrid) -> None:
+    if grid.dim > MAX_AXES:
+        raise ValueError(
+            f"a view shows 1, 2 or 3 axes, but the analysis has {grid.dim}; "
+            "MorseAnalysis.save keeps an analysis of any dimension"
+        )
+    if grid.size > MAX_CELLS:
+        raise ValueError(
+            f"a view has at most {MAX_CELLS} cells, but the analysis has {grid.size}; "
+            "use a coarser grid"
+        )
+
+
+def _checked_course(
+    d: int,
+    trajectory: ArrayLike | None,
+    current: ArrayLike | None,
+    axis_labels: Sequence[str] | None,
+) -> tuple[Array, Array | None, tuple[str, ...]]:
+    """Earlier weights that are finite, current weights and labels, all of ``d`` axes."""
+    path = np.empty((0, d)) if trajectory is None else np.asarray(trajectory, dtype=np.float64)
+    if path.ndim != 2 or path.shape[1] != d:
+        raise ValueError(f"trajectory must have shape (T, {d}), got {path.shape}")
+    path = path[np.isfinite(path).all(axis=1)]
+    now = None if current is None else np.asarray(current, dtype=np.float64)
+    if now is not None and (now.shape != (d,) or not np.isfinite(now).all()):
+        raise ValueError(f"current must be {d} finite numbers, got {current!r}")
+    labels = tuple(axis_labels or (f"direction {j + 1}" for j in range(d)))
+    if len(labels) != d:
+        raise ValueError(f"axis_labels must be {d} labels, one per axis, got {axis_labels!r}")
+    return path, now, labels
+
+
+def _sets(result: MorseAnalysis, identities: Mapping[int, int] | None) -> list[dict[str, Any]]:
+    # Writing a record needs the colours of the figures; reading one must not load them.
+    from lightning_morse.plotting.style import attractor_colors
+
+    colors, volumes = attractor_colors(result, identities), result.basin_volumes
+    return [
+        {
+            "attractor": bool(m.is_attractor),
+            "resolved": bool(m.resolved),
+            "index": None if m.index is None else int(m.index),
+            "center": _short(m.center),
+            "loss": _number(m.loss),
+            "volume": float(m.volume),
+            "mu": _number(m.mu),
+            "basin": volumes.get(i),
+            "color": colors.get(i),
+        }
+        for i, m in enumerate(result.morse_sets)
+    ]
+
+
+def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
+    return {
+        "claim": result.claim,
+        "mu": float(result.mu),
+        "confidence": float(result.confidence),
+        "calibration": float(result.calibration),
+        "escape": result.escape,
+        "undecided": result.undecided,
+        # The first sample is the centre of the box.
+        "loss_now": _number(result.sample_losses[0]) if _is_center(now, result.grid) else None,
+    }
+
+
+def _optional_parts(result: MorseAnalysis, identities: Mapping[int, int] | None) -> dict[str, Any]:
+    """Parts that records may lack: older ones, single analyses, and what would take too much."""
+    parts: dict[str, Any] = {}
+    if identities is not None:
+        parts["identities"] = [int(identities[a]) for a in result.attractors]
+    if result.loss_deviation is not None:
+        points = _LOSS_POINTS[result.grid.dim]
+        parts["deviation"] = pack_deviation(thinned(result.loss_deviation, points))
+    if result.reach is not None:
+        reach = pack_reach(result.reach)
+        if len(json.dumps(reach, separators=(",", ":"))) <= _MAX_REACH_BYTES:
+            parts["reach"] = reach
+    return parts
 
 
 def decode(text: str | bytes) -> ViewRecord:
@@ -257,7 +315,7 @@ def decode(text: str | bytes) -> ViewRecord:
         text: The JSON.
 
     Raises:
-        ValueError: If it is no such record, is cut off, disagrees with itself, asks for more than
+        ValueError: If it is no such record, is cut off or inconsistent, asks for more than
             ``MAX_CELLS`` cells, or was written by a newer version.
     """
     if len(text) > MAX_BYTES:
@@ -290,7 +348,7 @@ def decode(text: str | bytes) -> ViewRecord:
 
 
 def summary(record: ViewRecord) -> dict[str, Any]:
-    """What of a record is shown over training: counts, bounds and shares, plain values."""
+    """Return what is shown of a record over training: counts, bounds and shares, plain values."""
     attractors = [m for m in record.sets if m["attractor"]]
     identities = range(len(attractors)) if record.identities is None else record.identities
     return {
@@ -309,58 +367,17 @@ def summary(record: ViewRecord) -> dict[str, Any]:
 
 
 def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
-    shape = tuple(raw["shape"])
-    d = len(shape)
-    _expect(1 <= d <= MAX_AXES and all(type(s) is int and s > 0 for s in shape), "shape", shape)
-    size = math.prod(shape)
-    if size > MAX_CELLS:
-        raise ValueError(
-            f'broken view record: "shape" {list(shape)} asks for {size} cells, '
-            f"at most {MAX_CELLS} are read"
-        )
-    lower, upper = (_array(raw, name, (d,)) for name in ("lower", "upper"))
-    _expect(bool((lower < upper).all()), "lower", raw["lower"], 'below "upper" on every axis')
+    shape, lower, upper = _checked_box(raw)
+    d, size = len(shape), math.prod(shape)
     sets = tuple(_checked_set(m, i, d) for i, m in enumerate(raw["sets"]))
-    n = len(sets)
-    attractors = sum(m["attractor"] for m in sets)
-    labels = _expanded(raw, "labels", size, -2, n - 1)
-    owner = _expanded(raw, "owner", size, -1, n - 1)
-    diverged = _expanded(raw, "diverged", size, 0, 1).astype(bool)
-    ladder, facts = raw["ladder"], raw["facts"]
-    levels = _array(ladder, "levels", (None,))
-    blocks = _array(ladder, "blocks", (len(levels), None)) if attractors else np.empty((0, 0))
-    if attractors and blocks.shape[1] != attractors:
-        raise ValueError(
-            f'broken view record: "blocks" should have one column for each of the {attractors} '
-            f"attractors, got {blocks.shape[1]}"
-        )
-    edges = tuple((u, v) for u, v in raw["edges"])
-    for u, v in edges:
-        _expect(all(type(k) is int and 0 <= k < n for k in (u, v)), "edges", (u, v))
-    axes = tuple(raw["axes"])
-    _expect(len(axes) == d and all(isinstance(a, str) for a in axes), "axes", axes, f"{d} labels")
-    _expect(type(raw["step"]) is int, "step", raw["step"])
-    _expect(raw["epoch"] is None or type(raw["epoch"]) is int, "epoch", raw["epoch"])
-    _expect(isinstance(raw["title"], str), "title", raw["title"])
-    for name in ("mu", "confidence", "calibration", "escape", "undecided"):
-        _expect(_is_number(facts[name]), name, facts[name], "a number")
-    _expect(isinstance(facts["claim"], str), "claim", facts["claim"])
-    loss_now = facts["loss_now"]
-    _expect(loss_now is None or _is_number(loss_now), "loss_now", loss_now)
-    for name, value in raw["scalars"].items():
-        _expect(_is_number(value), "scalars", {name: value}, "finite numbers")
-    loss = _restored(raw["loss"], d)
-    deviation, reach = raw.get("deviation"), raw.get("reach")
-    if reach is not None:
-        reach = _restored_reach(reach, size, n)
-        implied = reach.labels(i for i, m in enumerate(sets) if m["attractor"])
-        _expect(np.array_equal(implied, labels), "reach", "another", "what the labels say")
-    path, identities = raw["trajectory"], raw.get("identities")
-    if identities is not None:
-        identities = tuple(identities)
-        right = all(type(i) is int and i >= 0 for i in identities)
-        right = right and len(set(identities)) == len(identities) == attractors
-        _expect(right, "identities", identities, f"{attractors} different numbers, none negative")
+    attractors = [i for i, m in enumerate(sets) if m["attractor"]]
+    labels = unpack_runs(raw, "labels", size, -2, len(sets) - 1)
+    owner = unpack_runs(raw, "owner", size, -1, len(sets) - 1)
+    diverged = unpack_runs(raw, "diverged", size, 0, 1).astype(bool)
+    ladder_levels, ladder_blocks = _checked_ladder(raw["ladder"], len(attractors))
+    _check_plain_parts(raw, d)
+    loss = unpack_loss(raw["loss"], d)
+    deviation = raw.get("deviation")
     return ViewRecord(
         text=text,
         step=raw["step"],
@@ -369,205 +386,133 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
         lower=lower,
         upper=upper,
         shape=shape,
-        axes=axes,
+        axes=tuple(raw["axes"]),
         labels=labels,
         owner=owner,
         diverged=diverged,
         loss=loss,
-        levels=tuple(_array(raw, "levels", (None,)).tolist()),
+        levels=tuple(numbers(raw, "levels", (None,)).tolist()),
         sets=sets,
-        edges=edges,
-        ladder_levels=levels,
-        ladder_blocks=blocks.astype(np.int64),
-        exits=_array(raw, "exits", (d, 2)),
-        facts=facts,
+        edges=_checked_edges(raw["edges"], len(sets)),
+        ladder_levels=ladder_levels,
+        ladder_blocks=ladder_blocks,
+        exits=numbers(raw, "exits", (d, 2)),
+        facts=_checked_facts(raw["facts"]),
         scalars=raw["scalars"],
-        trajectory=_array(raw, "trajectory", (None, d)) if path else np.empty((0, d)),
-        current=None if raw["current"] is None else _array(raw, "current", (d,)),
-        identities=identities,
-        deviation=None if deviation is None else _restored_deviation(deviation, loss.shape),
-        reach=reach,
+        trajectory=numbers(raw, "trajectory", (None, d)) if raw["trajectory"] else np.empty((0, d)),
+        current=None if raw["current"] is None else numbers(raw, "current", (d,)),
+        identities=_checked_identities(raw.get("identities"), len(attractors)),
+        deviation=None if deviation is None else unpack_deviation(deviation, loss.shape),
+        reach=_checked_reach(raw.get("reach"), labels, len(sets), attractors),
     )
+
+
+def _checked_box(raw: Mapping[str, Any]) -> tuple[tuple[int, ...], Array, Array]:
+    """Shape of the grid, and the corners of its box."""
+    shape = tuple(raw["shape"])
+    d = len(shape)
+    expect(1 <= d <= MAX_AXES and all(type(s) is int and s > 0 for s in shape), "shape", shape)
+    size = math.prod(shape)
+    if size > MAX_CELLS:
+        raise ValueError(
+            f'broken view record: "shape" {list(shape)} asks for {size} cells, '
+            f"at most {MAX_CELLS} are read"
+        )
+    lower, upper = numbers(raw, "lower", (d,)), numbers(raw, "upper", (d,))
+    expect(bool((lower < upper).all()), "lower", raw["lower"], 'below "upper" on every axis')
+    return shape, lower, upper
+
+
+def _checked_ladder(ladder: Mapping[str, Any], attractors: int) -> tuple[Array, Cells]:
+    levels = numbers(ladder, "levels", (None,))
+    blocks = numbers(ladder, "blocks", (len(levels), None)) if attractors else np.empty((0, 0))
+    if attractors and blocks.shape[1] != attractors:
+        raise ValueError(
+            f'broken view record: "blocks" should have one column for each of the {attractors} '
+            f"attractors, got {blocks.shape[1]}"
+        )
+    return levels, blocks.astype(np.int64)
+
+
+def _checked_edges(raw: Any, n_sets: int) -> tuple[tuple[int, int], ...]:
+    edges = tuple((u, v) for u, v in raw)
+    for u, v in edges:
+        expect(all(type(k) is int and 0 <= k < n_sets for k in (u, v)), "edges", (u, v))
+    return edges
+
+
+def _check_plain_parts(raw: Mapping[str, Any], d: int) -> None:
+    axes = tuple(raw["axes"])
+    expect(len(axes) == d and all(isinstance(a, str) for a in axes), "axes", axes, f"{d} labels")
+    expect(type(raw["step"]) is int, "step", raw["step"])
+    expect(raw["epoch"] is None or type(raw["epoch"]) is int, "epoch", raw["epoch"])
+    expect(isinstance(raw["title"], str), "title", raw["title"])
+    for name, value in raw["scalars"].items():
+        expect(is_number(value), "scalars", {name: value}, "finite numbers")
+
+
+def _checked_facts(facts: Any) -> Mapping[str, Any]:
+    for name in ("mu", "confidence", "calibration", "escape", "undecided"):
+        expect(is_number(facts[name]), name, facts[name], "a number")
+    expect(isinstance(facts["claim"], str), "claim", facts["claim"])
+    loss_now = facts["loss_now"]
+    expect(loss_now is None or is_number(loss_now), "loss_now", loss_now)
+    checked: Mapping[str, Any] = facts
+    return checked
+
+
+def _checked_identities(raw: Any, attractors: int) -> tuple[int, ...] | None:
+    if raw is None:
+        return None
+    identities = tuple(raw)
+    right = all(type(i) is int and i >= 0 for i in identities)
+    right = right and len(set(identities)) == len(identities) == attractors
+    expect(right, "identities", identities, f"{attractors} different numbers, none negative")
+    return identities
+
+
+def _checked_reach(
+    raw: Any, labels: NDArray[np.int32], n_sets: int, attractors: Sequence[int]
+) -> Reach | None:
+    if raw is None:
+        return None
+    reach = unpack_reach(raw, labels.size, n_sets)
+    implied = reach.labels(attractors)
+    expect(np.array_equal(implied, labels), "reach", "another", "what the labels say")
+    return reach
 
 
 def _checked_set(m: Any, number: int, d: int) -> Mapping[str, Any]:
     where = f"set {number}"
-    _expect(isinstance(m, dict), where, m)
+    expect(isinstance(m, dict), where, m)
     for name in ("attractor", "resolved"):
-        _expect(type(m[name]) is bool, f"{name} of {where}", m[name], "true or false")
+        expect(type(m[name]) is bool, f"{name} of {where}", m[name], "true or false")
     index = m["index"]
-    _expect(index is None or (type(index) is int and 0 <= index <= d), f"index of {where}", index)
-    _expect(_is_number(m["volume"]), f"volume of {where}", m["volume"], "a number")
+    expect(index is None or (type(index) is int and 0 <= index <= d), f"index of {where}", index)
+    expect(is_number(m["volume"]), f"volume of {where}", m["volume"], "a number")
     for name in ("loss", "mu", "basin"):
-        _expect(m[name] is None or _is_number(m[name]), f"{name} of {where}", m[name], "a number")
-    _expect((m["basin"] is None) != m["attractor"], f"basin of {where}", m["basin"])
+        expect(m[name] is None or is_number(m[name]), f"{name} of {where}", m[name], "a number")
+    expect((m["basin"] is None) != m["attractor"], f"basin of {where}", m["basin"])
     color = m["color"]
     hexadecimal = isinstance(color, str) and len(color) == 7 and color[0] == "#"
     hexadecimal = hexadecimal and set(color[1:]) <= set("0123456789abcdefABCDEF")
-    _expect((color is None) != m["attractor"], f"color of {where}", color)
-    _expect(color is None or hexadecimal, f"color of {where}", color, "such as #0072B2")
-    _array(m, "center", (d,))
-    return m
-
-
-def _expect(right: bool, name: str, came: Any, wanted: str = "something else") -> None:
-    if not right:
-        raise ValueError(f'broken view record: "{name}" should be {wanted}, got {came!r:.80}')
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _array(raw: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) -> Any:
-    """Finite numbers of a given shape; None stands for any length."""
-    try:
-        values = np.array(raw[name], dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f'broken view record: "{name}" should be numbers: {error}') from error
-    fits = values.ndim == len(shape)
-    fits = fits and all(w in (None, s) for w, s in zip(shape, values.shape, strict=True))
-    if not fits or not np.isfinite(values).all():
-        wanted = " x ".join("n" if s is None else str(s) for s in shape)
-        raise ValueError(
-            f'broken view record: "{name}" should be {wanted} finite numbers, '
-            f"got shape {values.shape}"
-        )
-    return values
-
-
-def _runs(values: NDArray[Any]) -> list[int]:
-    """Runs of equal values: value, length, value, length ..."""
-    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-    lengths = np.diff(np.append(starts, len(values)))
-    return np.stack([values[starts].astype(np.int64), lengths], axis=1).ravel().tolist()
-
-
-def _expanded(
-    raw: Mapping[str, Any], name: str, size: int, least: int, most: int
-) -> NDArray[np.int32]:
-    flat = raw[name]
-    if not isinstance(flat, list) or len(flat) % 2 or not all(type(v) is int for v in flat):
-        raise ValueError(f'broken view record: "{name}" should be pairs of integers')
-    values, lengths = flat[::2], flat[1::2]
-    # Summed as Python integers: no overflow can make a wrong sum look right.
-    if sum(lengths) != size or any(k <= 0 for k in lengths):
-        raise ValueError(
-            f'broken view record: "{name}" should cover {size} cells by runs of positive length, '
-            f"got {sum(lengths)}"
-        )
-    if any(v < least or v > most for v in values):
-        raise ValueError(
-            f'broken view record: "{name}" should lie between {least} and {most}, '
-            f"got {min(values)} to {max(values)}"
-        )
-    return np.repeat(np.array(values, dtype=np.int32), lengths)
-
-
-def _thinned(loss: Array, most: int) -> Array:
-    """Interpolate to a uniform lattice of at most so many points an axis, corners included."""
-    for axis, n in enumerate(loss.shape):
-        if n > most:
-            at = np.linspace(0, n - 1, most)
-            low = np.minimum(at.astype(np.int64), n - 2)
-            t = (at - low).reshape([-1 if k == axis else 1 for k in range(loss.ndim)])
-            loss = (1 - t) * loss.take(low, axis) + t * loss.take(low + 1, axis)
-    return loss
-
-
-def _quantised(loss: Array) -> dict[str, Any]:
-    """16 bits a value, even on ``log(1 + (l - min) / scale)``: steep outside, flat inside."""
-    ok = np.isfinite(loss)
-    low, high = (float(loss[ok].min()), float(loss[ok].max())) if ok.any() else (0.0, 0.0)
-    # A tenth of the losses below the scale: there the rounding is even in the loss itself.
-    scale = max(float(np.quantile(loss[ok], 0.1)) - low if ok.any() else 0.0, (high - low) * 1e-6)
-    scale = scale or 1.0
-    top = math.log1p((high - low) / scale) or 1.0
-    code = np.full(loss.shape, _NO_LOSS, dtype="<u2")
-    code[ok] = np.round(np.log1p((loss[ok] - low) / scale) / top * (_NO_LOSS - 1))
-    data = base64.b64encode(code.tobytes()).decode()
-    return {"shape": list(loss.shape), "low": low, "scale": scale, "top": top, "data": data}
-
-
-def _restored(raw: Mapping[str, Any], d: int) -> Array:
-    shape = tuple(raw["shape"])
-    _expect(len(shape) == d and all(type(s) is int and s > 1 for s in shape), "loss shape", shape)
-    _expect(math.prod(shape) <= MAX_CELLS, "loss shape", shape, "smaller")
-    low, scale, top = (raw[k] for k in ("low", "scale", "top"))
-    _expect(all(map(_is_number, (low, scale, top))), "loss", (low, scale, top), "three numbers")
-    _expect(scale > 0 and top > 0, "loss", (scale, top), "scaled by positive numbers")
-    code = _codes(raw["data"], "loss", "<u2", shape)
-    loss = low + scale * np.expm1(code / (_NO_LOSS - 1) * top)
-    return np.where(code == _NO_LOSS, np.nan, loss)
-
-
-def _codes(data: Any, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    count = math.prod(shape)
-    length = 4 * -(-np.dtype(dtype).itemsize * count // 3)
-    if not isinstance(data, str) or len(data) != length:
-        raise ValueError(
-            f'broken view record: "{name}" should have {length} characters for shape '
-            f"{list(shape)}, got {len(data)}"
-        )
-    raw = base64.b64decode(data, validate=True)
-    _expect(len(raw) == np.dtype(dtype).itemsize * count, name, len(raw), f"{count} values")
-    return np.frombuffer(raw, dtype=dtype).reshape(shape)
-
-
-def _rounded_up(deviation: Array) -> dict[str, Any]:
-    """8 bits a value, even on a logarithmic scale from ``low`` to ``low * exp(top)``."""
-    ok = np.isfinite(deviation)
-    high = float(deviation[ok].max()) if ok.any() else 0.0
-    low = max(float(deviation[ok].min()), high / _DEVIATIONS) if high else 0.0
-    # A hair more than the ratio, so that rounding never leaves the largest value above the scale.
-    top = math.log(high / low) * (1 + 1e-9) + 1e-9 if low else 0.0
-    code = np.full(deviation.shape, _NO_DEVIATION, dtype=np.uint8)
-    if low:
-        share = np.log(np.maximum(deviation[ok] / low, 1.0)) / top
-        code[ok] = np.ceil(share * (_NO_DEVIATION - 1))
-    else:
-        code[ok] = 0
-    return {"low": low, "top": top, "data": base64.b64encode(code.tobytes()).decode()}
-
-
-def _restored_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> Array:
-    low, top = raw["low"], raw["top"]
-    _expect(all(map(_is_number, (low, top))), "deviation", (low, top), "two numbers")
-    right = low >= 0 and 0 <= top <= 2 * math.log(_DEVIATIONS)
-    _expect(right, "deviation", (low, top), "on a scale that is not negative")
-    code = _codes(raw["data"], "deviation", "u1", shape)
-    return np.where(code == _NO_DEVIATION, np.nan, low * np.exp(code / (_NO_DEVIATION - 1) * top))
-
-
-def _masks(kinds: Mask) -> list[str]:
-    """Rows of bits as hexadecimal digits: bit ``i`` is bit ``i % 4`` of digit ``i // 4``."""
-    wide = np.pad(kinds, [(0, 0), (0, -kinds.shape[1] % 4)])
-    digits = wide.reshape(len(kinds), -1, 4) @ np.array([1, 2, 4, 8])
-    return [row.tobytes().decode() for row in _HEX[digits]]
-
-
-def _restored_reach(raw: Mapping[str, Any], size: int, n_sets: int) -> Reach:
-    texts, length = raw["kinds"], n_sets // 4 + 1
-    wanted = f"masks of {length} hexadecimal digits"
-    known = isinstance(texts, list) and all(isinstance(t, str) for t in texts)
-    known = known and all(len(t) == length and set(t) <= set("0123456789abcdef") for t in texts)
-    _expect(known and 0 < len(texts) <= size, "kinds of reach", texts, wanted)
-    digits = np.array([[int(c, 16) for c in t] for t in texts])
-    bits = (digits[:, :, None] >> np.arange(4) & 1).reshape(len(texts), -1) == 1
-    _expect(not bits[:, n_sets + 1 :].any(), "kinds of reach", texts, f"{n_sets + 1} bits each")
-    return Reach(bits[:, : n_sets + 1], _expanded(raw, "of", size, 0, len(texts) - 1))
+    expect((color is None) != m["attractor"], f"color of {where}", color)
+    expect(color is None or hexadecimal, f"color of {where}", color, "such as #0072B2")
+    numbers(m, "center", (d,))
+    checked: Mapping[str, Any] = m
+    return checked
 
 
 def _levels(loss: Array) -> list[float]:
-    """Quantiles, as in the figures: they share the page evenly."""
+    """Quantiles of the loss, as in the figures: contours there share the page evenly."""
     finite = loss[np.isfinite(loss)]
     if not finite.size:
         return []
-    levels = np.unique(np.quantile(finite, np.linspace(0.01, 0.97, _N_LEVELS)))
+    levels = np.unique(np.quantile(finite, np.linspace(*_LEVEL_QUANTILES, _N_LEVELS)))
     return _short(levels[(levels > finite.min()) & (levels < finite.max())])
 
 
-def _short(values: Array) -> Any:
+def _short(values: Array) -> list[Any]:
     """Six significant digits: finer than any screen."""
     if values.ndim > 1:
         return [_short(v) for v in values]
@@ -576,17 +521,18 @@ def _short(values: Array) -> Any:
 
 def _is_center(point: Array | None, grid: CubicalGrid) -> bool:
     middle, width = (grid.lower + grid.upper) / 2, grid.upper - grid.lower
-    return point is not None and bool((np.abs(point - middle) <= 1e-9 * width).all())
+    tolerance = _CENTER_TOLERANCE * width
+    return point is not None and bool((np.abs(point - middle) <= tolerance).all())
 
 
 def _number(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _finite(scalars: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _finite(scalars: Mapping[str, Any]) -> dict[str, float]:
     plain = (int, float, np.integer, np.floating)
-    return [
-        (str(k), float(v))
+    return {
+        str(k): float(v)
         for k, v in scalars.items()
         if isinstance(v, plain) and math.isfinite(float(v))
-    ]
+    }

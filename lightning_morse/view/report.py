@@ -1,4 +1,4 @@
-"""A report of runs: one HTML file with everything in it, nothing is loaded from anywhere."""
+"""A report of runs: one HTML file that holds everything it needs and loads nothing."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ import json
 from collections.abc import Sequence
 
 from lightning_morse.view import asset
+from lightning_morse.view.bundle import bundle
 from lightning_morse.view.record import summary
 from lightning_morse.view.runs import Reading, Run
 
-_BOOT = """
-const data = JSON.parse(document.getElementById("data").textContent);
-mount(document.getElementById("view"), {
-  runs: async () => data.runs,
-  record: async (run, step) => data.records[data.runs.findIndex((r) => r.name === run)][step],
-});
-"""
-
 
 def report(runs: Sequence[Run]) -> str:
-    """Write runs as one HTML page.
+    """Return an HTML page that shows runs.
 
-    The page's own policy forbids every connection and every script but the one it holds. Names and
-    labels of the runs are data for that script, which only makes text of them.
+    The page's content security policy forbids every connection and every script but its own. Names
+    and labels of the runs are data for that script, which turns them into text nodes only.
 
     Args:
-        runs: The runs, in the order they are listed.
+        runs: The runs, in the order in which the page lists them.
 
     Raises:
         ValueError: If there is no run.
@@ -40,9 +33,9 @@ def report(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     data = f'{{"runs":{json.dumps(listed)},"records":[{",".join(records)}]}}'
-    # Inside <script> only "<" can end the element or open a comment.
+    # Within <script> only "<" can end the element or open a comment.
     data = data.replace("<", "\\u003c")
-    script, style = asset("view.js") + _BOOT, asset("view.css")
+    script, style = bundle("page.js", asset), asset("view.css")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -63,7 +56,7 @@ def report(runs: Sequence[Run]) -> str:
 
 
 def _by_step(run: Run) -> list[Reading]:
-    """One reading a step: of several the last that can be read."""
+    """One reading per step: the last readable one, or else the first."""
     kept: dict[int, Reading] = {}
     for reading in run.readings:
         if reading.record or reading.step not in kept:

@@ -1,4 +1,4 @@
-"""Runs on disk: the view records of each, in order, and its hyper-parameters."""
+"""Runs on disk: the records of each, in order, and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.view.record import MAX_BYTES, SUFFIX, ViewRecord, decode, encode
+from lightning_morse.view.record import MAX_BYTES, PLUGIN, SUFFIX, ViewRecord, decode, encode
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -20,8 +20,8 @@ class Reading:
 
     Attributes:
         source: The file.
-        step: Its step, from the file's name where the record cannot be read.
-        record: The record, None where it cannot be read.
+        step: Its step; taken from the file name if the record cannot be read.
+        record: The record, None if it cannot be read.
         error: Why it cannot be read, None if it can.
     """
 
@@ -36,9 +36,9 @@ class Run:
     """A run of training, or a single analysis.
 
     Attributes:
-        name: Path of the run as it was asked for.
+        name: Path of the run, starting as the caller gave it.
         readings: Its records, by step.
-        hparams: Its hyper-parameters; empty where there are none.
+        hparams: Its hyperparameters; empty if there are none.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Run:
 
     @property
     def last(self) -> ViewRecord | None:
-        """The last record that can be read, None if there is none."""
+        """The last readable record, None if there is none."""
         return next((r.record for r in reversed(self.readings) if r.record), None)
 
 
 def read_runs(path: str | os.PathLike[str]) -> list[Run]:
     """Read the run at a path, or all runs below it.
 
-    A run is an archive written by :meth:`lightning_morse.MorseAnalysis.save`, or a log directory
-    with a folder ``morse`` of view records (``step-<step>.view.json``), or that folder; archives
-    count where there are no view records. The folder of a monitor of another name is a run of its
-    own. Records that cannot be read are kept as such.
+    A run is an archive written by :meth:`lightning_morse.MorseAnalysis.save`, a log directory with
+    a folder ``morse`` of view records (``step-<step>.view.json``), or that folder itself. In a
+    folder without view records, archives take their place. The folder of a monitor with another
+    name is a run of its own. Unreadable records are kept, with the reason.
 
     Args:
         path: The run, or a folder of runs.
@@ -76,12 +76,12 @@ def read_runs(path: str | os.PathLike[str]) -> list[Run]:
     found = []
     for folder in sorted({f.parent for f in [*root.rglob(f"*{SUFFIX}"), *root.rglob("*.npz")]}):
         files = sorted(folder.glob(f"*{SUFFIX}")) or sorted(folder.glob("*.npz"))
-        home = folder.parent if folder.name == "morse" else folder
+        home = folder.parent if folder.name == PLUGIN else folder
         readings = sorted(map(_read, files), key=lambda r: r.step)
         found.append(Run(str(home), tuple(readings), _hparams(home) or _hparams(home.parent)))
     if not found:
         raise FileNotFoundError(
-            f"{root}: no Morse records in it; expected step-*{SUFFIX} in a folder morse, which "
+            f"{root}: no Morse records in it; expected step-*{SUFFIX} in a folder {PLUGIN}, which "
             "MorseMonitor() among the callbacks of the Trainer writes, or an archive of "
             "MorseAnalysis.save"
         )
@@ -105,7 +105,7 @@ def _read(path: Path) -> Reading:
 
 
 def _hparams(folder: Path) -> dict[str, Any]:
-    """Hyper-parameters that Lightning wrote; those that are not plain values are left out."""
+    """Hyperparameters written by Lightning; values that are not plain are left out."""
     import yaml
 
     try:

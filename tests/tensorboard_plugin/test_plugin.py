@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from examples.himmelblau import himmelblau
 from lightning_morse import analyze
 from lightning_morse.callbacks.loggers import _add_record
+from lightning_morse.view import asset, asset_names
 from lightning_morse.view.record import decode, encode
 from tests.browser import Browser
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -193,9 +194,12 @@ class TestRoutes:
             "..%5c__init__.py",
             "/etc/passwd",
             "%2fetc%2fpasswd",
-            "....//view.js/../../__init__.py",
+            "....//main.js/../../__init__.py",
             "__init__.py",
-            "view.js%00.py",
+            "main.js%00.py",
+            "vendor/../../__init__.py",
+            "vendor/build.mjs",
+            "vendor/",
             "",
         ],
     )
@@ -210,14 +214,12 @@ class TestRoutes:
         assert b"MorsePlugin" not in answer
 
     def test_the_front_end(self, board):
-        for name, kind in (
-            ("index.js", "javascript"),
-            ("view.js", "javascript"),
-            ("view.css", "css"),
-        ):
+        assert {"tab.js", "main.js", "view.css", "vendor/d3.js"} <= set(asset_names())
+        for name in asset_names():
+            kind = "css" if name.endswith(".css") else "javascript"
             status, headers, text = board.get(f"/data/plugin/morse/static/{name}")
             assert (status, headers.get_content_type()) == (200, f"text/{kind}")
-            assert len(text) > 500
+            assert text.decode() == asset(name)
 
     def test_the_tab_is_listed(self, board):
         listed = json.loads(board.get("/data/plugins_listing")[2])["morse"]
@@ -277,6 +279,7 @@ class TestTab:
         ours = [u for u in page.requests if "/plugin/morse/" in u]
         assert ours
         assert all(u.startswith(board.address) for u in ours)
+        assert any(u.endswith("/static/vendor/d3.js") for u in ours)
 
 
 def test_two_monitors_of_a_run_are_both_there(tmp_path):

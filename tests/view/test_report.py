@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from lightning_morse.view import asset
+from lightning_morse.view import asset, asset_names
 from lightning_morse.view.record import encode
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import Run, read_runs
@@ -158,15 +158,45 @@ class TestPage:
         with pytest.raises(ValueError, match="at least one run"):
             report([])
 
-    def test_assets(self):
-        assert "export async function mount" in asset("view.js")
-        assert "</script" not in asset("view.js")
-        with pytest.raises(ValueError, match=r"the assets are view\.js and view\.css"):
-            asset("../report.py")
+    def test_the_script_is_whole_and_cannot_end_its_element(self, tmp_path):
+        write_run(tmp_path, 1)
+        script = Page(report(read_runs(tmp_path))).scripts[-1]
+        assert "mount(document.getElementById" in script
+        assert not re.search(r"^(import|export)\b", script, re.M)
+        for name in asset_names():
+            assert "</script" not in asset(name)
+            assert "<!--" not in asset(name)
+
+    def test_notices_of_vendored_code_come_along(self, tmp_path):
+        write_run(tmp_path, 1)
+        page = report(read_runs(tmp_path))
+        for library in ("d3-contour", "d3-array"):
+            assert re.search(rf"Parts of {library} [\d.]+\.\nCopyright .* Mike Bostock\n", page)
+        assert "THE SOFTWARE IS PROVIDED" in page
+
+
+class TestAssets:
+    def test_all_files_of_the_front_end_are_there(self):
+        names = asset_names()
+        assert {"main.js", "page.js", "tab.js", "view.css", "vendor/d3.js"} <= set(names)
+        assert "export async function mount" in asset("main.js")
+
+    @pytest.mark.parametrize(
+        "name",
+        ["../report.py", "vendor/../main.js", "/etc/passwd", "vendor", "vendor/build.mjs", ""],
+    )
+    def test_no_other_path_is_followed(self, name):
+        with pytest.raises(ValueError, match="expected a file of the front end"):
+            asset(name)
+
+    def test_no_line_of_ours_is_too_long_for_reading(self):
+        for name in asset_names():
+            if not name.startswith("vendor/"):
+                assert max(map(len, asset(name).splitlines())) <= 100, name
 
 
 def test_text_from_data_is_never_parsed_as_html():
     """The ways by which a string becomes markup or code are not used at all."""
     ways = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"]
-    for way in ways:
-        assert way not in asset("view.js")
+    for name in asset_names():
+        assert not [way for way in ways if way in asset(name)], name

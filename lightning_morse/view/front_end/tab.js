@@ -1,5 +1,16 @@
 // Entry point of the TensorBoard tab: the view, fed by the routes of the plugin.
-import { mount } from "./view.js";
+
+import { mount } from "./main.js";
+
+const NO_RUNS = `No run here has Morse data.
+
+Add the callback to the Trainer and train with the TensorBoard logger:
+
+    from lightning_morse import MorseMonitor
+
+    trainer = Trainer(callbacks=[MorseMonitor()])
+
+Records appear after the first analysis, at the end of the first epoch.`;
 
 const at = (path) => new URL(path, import.meta.url);
 
@@ -10,15 +21,9 @@ async function ask(url) {
   return content;
 }
 
+// Called by TensorBoard in the frame of the tab.
 export async function render() {
-  const style = document.createElement("link");
-  style.rel = "stylesheet";
-  style.href = at("view.css");
-  const loaded = new Promise((resolve) => {
-    style.onload = style.onerror = resolve;
-  });
-  document.head.append(style);
-  await loaded;
+  await loadStyle();
   const root = document.createElement("main");
   root.id = "view";
   document.body.append(root);
@@ -31,6 +36,18 @@ export async function render() {
       url.search = new URLSearchParams({ run, tag, step });
       return ask(url);
     },
-    nothing: "No run here has Morse data.\n\nAdd the callback to the Trainer and train with the TensorBoard logger:\n\n    from lightning_morse import MorseMonitor\n\n    trainer = Trainer(callbacks=[MorseMonitor()])\n\nRecords appear after the first analysis, at the end of the first epoch.",
+    nothing: NO_RUNS,
   });
+}
+
+// The view measures what it draws, so the style comes first.
+async function loadStyle() {
+  const style = document.createElement("link");
+  style.rel = "stylesheet";
+  style.href = at("view.css");
+  const loaded = new Promise((resolve) => {
+    style.onload = style.onerror = resolve;
+  });
+  document.head.append(style);
+  await loaded;
 }

@@ -1,0 +1,117 @@
+// Records: decoding what encode() in view/record.py writes, and looking values up in them.
+
+// Labels of cells that belong to no basin.
+export const UNDECIDED = -1;
+export const ESCAPES = -2;
+export const DIVERGED = -3;
+
+// Codes of the quantised loss and of its deviation; the last one stands for "not finite".
+const LOSS_CODES = 65534, NO_LOSS = 65535, DEVIATION_CODES = 254, NO_DEVIATION = 255;
+
+export function openRecord(raw) {
+  const size = raw.shape.reduce((a, b) => a * b, 1);
+  const labels = expand(raw.labels, size), diverged = expand(raw.diverged, size);
+  return {
+    ...raw,
+    scalars: bareNames(raw.scalars),
+    field: labels.map((label, i) => (diverged[i] ? DIVERGED : label)),
+    strides: raw.shape.map((_, k) => raw.shape.slice(k + 1).reduce((a, b) => a * b, 1)),
+    owner: expand(raw.owner, size),
+    lossValues: restoreLoss(raw.loss),
+    deviations: raw.deviation ? restoreDeviation(raw.deviation) : null,
+    reachOf: raw.reach ? expand(raw.reach.of, size) : null,
+  };
+}
+
+// Published scalars carry the name of their monitor as a prefix. It is cut here and nowhere else.
+function bareNames(scalars) {
+  const bare = Object.entries(scalars).map(([k, v]) => [k.slice(k.lastIndexOf("/") + 1), v]);
+  return Object.fromEntries(bare);
+}
+
+export const scalar = (record, name) => record.scalars[name] ?? null;
+
+// Values from run lengths: value, length, value, length ...
+function expand(runs, size) {
+  const values = new Int32Array(size);
+  for (let k = 0, at = 0; k < runs.length; k += 2) {
+    values.fill(runs[k], at, (at += runs[k + 1]));
+  }
+  return values;
+}
+
+function restoreLoss(raw) {
+  const bytes = Uint8Array.from(atob(raw.data), (c) => c.charCodeAt(0));
+  const codes = new DataView(bytes.buffer), loss = new Float64Array(bytes.length / 2);
+  for (let i = 0; i < loss.length; i++) {
+    const code = codes.getUint16(2 * i, true);
+    const share = (code / LOSS_CODES) * raw.top;
+    loss[i] = code === NO_LOSS ? NaN : raw.low + raw.scale * Math.expm1(share);
+  }
+  return loss;
+}
+
+function restoreDeviation(raw) {
+  return Float64Array.from(atob(raw.data), (c) => {
+    const code = c.charCodeAt(0);
+    return code === NO_DEVIATION ? NaN : raw.low * Math.exp((code / DEVIATION_CODES) * raw.top);
+  });
+}
+
+// The lattice points around a point of the box, and their weights in multilinear interpolation.
+function cornersAt(record, point) {
+  const shape = record.loss.shape;
+  let corners = [[0, 1]];
+  for (let k = 0; k < shape.length; k++) {
+    const n = shape[k];
+    const u = ((point[k] - record.lower[k]) / (record.upper[k] - record.lower[k])) * (n - 1);
+    const i = Math.min(Math.max(Math.floor(u), 0), n - 2), t = Math.min(Math.max(u - i, 0), 1);
+    corners = corners.flatMap(([at, w]) => [[at * n + i, w * (1 - t)], [at * n + i + 1, w * t]]);
+  }
+  return corners;
+}
+
+function valueAt(record, values, point) {
+  return cornersAt(record, point).reduce((sum, [at, w]) => (w ? sum + w * values[at] : sum), 0);
+}
+
+export const lossAt = (record, point) => valueAt(record, record.lossValues, point);
+
+// Deviation of the loss as it is drawn; NaN where the record has none.
+export function deviationAt(record, point) {
+  if (!record.deviations) return NaN;
+  return valueAt(record, record.deviations, point) + drawingError(record, point);
+}
+
+// Error that interpolating and rounding the loss may add, from second differences on the lattice.
+// An estimate, like the deviation itself.
+function drawingError(record, point) {
+  const { scale, low, top } = record.loss;
+  const rounding = ((lossAt(record, point) - low + scale) * top) / LOSS_CODES / 2;
+  return rounding + Math.max(...cornersAt(record, point).map(([at]) => bendAt(record, at)));
+}
+
+function bendAt(record, at) {
+  const shape = record.loss.shape, values = record.lossValues;
+  let sum = 0, rest = at;
+  for (let k = shape.length - 1, stride = 1; k >= 0; stride *= shape[k--]) {
+    const i = rest % shape[k];
+    rest = (rest - i) / shape[k];
+    if (shape[k] < 3) continue;
+    const mid = at + (Math.min(Math.max(i, 1), shape[k] - 2) - i) * stride;
+    sum += Math.abs(values[mid - stride] - 2 * values[mid] + values[mid + stride]) / 8;
+  }
+  return sum;
+}
+
+// Morse sets that a cell may reach, and whether it may leave the box; null if the record does not
+// say.
+export function reachAt(record, cell) {
+  if (!record.reachOf) return null;
+  const mask = record.reach.kinds[record.reachOf[cell]], n = record.sets.length;
+  const has = (i) => (parseInt(mask[i >> 2], 16) >> (i & 3)) & 1;
+  return { sets: record.sets.map((_, i) => i).filter(has), leaves: Boolean(has(n)) };
+}
+
+export const attractorsOf = (record) =>
+  record.sets.map((_, i) => i).filter((i) => record.sets[i].attractor);

@@ -1,0 +1,54 @@
+// The table of Morse sets and the list of facts.
+
+import { scalar } from "./data.js";
+import { html } from "./elements.js";
+import { bound, percent, short } from "./numbers.js";
+import { kind } from "./words.js";
+
+const HEAD = ["set", "type", "index", "loss", "volume", "basin", "mu ≥", "center"];
+
+export function drawTable(root, record, selected) {
+  const rows = record.sets.map((m, i) => {
+    const cells = [
+      i,
+      kind(record, i),
+      m.index ?? "?",
+      m.loss === null ? "?" : Number(m.loss.toPrecision(4)),
+      percent(m.volume),
+      m.attractor ? percent(m.basin) : "",
+      bound(m.mu),
+      `(${m.center.map(short).join(", ")})`,
+    ];
+    const look = { class: i === selected ? "selected" : null };
+    return html("tr", look, ...cells.map((c) => html("td", {}, c)));
+  });
+  const head = html("tr", {}, ...HEAD.map((name) => html("th", { scope: "col" }, name)));
+  const parts = [html("thead", {}, head), html("tbody", {}, ...rows)];
+  root.replaceChildren(html("table", {}, ...parts));
+}
+
+export function drawFacts(root, record) {
+  const f = record.facts, orNull = (v, write) => (v === null ? null : write(v));
+  const number = (name) => orNull(scalar(record, name), short);
+  // The monitor publishes 0 where it does not know these.
+  const known = (name) => (scalar(record, name) === 0 ? "unknown" : number(name));
+  const rows = [
+    ["mu ≥", bound(f.mu)],
+    ["undecided", percent(f.undecided)],
+    ["escapes", percent(f.escape)],
+    ["loss now", orNull(f.loss_now, short)],
+    ["basin now", orNull(scalar(record, "basin_current"), basinText)],
+    ["barrier", known("barrier")],
+    ["headroom", known("headroom")],
+    ["switches", number("basin_switches")],
+    ["explained", orNull(scalar(record, "explained"), percent)],
+    ["calibration", short(f.calibration)],
+  ].filter(([, value]) => value !== null);
+  const items = rows.flatMap(([name, value]) => [html("dt", {}, name), html("dd", {}, value)]);
+  root.replaceChildren(...items);
+}
+
+function basinText(basin) {
+  if (basin >= 0) return String(basin);
+  return basin === -1 ? "undecided" : "leaves the box";
+}

@@ -1,0 +1,57 @@
+// Facts about cells and Morse sets in words.
+
+import { DIVERGED, ESCAPES, UNDECIDED, deviationAt, lossAt, reachAt } from "./data.js";
+import { short } from "./numbers.js";
+
+// More ranges of Morse sets than this are counted instead of listed.
+const MAX_RANGES_LISTED = 8;
+
+// Type of a Morse set; a set that may hide attractors is never called a saddle.
+export function kind(record, i) {
+  const m = record.sets[i], d = record.shape.length;
+  if (m.attractor) return m.resolved ? "attractor" : "attractor(s)";
+  if (!m.resolved) return "unresolved";
+  if (m.index === null) return "saddle or repeller";
+  return m.index === d ? "repeller" : "saddle";
+}
+
+// The loss with its deviation, to as many digits as the deviation leaves significant.
+export function lossText(record, point) {
+  const loss = lossAt(record, point), error = deviationAt(record, point);
+  if (!(error > 0 && Number.isFinite(loss))) return short(loss);
+  const digits = Math.ceil(Math.log10(Math.abs(loss) / error)) + 1;
+  const written = Number(loss.toPrecision(Math.min(Math.max(digits, 3), 6)));
+  return `${written} ± ${Number(error.toPrecision(2))}`;
+}
+
+export function areaText(record, cell) {
+  const value = record.field[cell];
+  const reach = value === UNDECIDED ? reachAt(record, cell) : null;
+  return areaName(value) + (reach ? reachText(reach) : "");
+}
+
+function areaName(value) {
+  if (value >= 0) return `basin of attractor ${value}`;
+  const names = { [UNDECIDED]: "undecided", [ESCAPES]: "leaves the box", [DIVERGED]: "diverged" };
+  return names[value];
+}
+
+function reachText(reach) {
+  const ranges = [];
+  for (const i of reach.sets) {
+    const last = ranges[ranges.length - 1];
+    if (last && i === last[1] + 1) last[1] = i;
+    else ranges.push([i, i]);
+  }
+  const listed = ranges.slice(0, MAX_RANGES_LISTED).map(rangeText);
+  const more = ranges.slice(MAX_RANGES_LISTED).reduce((sum, [a, b]) => sum + b - a + 1, 0);
+  const where = [];
+  if (listed.length) where.push(`reach ${listed.join(", ")}${more ? ` and ${more} more` : ""}`);
+  if (reach.leaves) where.push("leave the box");
+  return where.length ? `: may ${where.join(" or ")}` : "";
+}
+
+function rangeText([first, last]) {
+  if (first === last) return `${first}`;
+  return last === first + 1 ? `${first}, ${last}` : `${first} to ${last}`;
+}
