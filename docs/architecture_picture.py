@@ -12,6 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
 TARGET = Path(__file__).parent / "images" / "architecture.png"
 
 INK, QUIET = "#1f2a37", "#667085"
@@ -50,7 +55,6 @@ ROOMS = {
     "tensorboard_plugin": Room(12.45, 6.6, "the tab Morse", SHOWING, 2.1, 0.8),
     "cli": Room(11.9, 1.3, "report, show,\ncompare, analyze", SHOWING, 2.3),
 }
-FOUNDATION = ("grids", "stopwatch", "atomic", "arguments", "_typing")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,15 @@ FLOWS = (
     Flow((11.1, 5.52), (5.92, 7.45), "scalars, figures, records for loggers", (8.5, 7.62), CORNER),
     Flow((7.0, 1.8), (7.0, 2.18), "the truth in tests", (7.85, 1.98), "arc3", True),
 )
+
+
+def foundation() -> list[str]:
+    """The rooms without a box: those at the foot of the import contract."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = (c["layers"] for c in contracts if c["type"] == "layers")
+    rooms = [room for row in layers for room in row.split(" | ")]
+    return [room for room in rooms if room not in ROOMS and room != "analysis"]
 
 
 def _draw_room(ax, name: str, room: Room) -> None:
@@ -180,7 +193,7 @@ def draw() -> Figure:
     ax.text(
         7.0,
         0.4,
-        f"below all of them:  {'   '.join(FOUNDATION)}",
+        f"below all of them:  {'   '.join(foundation())}",
         ha="center",
         va="center",
         color=INK,

@@ -122,8 +122,8 @@ def contract(kind):
 
 
 def levels():
-    """The level of each room, from the bottom up."""
-    rows = reversed(contract("layers")["layers"])
+    """The level of each room, from the top down."""
+    rows = contract("layers")["layers"]
     return {room: k for k, row in enumerate(rows, 1) for room in re.split(r"\s*[|:]\s*", row)}
 
 
@@ -153,7 +153,7 @@ def test_the_picture_names_rooms_of_the_contract():
     picture = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = picture
     spec.loader.exec_module(picture)
-    assert {*picture.ROOMS, *picture.FOUNDATION, "analysis"} == set(levels())
+    assert {*picture.ROOMS, *picture.foundation(), "analysis"} == set(levels())
     picture.draw()
 
 
