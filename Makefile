@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # Small matrices and small networks: two processes with one thread each beat one with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OLDEST := .venv-oldest
 
-.PHONY: demo test quick lint lint-js bench docs clean
+.PHONY: demo test quick test-oldest lint lint-js bench docs figures clean
 
 demo: $(VENV)/.installed-examples
 	OMP_NUM_THREADS=1 $(BIN)/python examples/digits.py
@@ -16,6 +17,10 @@ test: lint
 
 quick: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow"
+
+# The everyday tests with the oldest versions the package declares, torch excepted.
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
 
 lint: lint-js $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -40,12 +45,21 @@ bench: $(VENV)/.installed-test
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
 
+figures: $(VENV)/.installed-docs
+	$(BIN)/python docs/architecture_picture.py
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-oldest.txt "$$(grep '^torch==' constraints.txt)" setuptools --editable ".[test]"
+	touch $@
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable ".[$*]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info lightning_logs node_modules
+	rm -rf $(VENV) $(OLDEST) build *.egg-info lightning_logs node_modules

@@ -62,11 +62,6 @@ _LEVEL_QUANTILES = (0.01, 0.97)
 _CENTER_TOLERANCE = 1e-9  # of the width of the box
 
 
-def record_tag(monitor: str) -> str:
-    """Return the tag under which a monitor gives its records to TensorBoard."""
-    return f"{monitor}/{RECORD_TAG}"
-
-
 def record_tag(monitor: str = PLUGIN) -> str:
     """The tag of a record in an event file.
 
