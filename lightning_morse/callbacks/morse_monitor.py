@@ -662,7 +662,9 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
         if self._sharded:
             return ShardedSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
         subspace = subspace.to(trainable_parameters(module)[0][1].device)
-        return LossSlice(module, subspace, self._probe_set(), self.loss_fn, self.seed)
+        return LossSlice(
+            module, subspace, self._probe_set(), self.loss_fn, self.seed, failing="nan"
+        )
 
     def _probe_set(self) -> list[Any]:
         if not self._probe:
@@ -717,6 +719,7 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
     ) -> tuple[MorseAnalysis, float]:
         """Analyse the loss on a slice; and the loss where the weights are in it."""
         current = look.current
+        now = float(loss(current[None])[0])
         half, samples, losses = sample_box(
             loss,
             self._half_widths(look.chosen),
@@ -735,7 +738,6 @@ class MorseMonitor(_UnifiedCallback, pl.Callback):
             self.confidence,
             self.seed,
         )
-        now = float(loss(current[None])[0]) if current.any() else float(losses[0])
         return result, now
 
     def _of_training(

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from lightning_morse.distributed.processes import Lockstep
 from lightning_morse.slices.bases import Whole, orthonormal_columns
 from lightning_morse.slices.loss_slice import LossSlice
-from lightning_morse.slices.module_copy import Silence, deep_copy, shadow_copy, stand_ins
+from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import flatten, trainable_parameters
+from lightning_morse.slices.stand_ins import Silence, World
 from lightning_morse.slices.subspace import AffineSubspace
 
 try:  # torch 2.6 and later, built with distributed
@@ -387,8 +388,8 @@ class ShardedSlice(LossSlice):
     def _count(self, module: nn.Module) -> int:
         return len(flat_shards(module, self._shards.rank))
 
-    def _copy(self, module: nn.Module) -> nn.Module:
-        memo = stand_ins(module)
+    def _copy(self, module: nn.Module, world: World) -> nn.Module:
+        memo = world.copier.memo
         device = self._shards.lockstep.device
         self._parameters: dict[str, nn.Parameter] = {}
         self._missing: dict[str, Tensor] = {}
@@ -406,7 +407,7 @@ class ShardedSlice(LossSlice):
             self._parameters[name] = nn.Parameter(empty, requires_grad=False)
             memo[id(parameter)] = self._parameters[name]
             names[id(parameter)] = name
-        shadow = _without_fsdp(module, memo)
+        shadow = _without_fsdp(module, world)
         self._units: list[_Unit] = []
         outside = set(self._parameters)
         for part, copied in zip(module.modules(), shadow.modules(), strict=True):
@@ -504,9 +505,9 @@ if AVAILABLE:
             setattr(_Unsharded, _name, Silence())
 
 
-def _without_fsdp(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A shadow copy with the parameters in ``memo``, and without FSDP, which forbids copies."""
-    twins = []
+def _without_fsdp(module: nn.Module, world: World) -> nn.Module:
+    """A shadow copy with the parameters that ``world`` knows; FSDP, which forbids copies, goes."""
+    twins, memo = [], world.copier.memo
     for part in module.modules():
         if isinstance(part, FSDPModule):
             cls: Any = type(part).__mro__[2]  # FSDP<name>, FSDPModule, <name>
@@ -517,8 +518,8 @@ def _without_fsdp(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             state = fully_shard.state(part)  # type: ignore[attr-defined]
             memo[id(state)] = state
     for part, twin in twins:
-        twin.__setstate__(deep_copy(part.__reduce_ex__(4)[2], memo, module))
-    shadow = shadow_copy(module, memo)
+        twin.__setstate__(world.copier.copy(part.__reduce_ex__(4)[2]))
+    shadow = shadow_copy(module, world)
     for part in shadow.modules():
         for hooks in (part._forward_pre_hooks, part._forward_hooks):
             for key in [key for key, hook in hooks.items() if _is_fsdp(hook)]:
