@@ -53,6 +53,12 @@ def is_atomic(value: Any) -> bool:
     return isinstance(value, _ATOMIC)
 
 
+def bare_clone(tensor: Tensor) -> Tensor:
+    """A detached copy of the numbers in a tensor, whatever its class makes of ``clone``."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.clone(Tensor.detach(tensor))
+
+
 class Copier:
     """Copies objects, each once, with all that they refer to.
 
@@ -148,10 +154,9 @@ class Copier:
                 return value.__deepcopy__(self.memo)
         except Exception:  # a subclass may refuse in any way
             pass
-        with torch._C.DisableTorchFunctionSubclass():
-            made = value.detach().clone()
-            if type(made) is not type(value):
-                made = made.as_subclass(type(value))
+        made = bare_clone(value)
+        if type(made) is not type(value):
+            made = made.as_subclass(type(value))
         vars(made).update({k: self.copy(v) for k, v in vars(value).items()})
         return made
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_morse.slices.copying import is_atomic
+from lightning_morse.slices.copying import bare_clone, is_atomic
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
 # Contents of tensors up to this size are kept twice; larger ones are taken from the original again.
@@ -200,7 +200,7 @@ class _Content:
             self._source: Tensor = original.detach()
             self._version: int | None = original._version
         else:
-            self._source, self._version = tensor.detach().clone(), None
+            self._source, self._version = bare_clone(tensor), None
         self._mark = self._now()
 
     def _now(self) -> tuple[Any, ...]:
@@ -214,7 +214,7 @@ class _Content:
         if self._large and not self._uncounted:
             return True
         # A kernel such as that of batch norm writes without counting.
-        return torch.equal(self.tensor.detach(), self._source.to(self._mark[4]))
+        return _equal(self.tensor, self._source)
 
     def look_closely(self) -> None:
         """Compare a large content once, for writes that no version counter counts."""
@@ -238,6 +238,11 @@ class _Content:
         # Not copy_: an expanded buffer cannot be written in place.
         tensor.data = self._source.to(self._mark[4], copy=True)
         self._mark = self._now()
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    with torch._C.DisableTorchFunctionSubclass():
+        return torch.equal(a.detach(), b.to(a.dtype))
 
 
 def _same_items(now: dict[Any, Any], before: dict[Any, Any]) -> bool:

@@ -144,8 +144,9 @@ class World:
 
     def note(self, where: str) -> None:
         """Remember that something was kept away from the run; private names are nobody's news."""
-        if "._" not in where:
-            self.kept_away.setdefault(where)
+        path, _, name = where.rpartition(".")
+        if not name.startswith("_"):
+            self.kept_away.setdefault(f"{path.replace('._', '.')}.{name}")
 
     def _note_changes(self, overlay: Any) -> None:
         where = object.__getattribute__(overlay, "_place")
@@ -161,6 +162,8 @@ class World:
         """The stand-in of an object that a module refers to and does not own; else None."""
         if type(value).__name__ == "DistributedDataParallel":  # copying one talks to the others
             return self.copier.copy(value.module)
+        if any(base.__name__ == "LightningOptimizer" for base in type(value).__mro__):
+            return self.copier.copy(value.optimizer)  # of which it is a wrapper
         family = None if isinstance(value, dict | list) else _family(type(value))
         if family is None:
             return None
@@ -205,7 +208,7 @@ def _family(cls: type) -> str | None:
         inside = next((home.removeprefix(p) for p in _LIGHTNING if home.startswith(p)), None)
         if inside is None:
             continue
-        if inside.startswith(_SILENT) or base.__name__ == "LightningOptimizer":
+        if inside.startswith(_SILENT):
             return "silent"
         if inside.startswith(_PARTS):
             # A LightningModule has mix-ins from there, and is copied.
