@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -75,15 +76,24 @@ def _defines(module: Any, name: str) -> bool:
 
 def _step_arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:
     """As many of ``batch, batch_idx, dataloader_idx`` as the step asks for."""
-    named = inspect.signature(step).parameters
-    if next(iter(named), None) == "dataloader_iter":
+    bound = inspect.ismethod(step)
+    wants_iterator, count = _wanted(step.__func__ if bound else step, 1 if bound else 0)
+    if wants_iterator:
         return (iter([(batch, batch_idx, 0)]),)
-    parameters = named.values()
+    return (batch, batch_idx, 0)[:count]
+
+
+@functools.lru_cache(maxsize=64)  # looking at a signature takes as long as a small network
+def _wanted(function: Callable[..., Any], skipped: int) -> tuple[bool, int]:
+    """Whether a step wants an iterator, and how many arguments it takes after the skipped ones."""
+    parameters = list(inspect.signature(function).parameters.values())[skipped:]
+    if parameters and parameters[0].name == "dataloader_iter":
+        return True, 1
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return batch, batch_idx
+        return False, 2
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = sum(p.default is p.empty for p in positional)
-    return (batch, batch_idx, 0)[: max(required, min(len(positional), 2))]
+    return False, max(required, min(len(positional), 2))
 
 
 def described(output: Any) -> str:
