@@ -75,7 +75,7 @@ def _tell(level: int, message: str) -> None:
 # ------------------------------------------------------------------------------- the console
 
 
-class _Console(logging.StreamHandler):  # type: ignore[type-arg]
+class _Console(logging.StreamHandler):
     """Writes to stderr, unless the user has configured logging in the meantime."""
 
     def emit(self, record: logging.LogRecord) -> None:

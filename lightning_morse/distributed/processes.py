@@ -127,12 +127,13 @@ class SharedLoss:
 
     Args:
         loss: The loss of this process: points of shape ``(n, d)`` to losses of shape ``(n,)``.
-        n_examples: Number of examples over which that loss is the mean.
+        n_examples: Tells the number of examples over which that loss is the mean. It is asked after
+            an evaluation: a step may say only then how large its batches are.
         processes: The processes.
     """
 
     def __init__(
-        self, loss: Callable[[Tensor], Tensor], n_examples: int, processes: Processes
+        self, loss: Callable[[Tensor], Tensor], n_examples: Callable[[], int], processes: Processes
     ) -> None:
         self._loss = loss
         self._n_examples = n_examples
@@ -176,7 +177,7 @@ class SharedLoss:
 
     def _answered(self, points: Tensor) -> Tensor:
         def answer() -> tuple[Tensor, int]:
-            return self._loss(points).to("cpu", torch.float64), self._n_examples
+            return self._loss(points).to("cpu", torch.float64), self._n_examples()
 
         answers = self._processes.gathered(answer, exchange=True)
         total = sum(n for _, n in answers)

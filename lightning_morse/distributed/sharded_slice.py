@@ -17,7 +17,7 @@ from lightning_morse.distributed.sharding import flat_shards, is_unit, parameter
 from lightning_morse.distributed.shards import Shards
 from lightning_morse.distributed.unsharded_copy import Unit, copy_without_fsdp, forward_methods
 from lightning_morse.slices.loss_slice import LossSlice
-from lightning_morse.slices.module_copy import stand_ins
+from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.subspace import AffineSubspace
 
 # Labels exchanges for weights outside of all units; the units are numbered from 1.
@@ -79,8 +79,8 @@ class ShardedSlice(LossSlice):
     def _count(self, module: nn.Module) -> int:
         return len(flat_shards(module, self._shards.rank))
 
-    def _copy(self, module: nn.Module) -> nn.Module:
-        memo = stand_ins(module)
+    def _copy(self, module: nn.Module, world: World) -> nn.Module:
+        memo = world.copier.memo
         device = self._shards.lockstep.device
         self._parameters: dict[str, nn.Parameter] = {}
         # What a parameter of the copy holds while it is not filled, and this process's piece.
@@ -99,7 +99,8 @@ class ShardedSlice(LossSlice):
             self._parameters[name] = nn.Parameter(empty, requires_grad=False)
             memo[id(parameter)] = self._parameters[name]
             names[id(parameter)] = name
-        shadow = copy_without_fsdp(module, memo)
+        world.written.extend(self._parameters.values())
+        shadow = copy_without_fsdp(module, world)
         self._units: list[Unit] = []
         outside = set(self._parameters)
         for part, copied in zip(module.modules(), shadow.modules(), strict=True):

@@ -16,7 +16,8 @@ from lightning_morse._compat_torch import (
     remove_fsdp_hooks,
 )
 from lightning_morse.distributed.sharding import is_unit
-from lightning_morse.slices.module_copy import Silence, deep_copy, shadow_copy
+from lightning_morse.slices.module_copy import shadow_copy
+from lightning_morse.slices.stand_ins import Silence, World
 
 # Protocol of object.__reduce_ex__ that copy.copy uses; its third item is the state of the object.
 _COPY_PROTOCOL = 4
@@ -96,19 +97,17 @@ for _name in vars(FSDPModule):
         setattr(_Unsharded, _name, Silence())
 
 
-def copy_without_fsdp(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+def copy_without_fsdp(module: nn.Module, world: World) -> nn.Module:
     """A shadow copy without FSDP, which forbids copies of its units.
 
     Args:
         module: A sharded network; never changed.
-        memo: What stands for which object in the copy, by ``id``, as for :func:`copy.deepcopy`; it
-            must hold the parameters.
+        world: Makes the copy; its memo must hold what stands for the parameters.
 
     Raises:
-        ValueError: If an attribute cannot be copied.
         PrivateAttributeError: If this version of torch keeps the state of FSDP somewhere else.
     """
-    twins = []
+    twins, memo = [], world.copier.memo
     for part in module.modules():
         if is_unit(part):
             cls: Any = class_before_fsdp(part)
@@ -119,8 +118,8 @@ def copy_without_fsdp(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             state = fsdp_state(part)
             memo[id(state)] = state
     for part, twin in twins:
-        twin.__setstate__(deep_copy(part.__reduce_ex__(_COPY_PROTOCOL)[2], memo, module))
-    shadow = shadow_copy(module, memo)
+        twin.__setstate__(world.copier.copy(part.__reduce_ex__(_COPY_PROTOCOL)[2]))
+    shadow = shadow_copy(module, world)
     remove_fsdp_hooks(shadow)
     return shadow
 

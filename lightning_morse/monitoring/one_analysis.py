@@ -141,7 +141,7 @@ class OneAnalysis:
         subspace, look = self._choose_together() if record.sharded else self._choose()
         loss = record.processes.each(lambda: self._loss_slice(subspace))
         record.gather_probes()
-        shared = SharedLoss(loss, loss.n_examples, record.processes)
+        shared = SharedLoss(loss, lambda: loss.n_examples, record.processes)
 
         def explore() -> tuple[dict[str, float], dict[int, float]]:
             nonlocal found
@@ -195,10 +195,12 @@ class OneAnalysis:
         return ShadowLoss(self.module, self._probe_set(), self.loss_fn, self.settings.seed)
 
     def _loss_slice(self, subspace: AffineSubspace) -> LossSlice:
-        kind = ShardedSlice if self.record.sharded else LossSlice
-        if not self.record.sharded:
-            subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
-        return kind(self.module, subspace, self._probe_set(), self.loss_fn, self.settings.seed)
+        given = self._probe_set(), self.loss_fn, self.settings.seed
+        if self.record.sharded:  # a failure in one process ends the evaluation in all
+            return ShardedSlice(self.module, subspace, *given)
+        subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
+        indices = self.record.probe_indices
+        return LossSlice(self.module, subspace, *given, indices, failing="nan")
 
     def _probe_set(self) -> list[Any]:
         if not self.record.probe:
@@ -240,6 +242,9 @@ class OneAnalysis:
     def _explore_loss(self, loss: Loss, look: Look) -> tuple[MorseAnalysis, float]:
         """The analysis of the loss on the slice, and the loss at the current weights."""
         settings, current = self.settings, look.current
+        # Before any other point: what fails here is no matter of the point, and batches that the
+        # step skips here are no part of the probe set.
+        now = float(loss(current[None])[0])
         n_first = first_samples(settings.n_samples)
         half, samples, losses = sample_box(
             loss,
@@ -259,9 +264,6 @@ class OneAnalysis:
             settings.confidence,
             settings.seed,
         )
-        # The first sample is the centre of the box, where the weights are unless the slice is one
-        # through given checkpoints.
-        now = float(loss(current[None])[0]) if current.any() else float(losses[0])
         return result, now
 
     def _compare_with_training(

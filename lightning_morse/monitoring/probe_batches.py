@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+
+from lightning_morse.slices.batches import mapped
+from lightning_morse.slices.copying import bare_clone
 
 
 def copied(batch: Any) -> Any:
     """A copy independent of the batch; a view is copied without the rest of its storage."""
-    clone = apply_to_collection(batch, Tensor, lambda t: t.detach().clone(), allow_frozen=True)
-    return deepcopy(clone)
+    return mapped(batch, bare_clone)
 
 
 def moved(batches: Sequence[Any], device: Any) -> list[Any]:
     """The batches, with their tensors on a device."""
-    return [
-        apply_to_collection(b, Tensor, lambda t: t.to(device), allow_frozen=True) for b in batches
-    ]
+    return [mapped(batch, lambda t: t.to(device)) for batch in batches]
 
 
 def is_plain(data: Any) -> bool:

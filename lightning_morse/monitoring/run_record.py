@@ -14,7 +14,7 @@ from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshots import Trajectory
 from lightning_morse.monitoring.tracking import AttractorTracker
 from lightning_morse.monitoring.training_time import TrainingTime
-from lightning_morse.slices.parameters import flat_parameters
+from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 
 
 class RunRecord:
@@ -32,6 +32,7 @@ class RunRecord:
         trajectory: Snapshots of the weights.
         time: When each was taken, in time of the gradient flow.
         probe: The batches of this process that the loss is evaluated on.
+        probe_indices: The index of each in its epoch.
         probes_of_all: Those of every process, on the CPU; empty until :meth:`gather_probes`.
         tracker: Recognises the attractors of earlier analyses.
     """
@@ -47,6 +48,8 @@ class RunRecord:
         self.trajectory = self._new_trajectory()
         self.time = TrainingTime(self.trajectory)
         self.probe: list[Any] = []
+        self.probe_indices: list[int] = []
+        self._weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self.probes_of_all: list[list[Any]] = []
         self.tracker = AttractorTracker()
 
@@ -74,6 +77,28 @@ class RunRecord:
         if len(self.probes_of_all) == self.processes.size:
             self.probe = self.probes_of_all[self.processes.rank]
         self.probe = moved(self.probe[: self._settings.probe_batches], device)
+        n = len(self.probe)
+        self.probe_indices = [*self.probe_indices, *range(len(self.probe_indices), n)][:n]
+
+    def begins_anew(self, module: nn.Module) -> bool:
+        """Start another trajectory where other weights are trained than before.
+
+        Layers may be unfrozen one after the other. Weights of other names or shapes are no point of
+        the same trajectory, and attractors in another space are other attractors.
+
+        Returns:
+            Whether the trajectory starts over with the weights of ``module``.
+        """
+        weights = tuple((name, tuple(p.shape)) for name, p in trainable_parameters(module))
+        changed = bool(self._weights) and weights != self._weights
+        self._weights = weights
+        if changed:
+            stride = self.trajectory.stride
+            self.trajectory = self._new_trajectory()
+            self.trajectory.stride = stride
+            self.time = TrainingTime(self.trajectory)
+            self.tracker = AttractorTracker()
+        return changed
 
     def add_weights(self, module: nn.Module) -> None:
         """Count an optimizer step, and keep its weights if a snapshot is due."""
@@ -90,9 +115,10 @@ class RunRecord:
         """Whether the probe set is not yet complete."""
         return len(self.probe) < self._settings.probe_batches
 
-    def add_batch(self, batch: Any) -> None:
-        """Add a copy of a training batch to the probe set."""
+    def add_batch(self, batch: Any, index: int) -> None:
+        """Add a copy of a training batch, and its index in the epoch, to the probe set."""
         self.probe.append(copied(batch))
+        self.probe_indices.append(index)
 
     def gather_probes(self) -> None:
         """Let every process know the probe batches of all, once; all processes call it."""
@@ -110,6 +136,8 @@ class RunRecord:
             "trajectory": trajectory.state_dict(),
             "time": self.time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
+            "probe_indices": list(self.probe_indices),
+            "weights": [[name, list(shape)] for name, shape in self._weights],
             "tracker": self.tracker.state_dict(),
         }
 
@@ -119,4 +147,6 @@ class RunRecord:
         if "time" in state:  # not in the earliest checkpoints of 0.1
             self.time.load_state_dict(state["time"])
         self.probes_of_all = list(state["probes"])
+        self.probe_indices = list(state.get("probe_indices", ()))  # not in checkpoints of 0.1
+        self._weights = tuple((name, tuple(shape)) for name, shape in state.get("weights", ()))
         self.tracker.load_state_dict(state["tracker"])

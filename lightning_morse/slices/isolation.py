@@ -39,7 +39,8 @@ def preserved_random_state() -> Iterator[None]:
         random.setstate(python_state)
 
 
-def _seed_everything(seed: int) -> None:
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of torch, NumPy and Python; no device is initialised by it."""
     # Not torch.manual_seed: where CUDA is not initialised yet it would seed its later start.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():

@@ -5,6 +5,7 @@ Everything is evaluated on a shadow copy: the network that is being trained is o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.module_copy import shadow_copy
-from lightning_morse.slices.parameters import trainable_parameters
-from lightning_morse.slices.shadow_loss import ShadowLoss
+from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
+from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
+from lightning_morse.slices.stand_ins import UntouchableError, World
 from lightning_morse.slices.subspace import AffineSubspace
 
 
@@ -28,23 +30,29 @@ class LossSlice:
     (:class:`ShadowLoss`). Those generators are restored afterwards, whatever happens. Memory does
     not grow with the number of points.
 
-    The evaluation is in eval mode, without gradients, without autocast and in float32 or better. A
-    loss that needs gradients of its own must ask for them with ``torch.enable_grad()``. Weights
-    that are frozen, and buffers, are those at construction; a step that writes to frozen weights
-    finds at the next point what it wrote.
+    The evaluation is in eval mode, without autocast and in float32 or better. A loss may
+    differentiate, by its inputs or by the weights. Weights that are frozen, buffers and attributes
+    are those at construction, whatever a step does to them.
 
     Args:
         module: The network; read once, at construction, and never changed.
         subspace: Where to evaluate, with as many weights as ``module`` has trainable ones.
-        batches: The probe set, on the device of the module. Batch ``b`` has weight ``n_b``, the
-            leading length of the first tensor in it, or 1 if it holds none.
+        batches: The probe set, on the device of the module. Batch ``b`` has weight ``n_b``
+            (:class:`ShadowLoss`); a batch that the step skips at the first point is left out.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch as a tensor with one
             element. It must use the module it is given. Default: :func:`loss_from_steps`.
         seed: Seed of the random numbers a stochastic loss draws.
+        indices: The index that each batch had in its epoch, for steps that look at it.
+        failing: What becomes of a point at which the loss raises: ``"raise"``, or ``"nan"`` for a
+            loss that is not a number there. At the first point evaluated it raises all the same.
+
+    Attributes:
+        subspace: Where to evaluate.
+        seed: Of the random numbers.
+        fault: The first error that became a NaN; None if there was none.
 
     Raises:
-        ValueError: If the subspace does not fit the module, there are no batches, a batch is empty,
-            or the module cannot be copied (:func:`shadow_copy`).
+        ValueError: If the subspace does not fit the module, there are no batches, or one is empty.
 
     Example:
         >>> layer = torch.nn.Linear(1, 1, bias=False)
@@ -61,7 +69,11 @@ class LossSlice:
         batches: Sequence[Any],
         loss_fn: Callable[[Any, Any], Tensor] | None = None,
         seed: int = 0,
+        indices: Sequence[int] | None = None,
+        failing: str = "raise",
     ) -> None:
+        if failing not in ("raise", "nan"):
+            raise ValueError(f"failing must be 'raise' or 'nan', got {failing!r}")
         n_weights = self._count(module)
         if subspace.n_parameters != n_weights:
             raise ValueError(
@@ -70,7 +82,10 @@ class LossSlice:
             )
         self.subspace = subspace
         self.seed = seed
-        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy)
+        self.fault: Exception | None = None
+        self._failing = failing
+        self._begun = False
+        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy, indices)
         with torch.inference_mode(False), torch.no_grad():
             self._bind()
 
@@ -78,6 +93,12 @@ class LossSlice:
     def n_examples(self) -> int:
         """Number of examples in the probe set."""
         return self._loss.n_examples
+
+    @property
+    def kept_away(self) -> tuple[str, ...]:
+        """What steps wrote to the trainer and the like, and the run did not get to see."""
+        self._loss.world.forget()
+        return tuple(self._loss.world.kept_away)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss.
@@ -87,16 +108,18 @@ class LossSlice:
 
         Returns:
             Losses, shape ``(n,)``, float64, on the device of ``x``. NaN and infinite losses come
-            back as they are.
+            back as they are; a point at which the step skips a batch that it does not skip at the
+            first point is NaN.
 
         Raises:
             ValueError: If ``x`` has another shape or is not finite, or ``loss_fn`` does not return
-                a tensor with one element. Other errors of ``loss_fn`` pass through.
+                a tensor with one element. Other errors of ``loss_fn`` pass through, unless they
+                become NaN.
         """
         points = torch.as_tensor(x, dtype=torch.float64).detach()
         if points.ndim != 2 or points.shape[1] != self.subspace.dim:
             raise ValueError(
-                f"x must have shape (n, {self.subspace.dim}), one point a row, got "
+                f"x must have shape (n, {self.subspace.dim}), one point per row, got "
                 f"{tuple(points.shape)}"
             )
         if not torch.isfinite(points).all():
@@ -106,16 +129,16 @@ class LossSlice:
             return points.new_tensor([self._loss_at(point) for point in points])
 
     def _count(self, module: nn.Module) -> int:
-        return sum(p.numel() for _, p in trainable_parameters(module))
+        return count_of_weights(p for _, p in trainable_parameters(module))
 
-    def _copy(self, module: nn.Module) -> nn.Module:
-        return shadow_copy(module)
+    def _copy(self, module: nn.Module, world: World) -> nn.Module:
+        return shadow_copy(module, world)
 
     def _bind(self) -> None:
         """Make the weights of the copy pieces of one vector, so that a point is written once."""
         weights = self._loss.weights
         self._theta = torch.empty_like(self.subspace.origin)
-        pieces = self._theta.split([w.numel() for w in weights])
+        pieces = self._theta.split([count_of_weights([w]) for w in weights])
         self._pieces: list[tuple[nn.Parameter, Tensor]] = []
         self._copied: list[tuple[nn.Parameter, Tensor]] = []
         for weight, piece in zip(weights, pieces, strict=True):
@@ -123,14 +146,28 @@ class LossSlice:
                 piece.dtype,
                 piece.device,
             )
-            (self._pieces if alike else self._copied).append((weight, piece.view_as(weight)))
+            shaped = piece.view_as(as_real(weight.detach()))
+            (self._pieces if alike else self._copied).append((weight, shaped))
             if alike:
-                weight.data = piece.view_as(weight)  # frees what it held
+                weight.data = shaped  # frees what it held
 
     def _loss_at(self, point: Tensor) -> float:
-        self._loss.reset()
-        self._write(point)
-        return sum(share * loss.item() for share, loss in self._loss.parts())
+        with torch.no_grad():
+            self._loss.reset()
+            self._write(point)
+        try:
+            # Nothing in the copy asks for gradients, so a plain loss builds no graph.
+            with torch.enable_grad():
+                total = sum(share * loss.item() for share, loss in self._loss.parts())
+        except SkippedBatchError:
+            return math.nan
+        except Exception as error:
+            if self._failing == "raise" or not self._begun or _is_not_of_the_point(error):
+                raise
+            self.fault = self.fault or error
+            return math.nan
+        self._begun = True
+        return total
 
     def _write(self, point: Tensor) -> None:
         """Put the weights of a point into the copy."""
@@ -138,4 +175,10 @@ class LossSlice:
         for weight, piece in self._pieces:
             weight.data = piece  # each time: a step may have bound it to something else
         for weight, piece in self._copied:
-            weight.copy_(piece)
+            as_real(weight.detach()).copy_(piece)
+
+
+def _is_not_of_the_point(error: Exception) -> bool:
+    """Whether an error says nothing of the weights it happened at."""
+    ends_run = getattr(error, "ends_run", False)
+    return ends_run or isinstance(error, (UntouchableError, MemoryError, torch.OutOfMemoryError))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 
     Returns:
         A detached copy, shape ``(p,)``, on the device of the first; half precision becomes float32.
+        A complex entry counts as two, its real and its imaginary part.
 
     Raises:
         ValueError: If there are no tensors.
@@ -29,8 +30,18 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """
     if not tensors:
         raise ValueError("tensors must hold at least one parameter, got none")
-    flat = torch.cat([t.detach().reshape(-1).to(tensors[0].device) for t in tensors])
+    flat = torch.cat([as_real(t.detach()).reshape(-1).to(tensors[0].device) for t in tensors])
     return flat.to(working_dtype(flat.dtype))
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """A view of a complex tensor with one more axis, for real and imaginary part; others as is."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def count_of_weights(tensors: Iterable[Tensor]) -> int:
+    """Number of real numbers in some tensors."""
+    return sum(t.numel() * (2 if t.is_complex() else 1) for t in tensors)
 
 
 def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from lightning_morse.slices.isolation import _seed_everything
-from lightning_morse.slices.module_copy import ModuleState, shadow_copy, tensors_in
+from lightning_morse.slices.batches import batch_size, mapped
+from lightning_morse.slices.isolation import seed_everything
+from lightning_morse.slices.module_copy import shadow_copy
+from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.parameters import trainable_parameters
-from lightning_morse.slices.steps import _described, loss_from_steps
+from lightning_morse.slices.stand_ins import World
+from lightning_morse.slices.steps import described, loss_from_steps
+
+# How autograd says that a loss takes derivatives by weights that do not ask for any.
+_NEEDS_GRADIENTS = ("does not require grad", "not have been used in the graph")
 
 
 class ShadowLoss:
@@ -23,27 +29,30 @@ class ShadowLoss:
     contents, and the global random number generators of torch (CPU and CUDA), NumPy and Python from
     ``seed`` (common random numbers); keeping those of the run is up to the caller
     (:func:`preserved_random_state`). The copy is in eval mode and in float32 or better (a module in
-    half precision is converted, its batches too).
+    half precision is converted, its batches too). What a step prints is not shown.
+
+    Batch ``b`` has weight ``n_b``: the ``batch_size`` that the step passes to ``self.log``, else
+    what :func:`~lightning_morse.slices.batches.batch_size` finds.
 
     Args:
         module: The network; read once, at construction, and never changed.
-        batches: The probe set, on the device of the module. Batch ``b`` has weight ``n_b``, the
-            leading length of the first tensor in it, or 1 if it holds none.
+        batches: The probe set, on the device of the module.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch as a tensor with one
             element. It must use the module it is given. Default: :func:`loss_from_steps`.
         seed: Seed of the random numbers a stochastic loss draws.
         copy_of: Makes the shadow copy.
+        indices: The index that each batch had in its epoch, which a step may look at; by default
+            0, 1, 2, ...
 
     Attributes:
         module: The shadow copy.
+        world: What the copy refers to and does not own.
         batches: The probe set.
         weights: The parameters of the copy that belong to trainable ones of the network, in order.
-        n_examples: Number of examples in the probe set.
         promoted: Whether batches in half precision are converted.
 
     Raises:
-        ValueError: If nothing is trainable, there are no batches, a batch is empty, or the module
-            cannot be copied (:func:`shadow_copy`).
+        ValueError: If nothing is trainable, there are no batches, or a batch is empty.
     """
 
     def __init__(
@@ -52,7 +61,8 @@ class ShadowLoss:
         batches: Sequence[Any],
         loss_fn: Callable[[Any, Any], Tensor] | None = None,
         seed: int = 0,
-        copy_of: Callable[[nn.Module], nn.Module] = shadow_copy,
+        copy_of: Callable[[nn.Module, World], nn.Module] = shadow_copy,
+        indices: Sequence[int] | None = None,
     ) -> None:
         trainable_parameters(module)
         trains = [p.requires_grad for p in module.parameters()]
@@ -61,62 +71,120 @@ class ShadowLoss:
         if not batches:
             raise ValueError("batches must hold at least one probe batch, got none")
         self.batches = tuple(batches)
-        self._sizes = [_batch_size(batch) for batch in self.batches]
+        self._indices = tuple(range(len(batches)) if indices is None else indices)
+        self._sizes = [batch_size(batch) for batch in self.batches]
         if 0 in self._sizes:
             raise ValueError(
                 f"batches[{self._sizes.index(0)}] must not be empty, got a leading length of 0. "
                 "Leave it out"
             )
-        self.n_examples = sum(self._sizes)
-        self._loss_fn = loss_from_steps if loss_fn is None else loss_fn
+        # Batches that the step skips at the weights where it is first evaluated.
+        self._skipped: frozenset[int] | None = None
+        self._loss_fn = loss_fn
         self._seed = seed
+        self._differentiates = False
+        self.world = World()
         with torch.inference_mode(False), torch.no_grad():
-            self.module = copy_of(module)
+            self.module = copy_of(module, self.world)
             self.promoted = any(map(_is_half, self.module.parameters()))
             if self.promoted:
                 self.module.float()
-            self._state = ModuleState(self.module)
-        self.weights = [
-            p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
-        ]
+            self.weights = [
+                p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
+            ]
+            self._state = ModuleState(
+                self.module,
+                written=[*self.weights, *self.world.written],
+                originals=self.world.copier.originals,
+                classes=self.world.classes,
+            )
+            self.world.remember = self._state.track
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples in the probe set, those of skipped batches left out."""
+        kept = [n for b, n in enumerate(self._sizes) if b not in (self._skipped or ())]
+        return sum(kept)
 
     def reset(self) -> None:
         """Put the copy and the global generators where every evaluation starts."""
+        self.world.forget()
         self._state.restore()
-        _seed_everything(self._seed)
+        for weight in self.weights:
+            weight.requires_grad_(self._differentiates)
+        seed_everything(self._seed)
 
     def parts(self) -> Iterator[tuple[float, Tensor]]:
         """Loss and share of each batch, in turn; the mean loss is the sum of their products.
 
+        A step may skip a batch by returning None. Those it skips at the first evaluation are no
+        part of the probe set from then on.
+
         Raises:
-            ValueError: If ``loss_fn`` does not return a tensor with one element. Its other errors
-                pass through.
+            SkippedBatchError: If a step skips other batches than at the first evaluation.
+            ValueError: If ``loss_fn`` does not return a tensor with one element, or every batch is
+                skipped. Its other errors pass through.
         """
-        for size, batch in zip(self._sizes, self.batches, strict=True):
-            loss = self._loss_fn(self.module, self._fresh_batch(batch))
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
+        losses = (
+            {b: self._of_batch(b) for b in range(len(self.batches))}
+            if (self._skipped is None)
+            else {}
+        )
+        if self._skipped is None:
+            self._skipped = frozenset(b for b, loss in losses.items() if loss is None)
+            if len(self._skipped) == len(self.batches):
+                self._skipped = None
                 raise ValueError(
-                    f"loss_fn must return a tensor with one element, got {_described(loss)}. "
-                    "Return the mean loss of the batch"
+                    f"the step must return the loss of at least one of the {len(self.batches)} "
+                    "probe batches, got None for each. Keep more of them with probe_batches, or "
+                    "pass loss_fn(module, batch)"
                 )
-            yield size / self.n_examples, loss
+        total = self.n_examples
+        for b in range(len(self.batches)):
+            loss = losses[b] if losses else self._of_batch(b)
+            if (loss is None) != (b in self._skipped):
+                raise SkippedBatchError("the step skips other batches here than at the weights")
+            if loss is not None:
+                yield self._sizes[b] / total, loss
 
-    def _fresh_batch(self, batch: Any) -> Any:
-        if type(batch) in (list, tuple) and all(type(leaf) is Tensor for leaf in batch):
-            return type(batch)([self._fresh(leaf) for leaf in batch])  # much faster than a tree
-        return tree_map(self._fresh, batch)
+    def _of_batch(self, b: int) -> Tensor | None:
+        try:
+            return self._called(b)
+        except RuntimeError as error:
+            if self._differentiates or not any(w in str(error) for w in _NEEDS_GRADIENTS):
+                raise
+        # It differentiates by the weights themselves, which cost memory to ask for.
+        self._differentiates = True
+        for weight in self.weights:
+            weight.requires_grad_(True)
+        return self._called(b)
 
-    def _fresh(self, leaf: Any) -> Any:
-        """Copy a part of a batch: what a step does to its batch in place ends with the step."""
-        if not isinstance(leaf, Tensor):
-            return copy.deepcopy(leaf)
+    def _called(self, b: int) -> Tensor | None:
+        batch = mapped(self.batches[b], self._fresh)
+        self.world.batch_size = None
+        with contextlib.redirect_stdout(io.StringIO()):
+            if self._loss_fn is None:
+                loss = loss_from_steps(self.module, batch, self._indices[b])
+            else:
+                loss = self._loss_fn(self.module, batch)
+        if self._loss_fn is None and loss is None:
+            return None
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ValueError(
+                f"loss_fn must return a tensor with one element, got {described(loss)}. "
+                "Return the mean loss of the batch"
+            )
+        if self._skipped is None and self.world.batch_size is not None:
+            self._sizes[b] = self.world.batch_size
+        return loss
+
+    def _fresh(self, leaf: Tensor) -> Tensor:
+        """Copy a tensor of a batch: what a step does to it in place ends with the step."""
         return leaf.float() if self.promoted and _is_half(leaf) else leaf.clone()
 
 
-def _batch_size(batch: Any) -> int:
-    """Leading length of the first tensor in a batch, also of one that is an object."""
-    found = tensors_in([batch, getattr(batch, "__dict__", None)])
-    return next((len(tensor) for tensor in found if tensor.ndim), 1)
+class SkippedBatchError(RuntimeError):
+    """A step skips a batch that it does not skip at the weights of the run."""
 
 
 def _is_half(tensor: Tensor) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any
 
 from torch import Tensor
@@ -11,12 +13,13 @@ from torch import Tensor
 _HOOK_HOMES = ("pytorch_lightning.core.", "lightning.pytorch.core.")
 
 
-def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:
+def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor | None:
     """The loss an ordinary LightningModule trains on, from its own steps.
 
     Calls ``training_step``, which is what training minimises, or ``validation_step`` where only
-    that is defined. Importing lightning is not needed: a step counts as defined unless the class it
-    comes from belongs to lightning's core.
+    that is defined, or where the module optimises manually and that one returns a loss. Importing
+    lightning is not needed: a step counts as defined unless the class it comes from belongs to
+    lightning's core. A step that asks for ``dataloader_iter`` gets an iterator over this one batch.
 
     Args:
         module: A LightningModule, or any object with such steps.
@@ -24,11 +27,11 @@ def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:
         batch_idx: Passed on if the step takes it.
 
     Returns:
-        The loss as the step returned it, a tensor with one element.
+        The loss as the step returned it, a tensor with one element; None if the step skipped the
+        batch by returning None, as Lightning allows.
 
     Raises:
-        ValueError: If the module optimises manually, defines neither step, or the step does not
-            return a tensor with one element or a dict with one under ``"loss"``.
+        ValueError: If there is no step to call, or it returns neither of these.
 
     Example:
         >>> class Model(torch.nn.Linear):
@@ -37,24 +40,30 @@ def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor:
         >>> loss_from_steps(Model(2, 1, bias=False), torch.zeros(3, 2)).item()
         1.0
     """
-    if not getattr(module, "automatic_optimization", True):
+    kind = type(module).__name__
+    if getattr(module, "automatic_optimization", True):
+        name = next((n for n in ("training_step", "validation_step") if _defines(module, n)), None)
+        if name is None:
+            raise ValueError(
+                f"module must define training_step or validation_step, got {kind} with neither. "
+                "Pass loss_fn(module, batch)"
+            )
+    elif _defines(module, "validation_step"):
+        name = "validation_step"
+    else:
         raise ValueError(
-            f"loss_fn must be given for a module with manual optimization, got none for "
-            f"{type(module).__name__}. Pass loss_fn(module, batch) that returns the loss to look at"
-        )
-    name = next((n for n in ("training_step", "validation_step") if _defines(module, n)), None)
-    if name is None:
-        raise ValueError(
-            f"module must define training_step or validation_step, got {type(module).__name__} "
-            "with neither. Pass loss_fn(module, batch)"
+            "loss_fn must be given for a module with manual optimization and no validation_step, "
+            f"got none for {kind}. Pass loss_fn(module, batch) that returns the loss to look at"
         )
     step = getattr(module, name)
     output = step(*_step_arguments(step, batch, batch_idx))
+    if output is None and name == "training_step":
+        return None
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ValueError(
-            f"{type(module).__name__}.{name} must return the loss as a tensor with one element, or "
-            f"a dict with one under 'loss', got {_described(output)}. Pass loss_fn(module, batch)"
+            f"{kind}.{name} must return the loss as a tensor with one element, or "
+            f"a dict with one under 'loss', got {described(output)}. Pass loss_fn(module, batch)"
         )
     return loss
 
@@ -68,15 +77,28 @@ def _defines(module: Any, name: str) -> bool:
 
 def _step_arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:
     """As many of ``batch, batch_idx, dataloader_idx`` as the step asks for."""
-    parameters = inspect.signature(step).parameters.values()
+    function, skipped = (step.__func__, 1) if isinstance(step, MethodType) else (step, 0)
+    wants_iterator, count = _wanted(function, skipped)
+    if wants_iterator:
+        return (iter([(batch, batch_idx, 0)]),)
+    return (batch, batch_idx, 0)[:count]
+
+
+@functools.lru_cache(maxsize=64)  # looking at a signature takes as long as a small network
+def _wanted(function: Callable[..., Any], skipped: int) -> tuple[bool, int]:
+    """Whether a step wants an iterator, and how many arguments it takes after the skipped ones."""
+    parameters = list(inspect.signature(function).parameters.values())[skipped:]
+    if parameters and parameters[0].name == "dataloader_iter":
+        return True, 1
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return batch, batch_idx
+        return False, 2
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = sum(p.default is p.empty for p in positional)
-    return (batch, batch_idx, 0)[: max(required, min(len(positional), 2))]
+    return False, max(required, min(len(positional), 2))
 
 
-def _described(output: Any) -> str:
+def described(output: Any) -> str:
+    """Say in a few words what was returned instead of a loss."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     if isinstance(output, Mapping):

@@ -154,7 +154,7 @@ def test_one_process_exchanges_nothing():
     assert alone.each(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         alone.first(lambda: 1 / 0)
-    shared = SharedLoss(lambda x: x[:, 0], 4, alone)
+    shared = SharedLoss(lambda x: x[:, 0], lambda: 4, alone)
     assert shared.explore(lambda: shared(torch.ones(2, 1)).tolist()) == [1.0, 1.0]
 
 
@@ -182,7 +182,7 @@ class Scripted(Processes):
 def test_the_mean_is_over_examples():
     there = ((torch.tensor([4.0, 8.0], dtype=torch.float64), 1), None)
     processes = Scripted(there)
-    loss = SharedLoss(lambda x: x[:, 0], 3, processes)
+    loss = SharedLoss(lambda x: x[:, 0], lambda: 3, processes)
     assert loss(torch.zeros(2, 1, dtype=torch.float64)).tolist() == [1.0, 2.0]
 
 

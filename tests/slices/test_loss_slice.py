@@ -24,6 +24,7 @@ from lightning_morse.slices.bases import orthonormal_columns
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
+from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.steps import loss_from_steps
 from lightning_morse.slices.subspace import AffineSubspace
 
@@ -365,7 +366,7 @@ def test_grads_graph_and_modes_of_the_caller():
     module = mlp()
 
     def check(net, batch):
-        assert not torch.is_grad_enabled()
+        assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
         assert not torch.is_autocast_enabled("cpu")
         assert not any(m.training for m in net.modules())
@@ -454,7 +455,7 @@ THREE = torch.ones(3, 1)
     ("batch", "size"),
     [
         (THREE, 3),
-        ([THREE, torch.ones(5)], 3),
+        ([THREE, torch.ones(5)], 1),
         ({"meta": {"id": "a"}, "data": [None, (THREE,)]}, 3),
         (UserDict(x=THREE), 3),
         (Labelled("a", THREE), 3),
@@ -575,9 +576,9 @@ def test_nested_lightning_modules_share_their_trainer():
     fabric = Recorder()
     outer._fabric = weakref.proxy(fabric)
     shadow = shadow_copy(outer)
-    assert shadow._trainer is outer._trainer
-    assert shadow.inner._trainer is outer._trainer
-    assert shadow._fabric is outer._fabric
+    assert shadow._trainer is not outer._trainer
+    assert shadow.inner._trainer is shadow._trainer
+    assert type(shadow._fabric) is not weakref.ProxyType
     assert isinstance(shadow.inner, Talkative)
     assert type(shadow).__name__ == "Talkative"
     outer._fabric = None
@@ -664,11 +665,19 @@ def test_compiled_lightning_module():
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0)
 
 
-def test_module_that_cannot_be_copied():
+def test_what_cannot_be_copied_is_stood_in_for():
     module = mlp()
-    module.lock = threading.Lock()
-    with pytest.raises(ValueError, match=r"module must be copyable .* Sequential.*lock'"):
-        shadow_copy(module)
+    module.lock, module.source = threading.Lock(), (i for i in range(3))
+    module.handle = open(__file__)  # noqa: SIM115
+    shadow = shadow_copy(module)
+    with shadow.lock:
+        assert not module.lock.locked()
+    for use in (lambda: next(shadow.source), lambda: shadow.handle.read()):
+        with pytest.raises(UntouchableError, match=r"cannot be copied, .* change the run"):
+            use()
+    assert next(module.source) == 0
+    assert module.handle.tell() == 0
+    module.handle.close()
 
 
 # ------------------------------------------------------------------ bad input
@@ -806,7 +815,7 @@ def test_loss_from_inherited_and_patched_steps():
     [
         (pl.LightningModule(), "must define training_step or validation_step, got LightningModule"),
         (nn.Linear(1, 1), "must define training_step or validation_step, got Linear"),
-        (stepping(training_step=lambda s, b: None), r"Stepping.training_step must .* got None"),
+        (stepping(validation_step=lambda s, b: None), r"Stepping.validation_step must .* got None"),
         (stepping(validation_step=lambda s, b: {"x": ONE}), r"validation_step .* keys \['x'\]"),
         (stepping(training_step=lambda s, b: {"loss": 1.0}), r"training_step .* keys \['loss'\]"),
         (stepping(training_step=lambda s, b: torch.ones(2)), r"got a tensor of shape \(2,\)"),

@@ -1,0 +1,130 @@
+"""Batches of any make: how many examples they hold, and copies of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lightning_morse.slices.copying import is_atomic
+
+
+def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a batch with its tensors changed.
+
+    Containers, named tuples, dataclasses (also frozen ones, and fields that ``__init__`` does not
+    take) and plain objects are copied all the way down; an object with a ``to`` method of its own
+    is asked for a ``clone`` or copied like any other. Where a batch refers to one object twice, its
+    copy does.
+
+    Args:
+        batch: What a loader yields.
+        change: Makes a new tensor of a tensor.
+
+    Returns:
+        The copy.
+    """
+    return _mapped(batch, change, {})
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -> Any:
+    if is_atomic(value):
+        return value
+    if id(value) in made:
+        return made[id(value)][1]
+    copied = _one(value, change, made)
+    made[id(value)] = value, copied  # with the original, whose id it is
+    return copied
+
+
+def _one(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -> Any:
+    def inside(part: Any) -> Any:
+        return _mapped(part, change, made)
+
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.copy()
+    if isinstance(value, MutableMapping) and type(value).__module__ in ("builtins", "collections"):
+        copied = copy.copy(value)
+        for key in value:
+            copied[key] = inside(value[key])
+        return copied
+    if type(value) in (list, set, frozenset):
+        return type(value)(map(inside, value))
+    if isinstance(value, tuple):
+        parts = map(inside, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    try:
+        twin = copy.copy(value)
+    except Exception:  # what cannot be copied is passed on
+        return value
+    for name, part in list(_parts_of(value)):
+        object.__setattr__(twin, name, inside(part))
+    if isinstance(value, dict):
+        for key, part in value.items():
+            dict.__setitem__(twin, key, inside(part))
+    if isinstance(value, list):
+        twin[:] = map(inside, value)
+    return twin
+
+
+def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes of an object, in slots or not."""
+    yield from getattr(value, "__dict__", {}).items()
+    for base in type(value).__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                yield name, getattr(value, name)
+
+
+def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """The tensors in nested containers, dataclasses and objects, in order, each once."""
+    seen = set() if seen is None else seen
+    if is_atomic(value) or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for child in list(value.values()):
+            yield from tensors_in(child, seen)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for child in value:
+            yield from tensors_in(child, seen)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name, None), seen)
+    elif type(getattr(value, "__dict__", None)) is dict:
+        yield from tensors_in(vars(value), seen)
+
+
+def batch_size(batch: Any) -> int:
+    """How many examples a batch holds, as far as it says so; 1 where that is not sure.
+
+    ``num_graphs``, then ``batch_size`` where the batch has such a count (graph and molecule batches
+    have as many rows as nodes or atoms). Else the leading length of its tensors, if it is the same
+    for all that have one: Lightning takes that of the first then, which may be a number of nodes.
+
+    Args:
+        batch: What a loader yields, or ``(batch, batch_idx, dataloader_idx)``.
+
+    Example:
+        >>> import torch
+        >>> batch_size([torch.zeros(4, 2), torch.zeros(4)])
+        4
+        >>> batch_size({"atoms": torch.zeros(9, 3), "energy": torch.zeros(2)})
+        1
+    """
+    for name in ("num_graphs", "batch_size"):
+        for part in (batch, *(batch if isinstance(batch, list | tuple) else ())):
+            count = None if isinstance(part, Tensor) else getattr(part, name, None)
+            if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+                return count
+    lengths = {len(t) for t in tensors_in(batch) if t.ndim}
+    return lengths.pop() if len(lengths) == 1 else 1

@@ -1,0 +1,243 @@
+"""Copies of whatever hangs on a module, also of what :func:`copy.deepcopy` refuses.
+
+A copy shares nothing with the original that code could write to. What cannot be copied is replaced
+by a stand-in (:mod:`lightning_morse.slices.stand_ins`), so that it can at least be read.
+"""
+
+from __future__ import annotations
+
+import collections
+import copyreg
+import datetime
+import enum
+import io
+import pathlib
+import re
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_ATOMIC = (
+    *(
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        range,
+        type,
+        type(...),
+        type(NotImplemented),
+    ),
+    *(types.ModuleType, types.BuiltinFunctionType, types.CodeType, property),
+    *(enum.Enum, re.Pattern, pathlib.PurePath, datetime.date, datetime.timedelta, datetime.tzinfo),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
+    *(np.generic, np.dtype),
+)
+_LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
+_CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict, collections.deque)
+
+
+def is_atomic(value: Any) -> bool:
+    """Whether a value cannot change, so that a copy may share it."""
+    if isinstance(value, types.BuiltinFunctionType):
+        return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
+    return isinstance(value, _ATOMIC)
+
+
+def bare_clone(tensor: Tensor) -> Tensor:
+    """A detached copy of the numbers in a tensor, whatever its class makes of ``clone``."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.clone(Tensor.detach(tensor))
+
+
+class Copier:
+    """Copies objects, each once, with all that they refer to.
+
+    Args:
+        replaced: Takes an object and returns what stands for it in the copy, or None if it is to be
+            copied like any other.
+        guarded: Takes an object that cannot be copied and returns what stands for it.
+
+    Attributes:
+        memo: Copies by the ``id`` of the original, as :func:`copy.deepcopy` has it. Entries made
+            beforehand are used.
+        originals: Tensors by the ``id`` of their copies.
+    """
+
+    def __init__(
+        self,
+        replaced: Callable[[Any], Any | None],
+        guarded: Callable[[Any], Any],
+        memo: dict[int, Any] | None = None,
+    ) -> None:
+        self.memo: dict[int, Any] = {} if memo is None else memo
+        self._replaced = replaced
+        self._guarded = guarded
+        self.originals: dict[int, Tensor] = {}
+        # An id is that of another object once its owner is gone.
+        self._alive: list[Any] = []
+
+    def copy(self, value: Any) -> Any:
+        """The copy of an object; the same for the same object."""
+        if is_atomic(value):
+            return value
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        made = self._replaced(value)
+        if made is None:
+            made = self._copied(value)
+        return self._known(value, made)
+
+    def _known(self, value: Any, made: Any) -> Any:
+        self.memo[id(value)] = made
+        self._alive += (value, made)
+        if isinstance(value, Tensor):
+            self.originals[id(made)] = value
+        return made
+
+    def _copied(self, value: Any) -> Any:
+        cls = type(value)
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if cls in _CONTAINERS:
+            return self._container(value)
+        if cls is tuple:
+            copied = tuple(map(self.copy, value))
+            return value if all(map(_same, copied, value)) else copied
+        if cls is frozenset:
+            return frozenset(map(self.copy, value))
+        if cls in _LOCKS:  # of the copy no one else waits for it
+            return _LOCKS[cls]()
+        if cls is types.MethodType:
+            return types.MethodType(value.__func__, self.copy(value.__self__))
+        if cls is types.FunctionType:
+            return self._function(value)
+        if cls is types.CellType:
+            return self._cell(value)
+        if cls in weakref.ProxyTypes:
+            return self.copy(value.__init__.__self__)  # a method knows whose it is
+        if cls is weakref.ref:
+            target = value()
+            return value if target is None else weakref.ref(self.copy(target))
+        if isinstance(value, io.IOBase):
+            return self._guarded(value)
+        return self._object(value)
+
+    def _container(self, value: Any) -> Any:
+        made = value.copy()  # keeps the order, a default factory, a largest length
+        self._known(value, made)
+        made.clear()
+        if isinstance(value, dict):
+            made.update({self.copy(k): self.copy(v) for k, v in value.items()})
+        elif isinstance(value, set):
+            made.update(map(self.copy, value))
+        else:
+            made.extend(map(self.copy, value))
+        return made
+
+    def _tensor(self, value: Tensor) -> Tensor:
+        if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
+            return value.__deepcopy__(self.memo)  # keeps views of one storage together
+        if type(value) is Tensor:
+            return value.detach().clone()  # deepcopy refuses what has a history
+        try:
+            if value.is_leaf:
+                return value.__deepcopy__(self.memo)
+        except Exception:  # a subclass may refuse in any way
+            pass
+        made = bare_clone(value)
+        if type(made) is not type(value):
+            made = made.as_subclass(type(value))
+        vars(made).update({k: self.copy(v) for k, v in vars(value).items()})
+        return made
+
+    def _function(self, value: types.FunctionType) -> types.FunctionType:
+        """A function with what it closes over copied: a hook may close over its module."""
+        if value.__closure__ is None:
+            return value
+        cells = tuple(map(self.copy, value.__closure__))
+        if all(map(_same, cells, value.__closure__)):
+            return value
+        made = types.FunctionType(
+            value.__code__, value.__globals__, value.__name__, value.__defaults__, cells
+        )
+        self._known(value, made)
+        made.__kwdefaults__ = value.__kwdefaults__
+        made.__qualname__, made.__doc__ = value.__qualname__, value.__doc__
+        made.__dict__.update({k: self.copy(v) for k, v in vars(value).items()})
+        return made
+
+    def _cell(self, cell: types.CellType) -> types.CellType:
+        try:
+            content = cell.cell_contents
+        except ValueError:  # still empty
+            return cell
+        if is_atomic(content) or (
+            isinstance(content, types.FunctionType) and content.__closure__ is None
+        ):
+            # A count kept with ``nonlocal`` is written to the cell itself.
+            return types.CellType(content) if isinstance(content, int | float) else cell
+        made = types.CellType()
+        self._known(cell, made)
+        made.cell_contents = self.copy(content)
+        return made
+
+    def _object(self, value: Any) -> Any:
+        """An object copied as :func:`copy.deepcopy` would, or guarded where that fails."""
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            return value.copy()
+        own = getattr(type(value), "__deepcopy__", None)
+        if own is not None:
+            try:
+                return own(value, self.memo)
+            except Exception:
+                if not isinstance(value, nn.Module):
+                    return self._guarded(value)
+        try:
+            reducer = copyreg.dispatch_table.get(type(value))
+            recipe = reducer(value) if reducer else value.__reduce_ex__(4)
+            return value if isinstance(recipe, str) else self._rebuilt(value, *recipe)
+        except Exception:
+            self.memo.pop(id(value), None)
+            if isinstance(value, nn.Module):
+                raise
+            return self._guarded(value)
+
+    def _rebuilt(
+        self,
+        value: Any,
+        make: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        state: Any = None,
+        items: Any = None,
+        pairs: Any = None,
+        *_: Any,
+    ) -> Any:
+        made = self._known(value, make(*map(self.copy, arguments)))
+        state = self.copy(state)
+        if hasattr(made, "__setstate__") and state is not None:
+            made.__setstate__(state)
+        elif state is not None:
+            names, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+            if names:
+                vars(made).update(names)
+            for name, content in (slots or {}).items():
+                setattr(made, name, content)
+        for item in items or ():
+            made.append(self.copy(item))
+        for key, content in pairs or ():
+            made[self.copy(key)] = self.copy(content)
+        return made
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b

@@ -1,0 +1,275 @@
+"""What a copy of a module holds, remembered so that every evaluation starts from the same."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import operator
+import random
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_morse.slices.copying import bare_clone, is_atomic
+from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
+
+# Contents of tensors up to this size are kept twice; larger ones are taken from the original again.
+# Larger arrays are not put back.
+_SMALL_BYTES = 1 << 20
+_STAND_INS = (Overlay, Inert, Silence, Untouchable)
+# Nothing of ours that a hook refers to is the module's.
+_OUR_OWN = "lightning_morse."
+_SEQUENCES = (list, collections.deque)
+
+
+class ModuleState:
+    """Bindings and contents of everything that hangs on a module, apart from its weights.
+
+    Restoring costs what a step has changed and a look at the rest: containers are compared by the
+    identity of their entries, small tensors and arrays by content, large tensors by their version
+    counter. Writes that go past that counter (through ``.data`` or NumPy) are found by comparing
+    contents once, after the first evaluation; what is written to like that is put back every time.
+
+    Args:
+        roots: Where to start: modules, or any objects.
+        written: Tensors that the caller itself writes before every evaluation.
+        originals: What tensors are copies of, by their ``id``, as far as that is known.
+        classes: Classes whose attributes count as well.
+    """
+
+    def __init__(
+        self,
+        *roots: Any,
+        written: Iterable[Tensor] = (),
+        originals: Mapping[int, Tensor] | None = None,
+        classes: Iterable[type] = (),
+    ) -> None:
+        self._originals = {} if originals is None else originals
+        self._classes = [(cls, dict(vars(cls))) for cls in classes]
+        self._seen: set[int] = {id(t) for t in written}
+        self._alive: list[Any] = []
+        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._empty: list[Any] = []
+        self._sequences: list[tuple[Any, list[Any]]] = []
+        self._sets: list[tuple[set[Any], set[Any]]] = []
+        self._slots: list[tuple[Any, str, Any]] = []
+        self._cells: list[tuple[types.CellType, Any]] = []
+        self._tensors: list[_Content] = []
+        self._arrays: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._generators: list[Callable[[], Any]] = []
+        self._fresh: list[_Content] = []
+        self._used = False
+        for root in (*roots, *(names for _, names in self._classes)):
+            self.track(root)
+
+    def track(self, value: Any) -> None:
+        """Remember an object and all that it refers to, as they are now."""
+        pending = [value]
+        while pending:
+            one = pending.pop()
+            if is_atomic(one) or id(one) in self._seen or isinstance(one, type):
+                continue
+            if type(one) in _STAND_INS or type(one).__module__.startswith(_OUR_OWN):
+                continue
+            self._seen.add(id(one))
+            self._alive.append(one)
+            pending.extend(self._remember(one))
+
+    def _remember(self, one: Any) -> Iterator[Any]:
+        """Remember one object; yields what it refers to."""
+        if isinstance(one, Tensor):
+            content = _Content(one, self._originals.get(id(one)))
+            self._tensors.append(content)
+            self._fresh.append(content)
+            yield from vars(one).values()
+            return
+        if isinstance(one, np.ndarray):
+            if one.dtype != object and one.nbytes <= _SMALL_BYTES:
+                self._arrays.append((one, one.copy()))
+            return
+        if isinstance(one, torch.Generator):
+            self._generators.append(_restoring(one.set_state, one.get_state()))
+            return
+        if isinstance(one, np.random.Generator):
+            source = one.bit_generator
+            state = copy.deepcopy(source.state)
+            self._generators.append(lambda: setattr(source, "state", state))
+            return
+        if isinstance(one, random.Random):
+            self._generators.append(_restoring(one.setstate, one.getstate()))
+            return
+        if isinstance(one, types.FunctionType | types.MethodType):
+            yield from _behind(one)
+            return
+        if isinstance(one, types.CellType):
+            try:
+                content = one.cell_contents
+            except ValueError:  # still empty
+                return
+            self._cells.append((one, content))
+            yield content
+            return
+        if isinstance(one, tuple | frozenset):
+            yield from one
+        elif isinstance(one, dict):
+            yield from self._remember_dict(one)
+        elif isinstance(one, _SEQUENCES):
+            if one:
+                self._sequences.append((one, list(one)))
+            else:
+                self._empty.append(one)
+            yield from list(one)
+        elif isinstance(one, set):
+            self._sets.append((one, set(one)))
+            yield from one
+        names = getattr(one, "__dict__", None)
+        if type(names) is dict:
+            self._seen.add(id(names))
+            yield from self._remember_dict(names)
+        for base in type(one).__mro__:
+            for name in _as_tuple(vars(base).get("__slots__", ())):
+                if name not in ("__dict__", "__weakref__") and hasattr(one, name):
+                    self._slots.append((one, name, getattr(one, name)))
+                    yield getattr(one, name)
+
+    def _remember_dict(self, one: dict[Any, Any]) -> Iterator[Any]:
+        if one:
+            self._dicts.append((one, dict(one)))
+        else:
+            self._empty.append(one)
+        yield from list(one.values())
+
+    def restore(self) -> None:
+        """Put back every binding and every content."""
+        for empty in self._empty:
+            if empty:
+                empty.clear()
+        for names, before in self._dicts:
+            if not _same_items(names, before):
+                names.clear()
+                names.update(before)
+        for cls, names in self._classes:
+            for name in {*vars(cls), *names}:
+                if name not in names:
+                    delattr(cls, name)
+                elif vars(cls).get(name) is not names[name]:
+                    setattr(cls, name, names[name])
+        for sequence, entries in self._sequences:
+            if not _same_entries(sequence, entries):
+                sequence.clear()
+                sequence.extend(entries)
+        for group, members in self._sets:
+            if group != members:
+                group.clear()
+                group.update(members)
+        for owner, name, content in self._slots:
+            if getattr(owner, name, None) is not content:
+                setattr(owner, name, content)
+        for cell, content in self._cells:
+            cell.cell_contents = content
+        for array, kept in self._arrays:
+            if not np.array_equal(array, kept, equal_nan=array.dtype.kind in "fc"):
+                array[...] = kept
+        for put_back in self._generators:
+            put_back()
+        if self._used:  # the first time nothing has been evaluated yet
+            for content in self._fresh:
+                content.look_closely()
+            self._fresh = []
+        self._used = True
+        for tensor in self._tensors:
+            tensor.restore()
+
+
+class _Content:
+    """A tensor and what is in it.
+
+    Args:
+        tensor: The tensor.
+        original: The tensor it is a copy of, if that is known: a large content is not kept twice.
+    """
+
+    def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
+        self.tensor = tensor
+        self._uncounted = tensor.is_inference()
+        self._requires_grad = tensor.requires_grad
+        self._large = tensor.numel() * tensor.element_size() > _SMALL_BYTES
+        if self._large and original is not None and not original.is_inference():
+            self._source: Tensor = original.detach()
+            self._version: int | None = original._version
+        else:
+            self._source, self._version = bare_clone(tensor), None
+        self._mark = self._now()
+
+    def _now(self) -> tuple[Any, ...]:
+        t = self.tensor
+        return (0 if t.is_inference() else t._version), t.data_ptr(), t.shape, t.stride(), t.dtype
+
+    @property
+    def _unchanged(self) -> bool:
+        if self._now() != self._mark:
+            return False
+        if self._large and not self._uncounted:
+            return True
+        # A kernel such as that of batch norm writes without counting.
+        return _equal(self.tensor, self._source)
+
+    def look_closely(self) -> None:
+        """Compare a large content once, for writes that no version counter counts."""
+        if self._large:
+            self._uncounted = True
+            self._uncounted = not self._unchanged
+
+    def restore(self) -> None:
+        """Put the content back where it has changed."""
+        tensor = self.tensor
+        if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
+            tensor.requires_grad_(self._requires_grad)
+        if self._unchanged:
+            return
+        if self._version is not None and self._source._version != self._version:
+            raise RuntimeError(
+                f"a step writes to a tensor of shape {tuple(tensor.shape)} that the module holds, "
+                "and what it held is gone, because the module itself has been trained since. Make "
+                "a new slice"
+            )
+        # Not copy_: an expanded buffer cannot be written in place.
+        tensor.data = self._source.to(self._mark[4], copy=True)
+        self._mark = self._now()
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    with torch._C.DisableTorchFunctionSubclass():
+        return torch.equal(a.detach(), b.to(a.dtype))
+
+
+def _same_items(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    return (
+        len(now) == len(before)
+        and all(map(operator.is_, now, before))
+        and all(map(operator.is_, now.values(), before.values()))
+    )
+
+
+def _same_entries(now: Any, before: list[Any]) -> bool:
+    return len(now) == len(before) and all(map(operator.is_, now, before))
+
+
+def _restoring(put_back: Callable[[Any], Any], state: Any) -> Callable[[], Any]:
+    return lambda: put_back(state)
+
+
+def _behind(function: Any) -> Iterator[Any]:
+    """What a function or method refers to besides globals."""
+    if isinstance(function, types.MethodType):
+        yield function.__self__
+        function = function.__func__
+    yield from getattr(function, "__closure__", None) or ()
+
+
+def _as_tuple(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)

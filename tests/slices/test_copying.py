@@ -1,0 +1,172 @@
+"""Copies of what hangs on a module, held against what copy.deepcopy makes where it can."""
+
+import collections
+import copy
+import functools
+import threading
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_morse.slices.copying import Copier
+
+
+def copier():
+    return Copier(lambda value: None, lambda value: "guarded")
+
+
+class Slotted:
+    __slots__ = ("a", "b")
+
+    def __init__(self):
+        self.a, self.b = [1], {"x": 2}
+
+
+class Counter(dict):
+    def __init__(self):
+        super().__init__(n=[1])
+        self.extra = [2]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    values: list
+
+
+class Refuses:
+    def __init__(self):
+        self.values = [1]
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("not this one")
+
+
+class NeedsLabels(torch.Tensor):
+    @staticmethod
+    def __new__(cls, x, labels):
+        return x.as_subclass(cls)
+
+    def __init__(self, x, labels):
+        self.labels = labels
+
+    def clone(self, *args, **kwargs):
+        return NeedsLabels(super().clone(*args, **kwargs), list(self.labels))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, [2, {"a": {3}}], (4, [5])],
+        collections.OrderedDict(b=[1], a=[2]),
+        collections.deque([[1], [2]], maxlen=2),
+        np.arange(6).reshape(2, 3),
+        np.array([{"a": 1}], dtype=object),
+        {"s": Slotted()},
+        Frozen([1, 2]),
+        functools.partial(max, [1, 2], key=abs),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_copies_are_those_of_deepcopy(value):
+    copied, expected = copier().copy(value), copy.deepcopy(value)
+    assert type(copied) is type(value)
+    assert repr_of(copied) == repr_of(expected)
+    assert copied is not value
+
+
+def repr_of(value):
+    if isinstance(value, dict) and "s" in value:
+        return value["s"].a, value["s"].b
+    return repr(value)
+
+
+def test_a_default_factory_and_attributes_of_a_dict_are_kept():
+    groups = collections.defaultdict(list, a=[1])
+    copied = copier().copy(groups)
+    copied["b"].append(2)
+    assert groups == {"a": [1]}
+    assert copied == {"a": [1], "b": [2]}
+    counter = Counter()
+    other = copier().copy(counter)
+    other["n"].append(5)
+    other.extra.append(6)
+    assert (counter["n"], counter.extra, other["n"], other.extra) == ([1], [2], [1, 5], [2, 6])
+
+
+def test_one_object_stays_one_and_a_cycle_a_cycle():
+    inner = [1]
+    value = {"a": inner, "b": (inner, 2)}
+    value["self"] = value
+    copied = copier().copy(value)
+    assert copied["a"] is copied["b"][0] is not inner
+    assert copied["self"] is copied
+
+
+def test_a_lock_is_a_new_one_that_is_free():
+    lock = threading.Lock()
+    with lock:
+        copied = copier().copy({"lock": lock, "event": threading.Event()})
+        assert not copied["lock"].locked()
+    assert not copied["event"].is_set()
+
+
+def test_a_hook_that_closes_over_its_module_closes_over_the_copy():
+    layer, seen, count = nn.Linear(2, 1), [], 0
+
+    def hook(*args):
+        nonlocal count
+        count += 1
+        seen.append(layer)
+
+    layer.register_forward_hook(hook)
+    copied = copier().copy(layer)
+    copied(torch.zeros(1, 2))
+    assert seen == []
+    assert count == 0
+
+
+def test_bound_methods_and_weak_references_lead_to_the_copy():
+    owner = Frozen([1])
+    value = {"owner": owner, "ask": owner.__eq__, "ref": weakref.ref(owner)}
+    copied = copier().copy(value)
+    assert copied["ask"].__self__ is copied["owner"] is copied["ref"]() is not owner
+
+
+def test_tensors_lose_their_history_and_keep_their_class():
+    weight = torch.ones(2, requires_grad=True)
+    kept = [2 * weight, torch.distributions.Normal(weight, 1.0), NeedsLabels(3 * weight, ["u"])]
+    scaled, normal, labelled = copier().copy(kept)
+    assert scaled.tolist() == [2, 2]
+    assert not scaled.requires_grad
+    assert normal.mean.tolist() == [1, 1]
+    assert normal.mean is not weight
+    assert type(labelled) is NeedsLabels
+    assert labelled.labels == ["u"]
+    assert labelled.labels is not kept[2].labels
+
+
+def test_views_of_one_storage_stay_together():
+    whole = torch.zeros(4)
+    a, b = copier().copy([whole[:2], whole[1:3]])
+    a[1] = 5
+    assert b[0] == 5
+    assert whole.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [(i for i in range(2)), Refuses(), open], ids=type)
+def test_what_cannot_be_copied_is_guarded(value):
+    copied = copier().copy([value, [1]])
+    assert copied == (["guarded", [1]] if value is not open else [open, [1]])
+
+
+def test_what_is_replaced_is_not_looked_into():
+    class Foreign:
+        pass
+
+    foreign = Foreign()
+    made = Copier(lambda v: "theirs" if isinstance(v, Foreign) else None, lambda v: None)
+    assert made.copy({"a": [foreign]}) == {"a": ["theirs"]}
