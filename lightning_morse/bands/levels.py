@@ -1,4 +1,4 @@
-"""The levels of confidence at which attractors are followed to wider and wider bands."""
+"""The levels of confidence of the filtration: attractors are followed as the band widens."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import numpy as np
 
 from lightning_morse._typing import Array
 
-# Failure probability of the highest level, and levels for each factor of ten on the way.
+# Failure probability of the highest level, and number of levels per factor of ten on the way. Sound
+# at any value: beyond 1e-6 the premise, not the band, limits a claim (docs/mu.md), and more levels
+# only place the confidence of an attractor more finely.
 _LEAST_FAILURE = 1e-6
 RUNGS_PER_DECADE = 2
 
 
 def failures(confidence: float, rungs_per_decade: int = RUNGS_PER_DECADE) -> Array:
-    """Failure probabilities of the rungs, from ``1 - confidence`` down to 1e-6 in equal factors.
+    """Failure probabilities of the levels, from ``1 - confidence`` down to 1e-6 in equal factors.
 
     Args:
-        confidence: Level of the lowest rung.
-        rungs_per_decade: Rungs for each factor of ten.
+        confidence: The lowest level, in (0, 1).
+        rungs_per_decade: Number of levels per factor of ten.
 
     Returns:
-        Descending, shape ``(n_rungs,)``; the lowest rung alone if it is that high already.
+        Descending, shape ``(n_levels,)``; a single entry if ``1 - confidence`` is at most 1e-6.
 
     Example:
         >>> [float(f"{p:.1e}") for p in failures(0.99)]

@@ -1,8 +1,7 @@
-"""The gradient field between the points of a lattice, and how much it changes over windows of it.
+"""The gradient field between the points of a lattice, and bounds on it over windows.
 
-Lengths are in lattice cells here, with the lower corner of the box at 0. A *window* of reach ``k``
-around a lattice cell is made up of the cells within ``k`` of it along every axis, cut off at the
-box.
+Lengths are in lattice cells, with the lower corner of the box at 0. The *window* of reach ``k``
+around a lattice cell consists of the cells within ``k`` of it along every axis, cut off at the box.
 """
 
 from __future__ import annotations
@@ -16,21 +15,27 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
 
+# Reaches that bounds are kept for grow by about this factor: fewer would make windows wider than
+# a step needs, more would cost memory. The factor must stay below 3, see `spread`.
+_NEXT_REACH = 1.3
+_MOST_REACHES = 14
+
 
 @dataclass(frozen=True, eq=False)
 class FlowBounds:
-    """What is known of the posterior mean of the gradient, whatever the band.
+    """Bounds on the posterior mean of the gradient that do not depend on the band.
 
     Attributes:
         lattice: The lattice, ``d`` axes.
         velocity: ``-m`` at the lattice points, shape ``(n_points, d)``.
-        interpolation: Error of interpolating it in each lattice cell, shape ``(n_cells, d)``.
+        interpolation: Estimated error of interpolating it in each lattice cell, shape
+            ``(n_cells, d)``.
         hessian: Upper triangle of the Hessian at the lattice points, row by row, in units of the
-            warped loss over units of the box squared, shape ``(n_points, d (d + 1) / 2)``.
+            warped loss per unit of ``x`` squared, shape ``(n_points, d (d + 1) / 2)``.
         reaches: Reaches of the windows that bounds are known for, ascending, shape
             ``(n_windows,)``.
-        matrix: Upper bounds over windows of the matrix of the comparison system, ``-H_ii`` on and
-            ``|H_ij|`` off its diagonal, shape ``(n_windows, n_cells, d * d)``.
+        matrix: Upper bounds over windows of the matrix of the comparison system, ``-H_ii`` on its
+            diagonal and ``|H_ij|`` off it, shape ``(n_windows, n_cells, d * d)``.
     """
 
     lattice: Lattice
@@ -42,12 +47,12 @@ class FlowBounds:
 
     @classmethod
     def of(cls, lattice: Lattice, posterior: Posterior, widest: int) -> FlowBounds:
-        """Find the bounds.
+        """Compute the bounds.
 
         Args:
             lattice: The lattice.
             posterior: The posterior at its points.
-            widest: The largest reach to know bounds for.
+            widest: The largest reach to compute bounds for.
         """
         d, spacing = lattice.dim, lattice.spacing
         velocity = -posterior.gradient / spacing
@@ -55,7 +60,7 @@ class FlowBounds:
         matrix = np.maximum(np.abs(low), np.abs(high))
         diagonal = np.arange(d)
         matrix[:, diagonal, diagonal] = -low[:, diagonal, diagonal]
-        reaches = np.unique(np.ceil(1.3 ** np.arange(0, 14)).astype(int))
+        reaches = np.unique(np.ceil(_NEXT_REACH ** np.arange(_MOST_REACHES)).astype(int))
         reaches = np.append(reaches[reaches < widest], widest)
         return cls(
             lattice=lattice,
@@ -68,7 +73,7 @@ class FlowBounds:
 
     @cached_property
     def bend(self) -> Array:
-        """Upper bounds over windows of what a step of one cell along all axes changes `hessian` by.
+        """Upper bounds over windows of the change of `hessian` over one cell in the largest norm.
 
         Shape ``(n_windows, n_cells, d (d + 1) / 2)``.
         """
@@ -76,7 +81,7 @@ class FlowBounds:
 
     @cached_property
     def doubt(self) -> Array:
-        """Upper bounds over windows of the error of interpolating `hessian`, shape as `bend`."""
+        """Estimated errors of interpolating `hessian`, largest over windows, shape as `bend`."""
         return spread(self.lattice, self.lattice.interpolation_error(self.hessian), self.reaches)
 
     def velocity_at(self, y: Array) -> Array:
@@ -92,13 +97,34 @@ class FlowBounds:
         return out
 
     def corner(self, y: Array) -> Cells:
-        """Lattice cell that holds each point, or is next to it, by its lower corner."""
+        """Lower corner of the lattice cell that contains each point or is nearest to it."""
         return np.clip(y, 0, np.array(self.lattice.cells) - 1).astype(np.int64)
 
     def beyond(self, y: Array, window: Cells) -> Mask:
-        """Along which axes a window of given number may reach beyond the box, shape ``(n, d)``."""
+        """Along which axes windows of given number may reach beyond the box, shape ``(n, d)``."""
         reach = self.reaches[window][:, None]
         return np.asarray((y - reach < 0) | (y + reach > np.array(self.lattice.cells)))
+
+    def window_matrix(self, y: Array, cell: Cells, window: Cells) -> Array:
+        """Matrix of the comparison system along the axes.
+
+        Args:
+            y: Points, shape ``(n, d)``.
+            cell: Numbers of their lattice cells, shape ``(n,)``.
+            window: Numbers of the windows around these cells, same shape.
+
+        Returns:
+            Upper bounds of ``-H_ii`` and of ``|H_ij|`` in the windows, in lattice cells, shape
+            ``(n, d, d)``. They bound the Jacobian of :meth:`velocity_at` as well: its entries are
+            means of those of ``-H`` along edges of lattice cells, or 0 beyond the box.
+        """
+        d = y.shape[1]
+        matrix = self.matrix[window, cell].reshape(-1, d, d)
+        # Beyond the box the field is constant, so a radius that reaches there does not contract.
+        diagonal = np.arange(d)
+        on = matrix[:, diagonal, diagonal]
+        matrix[:, diagonal, diagonal] = np.where(self.beyond(y, window), np.maximum(on, 0), on)
+        return np.asarray(matrix)
 
     def _interpolated(self, table: Array, y: Array) -> Array:
         cells = np.array(self.lattice.cells)
@@ -115,12 +141,12 @@ class FlowBounds:
 
 
 def spread(lattice: Lattice, bounds: Array, reaches: Cells) -> Array:
-    """Largest bounds over the windows of cells within each reach, cut off at the box.
+    """Largest bounds over the windows of each reach, cut off at the box.
 
     Args:
         lattice: The lattice.
         bounds: Shape ``(n_cells, k)``.
-        reaches: Ascending; each at most three times the one before it, plus one.
+        reaches: Ascending; each at most three times the one before plus one.
 
     Returns:
         Shape ``(n_windows, n_cells, k)``.
@@ -128,7 +154,7 @@ def spread(lattice: Lattice, bounds: Array, reaches: Cells) -> Array:
     out = np.empty((len(reaches), *bounds.shape))
     array, reach = bounds.reshape(*lattice.cells, -1), 0
     for k, wider in enumerate(reaches):
-        # Three windows of the last reach, this far apart, overlap and make up the wider one.
+        # Three windows of the last reach, this far apart, overlap and together make the wider one.
         step, reach = int(wider) - reach, int(wider)
         for axis in range(lattice.dim):
             array = _largest_of_three(array, step, axis)
@@ -137,7 +163,7 @@ def spread(lattice: Lattice, bounds: Array, reaches: Cells) -> Array:
 
 
 def _largest_of_three(array: Array, step: int, axis: int) -> Array:
-    """Largest of each entry and those ``step`` away; the outermost ones stand in beyond the end."""
+    """Largest of each entry and those ``step`` away; beyond the ends the outermost ones count."""
     old = np.moveaxis(array, axis, 0)
     new = old.copy()
     for into, from_ in (

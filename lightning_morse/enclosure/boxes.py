@@ -1,32 +1,41 @@
-r"""One flight of a cell: its box along the trajectory of its centre, until it says no more.
+r"""The box carried around the centre of a cell: in which frame, and how it grows in a step.
 
-On the event of the band, the gradient flow of the warped loss solves the differential inclusion
-:math:`x' \in -m(x) + [-w(x), w(x)]`, with :math:`m` the posterior mean of the gradient and
-:math:`w` the half-width of the band. The centre :math:`y` of a cell follows :math:`-m`. What is
-:math:`z = x - y` then solves
+Let :math:`z = x - y` be the deviation of a trajectory of the differential inclusion from the centre
+of its cell (:mod:`lightning_morse.enclosure.integrate`), :math:`H` the Jacobian of the posterior
+mean :math:`m` of the gradient and :math:`w` the half-width of the band. Then
 
-.. math:: z' = -\bar H z + e, \qquad \bar H = \int_0^1 H(y + s z)\, \mathrm{d}s, \quad |e| \le w,
+.. math:: z' = -\bar H z + e, \qquad \bar H = \int_0^1 H(y + s z)\, \mathrm{d}s, \quad |e| \le w.
 
-:math:`H` the Jacobian of :math:`m`. In any orthonormal frame :math:`Q` and by the comparison
-theorem of Kamke and Mueller (Walter, "Differential and Integral Inequalities", 1970, section 12),
-:math:`|Q^T z|` stays below the solution of :math:`r' = A r + b` where :math:`A` bounds
-:math:`-Q^T \bar H Q` on and its size off the diagonal, :math:`b` bounds :math:`|Q^T e|`, and all
-bounds hold for the whole step.
+In any orthonormal frame :math:`Q` and by the comparison theorem of Kamke and Mueller (Walter,
+"Differential and Integral Inequalities", 1970, section 12), :math:`|Q^T z|` stays below the
+solution of :math:`r' = A r + b`, where the diagonal of :math:`A` bounds that of
+:math:`-Q^T \bar H Q` from above, its off-diagonal entries bound the absolute values of the others,
+:math:`b` bounds :math:`|Q^T e|`, and all bounds hold throughout the step.
 
-A box in a frame of its own plays the part of the parallelepipeds with which Lohner
-("Enclosing the solutions of ordinary initial and boundary value problems", in: Computerarithmetic,
-1987) keeps boxes from being wrapped anew at every step.
+:class:`AxisBoxes` uses the coordinate axes as the frame and takes for :math:`A` the largest entries
+of :math:`H` over a window that contains the box throughout the step.
 
-:class:`AxisBoxes` takes the axes for the frame, and for :math:`A` the largest entries of :math:`H`
-over a window that holds the box for the whole step. :class:`FramedBoxes` is sharper and takes
-longer. It carries a box along the axes and one along the eigenvectors of :math:`H` at the cell's
-centre, in which a tilted minimum contracts from all sides, and :math:`x` lies in both. And it knows
-that :math:`H` changes little along the step: where :math:`H` changes by at most :math:`L` a unit of
-length, :math:`\bar H` differs from :math:`H(y)` by at most :math:`L |z| / 2`, and :math:`H(y)` from
-the mean of its values at both ends of a path by at most :math:`L` times half the path.
+:class:`FramedBoxes` is sharper and slower. It carries two boxes, one along the axes and one along
+the eigenvectors of :math:`H` at the centre of the cell, in which a tilted minimum contracts from
+all sides; :math:`x` lies in both. It also uses that :math:`H` changes little along a step. If
+:math:`H` changes by at most :math:`L` per unit of length, :math:`\bar H` differs from :math:`H(y)`
+by at most :math:`L |z| / 2`, and :math:`H(y)` differs from the mean of its values at the two ends
+of a path by at most :math:`L` times half its length. A fixed frame per cell plays the part of the
+parallelepipeds of Lohner ("Enclosing the solutions of ordinary initial and boundary value
+problems", in: Computerarithmetic, 1987), which spare a box from being wrapped anew at every step.
 
-Lengths are in lattice cells, with the lower corner of the box at 0, but those along frames are in
-units of the box.
+*The centre's path.* The velocity :math:`v` along the path of the centre solves :math:`v' = J v`
+with :math:`J` the Jacobian of the interpolated field. The matrix :math:`A` over the window bounds
+:math:`J` in the same sense, so :math:`|v(s)| \le e^{sA} |v(0)|`, and the path is no longer along
+axis :math:`i` than entry :math:`i` of :math:`\int_0^h e^{sA} |v(0)| \, \mathrm{d}s`. With
+:math:`\mu` the largest row sum of :math:`A` (signed: its logarithmic norm), it is no longer in the
+maximum norm than :math:`\|v(0)\| \int_0^h e^{\mu s} \mathrm{d}s`.
+
+Everything that happens within a step is thus proved, given the bounds on :math:`H`; the factors
+that only guess a size in advance are checked afterwards (:attr:`Grown.sound`).
+
+Lengths are in lattice cells, with the lower corner of the box at 0; along frames other than the
+axes they are in the units of ``x``.
 """
 
 from __future__ import annotations
@@ -38,49 +47,77 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.enclosure import comparison
 from lightning_morse.enclosure.bounds import FlowBounds
 
-# A step moves at most this many cells and lets the radius grow by about a factor e^this.
-_STRIDE = 0.75
+# Longest step of a centre, in grid cells. Soundness does not depend on it: longer steps need wider
+# windows, shorter ones more time.
+LONGEST_STRIDE = 0.75
+# Guesses of how far a box reaches within a step, as multiples of what it reached before and of
+# what the first round found. The second round checks them, so soundness does not depend on them; a
+# guess that is too small costs a shorter step, one that is too large a wider box.
+_GUESSED_REACH = 1.2
+_CONFIRMED_REACH = 1.1
+# The size of H that a step is planned with: over about half a stride and half a grown box.
+# Soundness does not depend on it, because `Grown.sound` checks the matrix actually used.
+_PLANNED_STRIDE, _PLANNED_REACH = 0.5, 0.6
 
 
 class Place(NamedTuple):
-    """Where the boxes of a step are: centres, the numbers of their windows, and the forcing."""
+    """Where the boxes of a step start.
+
+    Attributes:
+        y: Centres, shape ``(n, d)``.
+        velocity: Velocities of the centres, same shape.
+        cell: Numbers of the lattice cells that hold the centres, shape ``(n,)``.
+        window: Numbers of the windows around these cells, same shape.
+        forcing: Bounds on the forcing over the windows, shape ``(n, d)``.
+    """
 
     y: Array
+    velocity: Array
     cell: Cells
     window: Cells
     forcing: Array
 
 
 class Stride(NamedTuple):
-    """A step of the centres: its length in time, where it leads, its error, the longest path."""
+    """A step of the centres.
+
+    Attributes:
+        time: Length of the step in time, shape ``(n,)``.
+        ahead: Where it leads, shape ``(n, d)``.
+        velocity: The velocities there, same shape.
+        error: Estimated errors of ``ahead``, same shape.
+    """
 
     time: Array
     ahead: Array
     velocity: Array
     error: Array
-    path: Array
 
 
 class Grown(NamedTuple):
     """Boxes after a step.
 
     Attributes:
-        size: Their sizes, in whatever way the boxes are measured.
-        radius: Half-widths of boxes along the axes that hold them, shape ``(n, d)``.
-        swept: The same for all of the step.
-        sound: Whether what was supposed of the step is true, shape ``(n,)``.
+        size: Their sizes, in the measure of the kind of box.
+        radius: Half-widths of enclosing boxes along the axes, shape ``(n, d)``.
+        swept: The same for the whole step, not only its end.
+        path: Bounds on the length of the centre's path along each axis, shape ``(n, d)``.
+        sound: Whether the premises of these bounds are met by the bounds themselves, given that
+            everything stayed in the window, shape ``(n,)``.
     """
 
     size: Array
     radius: Array
     swept: Array
+    path: Array
     sound: Mask
 
 
 class Growth(Protocol):
-    """How boxes at a place grow."""
+    """How boxes grow from a given place."""
 
     @property
     def norm(self) -> Array:
@@ -93,16 +130,16 @@ class Growth(Protocol):
 
 
 class Boxes(Protocol):
-    """The boxes of some cells on their flight."""
+    """The boxes of some cells on their flight, one row per cell."""
 
     size: Array
 
-    def radius(self, flying: Cells) -> Array:
-        """Half-widths of boxes along the axes that hold those of the given rows."""
+    def radius(self, rows: Cells) -> Array:
+        """Half-widths of boxes along the axes that enclose those of the given rows."""
         ...
 
-    def growth(self, flying: Cells, place: Place) -> Growth:
-        """How those of the given rows grow."""
+    def growth(self, rows: Cells, place: Place) -> Growth:
+        """How the boxes of the given rows grow."""
         ...
 
 
@@ -110,7 +147,7 @@ MakeBoxes = Callable[[FlowBounds, Array, Array], Boxes]
 
 
 class AxisBoxes:
-    """Boxes along the axes, by bounds over windows.
+    """Boxes along the axes, with bounds over windows.
 
     ``size`` has shape ``(n, d)``, in lattice cells.
     """
@@ -119,34 +156,40 @@ class AxisBoxes:
         self.bounds = bounds
         self.size = radius
 
-    def radius(self, flying: Cells) -> Array:
+    def radius(self, rows: Cells) -> Array:
         """See :class:`Boxes`."""
-        return np.asarray(self.size[flying])
+        return np.asarray(self.size[rows])
 
-    def growth(self, flying: Cells, place: Place) -> _AxisGrowth:
+    def growth(self, rows: Cells, place: Place) -> _AxisGrowth:
         """See :class:`Boxes`."""
-        return _AxisGrowth(_window_matrix(self.bounds, place), place.forcing, self.size[flying])
+        matrix = self.bounds.window_matrix(place.y, place.cell, place.window)
+        return _AxisGrowth(matrix, place, self.size[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class _AxisGrowth:
     matrix: Array
-    forcing: Array
+    place: Place
     size: Array
 
     @property
     def norm(self) -> Array:
-        return np.asarray(np.abs(self.matrix).sum(axis=2).max(axis=1))
+        return comparison.norm(self.matrix)
 
     def after(self, stride: Stride) -> Grown:
-        grown = _compare(self.matrix, self.forcing, self.size, stride.time) + stride.error
-        return Grown(grown, grown, _swept(self.size, grown), np.ones(len(grown), dtype=bool))
+        matrix, forcing, time = self.matrix, self.place.forcing, stride.time
+        grown = comparison.solution(matrix, forcing, self.size, time) + stride.error
+        swept = comparison.largest_within(matrix, forcing, self.size, grown, time)
+        velocity = np.abs(self.place.velocity)
+        path = comparison.solution(matrix, velocity, np.zeros_like(velocity), time)
+        return Grown(grown, grown, swept, path, self.norm * time <= comparison.LARGEST_EXPONENT)
 
 
 class FramedBoxes:
     """Boxes along the axes and along the eigenvectors of the Hessian at the start.
 
-    ``size`` has shape ``(n, n_frames, d)``, in units of the box; one axis has but one frame.
+    ``size`` has shape ``(n, n_frames, d)``, in the units of ``x``; in one dimension there is one
+    frame.
     """
 
     def __init__(self, bounds: FlowBounds, center: Array, radius: Array) -> None:
@@ -156,15 +199,15 @@ class FramedBoxes:
         if d > 1:
             _, vectors = np.linalg.eigh(bounds.hessian_at(center))
             self.frames = np.concatenate([self.frames, vectors[:, None]], axis=1)
-        self.size = _along(np.abs(self.frames), radius * bounds.lattice.spacing)
+        self.size = _along_frames(np.abs(self.frames), radius * bounds.lattice.spacing)
 
-    def radius(self, flying: Cells) -> Array:
+    def radius(self, rows: Cells) -> Array:
         """See :class:`Boxes`."""
-        return _hull(np.abs(self.frames[flying]), self.size[flying], self.bounds.lattice.spacing)
+        return _along_axes(np.abs(self.frames[rows]), self.size[rows], self.bounds.lattice.spacing)
 
-    def growth(self, flying: Cells, place: Place) -> _FramedGrowth:
+    def growth(self, rows: Cells, place: Place) -> _FramedGrowth:
         """See :class:`Boxes`."""
-        return _FramedGrowth(self.bounds, self.frames[flying], self.size[flying], place)
+        return _FramedGrowth(self.bounds, self.frames[rows], self.size[rows], place)
 
 
 class _FramedGrowth:
@@ -173,40 +216,60 @@ class _FramedGrowth:
         rows, columns = np.triu_indices(d)
         entry = np.empty((d, d), dtype=np.int64)
         entry[rows, columns] = entry[columns, rows] = np.arange(len(rows))
-        self.bounds, self.frames, self.size, self.place = bounds, frames, size, place
-        self.sizes_of_frames = np.abs(frames)
+        self.bounds, self.frames, self.size = bounds, frames, size
+        self.abs_frames = np.abs(frames)
         self.spacing = bounds.lattice.spacing
         self.bend = bounds.bend[place.window, place.cell][:, entry]
         self.doubt = bounds.doubt[place.window, place.cell][:, entry]
         self.beyond = bounds.beyond(place.y, place.window)[:, None, :]
-        self.over_window = _window_matrix(bounds, place) * (self.spacing[:, None] / self.spacing)
-        self.forcing = _along(self.sizes_of_frames, place.forcing * self.spacing)
+        window = bounds.window_matrix(place.y, place.cell, place.window)
+        self.over_window = window * (self.spacing[:, None] / self.spacing)
+        self.log_norm = window.sum(axis=-1).max(axis=-1)
+        self.speed = np.abs(place.velocity).max(axis=1)
+        self.forcing = _along_frames(self.abs_frames, place.forcing * self.spacing)
         self.hessian = bounds.hessian_at(place.y)
-        self.reach = _hull(self.sizes_of_frames, size, self.spacing).max(axis=1)
-        stride = _STRIDE * max(bounds.lattice.refinement)
-        self.longest = 0.5 * stride + 0.6 * self.reach
+        self.reach = _along_axes(self.abs_frames, size, self.spacing).max(axis=1)
+        stride = LONGEST_STRIDE * max(bounds.lattice.refinement)
+        self.planned_change = _PLANNED_STRIDE * stride + _PLANNED_REACH * self.reach
 
     @property
     def norm(self) -> Array:
-        return _norm(self._matrix(self.hessian, self.longest))
+        return comparison.norm(self._matrix(self.hessian, self.planned_change))
 
     def after(self, stride: Stride) -> Grown:
+        time, exponent = stride.time, self.log_norm * stride.time
+        # Longer steps are refused below; the minimum only avoids an overflow.
+        path = self.speed * time
+        path *= comparison.mean_growth(np.minimum(exponent, comparison.LARGEST_EXPONENT))
         ends = 0.5 * (self.hessian + self.bounds.hessian_at(stride.ahead))
-        error = _along(self.sizes_of_frames, stride.error * self.spacing)
-        reach = 1.2 * self.reach
+        error = _along_frames(self.abs_frames, stride.error * self.spacing)
+        reach = _GUESSED_REACH * self.reach
         for _ in range(2):  # the second time with what the first has found
-            matrix = self._matrix(ends, 0.5 * (stride.path + reach))
-            grown = _compare(matrix, self.forcing, self.size, stride.time) + error
-            swept = _hull(self.sizes_of_frames, _swept(self.size, grown), self.spacing)
-            supposed, reach = reach, 1.1 * swept.max(axis=1)
-        sound = (swept.max(axis=1) <= supposed) & (_norm(matrix) * stride.time <= 1)
-        # What lies in both boxes lies in the box along one frame that holds the other.
-        held = [
-            _along(np.abs(self.frames.swapaxes(2, 3) @ self.frames[:, [k]]), grown[:, k], False)
-            for k in range(grown.shape[1])
+            matrix = self._matrix(ends, 0.5 * (path + reach))
+            grown = comparison.solution(matrix, self.forcing, self.size, time) + error
+            inside = comparison.largest_within(matrix, self.forcing, self.size, grown, time)
+            swept = _along_axes(self.abs_frames, inside, self.spacing)
+            guessed, reach = reach, _CONFIRMED_REACH * swept.max(axis=1)
+        sound = swept.max(axis=1) <= guessed
+        sound &= comparison.norm(matrix) * time <= comparison.LARGEST_EXPONENT
+        sound &= exponent <= comparison.LARGEST_EXPONENT
+        grown = self._intersected(grown)
+        return Grown(
+            size=grown,
+            radius=_along_axes(self.abs_frames, grown, self.spacing),
+            swept=swept,
+            path=np.repeat(path[:, None], len(self.spacing), axis=1),
+            sound=sound,
+        )
+
+    def _intersected(self, size: Array) -> Array:
+        """What lies in all boxes lies, along each frame, in the box that encloses any of them."""
+        turned = self.frames.swapaxes(2, 3)
+        enclosing = [
+            _along_rows(np.abs(turned @ self.frames[:, [k]]), size[:, k])
+            for k in range(size.shape[1])
         ]
-        grown = np.minimum.reduce([grown, *held])
-        return Grown(grown, _hull(self.sizes_of_frames, grown, self.spacing), swept, sound)
+        return np.asarray(np.minimum.reduce([size, *enclosing]))
 
     def _matrix(self, hessian: Array, change: Array) -> Array:
         """Matrix of the comparison system in each frame, for a Hessian that changes.
@@ -219,11 +282,12 @@ class _FramedGrowth:
             Shape ``(n, n_frames, d, d)``.
         """
         middle, slack = -hessian, self.bend * change[:, None, None] + self.doubt
-        # Beyond the box the field is constant: what comes of that axis is somewhere down to 0.
+        # Beyond the box the field is constant, so entries of that axis lie between their value
+        # inside and 0.
         half = np.where(self.beyond, middle / 2, 0.0)
         middle, slack = middle - half, slack + np.abs(half)
         middle = self.frames.swapaxes(2, 3) @ (middle[:, None] @ self.frames)
-        slack = self.sizes_of_frames.swapaxes(2, 3) @ (slack[:, None] @ self.sizes_of_frames)
+        slack = self.abs_frames.swapaxes(2, 3) @ (slack[:, None] @ self.abs_frames)
         diagonal = np.arange(hessian.shape[1])
         matrix = np.abs(middle)
         matrix[..., diagonal, diagonal] = middle[..., diagonal, diagonal]
@@ -232,54 +296,35 @@ class _FramedGrowth:
         return matrix
 
 
-def _window_matrix(bounds: FlowBounds, place: Place) -> Array:
-    """Matrix of the comparison system along the axes, in lattice cells, shape ``(n, d, d)``."""
-    d = place.y.shape[1]
-    matrix = bounds.matrix[place.window, place.cell].reshape(-1, d, d)
-    # Beyond the box the field is constant, so a radius reaching there does not contract.
-    diagonal = np.arange(d)
-    on = matrix[:, diagonal, diagonal]
-    beyond = bounds.beyond(place.y, place.window)
-    matrix[:, diagonal, diagonal] = np.where(beyond, np.maximum(on, 0), on)
-    return np.asarray(matrix)
-
-
-def _compare(matrix: Array, forcing: Array, r: Array, step: Array) -> Array:
-    """Solution of ``r' = A r + b`` after a step, rounded up; a matrix for each vector.
-
-    ``r(h) = r + h phi(h A)(A r + b)`` with ``phi(z) = (e^z - 1) / z`` as a power series.
-    """
-    h = step.reshape(-1, *[1] * (r.ndim - 1))
-    term = h * (np.einsum("...ij,...j->...i", matrix, r) + forcing)
-    total = r + term
-    for k in range(2, 10):
-        term = h * np.einsum("...ij,...j->...i", matrix, term) / k
-        total += term
-    # The rest of the series is below the last term for h ||A|| <= 1, and rounding below both.
-    return np.asarray(np.maximum(total + np.abs(term), 0.0) * (1 + 1e-12))
-
-
-def _swept(before: Array, after: Array) -> Array:
-    """What the radii stay below in between: more than at both ends, by second order in the step."""
-    return np.maximum(before, after) + 0.1 * np.abs(after - before).max(axis=-1, keepdims=True)
-
-
-def _norm(matrix: Array) -> Array:
-    return np.asarray(np.abs(matrix).sum(axis=-1).max(axis=(-1, -2)))
-
-
-def _along(sizes: Array, radius: Array, transposed: bool = True) -> Array:
-    """Half-widths along each frame that hold a box along the axes, shape ``(n, n_frames, d)``.
+def _along_frames(abs_frames: Array, radius: Array) -> Array:
+    """Half-widths along each frame that enclose a box along the axes.
 
     Args:
-        sizes: Entries of the frames, in size, shape ``(n, n_frames, d, d)``, a column an axis.
+        abs_frames: Absolute values of the frames, one vector per column, shape
+            ``(n, n_frames, d, d)``.
         radius: Half-widths of the box, shape ``(n, d)``.
-        transposed: Whether the frames' columns are meant, else their rows.
+
+    Returns:
+        Shape ``(n, n_frames, d)``.
     """
-    return np.einsum("nfji,nj->nfi" if transposed else "nfij,nj->nfi", sizes, radius)
+    return np.asarray(np.einsum("nfji,nj->nfi", abs_frames, radius))
 
 
-def _hull(sizes: Array, size: Array, spacing: Array) -> Array:
-    """Half-widths along the axes, in lattice cells, that hold boxes along frames."""
-    held = np.einsum("nfij,nfj->nfi", sizes, size).min(axis=1)
-    return np.asarray(held / spacing)
+def _along_rows(abs_frames: Array, radius: Array) -> Array:
+    """The same for frames with one vector per row."""
+    return np.asarray(np.einsum("nfij,nj->nfi", abs_frames, radius))
+
+
+def _along_axes(abs_frames: Array, size: Array, spacing: Array) -> Array:
+    """Half-widths along the axes, in lattice cells, that enclose the common part of framed boxes.
+
+    Args:
+        abs_frames: As in :func:`_along_frames`.
+        size: Half-widths along the frames, shape ``(n, n_frames, d)``.
+        spacing: Spacing of the lattice, shape ``(d,)``.
+
+    Returns:
+        Shape ``(n, d)``.
+    """
+    enclosing = np.einsum("nfij,nfj->nfi", abs_frames, size).min(axis=1)
+    return np.asarray(enclosing / spacing)

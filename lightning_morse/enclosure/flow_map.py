@@ -1,15 +1,19 @@
 r"""Image boxes of grid cells under the gradient flow, for every field inside the band.
 
-How a cell is followed is told in :mod:`lightning_morse.enclosure.boxes`. The time of flight differs
-from cell to cell: fixed points are fixed for every time, and a set of cells that is closed under
-the map traps the flow whatever the times (docs of :func:`image_boxes`). All cells are followed as
-boxes along the axes, and those that turn out to be recurrent once more by the sharper enclosure.
+How a cell is followed is described in :mod:`lightning_morse.enclosure.integrate`, and how the box
+around it grows in :mod:`lightning_morse.enclosure.boxes`. The time of flight differs from cell to
+cell: fixed points are fixed for every time, and a set of cells that is closed under the map traps
+the flow whatever the times (see :func:`image_boxes`). All cells are followed as boxes along the
+axes; those that turn out to be recurrent are followed again with the sharper enclosure.
 
 *What is guaranteed.* On the event of the band, every trajectory that starts in a cell and stays in
-the box is in the cell's image box at the cell's time; one that leaves is announced by ``exits``.
-*What is not.* The integrator's error is estimated by an embedded pair and added to the radius, the
-ranges of :math:`m` and :math:`H` inside a lattice cell are estimated to second order, rounding is
-covered by a small inflation; none of the three is a proof.
+the box lies in the cell's image box at the cell's time; one that leaves the box is announced by
+``exits``. Growth of the boxes and the path of the centre within a step are bounded by proof.
+
+*What is not.* The integrator's error is estimated by an embedded pair and added to the radius; the
+ranges of :math:`m` and :math:`H` inside a lattice cell are estimated to second order; exits are
+looked for at the ends of steps, so that a trajectory which leaves and returns within one step goes
+unnoticed; rounding is covered by a small inflation. None of the four is a proof.
 """
 
 from __future__ import annotations
@@ -29,24 +33,29 @@ from lightning_morse.enclosure.integrate import FARTHEST, Inclusion, follow
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
 
-# Among many bands a cell is also left where a step changes its box by less than this, in cells.
+# Among many bands a cell is also left once a step changes its box by less than this many grid
+# cells. Sound at any value, because times are free.
 _AT_REST = 0.01
+# Cells followed together: bounds the memory, never the result.
 _CHUNK = 8192
+# Inflation of image boxes against rounding, relative to the coordinates of the box: thousands of
+# times the rounding of one coordinate, far below the width of a cell. Soundness depends on it.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class FlowImages:
-    """Enclosures of grid cells under the gradient flow, one row each.
+    """Enclosures of the images of grid cells under the gradient flow, one row per cell.
 
     Attributes:
-        lower: Lower corners of the image boxes, shape ``(n, d)``, units of the box.
+        lower: Lower corners of the image boxes, shape ``(n, d)``, units of ``x``.
         upper: Upper corners, same shape.
         exits: Whether a trajectory from the cell may cross each face of the box on its way, shape
             ``(n, d, 2)``: axis, then lower and upper face.
         times: Time of flight of each cell under the flow of the warped loss, shape ``(n,)``.
-        swept: First and last lattice cell, on each axis, of a box that holds every lattice cell
-            over which the field was bounded on the way, shape ``(n, d, 2)``. What is said of a cell
-            rests on the band in that box alone.
+        swept: First and last lattice cell, along each axis, of a box that contains every lattice
+            cell over which the field was bounded on the way, shape ``(n, d, 2)``. The row of a cell
+            depends on the band in that box alone.
     """
 
     lower: Array
@@ -56,7 +65,7 @@ class FlowImages:
     swept: Cells
 
     def replaced(self, rows: Cells, by: FlowImages) -> FlowImages:
-        """The same with some rows taken from others."""
+        """A copy with some rows taken from ``by``."""
         new = {f.name: getattr(self, f.name).copy() for f in dataclasses.fields(self)}
         for name, values in new.items():
             values[rows] = getattr(by, name)
@@ -64,9 +73,9 @@ class FlowImages:
 
 
 def critical_cells(lattice: Lattice, posterior: Posterior, band: GradientBand) -> Mask:
-    """Lattice cells that can hold a critical point on the event of the band.
+    """Lattice cells that may contain a critical point on the event of the band.
 
-    A cell is left out iff some entry of the gradient cannot be zero anywhere in it.
+    A cell is excluded iff some entry of the gradient cannot vanish anywhere in it.
 
     Returns:
         Shape ``(n_lattice_cells,)``.
@@ -85,16 +94,16 @@ def critical_cells_of(
 
 
 def image_boxes(lattice: Lattice, posterior: Posterior, band: GradientBand) -> FlowImages:
-    """Enclose the image of every grid cell under the gradient flow, each at a time of its own.
+    """Enclose the image of every grid cell under the gradient flow, each at its own time.
 
-    A cell is followed until it has moved about 3 cells, its enclosure has grown beyond 2.5 cells,
-    it is out of the box, or a number of steps is used up.
+    A cell is followed until it has moved about 3 cells, its enclosure would exceed 2.5 cells in
+    half-width, it has left the box, or the steps are used up.
 
-    Why a time of its own for each cell is sound: let ``S`` be a set of cells whose images lie in
-    ``S``. A trajectory that starts in ``S`` is in ``S`` again at the end of each flight, so its
-    limit points, which are critical points, lie in ``S`` (cells are closed). A cell from which no
-    path leads to the exterior never lets a trajectory out of the box, because every flight that
-    may cross the boundary is announced.
+    Individual times are sound: let ``S`` be a set of cells whose images lie in ``S``. A trajectory
+    that starts in ``S`` is in ``S`` again at the end of each flight, so its limit points, which are
+    critical points, lie in ``S`` (cells are closed). A cell from which no path leads to the
+    exterior never lets a trajectory out of the box, because every flight that may cross the
+    boundary is announced.
 
     Args:
         lattice: The lattice of the grid.
@@ -109,7 +118,7 @@ def image_boxes(lattice: Lattice, posterior: Posterior, band: GradientBand) -> F
 
 @dataclass(frozen=True, eq=False)
 class FlowEnclosure:
-    """What encloses the flow at every level of confidence, since it depends on the posterior alone.
+    """Encloses the flow for any band; prepared once, from the posterior alone.
 
     Attributes:
         bounds: The posterior mean of the gradient between the lattice points.
@@ -141,21 +150,21 @@ class FlowEnclosure:
         Args:
             band: The band.
             cells: Numbers of grid cells, shape ``(n,)``; all of them if left out.
-            sharp: Whether to take the sharper enclosure, which takes several times as long.
+            sharp: Whether to use the sharper enclosure, which takes several times as long.
 
         Returns:
-            One row for each of ``cells``.
+            One row per cell of ``cells``.
         """
         numbers = np.arange(self.lattice.grid.size) if cells is None else np.asarray(cells)
         inclusion = Inclusion(self.bounds, self._forcing(band))
         return _images(inclusion, numbers, None, sharp)
 
     def between(self, narrow: GradientBand, wide: GradientBand) -> BandsBetween:
-        """Prepare for all the bands between two; see :class:`BandsBetween`.
+        """Prepare for all bands between two; see :class:`BandsBetween`.
 
         Args:
-            narrow: The narrowest of the bands.
-            wide: The widest one.
+            narrow: The narrowest band.
+            wide: The widest band.
 
         Raises:
             ValueError: If ``wide`` is narrower than ``narrow`` somewhere.
@@ -163,8 +172,9 @@ class FlowEnclosure:
         if not (wide.radius >= narrow.radius).all():
             cell = int(np.argwhere(~(wide.radius >= narrow.radius))[0][0])
             raise ValueError(
-                f"wide must be at least as wide as narrow, but in lattice cell {cell} it has "
-                f"{wide.radius[cell]} against {narrow.radius[cell]}"
+                f"wide must be at least as wide as narrow everywhere, but in lattice cell {cell} "
+                f"its radius is {wide.radius[cell]} against {narrow.radius[cell]}; were the two "
+                "bands swapped?"
             )
         first, last = self._forcing(narrow), self._forcing(wide)
         return BandsBetween(narrow, wide, Inclusion(self.bounds, first, last - first, _AT_REST))
@@ -177,13 +187,13 @@ class FlowEnclosure:
 
 @dataclass(frozen=True, eq=False)
 class BandsBetween:
-    """Enclosures for many bands at once, each cell at a band of its own.
+    """Enclosures for many bands at once, each cell with its own band.
 
     A band lies at ``share`` in [0, 1] if its radius is nowhere larger than ``(1 - share)`` times
-    that of the narrow band plus ``share`` times that of the wide one. Largest values over windows
-    are convex, so the same mixture of the bounds for the two covers it; only two bounds are kept,
-    however many bands there are. A cell is also left once its enclosure is at rest: flights of a
-    cell that holds a critical point would go on for all steps, and times are free.
+    that of the narrow band plus ``share`` times that of the wide one. The largest value over a
+    window is a convex function of the band, so the same mixture of the two bounds covers it, and
+    two bounds are enough for any number of bands. A cell is also left once its enclosure is at
+    rest: a cell with a critical point would otherwise use up all steps, and times are free.
 
     Attributes:
         narrow: The band at share 0.
@@ -208,19 +218,22 @@ class BandsBetween:
         room = self.wide.radius - self.narrow.radius
         above = band.radius - self.narrow.radius
         if (above > room).any():
-            raise ValueError("band must be nowhere wider than the wide one")
+            raise ValueError(
+                "band must be nowhere wider than the wide one, but in "
+                f"{int((above > room).any(axis=1).sum())} lattice cells it is; choose a wider one"
+            )
         least = np.divide(above, room, out=np.zeros_like(room), where=room > 0).max()
-        return float(np.clip(least * (1 + 1e-12), 0.0, 1.0))
+        return float(np.clip(least * (1 + _ROUNDING), 0.0, 1.0))
 
     def images(self, cells: Cells, shares: Array) -> FlowImages:
         """Enclose the images of grid cells, each for the band at its share.
 
         Args:
-            cells: Numbers of grid cells, shape ``(n,)``; they may repeat.
+            cells: Numbers of grid cells, shape ``(n,)``; repetitions are allowed.
             shares: Shape ``(n,)``.
 
         Returns:
-            One row for each of ``cells``.
+            One row per entry of ``cells``.
         """
         return _images(self._inclusion, cells, shares)
 
@@ -240,7 +253,7 @@ def _images(
         for i in range(0, max(len(cells), 1), _CHUNK)
     ]
     low, spacing = lattice.grid.lower, lattice.spacing
-    rounding = 1e-12 * (np.abs(lattice.grid.lower) + np.abs(lattice.grid.upper))
+    rounding = _ROUNDING * (np.abs(lattice.grid.lower) + np.abs(lattice.grid.upper))
     return FlowImages(
         lower=np.concatenate([low + (f.center - f.radius) * spacing - rounding for f in flown]),
         upper=np.concatenate([low + (f.center + f.radius) * spacing + rounding for f in flown]),

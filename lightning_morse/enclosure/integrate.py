@@ -1,24 +1,60 @@
-"""Cells followed along the flow, step by step."""
+r"""Cells followed along the flow, step by step.
+
+On the event of the band, the gradient flow of the warped loss solves the differential inclusion
+:math:`x' \in -m(x) + [-w(x), w(x)]`, with :math:`m` the posterior mean of the gradient and
+:math:`w` the half-width of the band. The centre :math:`y` of a cell follows :math:`-m`, and a box
+around it encloses every solution that starts in the cell (:mod:`lightning_morse.enclosure.boxes`).
+
+A step is taken only if its tube, meaning the path of the centre with the largest box around it,
+stays in the window over which the field was bounded. That assumption is checked by the bounds it
+leads to, which suffices: were a trajectory to leave the window, it would do so at a first time, and
+up to then all bounds hold and keep it inside. If the path of the centre along an axis is no longer
+than :math:`\ell` and its ends are :math:`\delta` apart, no point of it is further than
+:math:`(\ell + \delta) / 2` from its start. A step that fails is tried again at half the length.
+
+*What is not proved.* The error of the integrator, estimated by an embedded pair and added to the
+box; and exits, which are looked for at the ends of steps only.
+
+Lengths are in lattice cells, with the lower corner of the box at 0.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.enclosure.bounds import FlowBounds
-from lightning_morse.enclosure.boxes import _STRIDE, MakeBoxes, Place, Stride
+from lightning_morse.enclosure.boxes import LONGEST_STRIDE, Grown, MakeBoxes, Place, Stride
 
-# Stop once a cell has moved so many cells, or its image has grown to so many (half-widths).
-_MOVED = 3.0
-_GROWN = 2.5
-_GROWTH = 0.7
-_MAX_STEPS = 48
-# A flight looks no further than so many cells around its centre.
-FARTHEST = _GROWN + _STRIDE + 1
-# Contact with the boundary that is only rounding, in lattice cells.
+# A cell is followed until it has moved this many grid cells, or until the half-width of its image
+# exceeds this many. Every time is sound; further on, an image says less about the flow.
+_FAR_ENOUGH = 3.0
+_LARGEST_RADIUS = 2.5
+# Longest step times the norm of the comparison matrix. Soundness depends on its being at most
+# `comparison.LARGEST_EXPONENT`; below that it trades time against sharpness.
+_LONGEST_EXPONENT = 0.7
+# Steps at most. A cell that has used them up keeps the image it has.
+_MOST_STEPS = 48
+# Distance from the centre, in grid cells, that windows are prepared for. A step that needs more is
+# refused.
+FARTHEST = _LARGEST_RADIUS + LONGEST_STRIDE + 1
+# A window is chosen for a box that grows by this factor in the step. Only a guess: the step is
+# checked against the window.
+_PLANNED_GROWTH = 1.2
+# Added before rounding up to whole cells, so that a plan on the edge gets the wider window.
+_ROOM = 1e-9
+# A failed step is halved, and steps recover by this factor; a cell whose steps have become shorter
+# than this share of what is allowed is given up and keeps the image it has. Sound at any value.
+_RECOVERY = 1.5
+_GIVE_UP = 1e-3
+# Contact with the boundary of the box, in lattice cells, that is only rounding: a cell on the
+# boundary starts with a face on it. Far above the rounding of a position, far below a cell.
 _TOUCH = 1e-9
+# Stands in for a speed or a norm of zero where one divides by it.
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +62,10 @@ class Inclusion:
     """The differential inclusion of one band, or of the bands between two.
 
     Attributes:
-        bounds: What does not depend on the band.
+        bounds: Bounds that do not depend on the band.
         forcing: Upper bounds of the forcing over windows, shape ``(n_windows, n_cells, d)``.
         widening: What is added to it at share 1, same shape; None for one band.
-        at_rest: Stop a cell when a step changes its box by less, in grid cells.
+        at_rest: Stop a cell when a step changes its box by less than this, in grid cells.
     """
 
     bounds: FlowBounds
@@ -47,13 +83,13 @@ class Inclusion:
 
 @dataclass(frozen=True, eq=False)
 class Flown:
-    """Where the flights have ended, one row a cell.
+    """Where the flights have ended, one row per cell.
 
     Attributes:
         center: Centres of the boxes, shape ``(n, d)``.
         radius: Their half-widths, same shape.
         exits: Whether a trajectory may cross each face of the box, shape ``(n, d, 2)``.
-        times: Time of flight, shape ``(n,)``.
+        times: Times of flight, shape ``(n,)``.
         swept: First and last lattice cell along each axis, shape ``(n, d, 2)``.
     """
 
@@ -70,85 +106,142 @@ def follow(
     cells: Cells,
     shares: Array | None,
 ) -> Flown:
-    """Follow some grid cells.
+    """Follow some grid cells along the flow.
 
     Args:
         inclusion: The inclusion.
-        kind: Makes the boxes to follow, from centres and half-widths.
-        cells: Cells of the grid cells.
-        shares: Which of the bands between two holds for each cell; None for one band.
+        kind: Makes the boxes to carry along, from centres and half-widths.
+        cells: Numbers of the grid cells, shape ``(n,)``.
+        shares: Which of the bands between two holds for each cell, same shape; None for one band.
     """
-    bounds = inclusion.bounds
-    lattice, reaches = bounds.lattice, bounds.reaches
-    per_cell = np.array(lattice.refinement, dtype=np.float64)
-    extent = np.array(lattice.cells, dtype=np.float64)
-    last = np.array(lattice.cells) - 1
-    index = np.stack(np.unravel_index(cells, lattice.grid.shape), axis=1)
-    used = np.stack([index, index + 1], axis=2) * np.array(lattice.refinement)[:, None]
-    used[..., 1] -= 1
-    start = (index + 0.5) * per_cell
-    center = start.copy()
-    boxes = kind(bounds, start, np.tile(per_cell / 2, (len(cells), 1)))
-    exits = np.zeros((len(cells), lattice.dim, 2), dtype=bool)
-    times = np.zeros(len(cells))
-    caution = np.ones(len(cells))
-    speed = bounds.velocity_at(center)
+    flights = _Flights(inclusion, kind, cells, shares)
     active = np.arange(len(cells))
-    for _ in range(_MAX_STEPS):
+    for _ in range(_MOST_STEPS):
         if not active.size:
             break
-        y, r, v = center[active], boxes.radius(active), speed[active]
-        pace = np.maximum((np.abs(v) / per_cell).max(axis=1), 1e-300)
-        # Plan: the window holds the box and a stride, if the growth stays as planned.
-        room = np.ceil((1.2 * r + _STRIDE * per_cell).max(axis=1) + 1e-9)
+        active = flights.step(active)
+    return flights.landed()
+
+
+class _Taken(NamedTuple):
+    """A step as it was tried: from where, to where, and over which windows."""
+
+    y: Array
+    radius: Array
+    corner: Cells
+    reach: Cells
+    stride: Stride
+    grown: Grown
+
+
+class _Flights:
+    """The state of all flights, one row per cell."""
+
+    def __init__(
+        self, inclusion: Inclusion, kind: MakeBoxes, cells: Cells, shares: Array | None
+    ) -> None:
+        lattice = inclusion.bounds.lattice
+        n = len(cells)
+        self.inclusion, self.bounds, self.lattice = inclusion, inclusion.bounds, lattice
+        self.shares = shares
+        self.per_cell = np.array(lattice.refinement, dtype=np.float64)
+        self.extent = np.array(lattice.cells, dtype=np.float64)
+        index = np.stack(np.unravel_index(cells, lattice.grid.shape), axis=1)
+        self.used = np.stack([index, index + 1], axis=2) * np.array(lattice.refinement)[:, None]
+        self.used[..., 1] -= 1
+        self.start = (index + 0.5) * self.per_cell
+        self.center = self.start.copy()
+        self.boxes = kind(self.bounds, self.start, np.tile(self.per_cell / 2, (n, 1)))
+        self.velocity = self.bounds.velocity_at(self.center)
+        self.exits = np.zeros((n, lattice.dim, 2), dtype=bool)
+        self.times = np.zeros(n)
+        # Share of the longest step allowed that is tried next.
+        self.caution = np.ones(n)
+
+    def step(self, active: Cells) -> Cells:
+        """Try one step of the given flights.
+
+        Returns:
+            Those that go on.
+        """
+        tried = self._tried(active)
+        held = self._held(active, tried)
+        # A box grown too large is not taken: the one before it says more.
+        large = (tried.grown.radius > _LARGEST_RADIUS * self.per_cell).any(axis=1) & held
+        go = held & ~large
+        self._take(active, tried, go)
+        return active[~(large | self._finished(active, tried, go))]
+
+    def landed(self) -> Flown:
+        """The flights as they stand."""
+        # A cell that could not be followed is its own image, and may leave wherever it touches.
+        still = (self.times == 0)[:, None]
+        radius = np.where(still, self.per_cell / 2, self.boxes.radius(np.arange(len(self.times))))
+        self.exits[..., 0] |= still & (self.center - radius <= 0)
+        self.exits[..., 1] |= still & (self.center + radius >= self.extent)
+        return Flown(self.center, radius, self.exits, self.times, self.used)
+
+    def _tried(self, active: Cells) -> _Taken:
+        """A step in a window planned for it; whether it stays there is checked by `_held`."""
+        bounds, reaches = self.bounds, self.bounds.reaches
+        y, radius, v = self.center[active], self.boxes.radius(active), self.velocity[active]
+        room = np.ceil(
+            (_PLANNED_GROWTH * radius + LONGEST_STRIDE * self.per_cell).max(axis=1) + _ROOM
+        )
         window = np.minimum(np.searchsorted(reaches, room), reaches.size - 1)
         corner = bounds.corner(y)
-        cell = np.ravel_multi_index(tuple(corner.T), lattice.cells)
-        forcing = inclusion.over(cell, window, None if shares is None else shares[active])
-        growth = boxes.growth(active, Place(y, cell, window, forcing))
-        longest = np.minimum(_STRIDE / pace, _GROWTH / np.maximum(growth.norm, 1e-300))
-        stride = _advance(bounds, y, v, caution[active] * longest)
-        ahead, grown = stride.ahead, growth.after(stride)
-        reach = reaches[window][:, None]
-        held = grown.sound & (np.abs(ahead - y) + grown.swept <= reach).all(axis=1)
-        caution[active] = np.where(
-            held, np.minimum(1.0, 1.5 * caution[active]), 0.5 * caution[active]
+        cell = np.ravel_multi_index(tuple(corner.T), self.lattice.cells)
+        shares = None if self.shares is None else self.shares[active]
+        forcing = self.inclusion.over(cell, window, shares)
+        growth = self.boxes.growth(active, Place(y, v, cell, window, forcing))
+        pace = np.maximum((np.abs(v) / self.per_cell).max(axis=1), _TINY)
+        longest = np.minimum(
+            LONGEST_STRIDE / pace, _LONGEST_EXPONENT / np.maximum(growth.norm, _TINY)
         )
+        stride = _advance(bounds, y, v, self.caution[active] * longest)
+        return _Taken(y, radius, corner, reaches[window][:, None], stride, growth.after(stride))
 
-        # A box grown too large is not taken: the one before it says more.
-        large = (grown.radius > _GROWN * per_cell).any(axis=1) & held
-        go = held & ~large
-        moved = active[go]
-        exits[moved, :, 0] |= (ahead - grown.radius < -_TOUCH)[go]
-        exits[moved, :, 1] |= (ahead + grown.radius > extent + _TOUCH)[go]
-        center[moved], boxes.size[moved] = ahead[go], grown.size[go]
-        speed[moved] = stride.velocity[go]
-        times[moved] += stride.time[go]
-        used[moved, :, 0] = np.minimum(used[moved, :, 0], np.maximum((corner - reach)[go], 0))
-        used[moved, :, 1] = np.maximum(used[moved, :, 1], np.minimum((corner + reach)[go], last))
+    def _held(self, active: Cells, tried: _Taken) -> Mask:
+        """Whether each step stayed in its window; adapts the length of the next one."""
+        stride, grown = tried.stride, tried.grown
+        apart = np.abs(stride.ahead - tried.y) + stride.error
+        away = 0.5 * (grown.path + apart)
+        held = np.asarray(grown.sound & (away + grown.swept <= tried.reach).all(axis=1))
+        caution = self.caution[active]
+        self.caution[active] = np.where(held, np.minimum(1.0, _RECOVERY * caution), 0.5 * caution)
+        return held
 
-        change = np.abs(ahead - y) + np.abs(grown.radius - r)
-        rests = go & (change < inclusion.at_rest * per_cell).all(axis=1)
-        at, r = center[active], np.where(go[:, None], grown.radius, r)
-        gone = (np.abs(at - start[active]) >= _MOVED * per_cell).any(axis=1)
-        outside = ((at + r < 0) | (at - r > extent)).any(axis=1)
-        stuck = caution[active] < 1e-3
-        active = active[~(rests | gone | outside | large | stuck)]
-    # A cell that could not be followed at all is its own image, and may leave wherever it touches.
-    still = (times == 0)[:, None]
-    radius = np.where(still, per_cell / 2, boxes.radius(np.arange(len(cells))))
-    exits[..., 0] |= still & (center - radius <= 0)
-    exits[..., 1] |= still & (center + radius >= extent)
-    return Flown(center, radius, exits, times, used)
+    def _take(self, active: Cells, tried: _Taken, go: Mask) -> None:
+        """Move the flights whose step is taken."""
+        moved, ahead, grown = active[go], tried.stride.ahead, tried.grown
+        self.exits[moved, :, 0] |= (ahead - grown.radius < -_TOUCH)[go]
+        self.exits[moved, :, 1] |= (ahead + grown.radius > self.extent + _TOUCH)[go]
+        self.center[moved], self.boxes.size[moved] = ahead[go], grown.size[go]
+        self.velocity[moved] = tried.stride.velocity[go]
+        self.times[moved] += tried.stride.time[go]
+        first = np.maximum((tried.corner - tried.reach)[go], 0)
+        last = np.minimum((tried.corner + tried.reach)[go], np.array(self.lattice.cells) - 1)
+        self.used[moved, :, 0] = np.minimum(self.used[moved, :, 0], first)
+        self.used[moved, :, 1] = np.maximum(self.used[moved, :, 1], last)
+
+    def _finished(self, active: Cells, tried: _Taken, go: Mask) -> Mask:
+        """Which flights are at rest, far enough, out of the box, or stuck."""
+        at, grown = self.center[active], tried.grown.radius
+        change = np.abs(tried.stride.ahead - tried.y) + np.abs(grown - tried.radius)
+        rests = go & (change < self.inclusion.at_rest * self.per_cell).all(axis=1)
+        radius = np.where(go[:, None], grown, tried.radius)
+        gone = (np.abs(at - self.start[active]) >= _FAR_ENOUGH * self.per_cell).any(axis=1)
+        outside = ((at + radius < 0) | (at - radius > self.extent)).any(axis=1)
+        stuck = self.caution[active] < _GIVE_UP
+        return np.asarray(rests | gone | outside | stuck)
 
 
 def _advance(bounds: FlowBounds, y: Array, v: Array, step: Array) -> Stride:
-    """One Bogacki-Shampine step of the centres; its error is estimated."""
+    """One Bogacki-Shampine step of the centres (1989); its error is estimated."""
     h = step[:, None]
     k2 = bounds.velocity_at(y + 0.5 * h * v)
     k3 = bounds.velocity_at(y + 0.75 * h * k2)
     ahead = y + h * (2 * v + 3 * k2 + 4 * k3) / 9
     k4 = bounds.velocity_at(ahead)
     error = np.abs(h * (-5 * v / 72 + k2 / 12 + k3 / 9 - k4 / 8))
-    fastest = np.abs(np.concatenate([v, k2, k3, k4], axis=1)).max(axis=1)
-    return Stride(step, ahead, k4, error, 1.1 * step * fastest)
+    return Stride(step, ahead, k4, error)

@@ -1,13 +1,12 @@
-"""Which surrogate to believe, and how far.
+"""Which surrogate to trust, and how far.
 
-The band supposes that the loss is a sample path of the fitted process, so a bolder model than the
-samples bear out makes every certainty worthless. Three judges decide. The evidence tells kernels
+The band assumes that the loss is a sample path of the fitted process, so a model bolder than the
+samples support makes every certainty worthless. Three criteria decide. The evidence tells kernels
 and warps apart where the samples are clear about them: on draws from the prior
-(``benchmarks/coverage.py``) the model behind the draw wins or the race is close, on networks the
-gain is tens of nats. The largest standardised leave-one-out residual tells whether the model fits
-at all: under the model it rarely exceeds a known number, on kinked losses it does. A few
-directional derivatives of the loss that the fit has not seen ask the same of what the band is
-about. None of it is a proof.
+(``benchmarks/coverage.py``) the true model wins or the race is close, on networks the gain is tens
+of nats. The largest standardised leave-one-out residual tells whether the model fits at all: under
+the model it rarely exceeds a known threshold, on losses with kinks it does. A few held-out
+directional derivatives of the loss test the same for what the band is about. None of it is a proof.
 """
 
 from __future__ import annotations
@@ -25,20 +24,28 @@ from lightning_morse.gp.fit import fit
 from lightning_morse.gp.kernels import MATERN_7_2
 from lightning_morse.gp.process import GaussianProcess, SurrogateError
 
-# How often the model itself may exceed what is expected of its largest residual, and of the largest
-# error of its held-back derivatives: few of these say little, so they have to be plain.
+# None of these constants enters the proof, which is given the process; they decide how often the
+# process is too bold, which benchmarks/coverage.py and real_slices.py measure.
+#
+# Probability, under the model, that the largest residual raises an alarm, and the same for the
+# largest error of the held-out derivatives: these are few and say little, so they must be plain.
 _ALARM, _ALARM_HELD_BACK = 0.05, 0.01
-# Gain in log evidence for which a warp, and the smoother kernel, are taken.
+# Gain in log evidence needed to adopt a warp, and the smoother kernel, in nats. On draws of the
+# rougher model the gain of the smoother one has a 95 % quantile of at most 2.2.
 _WARP_MARGIN = 3.0
 _SMOOTH_MARGIN = 5.0
-# Gain over noise around a constant, without which nothing is seen where noise has this share.
+# Where noise has more than this share of the variance, the log evidence must exceed that of noise
+# around a constant by this much.
 _MORE_THAN_NOISE, _LOUD = 3.0, 0.1
-# What the smoother kernel's deviations are multiplied by; see benchmarks/real_slices.py.
+# Factor of the smoother kernel's deviations: on random planes of networks with kinks the band as
+# fitted was left by up to 1.55 times its width (benchmarks/real_slices.py).
 _SMOOTH_CAUTION = 1.5
-# A largest residual of this many times the expected one means that the surrogate is plainly wrong.
+# A largest residual of this many times its threshold means that the surrogate is refuted.
 PLAINLY_WRONG = 2.0
-# No deviation is inflated by more than this.
+# Deviations are inflated at most this much: beyond `PLAINLY_WRONG` nothing is certain anyway.
 _MOST = 10.0
+# A record may not hold infinities.
+_LARGEST_RECORDED = 1e6
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class Calibrated:
 
     Attributes:
         surrogate: The surrogate, its deviations already inflated.
-        factor: What they were inflated by, at least 1.
-        largest_residual: Largest standardised leave-one-out residual before that.
-        largest_held_back: Largest standardised error of a held-back directional derivative before
-            that; 0 if none was held back.
+        factor: The factor of inflation, at least 1.
+        largest_residual: Largest standardised leave-one-out residual before the inflation.
+        largest_held_back: Largest standardised error of a held-out directional derivative before
+            the inflation; 0 if none was held out.
     """
 
     surrogate: GaussianProcess
@@ -65,11 +72,11 @@ class Calibrated:
 
 
 def expected_largest(n: int, alarm: float = _ALARM) -> float:
-    """What the largest of ``n`` standard normal residuals exceeds in few cases, in size.
+    """Threshold that the largest absolute value of ``n`` standard normals rarely exceeds.
 
     Args:
-        n: How many there are.
-        alarm: In which share of the cases.
+        n: Number of residuals.
+        alarm: Probability of exceeding it, if they are independent.
 
     Example:
         >>> round(expected_largest(128), 2)
@@ -81,14 +88,14 @@ def expected_largest(n: int, alarm: float = _ALARM) -> float:
 def fit_calibrated(
     x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
 ) -> Calibrated:
-    """Fit the most cautious model that the samples do not speak clearly against.
+    """Fit the most cautious model that the samples do not clearly contradict.
 
-    No warp and Matern-5/2 are given up for a warp and for Matern-7/2 only where the log evidence
-    rises by 3 and by 5: when models are about equally likely, the bolder one leaves the band too
-    often. The deviations of Matern-7/2 are multiplied by 1.5 (on kinked losses neither judge sees
-    that it is a little too bold), and beside these none of its residuals may be larger than
-    expected. If residuals of Matern-5/2 are larger than expected, its deviations are multiplied by
-    the ratio of the largest to the expected one.
+    No warp and Matern-5/2 are given up for a warp and for Matern-7/2 only if the log evidence
+    rises by more than 3 and 5 nats: when models are about equally likely, the loss leaves the band
+    of the bolder one too often. The deviations of Matern-7/2 are multiplied by 1.5 (on losses with
+    kinks no criterion sees that it is a little too bold), and none of its residuals may then exceed
+    the threshold. If residuals of Matern-5/2 exceed it, its deviations are multiplied by the ratio
+    of the largest residual to the threshold.
 
     Args:
         x: Sample points, shape ``(n, d)``.
@@ -97,7 +104,7 @@ def fit_calibrated(
         upper: Upper corner of the box.
 
     Returns:
-        The surrogate, and how it was judged.
+        The calibrated surrogate.
 
     Raises:
         ValueError: As :func:`lightning_morse.gp.fit.fit`.
@@ -122,22 +129,22 @@ def fit_calibrated(
 
 
 def _refuse_noise(surrogate: GaussianProcess, losses: Array) -> None:
-    """A plane of unknown slope through mere noise would have no critical point, quite certainly."""
+    """Refuse mere noise: a plane through it would be certain to have no critical point."""
     n = len(losses)
     of_noise = -0.5 * n * (math.log(np.var(losses)) + 1 + math.log(2 * math.pi))
     gain = surrogate.log_evidence - of_noise
     if surrogate.noise > _LOUD and gain < _MORE_THAN_NOISE:
         raise SurrogateError(
             f"the {n} losses cannot be told from noise around a constant (their log evidence is "
-            f"{gain:.1f} better, {_MORE_THAN_NOISE:g} would do): a larger box, more samples or a "
-            "less noisy loss would show a shape"
+            f"{gain:.1f} higher, at least {_MORE_THAN_NOISE:g} is needed): use a larger box, more "
+            "samples or a less noisy loss"
         )
 
 
 def refit(
     previous: Calibrated, x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
 ) -> Calibrated:
-    """Fit the model chosen before to more samples, from where the last fit ended.
+    """Fit the model chosen before to more samples, starting where the last fit ended.
 
     Args:
         previous: What :func:`fit_calibrated` chose from fewer samples.
@@ -155,12 +162,12 @@ def refit(
 
 
 def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after: Array) -> float:
-    """Largest standardised error of directional derivatives that the fit has not seen.
+    """Largest standardised error of held-out directional derivatives.
 
     Args:
-        calibrated: What was fitted; to samples at ``start``, but not at ``end``.
+        calibrated: The surrogate, fitted to samples at ``start`` but not at ``end``.
         start: Shape ``(k, d)``.
-        end: A point close to each of these, same shape.
+        end: A point close to each of them, same shape.
         before: Losses at ``start``, finite, shape ``(k,)``.
         after: Losses at ``end``, same shape.
 
@@ -174,7 +181,7 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
     if not (after > surrogate.warp.floor).all():
         return math.inf
     step, rise = end - start, surrogate.warp(after) - surrogate.warp(before)
-    mean, covariance = surrogate.derivative_law(0.5 * (start + end))
+    mean, covariance = surrogate.derivative_distribution(0.5 * (start + end))
     expected = np.einsum("kd,kd->k", step, mean[:, :d])
     variance = np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
     variance += 2 * surrogate.noise * surrogate.variance
@@ -182,7 +189,7 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
 
 
 def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
-    """Inflate the deviations if the largest error of ``n`` held-back derivatives calls for it."""
+    """Inflate the deviations if the largest error of ``n`` held-out derivatives calls for it."""
     if not n:
         return calibrated
     total = max(calibrated.factor, min(largest / expected_largest(n, _ALARM_HELD_BACK), _MOST))
@@ -191,12 +198,15 @@ def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
         calibrated.surrogate, variance=calibrated.surrogate.variance * wider
     )
     return dataclasses.replace(
-        calibrated, surrogate=surrogate, factor=total, largest_held_back=min(largest, 1e6)
+        calibrated,
+        surrogate=surrogate,
+        factor=total,
+        largest_held_back=min(largest, _LARGEST_RECORDED),
     )
 
 
 def _cautious(surrogate: GaussianProcess) -> GaussianProcess:
-    """The same with the deviations that its kernel needs."""
+    """The same surrogate with the extra deviation that its kernel needs."""
     if surrogate.kernel != MATERN_7_2:
         return surrogate
     return dataclasses.replace(surrogate, variance=surrogate.variance * _SMOOTH_CAUTION**2)

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the surrogate, by its evidence."""
+"""Hyper-parameters of the surrogate, fitted by maximising the evidence."""
 
 from __future__ import annotations
 
@@ -11,15 +11,34 @@ from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from lightning_morse._typing import Array
-from lightning_morse.gp.kernels import MATERN_5_2, Matern
-from lightning_morse.gp.process import _EPS, GaussianProcess, SurrogateError, _product
+from lightning_morse.gp.kernels import MATERN_5_2, Matern, product
+from lightning_morse.gp.process import EPS, GaussianProcess, SurrogateError
 from lightning_morse.gp.warp import Warp
 from lightning_morse.grids.cubical import check_box
 
-# A gain in log evidence that is none.
+# A later starting point must gain this much log evidence, in nats, to replace an earlier one: less
+# is within the tolerance of the optimiser.
 _NO_GAIN = 0.05
-# Where the warp bends at more than this many times the range of the samples, it is a straight line.
+# Scale of the warp, in ranges of the samples, that stands for no warp: it then bends by less than
+# 0.1 %. A fit that ends at more than half of it is taken as unwarped.
 _NO_WARP = 1e3
+# Lengthscales searched, as multiples of the width of the box: shorter ones cannot be told from
+# noise with some hundred samples, longer ones from each other.
+_SHORTEST, _LONGEST = 0.02, 30.0
+# Smallest noise, relative to the signal variance: rounding in the factorisation grows with n, and a
+# noise level below it could not be trusted. Soundness of the variances depends on it.
+_NOISE_FLOOR, _NOISE_FLOOR_PER_SAMPLE = 1e-11, 200
+# The floor of the warp stays below the smallest sample by at least this share of their range.
+_LEAST_MARGIN = 1e-12
+# A spread of the losses below this many roundings is none.
+_CONSTANT = 64
+# Relative gain at which the optimiser stops: less than 1e-4 nats, far below any comparison made
+# with the evidence; and its iterations at most.
+_TOLERANCE, _MOST_ITERATIONS = 1e-7, 200
+# Negative log evidence where the covariance cannot be factorised, so that the optimiser turns back.
+_FAILED = 1e30
+# None of these but the noise floor affects soundness given the fitted process: they decide which
+# process is fitted, and that it is the right one is checked by experiment only (docs/mu.md).
 
 
 def fit(
@@ -31,15 +50,15 @@ def fit(
     warped: bool = True,
     start: GaussianProcess | None = None,
 ) -> GaussianProcess:
-    r"""Fit the surrogate to losses by maximising the evidence, the warp among its parameters.
+    r"""Fit the surrogate to losses by maximising the evidence, including over the warp.
 
     The evidence is that of the unwarped losses, ``sum log T'(l_i)`` included, so that warps can be
     compared. Mean and variance are maximised in closed form; lengthscales, noise and the scale of
     the warp by L-BFGS-B from fixed starting points, with exact derivatives.
 
-    The warp's floor is kept below the smallest sample by at least the distance to the
-    ``2 d + 1``-th smallest: near a minimum, that is several times the distance at which the lowest
-    sample is to be expected above the minimum. *The loss is assumed to stay above the floor.*
+    The warp's floor is kept below the smallest sample by at least the distance from there to the
+    ``2 d + 1``-th smallest: near a minimum, that is several times the height at which the lowest
+    sample is expected to lie above it. *The loss is assumed to stay above the floor.*
 
     Args:
         x: Sample points, shape ``(n, d)``.
@@ -48,7 +67,7 @@ def fit(
         upper: Upper corner of the box.
         kernel: The correlation along each axis.
         warped: Whether the loss may be warped.
-        start: A surrogate of the same samples to start from, instead of the fixed points.
+        start: A surrogate of the same loss to start from, instead of the fixed points.
 
     Returns:
         The fitted surrogate.
@@ -59,67 +78,22 @@ def fit(
             trusted.
     """
     low, up = check_box(lower, upper)
-    points = np.ascontiguousarray(x, dtype=np.float64)
-    loss = np.asarray(losses, dtype=np.float64)
-    n, d = len(loss), len(low)
-    if points.shape != (n, d) or loss.shape != (n,):
-        raise ValueError(
-            f"x must have shape (n, {d}) and losses (n,), got {points.shape} and {loss.shape}"
-        )
-    if not np.isfinite(loss).all():
-        raise ValueError(f"losses must be finite, got {loss[~np.isfinite(loss)][0]}")
-    if n < 2 * d + 4:
-        raise SurrogateError(
-            f"{n} samples do not determine a surrogate on {d} axes: at least {2 * d + 4} are needed"
-        )
+    points, loss = _checked(x, losses, len(low))
+    n, d = points.shape
     origin, span = float(loss.min()), float(np.ptp(loss))
-    if not span > 64 * _EPS * np.abs(loss).max():
-        raise SurrogateError(
-            f"the loss is {origin:g} at every sample: a constant has no gradient flow"
-        )
     z = (loss - origin) / span
     differences = [np.abs(points[:, j, None] - points[None, :, j]) for j in range(d)]
-
-    # Rounding in the factorisation grows with n; a noise floor below it could not be trusted.
-    floor = max(1e-11, 200 * _EPS * n)
-    margin = max(float(np.partition(z, 2 * d)[2 * d]), 1e-12)
-    bounds = [(math.log(0.02 * w), math.log(30.0 * w)) for w in up - low]
+    noise_floor = max(_NOISE_FLOOR, _NOISE_FLOOR_PER_SAMPLE * EPS * n)
+    margin = max(float(np.partition(z, 2 * d)[2 * d]), _LEAST_MARGIN)
     bends = (margin, _NO_WARP) if warped else (_NO_WARP, _NO_WARP)
-    bounds += [(math.log(floor), 0.0), (math.log(bends[0]), math.log(bends[1]))]
+    bounds = [(math.log(_SHORTEST * w), math.log(_LONGEST * w)) for w in up - low]
+    bounds += [(math.log(noise_floor), 0.0), (math.log(bends[0]), math.log(bends[1]))]
     if start is None:
-        # Noise first at its floor: on smooth losses the evidence is flat in it, and whatever is
-        # too much of it costs resolution.
-        starts = [
-            [*np.log(share * (up - low)), math.log(level), math.log(bend)]
-            for share, level, bend in (
-                (0.3, 10 * floor, max(np.median(z), margin)),
-                (1.0, 1e-4, 1.0),
-            )
-        ]
+        starts = _starting_points(up - low, noise_floor, max(np.median(z), margin))
     else:
         bend = min(start.warp.scale / span, _NO_WARP)
         starts = [[*np.log(start.lengthscales), math.log(start.noise), math.log(bend)]]
-    best: tuple[float, Array] | None = None
-    for point in starts:
-        found = minimize(
-            _negative_log_evidence,
-            np.clip(point, *np.transpose(bounds)),
-            args=(z, differences, kernel),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            # A relative gain of 1e-7 is less than 1e-4 nats: nothing that anybody could tell.
-            options={"maxiter": 200, "ftol": 1e-7},
-        )
-        if best is None or found.fun < best[0] - _NO_GAIN:
-            best = (float(found.fun), found.x)
-    assert best is not None
-    value, parameters = best
-    if not value < _FAILED:
-        raise SurrogateError(
-            "no covariance of the samples could be factorised; are many of them nearly equal?"
-        )
-    log_evidence = -value - n * math.log(span) - 0.5 * n * (1 + math.log(2 * math.pi))
+    value, parameters = _maximised(starts, bounds, z, differences, kernel)
     lengthscales = np.exp(parameters[:d])
     noise, bend = np.exp(parameters[d:])
     warp = Warp(origin, math.inf if bend > 0.5 * _NO_WARP else float(bend) * span)
@@ -135,17 +109,77 @@ def fit(
         mean=mean,
         kernel=kernel,
         warp=warp,
-        log_evidence=log_evidence,
+        log_evidence=-value - n * math.log(span) - 0.5 * n * (1 + math.log(2 * math.pi)),
     )
 
 
-_FAILED = 1e30
+def _checked(x: ArrayLike, losses: ArrayLike, d: int) -> tuple[Array, Array]:
+    """The samples as arrays; raises where no surrogate can be fitted to them."""
+    points = np.ascontiguousarray(x, dtype=np.float64)
+    loss = np.asarray(losses, dtype=np.float64)
+    n = len(loss)
+    if points.shape != (n, d) or loss.shape != (n,):
+        raise ValueError(
+            f"x must have shape (n, {d}) and losses (n,), got {points.shape} and {loss.shape}"
+        )
+    if not np.isfinite(loss).all():
+        raise ValueError(f"losses must be finite, got {loss[~np.isfinite(loss)][0]}")
+    if n < 2 * d + 4:
+        raise SurrogateError(
+            f"{n} samples do not determine a surrogate on {d} axes: at least {2 * d + 4} are needed"
+        )
+    if not float(np.ptp(loss)) > _CONSTANT * EPS * np.abs(loss).max():
+        raise SurrogateError(
+            f"the loss is {float(loss.min()):g} at every sample: a constant has no gradient flow"
+        )
+    return points, loss
+
+
+def _starting_points(widths: Array, noise_floor: float, typical: float) -> list[list[float]]:
+    """A strongly warped surrogate with short lengthscales, and a hardly warped smoother one.
+
+    Noise starts near its floor: on smooth losses the evidence is flat in it, and any excess costs
+    resolution.
+    """
+    return [
+        [*np.log(share * widths), math.log(noise), math.log(bend)]
+        for share, noise, bend in ((0.3, 10 * noise_floor, typical), (1.0, 1e-4, 1.0))
+    ]
+
+
+def _maximised(
+    starts: list[list[float]],
+    bounds: list[tuple[float, float]],
+    z: Array,
+    differences: list[Array],
+    kernel: Matern,
+) -> tuple[float, Array]:
+    """The best local optimum: its negative log evidence up to a constant, and the parameters."""
+    best: tuple[float, Array] | None = None
+    for point in starts:
+        found = minimize(
+            _negative_log_evidence,
+            np.clip(point, *np.transpose(bounds)),
+            args=(z, differences, kernel),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE},
+        )
+        if best is None or found.fun < best[0] - _NO_GAIN:
+            best = (float(found.fun), found.x)
+    assert best is not None
+    if not best[0] < _FAILED:
+        raise SurrogateError(
+            "no covariance of the samples could be factorised; are many of them nearly equal?"
+        )
+    return best
 
 
 def _negative_log_evidence(
     parameters: Array, z: Array, differences: list[Array], kernel: Matern
 ) -> tuple[float, Array]:
-    """Negative log evidence up to a constant, mean and variance profiled out, and its gradient."""
+    """Negative log evidence up to a constant, with mean and variance profiled out; its gradient."""
     n, d = len(z), len(differences)
     noise, bend = np.exp(parameters[d:])
     lengthscales = np.exp(parameters[:d])
@@ -196,11 +230,11 @@ def _factor(correlation: Array, noise: float) -> Array:
 
 def _inverse(factor: Array) -> Array:
     inverse, _ = dpotri(factor, lower=1)
-    return np.tril(inverse) + np.tril(inverse, -1).T
+    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
 def _correlation(kernel: Matern, differences: list[Array], lengthscales: Array) -> Array:
-    return _product(
+    return product(
         [
             kernel.scaled(u * (kernel.rate / scale), 0)
             for u, scale in zip(differences, lengthscales, strict=True)

@@ -1,4 +1,4 @@
-r"""How many critical points of each Morse index a region of the box is to be expected to hold.
+r"""Expected number of critical points of each Morse index in a region of the box.
 
 The Kac-Rice formula (Adler, Taylor, "Random Fields and Geometry", 2007, theorem 11.2.1): the number
 :math:`N_k` of critical points of index :math:`k` of a Gaussian field :math:`f` in a region
@@ -9,14 +9,14 @@ The Kac-Rice formula (Adler, Taylor, "Random Fields and Geometry", 2007, theorem
 
 :math:`p` the density of the gradient. By Markov's inequality :math:`P(N_k \ge 1) \le E[N_k]`: where
 the expectation is tiny there is no such point, up to that probability, and no band on the Hessian
-is needed. Under the posterior all of it is Gaussian with known moments. The field must have
+is needed. Under the posterior everything is Gaussian with known moments. The field must have
 continuous second derivatives, which the kernels here ensure; critical points are then almost surely
-not degenerate.
+non-degenerate.
 
-*What is evaluated, not proved.* The integral: cell by cell, the gradient's mean linear near a cell
-and the place where it is taken blurred by a Gaussian; the inner expectation by a fixed quasi-random
-sequence with importance weights. Both are right to some per cent, which is little beside the orders
-of magnitude between a settled Morse set and an open one.
+*What is evaluated, not proved.* The integral, cell by cell, with the mean gradient taken as linear
+near a cell and the location in it blurred by a Gaussian; the inner expectation, by a fixed
+quasi-random sequence with importance weights. Both are accurate to a few per cent, which is little
+compared with the orders of magnitude between a resolved Morse set and an unresolved one.
 
 The warped loss has the critical points of the loss itself, with the same indices.
 """
@@ -32,15 +32,20 @@ from scipy.stats import qmc
 from lightning_morse._typing import Array, Cells
 from lightning_morse.gp.process import GaussianProcess
 
-# Points of the integration, in all and to each side of a cell.
+# Points of the integration in all, and at most per edge of a cell.
 _POINTS = 2048
-_FINEST = 3
-# Where the gradient is zero only by so many squared deviations, nothing is to be expected.
+_MOST_PER_EDGE = 3
+# Squared standardised size of the mean gradient beyond which nothing is expected: the density is
+# then below e^-40. Soundness depends on it, by that much.
 _OUT_OF_REACH = 80.0
-# Draws of the Hessian, as a power of two, for up to so many points and for more; they are spread
-# wider than its law by at most this, and by at most that in volume.
-_DRAWS, _FEWER_DRAWS = 9, 7
+# Draws of the Hessian, as powers of two, for up to `_POINTS` points and for more. They are spread
+# wider than its distribution, by at most this factor per entry and by at most that in volume, so
+# that rare indices are drawn as well. The accuracy of the integral depends on all of these.
+_LOG_DRAWS, _FEWER_LOG_DRAWS = 9, 7
 _SPREAD, _SPREAD_VOLUME = 1.7, 5.0
+# Uniform draws keep this distance from 0 and 1, where the normal quantile is infinite.
+_CLIPPED = 1e-12
+# Points evaluated together: bounds the memory, never the result.
 _CHUNK = 512
 
 
@@ -53,8 +58,8 @@ def expected_critical_points(
         surrogate: The fitted surrogate, ``d`` axes.
         centers: Centres of the boxes, shape ``(m, d)``.
         widths: Their edge lengths, shape ``(d,)``.
-        among: Number of boxes in all where these are some of them: the fewer, the finer each is
-            divided. By default ``m``.
+        among: Number of boxes altogether, if these are some of them: the fewer, the finer each
+            is divided. By default ``m``.
 
     Returns:
         Entry ``(i, k)`` for index ``k`` in box ``i``, shape ``(m, d + 1)``.
@@ -72,13 +77,13 @@ def expected_critical_points(
         True
     """
     m, d = centers.shape
-    # Finer where there are few boxes: the gradient is less linear in a large one.
+    # Finer where boxes are few: the gradient is less linear in a large one.
     n_boxes = max(m if among is None else among, 1)
-    finer = min(_FINEST, max(1, int((_POINTS / n_boxes) ** (1 / d))))
+    finer = min(_MOST_PER_EDGE, max(1, int((_POINTS / n_boxes) ** (1 / d))))
     ticks = (np.arange(finer) + 0.5) / finer - 0.5
     offsets = np.stack(np.meshgrid(*[ticks] * d, indexing="ij"), axis=-1).reshape(-1, d)
     points = (centers[:, None] + offsets * widths).reshape(-1, d)
-    draws = _DRAWS if n_boxes * len(offsets) <= _POINTS else _FEWER_DRAWS
+    draws = _LOG_DRAWS if n_boxes * len(offsets) <= _POINTS else _FEWER_LOG_DRAWS
     found = np.concatenate(
         [np.zeros((0, d + 1))]
         + [
@@ -86,22 +91,22 @@ def expected_critical_points(
             for start in range(0, len(points), _CHUNK)
         ]
     )
-    return found.reshape(m, len(offsets), d + 1).sum(axis=1)
+    return np.asarray(found.reshape(m, len(offsets), d + 1).sum(axis=1))
 
 
 def _at(surrogate: GaussianProcess, points: Array, widths: Array, log_draws: int) -> Array:
-    """The same for boxes of which one point stands for the whole."""
+    """The same for boxes that are each represented by one point."""
     d = points.shape[1]
     rows, columns = np.triu_indices(d)
     # In units of the box's edges, so that its volume is one.
     unit = np.concatenate([widths, widths[rows] * widths[columns]])
-    mean, covariance = surrogate.derivative_law(points)
+    mean, covariance = surrogate.derivative_distribution(points)
     mean, covariance = mean * unit, covariance * np.outer(unit, unit)
     slope, bend = mean[:, :d], mean[:, d:]
     hessian = np.empty((len(points), d, d))
     hessian[:, rows, columns] = hessian[:, columns, rows] = bend
-    # The gradient somewhere in the box: its law at the point, and where in the box it is taken.
-    # With half an edge for deviation, the boxes around a point add up to one within 2 % an axis.
+    # The gradient somewhere in the box: its distribution at the point, blurred by the location.
+    # With a deviation of half an edge, the boxes around a point add up to 1 within 2 % per axis.
     spread = covariance[:, :d, :d] + hessian @ hessian.swapaxes(1, 2) / 4
     toward = np.linalg.solve(spread, slope[:, :, None])[:, :, 0]
     distance = np.einsum("mi,mi->m", slope, toward)
@@ -125,10 +130,10 @@ def _at(surrogate: GaussianProcess, points: Array, widths: Array, log_draws: int
 
 
 def _normal_draws(n_entries: int, log_draws: int) -> tuple[Array, Array]:
-    """Draws from a wider normal law, and their weights under the standard one."""
+    """Draws from a wider normal distribution, and their weights under the standard one."""
     uniform = qmc.Sobol(n_entries, rng=np.random.default_rng(0)).random_base2(log_draws)
     spread = min(_SPREAD, _SPREAD_VOLUME ** (1 / n_entries))
-    draws = spread * ndtri(np.clip(uniform, 1e-12, 1 - 1e-12))
+    draws = spread * ndtri(np.clip(uniform, _CLIPPED, 1 - _CLIPPED))
     log_weights = -0.5 * np.square(draws).sum(axis=1) * (1 - spread**-2)
     return draws, np.exp(log_weights) * spread**n_entries
 

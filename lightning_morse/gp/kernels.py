@@ -1,15 +1,17 @@
-r"""Matern kernels of one axis: values, derivatives, and how rough their slopes are.
+r"""Matern kernels along one axis: values, derivatives, and the roughness of their slopes.
 
 A Matern correlation of half-integer smoothness is :math:`\kappa(r) = p(t) e^{-t}` with
 :math:`t = \sqrt{2\nu}\, r / \lambda` and a polynomial :math:`p` (Rasmussen, Williams, "Gaussian
-Processes for Machine Learning", 2006, equation 4.16). A product of such factors, one an axis, is
-the covariance of a field whose gradient has continuous paths for :math:`\nu \ge 5/2`.
+Processes for Machine Learning", 2006, equation 4.16). A product of such factors, one per axis,
+is the covariance of a field whose gradient has continuous paths for :math:`\nu \ge 5/2`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -25,7 +27,7 @@ class Matern:
         polynomials: Coefficients, from the constant up, of :math:`p_k` in
             :math:`\mathrm{d}^k \kappa / \mathrm{d} t^k = p_k(t) e^{-t}` for ``k`` = 0, 1, 2.
         roughness_along: Pairs (coefficient, power) bounding the variance of the slope at the middle
-            of an interval against the mean of its ends, as a share of the slope's own variance, by
+            of an interval minus the mean of its ends, as a share of the slope's own variance, by
             ``coefficient * t ** power``, ``t`` the scaled length of the interval.
         roughness_across: The same for a slope along another axis.
         curvature_variance: Variance of the second derivative of a unit process with unit
@@ -40,7 +42,7 @@ class Matern:
 
     @property
     def name(self) -> str:
-        """Such as ``"product Matern-5/2"``."""
+        """The name, such as ``"product Matern-5/2"``."""
         return f"product Matern-{2 * self.smoothness:.0f}/2"
 
     @property
@@ -54,7 +56,7 @@ class Matern:
         return -2 * self.smoothness * self.polynomials[2][0]
 
     def derivative(self, a: Array, b: Array, scale: float, order: int) -> Array:
-        """Derivative of the correlation of two sets of points by its first argument.
+        """Derivative of the correlation between two sets of points in its first argument.
 
         Args:
             a: Coordinates, shape ``(m,)``.
@@ -74,8 +76,13 @@ class Matern:
         return np.sign(u) * value if order == 1 else value
 
     def scaled(self, t: Array, order: int) -> Array:
-        """Derivative of the correlation by the scaled distance ``t >= 0``, any shape."""
+        """Derivative of the correlation in the scaled distance ``t >= 0``, any shape."""
         return np.asarray(np.polynomial.polynomial.polyval(t, self.polynomials[order]) * np.exp(-t))
+
+
+def product(factors: Sequence[Array]) -> Array:
+    """Entry by entry product of the factors of all axes."""
+    return reduce(np.multiply, factors)
 
 
 MATERN_5_2 = Matern(

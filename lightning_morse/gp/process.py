@@ -1,15 +1,15 @@
-r"""Gaussian-process surrogate of a loss: fit, posterior of value, gradient and Hessian.
+r"""Gaussian-process surrogate of a loss: posterior of value, gradient and Hessian.
 
-The GP is fitted to a warped loss :math:`T(l)`. For any increasing :math:`T` the gradient flow of
-:math:`T(l)` is that of :math:`l` in another time: same orbits, critical points and basins. Every
-posterior here is that of :math:`T(l)`; :class:`Warp` leads back to the units of the loss.
+The GP models a warped loss :math:`T(l)`. For any increasing :math:`T` the gradient flow of
+:math:`T(l)` is that of :math:`l` up to a change of time: same orbits, critical points and basins.
+Every posterior here is that of :math:`T(l)`; :class:`Warp` leads back to the units of the loss.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,30 @@ from scipy.linalg.blas import dtrsm
 from scipy.linalg.lapack import dpotri
 
 from lightning_morse._typing import Array
-from lightning_morse.gp.kernels import MATERN_5_2, Matern
+from lightning_morse.gp.kernels import MATERN_5_2, Matern, product
 from lightning_morse.gp.warp import NO_WARP, Warp
 
-_EPS = float(np.finfo(np.float64).eps)
+EPS = float(np.finfo(np.float64).eps)
+# Points evaluated together: bounds the memory, never the result.
 _CHUNK = 4096
+# Factorising perturbs the covariance by about this many roundings of its norm. Soundness of the
+# variances depends on its not being too small.
+_PERTURBATION = 10
+# Perturbation of the covariance, and residual of its linear system, allowed relative to the noise:
+# both act like noise of that size. Larger ones are refused, because variances would be unsound.
+_TOLERATED = 0.1
+# Rounding leaves a posterior variance uncertain by this many roundings per sample, relative to the
+# prior one; that much is added to it. A variance of zero would be a false certainty.
+_ROUNDING_PER_SAMPLE = 8
 
 
 class SurrogateError(ValueError):
-    """The samples do not determine a surrogate that can be trusted."""
+    """The samples do not determine a trustworthy surrogate."""
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Posterior of the warped loss at ``m`` points; each entry by itself is Gaussian.
+    """Posterior of the warped loss at ``m`` points; each entry is Gaussian by itself.
 
     Attributes:
         mean: Mean of the value, shape ``(m,)``.
@@ -68,7 +78,7 @@ class GaussianProcess:
         mean: :math:`\mu`, units of ``y``.
         kernel: The correlation along each axis.
         warp: The warp that made ``y``.
-        log_evidence: Log marginal likelihood of the unwarped losses, where :func:`fit` found it.
+        log_evidence: Log marginal likelihood of the unwarped losses; NaN unless fitted.
 
     Raises:
         SurrogateError: If the covariance matrix cannot be factorised to an accuracy that the
@@ -97,21 +107,22 @@ class GaussianProcess:
                 "variance, noise and lengthscales must be positive, got "
                 f"{self.variance}, {self.noise}, {self.lengthscales.tolist()}"
             )
-        # Factorising perturbs the matrix by about eps times its norm, which acts like noise of that
-        # size; variances stay right to the ratio of the two (they are stationary in the weights).
-        perturbation = 10 * _EPS * np.linalg.norm(self._correlation, ord=np.inf)
-        if perturbation > 0.1 * self.noise:
+        # A perturbation acts like noise of that size; variances are accurate to the ratio of the
+        # two, because they are stationary in the weights.
+        perturbation = _PERTURBATION * EPS * np.linalg.norm(self._correlation, ord=np.inf)
+        if perturbation > _TOLERATED * self.noise:
             raise SurrogateError(
                 f"a noise ratio of {self.noise:.1e} is drowned by rounding in the factorisation "
                 f"(about {perturbation:.1e}): variances could not be trusted. Use a noise ratio "
-                f"of at least {10 * perturbation:.1e}"
+                f"of at least {perturbation / _TOLERATED:.1e}"
             )
         residual = self._covariance @ self.weights - (self.y - self.mean)
         spread = math.sqrt(self.variance * self.noise)
-        if not np.abs(residual).max() <= 0.1 * spread:
+        if not np.abs(residual).max() <= _TOLERATED * spread:
             raise SurrogateError(
-                f"the linear system of the surrogate is solved to {np.abs(residual).max():.1e} "
-                f"only, where {0.1 * spread:.1e} is needed"
+                f"the linear system of the surrogate is solved only to an error of "
+                f"{np.abs(residual).max():.1e}, where {_TOLERATED * spread:.1e} is needed. Use a "
+                "larger noise ratio"
             )
 
     @cached_property
@@ -160,16 +171,16 @@ class GaussianProcess:
     def lattice_posterior(self, axes: list[Array]) -> Posterior:
         """Posterior at all points of a lattice, in C order (the last axis runs fastest).
 
-        Same as :meth:`posterior` at these points; the kernel is evaluated once an axis.
+        Same as :meth:`posterior` at these points; the kernel is evaluated once per axis.
 
         Args:
-            axes: Coordinates of the lattice on each of the ``d`` axes.
+            axes: Coordinates of the lattice along each of the ``d`` axes.
         """
         shape = tuple(len(a) for a in axes)
         return self._posterior(axes, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
 
-    def derivative_law(self, points: ArrayLike) -> tuple[Array, Array]:
-        """Joint posterior of the gradient and the Hessian at each of some points.
+    def derivative_distribution(self, points: ArrayLike) -> tuple[Array, Array]:
+        """Joint posterior of the gradient and the Hessian, at each point by itself.
 
         Args:
             points: Shape ``(m, d)``.
@@ -206,7 +217,7 @@ class GaussianProcess:
         return mean, covariance
 
     def prior_correlation(self, a: Array, b: Array, order: tuple[int, ...]) -> Array:
-        """Prior covariance of a derivative at some points with values at others.
+        """Prior covariance of a derivative at some points with the value at others.
 
         Args:
             a: Where the derivative is taken, shape ``(m, d)``.
@@ -216,14 +227,14 @@ class GaussianProcess:
         Returns:
             Shape ``(m, k)``, over the signal variance.
         """
-        return _product(
+        return product(
             [self.kernel.derivative(a[:, j], b[:, j], s, order[j]) for j, s in self._axes]
         )
 
     def reduced(self, points: Array, order: tuple[int, ...]) -> Array:
-        r"""Covariances of a derivative with the samples after their own are made white.
+        r"""Covariances of a derivative with the whitened samples.
 
-        ``reduced(a).T @ reduced(b)`` is what the samples explain of the prior covariance.
+        ``reduced(a).T @ reduced(b)`` is the part of the prior covariance explained by the samples.
 
         Args:
             points: Shape ``(m, d)``.
@@ -247,8 +258,8 @@ class GaussianProcess:
 
     @property
     def _rounding(self) -> float:
-        """What rounding leaves of a posterior variance, as a share of the prior one."""
-        return 8 * len(self.y) * _EPS
+        """Uncertainty of a posterior variance from rounding, as a share of the prior one."""
+        return _ROUNDING_PER_SAMPLE * len(self.y) * EPS
 
     def _checked(self, points: ArrayLike) -> Array:
         at = np.asarray(points, dtype=np.float64)
@@ -258,7 +269,7 @@ class GaussianProcess:
         return at
 
     def _factors(self, coordinates: list[Array]) -> list[list[Array]]:
-        """Kernel factors with the samples on each axis, of derivative order 0, 1 and 2."""
+        """Kernel factors with the samples along each axis, of derivative order 0, 1 and 2."""
         return [
             [self.kernel.derivative(coordinates[j], self.x[:, j], s, order) for order in range(3)]
             for j, s in self._axes
@@ -274,7 +285,7 @@ class GaussianProcess:
         hessian = np.empty((m, d, d))
         for start in range(0, m, _CHUNK):
             part = slice(start, start + _CHUNK)
-            # Kernel factors of derivative order 0, 1, 2 on each axis, for this part.
+            # Kernel factors of derivative order 0, 1, 2 along each axis, for this part.
             factor = [
                 [t[row[part]] for t in table] for table, row in zip(tables, rows, strict=True)
             ]
@@ -298,11 +309,11 @@ class GaussianProcess:
 
     def _variance(self, cross: Array, prior: float) -> Array:
         """Posterior variance from covariances with the samples, over the signal variance."""
-        # Variances only survive as a difference with a triangular solve. What rounding leaves of
-        # it is known to about n eps times the prior, and a variance of zero is a false certainty.
+        # Variances are accurate only as a difference with a triangular solve, and even that is
+        # known to no better than about n eps times the prior.
         reduced = dtrsm(1.0, self.cholesky, cross.T, lower=1)
         explained = np.einsum("ij,ij->j", reduced, reduced)
-        return np.maximum(prior - explained, 0.0) + self._rounding * prior
+        return np.asarray(np.maximum(prior - explained, 0.0) + self._rounding * prior)
 
     @property
     def prior_gradient_deviation(self) -> Array:
@@ -318,10 +329,6 @@ class GaussianProcess:
         return self.weights / np.sqrt(np.diag(inverse) * self.variance)
 
 
-def _product(factors: list[Array]) -> Array:
-    return reduce(np.multiply, factors)
-
-
 def _cross(factor: list[list[Array]], order: tuple[int, ...]) -> Array:
-    """Kernel derivative of the given order on each axis, from its factors."""
-    return _product([f[o] for f, o in zip(factor, order, strict=True)])
+    """Kernel derivative of the given order along each axis, from its factors."""
+    return product([f[o] for f, o in zip(factor, order, strict=True)])

@@ -1,10 +1,10 @@
-r"""Joint posterior sample paths of the gradient on a lattice, and how far they stray.
+r"""Joint sample paths of the error of the gradient on a lattice, and their largest values.
 
 The error of the posterior mean, :math:`e = \nabla f - m`, is a Gaussian field that does not depend
-on the values observed. By Matheron's rule a draw of it is a prior path minus the mean fitted to
-that path's own (noisy) samples (Wilson et al., "Efficiently sampling functions from Gaussian
-process posteriors", ICML 2020). Under a product kernel a prior path is a product of factors, one an
-axis, so that neither the covariance of the lattice nor any matrix of its size is ever needed.
+on the observed values. By Matheron's rule a draw of it is a prior path minus the posterior mean
+given noisy samples of that path (Wilson et al., "Efficiently sampling functions from Gaussian
+process posteriors", ICML 2020). Under a product kernel the covariance of prior paths is a product
+of factors, one per axis, so no matrix of the size of the lattice is needed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from lightning_morse.gp.kernels import Matern
 from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.grids.lattice import Lattice
 
-# Variance that low-rank factors may leave out, as a share of the smallest posterior variance.
+# Variance that low-rank factors may omit, as a share of the smallest posterior variance. The level
+# of a simulated band depends on it: deviations may come out 0.05 % too small.
 _LEFT_OUT = 1e-3
-# Memory for one batch of paths, in numbers.
+# Memory for one batch of paths, in numbers; never affects the distribution of the result.
 _BATCH = 4_000_000
 
 
@@ -39,7 +40,7 @@ def largest_errors(
         lattice: The lattice, ``d`` axes.
         posterior: The posterior at its points.
         n_paths: Number of paths.
-        rng: Where the paths come from.
+        rng: Source of the paths.
 
     Returns:
         For each path :math:`\max_{x, i} |e_i(x)| / s_i(x)` over lattice points and axes, shape
@@ -105,7 +106,7 @@ class _AxisFactor:
             ]
         )
         values, vectors = eigh(covariance)
-        # From the largest down, as many as leave out no more than allowed anywhere.
+        # From the largest down, until no more than allowed is omitted anywhere.
         share = np.square(vectors[:, ::-1]) * np.maximum(values[::-1], 0.0)
         left = share[:, ::-1].cumsum(axis=1)[:, ::-1].max(axis=0)
         self.rank = max(1, int(np.searchsorted(-left, -allowed)))
@@ -118,7 +119,7 @@ class _AxisFactor:
 
 def _on_lattice(white: Array, rows: list[Array]) -> Array:
     """Paths on the lattice from white noise, ``(count, *ranks)`` to ``(count, *points)``."""
-    # Contract the leading axis of the noise each time; its lattice axis goes to the end.
+    # Contract the leading axis of the noise each time; its lattice axis moves to the end.
     return reduce(lambda path, row: np.tensordot(path, row, axes=(1, 1)), rows, white)
 
 
@@ -132,7 +133,7 @@ def _at_samples(white: Array, factors: list[_AxisFactor]) -> Array:
 
 
 def _weighted(weights: Array, cross: list[Array]) -> Array:
-    """Sum over the samples of weight times a product of one factor an axis."""
+    """Sum over the samples of the weight times the product of one factor per axis."""
     *leading, last = cross
     path = weights[:, None, :]
     for factor in leading:

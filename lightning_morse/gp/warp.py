@@ -1,4 +1,4 @@
-"""The warp of the loss before a Gaussian process is fitted to it."""
+"""The warp applied to the loss before a Gaussian process is fitted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from lightning_morse._typing import Array
 
 @dataclass(frozen=True)
 class Warp:
-    r"""The increasing map :math:`T(l) = S \log(1 + (l - l_0) / S)`, up to scale ``log(l - floor)``.
+    r"""The increasing map :math:`T(l) = S \log(1 + (l - l_0) / S)`.
+
+    It is an affine function of ``log(l - floor)``.
 
     Attributes:
         origin: :math:`l_0`, which is mapped to 0, in units of the loss.
@@ -41,7 +43,7 @@ class Warp:
         )
 
     def inverse_slope(self, warped: ArrayLike) -> Array:
-        """Derivative of :meth:`inverse`, positive, any shape: what a small deviation grows by."""
+        """Derivative of :meth:`inverse`, positive, any shape: converts small deviations."""
         t = np.asarray(warped, dtype=np.float64)
         return np.exp(t / self.scale)
 

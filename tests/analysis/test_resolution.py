@@ -71,7 +71,7 @@ def test_the_law_of_the_derivatives_against_difference_quotients(kernel):
         solve = mpmath.inverse(samples + mpmath.mpf(gp.noise) * mpmath.eye(len(x)))
         mean = weights * cross * solve * mpmath.matrix(gp.y.tolist())
         covariance = weights * (own - cross * solve * cross.T) * weights.T * gp.variance
-    got_mean, got_covariance = gp.derivative_law(point[None])
+    got_mean, got_covariance = gp.derivative_distribution(point[None])
     assert got_mean[0] == pytest.approx(np.array(mean.tolist(), float).ravel(), rel=1e-4)
     expected = np.array(covariance.tolist(), float)
     size = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
@@ -165,7 +165,7 @@ def test_an_unlikely_index_has_the_probability_of_its_tail():
     gp = process(x, 2 * x[:, 0] ** 2, [0.8], MATERN_7_2)
     point, width = np.array([[0.02]]), np.array([1e-3])
     found = expected_critical_points(gp, point, width)[0]
-    mean, covariance = gp.derivative_law(point)
+    mean, covariance = gp.derivative_distribution(point)
     (m, b), ((v, k), (_, w)) = mean[0], covariance[0]
     there, deviation = b - k / v * m, np.sqrt(w - k**2 / v)
     z = there / deviation

@@ -201,30 +201,6 @@ def test_the_failure_on_some_cells_counts_their_corners():
     assert half == pytest.approx(failure_bound(5.0, lattice) / 2, rel=1e-3)
 
 
-def corners_of(lattice, cells):
-    """Index of every corner of some lattice cells, each once."""
-    index = np.stack(np.unravel_index(cells, lattice.cells), axis=1)
-    offsets = np.array(list(np.ndindex(*(2,) * lattice.dim)))
-    return np.unique((index[:, None] + offsets).reshape(-1, lattice.dim), axis=0)
-
-
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_new_points_of_some_cells_are_as_few_as_supposed(dim):
-    """Halving cells k times: at most 2^(d k) points for each corner, however the cells lie."""
-    rng = np.random.default_rng(dim)
-    lattice = Lattice(CubicalGrid([0.0] * dim, [1.0] * dim, (4,) * dim), (1,) * dim)
-    for share in (0.05, 0.3, 1.0):
-        cells = np.flatnonzero(rng.random(lattice.grid.size) < share)
-        if not cells.size:
-            continue
-        corners = corners_of(lattice, cells)
-        for k in (1, 2):
-            fine = Lattice(lattice.grid, (2**k,) * dim)
-            inside = np.isin(fine.grid_cell_of(np.arange(np.prod(fine.cells))), cells)
-            points = corners_of(fine, np.flatnonzero(inside))
-            assert len(corners) < len(points) <= 2 ** (dim * k) * len(corners)
-
-
 def process(dim, n, scale, seed=0, kernel=MATERN_7_2):
     """A process that has seen n zeros on a cube."""
     return GaussianProcess(
