@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import TYPE_CHECKING, TextIO
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -75,7 +76,13 @@ def _tell(level: int, message: str) -> None:
 # ------------------------------------------------------------------------------- the console
 
 
-class _Console(logging.StreamHandler):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:  # not generic at run time
+    _StreamHandler = logging.StreamHandler
+
+
+class _Console(_StreamHandler):
     """Writes to stderr, unless the user has configured logging in the meantime."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -313,7 +313,7 @@ class MorseMonitor(UnifiedCallback):
             return
         with self._budget.work(), self._guard("keeping a probe batch"):
             # Fetching a batch of our own from the loader would change what training sees.
-            self._run.add_batch(batch)
+            self._run.add_batch(batch, batch_idx)
 
     def on_train_batch_end(
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -146,12 +146,12 @@ class Copier:
 
     def _tensor(self, value: Tensor) -> Tensor:
         if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
-            return value.__deepcopy__(self.memo)  # keeps views of one storage together
+            return _deep_copy(value, self.memo)  # keeps views of one storage together
         if type(value) is Tensor:
             return value.detach().clone()  # deepcopy refuses what has a history
         try:
             if value.is_leaf:
-                return value.__deepcopy__(self.memo)
+                return _deep_copy(value, self.memo)
         except Exception:  # a subclass may refuse in any way
             pass
         made = bare_clone(value)
@@ -237,6 +237,11 @@ class Copier:
         for key, content in pairs or ():
             made[self.copy(key)] = self.copy(content)
         return made
+
+
+def _deep_copy(tensor: Any, memo: dict[int, Any]) -> Tensor:
+    copied: Tensor = tensor.__deepcopy__(memo)
+    return copied
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,6 +10,10 @@ import numpy as np
 import torch
 
 
+def _cuda_is_initialized() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def plain_arithmetic(device_type: str) -> Iterator[None]:
     """No autograd and no autocast, whatever surrounds the call."""
@@ -25,7 +29,7 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
     """Restore the global random number generators on the way out."""
-    cuda = torch.cuda.is_initialized()
+    cuda = _cuda_is_initialized()
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
     numpy_state = np.random.get_state()  # noqa: NPY002 (user code may draw from the global one)
@@ -43,7 +47,7 @@ def seed_everything(seed: int) -> None:
     """Seed the global generators of torch, NumPy and Python; no device is initialised by it."""
     # Not torch.manual_seed: where CUDA is not initialised yet it would seed its later start.
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if _cuda_is_initialized():
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)

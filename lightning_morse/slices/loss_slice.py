@@ -138,7 +138,7 @@ class LossSlice:
         """Make the weights of the copy pieces of one vector, so that a point is written once."""
         weights = self._loss.weights
         self._theta = torch.empty_like(self.subspace.origin)
-        pieces = self._theta.split([count_of_weights([w]) for w in weights])
+        pieces = torch.split(self._theta, [count_of_weights([w]) for w in weights])
         self._pieces: list[tuple[nn.Parameter, Tensor]] = []
         self._copied: list[tuple[nn.Parameter, Tensor]] = []
         for weight, piece in zip(weights, pieces, strict=True):
