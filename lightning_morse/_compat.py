@@ -31,6 +31,16 @@ def batches_that_stepped(trainer: Any) -> int:
         )
 
 
+def checks_at_end_of_training_epoch(callback: Any) -> bool:
+    """Whether a callback such as EarlyStopping looks at its value when an epoch of training ends.
+
+    Else it looks after validation, and so does a callback that does not say.
+
+    Seen in pytorch_lightning 2.2.0 and 2.6.6, and in lightning 2.6.6.
+    """
+    return bool(getattr(callback, "_check_on_train_epoch_end", False))
+
+
 def _gone(attribute: str, versions: str, error: AttributeError) -> RuntimeError:
     return RuntimeError(
         f"Lightning must have the private attribute {attribute}, as versions {versions} have, got "

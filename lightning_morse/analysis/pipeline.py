@@ -412,7 +412,7 @@ def _facts(calibrated: Calibrated, band_deviations: float) -> SurrogateFacts:
         loss_floor=floor if math.isfinite(floor) else None,
         log_evidence=surrogate.log_evidence,
         largest_residual=calibrated.largest_residual,
-        largest_held_out=calibrated.largest_held_back,
+        largest_held_out=calibrated.largest_held_out,
         band_deviations=band_deviations,
     )
 

@@ -47,6 +47,8 @@ class TrainerLike(Protocol):
     @property
     def default_root_dir(self) -> str: ...
     @property
+    def enable_validation(self) -> bool: ...
+    @property
     def global_step(self) -> int: ...
     @property
     def is_global_zero(self) -> bool: ...
@@ -56,6 +58,8 @@ class TrainerLike(Protocol):
     def log_dir(self) -> str | None: ...
     @property
     def loggers(self) -> Sequence[Any]: ...
+    @property
+    def max_steps(self) -> int: ...
     @property
     def model(self) -> nn.Module | None: ...
     @property
@@ -130,6 +134,12 @@ def first_learning_rate(optimizers: Sequence[Any]) -> float:
     return float(optimizers[0].param_groups[0]["lr"])
 
 
+# Steps between two analyses of a run that says neither how long an epoch is nor how long it is.
+STEPS_OF_ENDLESS_EPOCHS = 1000
+# A quarter of a run is a period if it has at most this many steps.
+SHORT_PERIOD = 100
+
+
 @dataclass(frozen=True)
 class Period:
     """How often a callback acts: every few epochs or every few optimizer steps.
@@ -163,6 +173,25 @@ class Period:
         if every_n_epochs is None:
             every_n_epochs = 1
         return cls(integer_of_at_least("every_n_epochs", every_n_epochs, 1), None)
+
+    def that_ends(self, trainer: TrainerLike) -> Period:
+        """This period, or one of steps where a period of epochs would never end.
+
+        It does not where a stream of data has no end, or where the run has fewer steps than the
+        period. The period of steps is a tenth of the run or less often, a quarter at most.
+
+        Args:
+            trainer: The trainer, when training starts.
+        """
+        steps, left = self.n_steps(trainer), math.inf
+        if trainer.max_steps >= 0:
+            left = max(1, trainer.max_steps - trainer.global_step)
+        if self.epochs is None or (math.isfinite(steps) and steps <= left):
+            return self
+        if math.isinf(left):
+            return Period(None, STEPS_OF_ENDLESS_EPOCHS)
+        quarter, twentieth = math.ceil(left / 4), math.ceil(left / 20)
+        return Period(None, max(twentieth, min(quarter, SHORT_PERIOD)))
 
     def ends_with_epoch(self, trainer: TrainerLike) -> bool:
         """Whether the period is one of epochs and the current epoch is its last."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_morse.callbacks._bulletin import Bulletin
 from lightning_morse.callbacks._figures import draw
 from lightning_morse.callbacks._lightning import (
     Period,
@@ -20,9 +20,9 @@ from lightning_morse.callbacks._lightning import (
     is_dry_run,
     learning_rate,
     logging_step,
-    publish,
 )
 from lightning_morse.callbacks._messages import LOG, Messages, close_console, open_console
+from lightning_morse.callbacks._run_folder import RunFolder
 from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
 from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.distributed.errors import Guard, cause, origin
@@ -31,14 +31,14 @@ from lightning_morse.distributed.sharding import check_sharding, is_sharded
 from lightning_morse.monitoring.budget import Budget, planned_seconds
 from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
 from lightning_morse.monitoring.run_record import RunRecord
-from lightning_morse.monitoring.scalars import BEFORE_FIRST, from_checkpoint, published
+from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.monitoring.snapshots import Trajectory
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
-from lightning_morse.slices.parameters import trainable_parameters
+from lightning_morse.slices.parameters import has_lazy_parameters, trainable_parameters
 
 # Soundness depends on none of these.
 # Snapshots per period: enough to see a curve between two analyses.
@@ -247,8 +247,9 @@ class MorseMonitor(UnifiedCallback):
         self.on_error = on_error
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._messages = Messages("MorseMonitor")
+        self._bulletin = Bulletin(name)
         self._run = RunRecord(self.settings)
-        self._folder = Path()
+        self._folder = RunFolder()
         self._opened_console = False
         self._forget()
 
@@ -257,10 +258,13 @@ class MorseMonitor(UnifiedCallback):
         self.result: MorseAnalysis | None = None
         self.history: list[dict[str, Any]] = []
         self._view: View | None = None
-        self._scalars = {**BEFORE_FIRST, **before_first(self.settings.dynamics)}
+        self._scalars: dict[str, float] = {}
         self._basins: dict[int, float] = {}
         self._run.forget()
+        self._ready = self._waits = False
+        self._period = self.period
         self._last_step = 0
+        self._analysed_step = -1
         self._seen_step = 0
         self._longest: float | None = None
         self._budget = Budget(self.settings.max_overhead)
@@ -273,41 +277,55 @@ class MorseMonitor(UnifiedCallback):
     # ------------------------------------------------------------------ hooks
 
     def on_fit_start(self, trainer: TrainerLike, pl_module: Any) -> None:
-        """Check what depends on the network and the trainer."""
+        """Check what depends on the trainer; what depends on the network must not end the run."""
         self._opened_console = open_console()
         _check_name(self, trainer)
-        if self.loss_fn is None:
-            _check_automatic_optimization(pl_module)
-        # The strategy's model too, in which the module may be wrapped.
-        check_sharding(trainer.model or pl_module, trainer.world_size)
-        self._run.sharded = is_sharded(pl_module)
-        if self._run.sharded:
-            _check_directions_of_sharded(self._source)
-        self._source.bind(dict(trainable_parameters(pl_module)))
         self._run.processes = Processes.of(trainer.world_size)
-        # Reading log_dir is an exchange between all processes, which all make only here.
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
+        # Asking for the log directory is an exchange between all processes, made only here.
+        self._folder.begin(trainer)
+        self._bulletin.begin(trainer, self._messages)
 
     def on_train_start(self, trainer: TrainerLike, pl_module: Any) -> None:
-        """Publish first values, so that other callbacks find their keys, and start the record."""
+        """Start the record."""
         if trainer.global_step == 0:
             self._forget()
         self._budget.start()
         with self._budget.work(), self._guard("starting"):
-            publish(trainer, self._published())
             self._seen_step = trainer.global_step
             if self._run.is_new:
                 self._last_step = trainer.global_step
-            # Epochs of unknown length start with every step; the record thins itself.
-            steps = self.period.n_steps(trainer)
-            stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
-            self._run.begin(pl_module, stride, pl_module.device)
+            self._period = self.period.that_ends(trainer)
+            if self._period != self.period:
+                self._messages.inform(
+                    f"a period of {self.period.epochs} epochs does not end in this run; there is "
+                    f"an analysis every {self._period.steps} steps",
+                    "MorseMonitor",
+                )
+            self._prepare(trainer, pl_module)
+
+    def _prepare(self, trainer: TrainerLike, module: Any) -> None:
+        """Look at the network, once it has all its weights."""
+        self._waits = has_lazy_parameters(module)
+        if self._waits:
+            return
+        # The strategy's model too, in which the module may be wrapped.
+        check_sharding(trainer.model or module, trainer.world_size)
+        self._run.sharded = is_sharded(module)
+        if self._run.sharded:
+            _check_directions_of_sharded(self._source)
+        # Epochs of unknown length start with every step; the record thins itself.
+        steps = self._period.n_steps(trainer)
+        stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
+        self._run.begin(module, stride, module.device)
+        self._source.bind(dict(trainable_parameters(module)))
+        self._ready = True
 
     def on_train_batch_start(
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first batches as the probe set, and note the learning rate of the next step."""
         with self._budget.work(), self._guard("reading the learning rate"):
+            self._bulletin.batch_starts(trainer)
             self._run.time.rate = learning_rate(trainer.optimizers)
         if not self._run.wants_batches or batch is None or is_dry_run(trainer):
             return
@@ -322,14 +340,41 @@ class MorseMonitor(UnifiedCallback):
         if is_dry_run(trainer):
             return
         with self._budget.work():
-            if trainer.global_step != self._seen_step:  # else gradients were only accumulated
-                self._seen_step = trainer.global_step
-                with self._guard("recording the trajectory"):
-                    self._run.add_weights(pl_module)
-            if self.period.is_over(trainer, self._last_step):
+            with self._guard("recording the trajectory"):
+                if self._waits:
+                    self._prepare(trainer, pl_module)
+                elif self._ready and trainer.global_step != self._seen_step:
+                    self._record(pl_module)  # else gradients were only accumulated
+            self._seen_step = trainer.global_step
+            if self._period.is_over(trainer, self._last_step):
                 self._last_step = trainer.global_step
                 if self._has_time(trainer):
                     self._analyze_and_tell(trainer, pl_module)
+
+    def _record(self, module: Any) -> None:
+        if self._run.begins_anew(module):
+            self._messages.warn(
+                "other weights are trained from here on: the record of the trajectory and the "
+                "identities of attractors begin anew"
+            )
+        self._run.add_weights(module)
+
+    def on_validation_end(self, trainer: TrainerLike, pl_module: Any) -> None:
+        """Values have been looked at."""
+        self._bulletin.validation_ends()
+
+    def on_train_epoch_end(self, trainer: TrainerLike, pl_module: Any) -> None:
+        """Values may have been looked at."""
+        self._bulletin.epoch_ends()
+
+    def on_train_end(self, trainer: TrainerLike, pl_module: Any) -> None:
+        """Analyse the last weights, if there is time."""
+        done = self._analysed_step == trainer.global_step
+        if done or not trainer.global_step or is_dry_run(trainer):
+            return
+        with self._budget.work():
+            if self._has_time(trainer):
+                self._analyze_and_tell(trainer, pl_module)
 
     def teardown(self, trainer: TrainerLike, pl_module: Any, stage: str) -> None:
         """Leave logging as it was before the fit."""
@@ -359,6 +404,7 @@ class MorseMonitor(UnifiedCallback):
             **self._run.state_dict(),
             "last_step": self._last_step,
             "longest": self._longest,
+            "folder": self._folder.name,
             "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
             "basins": dict(self._basins),
@@ -373,6 +419,7 @@ class MorseMonitor(UnifiedCallback):
         self._longest = state_dict["longest"]
         self._budget.load_state_dict(state_dict["budget"])
         self._scalars.update(from_checkpoint(state_dict["scalars"]))
+        self._folder.name = state_dict.get("folder", "")  # not in checkpoints of 0.1
         self._basins = dict(state_dict["basins"])
         self.history = [dict(row) for row in state_dict["history"]]
 
@@ -393,9 +440,12 @@ class MorseMonitor(UnifiedCallback):
             self._where(trainer),
             about="budget",
         )
-        self._scalars["overhead"] = overhead
-        publish(trainer, self._published())
+        self._bulletin.show(trainer, {"overhead": overhead, "age": self._age(trainer)})
         return False
+
+    def _age(self, trainer: TrainerLike) -> float:
+        """Steps since the last analysis."""
+        return float(trainer.global_step - max(self._analysed_step, 0))
 
     def _where(self, trainer: TrainerLike) -> str:
         if self.period.steps is not None:
@@ -408,6 +458,8 @@ class MorseMonitor(UnifiedCallback):
         with self._guard("publishing"), preserved_random_state():
             step = logging_step(trainer)
             with Guard(failures.append):
+                if not self._ready:  # what stood in the way may be gone
+                    self._prepare(trainer, module)
                 self._take_over(self._analyze(module, f"epoch {trainer.current_epoch + 1}"))
             if failures:
                 self._scalars["failed"] = 1.0
@@ -424,10 +476,12 @@ class MorseMonitor(UnifiedCallback):
                 if seconds > QUIET_BELOW_SECONDS and self.result is not None:
                     summary = _summary(self.result, self._scalars)
                     self._messages.inform(summary, self._where(trainer))
-            named = self._published()
-            publish(trainer, named)
-            row = {"step": step, "epoch": trainer.current_epoch, **named}
-            self.history.append({**row, "basins": dict(self._basins)})
+            self._analysed_step = trainer.global_step
+            self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
+            named = published(self.name, self._scalars)
+            unknown = {**UNKNOWN, **before_first(self.settings.dynamics)}
+            row = {"step": step, "epoch": trainer.current_epoch, **published(self.name, unknown)}
+            self.history.append({**row, **named, "basins": dict(self._basins)})
             if self._run.processes.leads:
                 log_scalars(trainer, named, step, self._messages.guard)
         if failures and self.on_error == "raise":
@@ -480,10 +534,7 @@ class MorseMonitor(UnifiedCallback):
         with self._messages.guard("logging pictures"):
             report = Report(self.result, self._view, named, step, epoch)
             guard = self._messages.guard
-            log_pictures(trainer, report, figures, guard, self._folder, self.name)
-
-    def _published(self) -> dict[str, float]:
-        return published(self.name, self._scalars)
+            log_pictures(trainer, report, figures, guard, self._folder.path, self.name)
 
     def _tell_failure(self, error: Exception, where: str) -> None:
         goes_on = "" if self.on_error == "raise" else ", training goes on"
@@ -506,15 +557,6 @@ def _check_name(monitor: MorseMonitor, trainer: TrainerLike) -> None:
         raise ValueError(
             f"name must differ between the monitors of one Trainer, got {monitor.name!r} twice. "
             "Give one of them another name; its metrics then start with that"
-        )
-
-
-def _check_automatic_optimization(module: Any) -> None:
-    if not module.automatic_optimization:
-        raise ValueError(
-            "loss_fn must be given for a module with manual optimization such as "
-            f"{type(module).__name__}, got None. Pass loss_fn(module, batch) that returns the loss "
-            "to look at"
         )
 
 

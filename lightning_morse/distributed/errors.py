@@ -10,6 +10,10 @@ from types import TracebackType
 _NAMES_OF_REQUESTS = ("TrialPruned",)
 
 
+# Characters of an error that are told; libraries print whole tensors into theirs.
+LONGEST_CAUSE = 300
+
+
 class ProcessError(RuntimeError):
     """Raised where an analysis was ended by an error in another process.
 
@@ -75,13 +79,18 @@ class Guard:
 
 
 def cause(error: BaseException) -> str:
-    """An error in one line.
+    r"""An error in one line of a readable length.
 
     Example:
         >>> cause(ValueError("too large"))
         'ValueError: too large'
+        >>> cause(ValueError("found invalid values:\ntensor([[nan, 1.0]])"))
+        'ValueError: found invalid values ...'
     """
-    return f"{type(error).__name__}: {error}"
+    said = f"{type(error).__name__}: {error}"
+    first = said.strip().splitlines()[0].rstrip(": ") if said.strip() else said
+    short = first if len(first) <= LONGEST_CAUSE else first[: LONGEST_CAUSE - 4].rstrip()
+    return short if short == said else f"{short} ..."
 
 
 def origin(error: BaseException) -> str:

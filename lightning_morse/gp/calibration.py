@@ -56,14 +56,14 @@ class Calibrated:
         surrogate: The surrogate, its deviations already inflated.
         factor: The factor of inflation, at least 1.
         largest_residual: Largest standardised leave-one-out residual before the inflation.
-        largest_held_back: Largest standardised error of a held-out directional derivative before
+        largest_held_out: Largest standardised error of a held-out directional derivative before
             the inflation; 0 if none was held out.
     """
 
     surrogate: GaussianProcess
     factor: float
     largest_residual: float
-    largest_held_back: float = 0.0
+    largest_held_out: float = 0.0
 
     @property
     def trusted(self) -> bool:
@@ -201,7 +201,7 @@ def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
         calibrated,
         surrogate=surrogate,
         factor=total,
-        largest_held_back=min(largest, _LARGEST_RECORDED),
+        largest_held_out=min(largest, _LARGEST_RECORDED),
     )
 
 

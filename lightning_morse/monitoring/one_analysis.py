@@ -44,6 +44,9 @@ from lightning_morse.slices.subspace import AffineSubspace
 # Basins kept in the history of a run, largest first: the timeline has no room for more.
 MOST_BASINS_IN_HISTORY = 32
 
+# Names listed of what a step writes to: the first ones tell what it is about.
+MOST_NAMES_TOLD = 5
+
 LossFn = Callable[[Any, Any], Tensor]
 
 
@@ -150,7 +153,20 @@ class OneAnalysis:
             return found.scalars, found.basins
 
         scalars, basins = shared.explore(explore)
+        self._tell_of(loss)
         return Findings(scalars, basins) if found is None else found
+
+    def _tell_of(self, loss: LossSlice) -> None:
+        """Say, once, what the steps did that the run did not get to see."""
+        if loss.kept_away:
+            names = ", ".join(loss.kept_away[:MOST_NAMES_TOLD])
+            self.warn(f"the step writes to {names}; analyses keep that away from the run", "writes")
+        if loss.fault is not None:
+            self.warn(
+                "at some points of the slice the loss cannot be evaluated, and counts as diverged "
+                f"({cause(loss.fault)})",
+                origin(loss.fault),
+            )
 
     # ------------------------------------------------------------------ slice
 

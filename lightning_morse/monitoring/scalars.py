@@ -18,8 +18,9 @@ from lightning_morse.result import MorseAnalysis
 # Loggers keep single precision, in which a bound on a probability must not round up to 1.
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
-# Every value is finite from the first step on: EarlyStopping ends a run on NaN or a missing key.
-BEFORE_FIRST = {
+# What a row of the history says where nothing is known, beside ``failed``. It is not published: no
+# value is there before it has been measured.
+UNKNOWN = {
     "attractors": 0.0,
     "unresolved": 0.0,
     "morse_sets": 0.0,
@@ -39,6 +40,7 @@ BEFORE_FIRST = {
     "calibration": 0.0,
     "seconds": 0.0,
     "overhead": 0.0,
+    "age": 0.0,
     "failed": 0.0,
 }
 
@@ -76,7 +78,7 @@ def readings(result: MorseAnalysis, current: Array, loss_now: float) -> dict[str
         "headroom": headroom,
         "calibration": result.calibration,
     }
-    return {k: float(v) if math.isfinite(v) else BEFORE_FIRST[k] for k, v in found.items()}
+    return {k: float(v) if math.isfinite(v) else UNKNOWN[k] for k, v in found.items()}
 
 
 def published(name: str, scalars: Mapping[str, float]) -> dict[str, float]:

@@ -44,6 +44,11 @@ def count_of_weights(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * (2 if t.is_complex() else 1) for t in tensors)
 
 
+def has_lazy_parameters(module: nn.Module) -> bool:
+    """Whether a module has parameters that its first forward pass will make."""
+    return any(map(is_lazy, module.parameters()))
+
+
 def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The parameters that span weight space, in the order of ``module.named_parameters()``.
 

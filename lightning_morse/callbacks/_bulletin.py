@@ -1,0 +1,78 @@
+"""Values in ``trainer.callback_metrics``, which are there while they are news.
+
+EarlyStopping counts every look at a value that has not improved. A value of an analysis that it has
+seen before says nothing new, so it is taken away once whoever looks has had the chance to; a key
+that is absent is passed over with ``strict=False``. ModelCheckpoint ends a run when its key is
+absent, so a key that one watches stays, and is NaN, its worst value, before the first analysis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from lightning_morse._compat import checks_at_end_of_training_epoch
+from lightning_morse.callbacks._lightning import TrainerLike, callbacks_of, publish
+from lightning_morse.callbacks._messages import Messages
+from lightning_morse.monitoring.scalars import published
+
+
+class Bulletin:
+    """What a monitor has to say to other callbacks.
+
+    Args:
+        name: Of the monitor.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._kept: set[str] = set()
+        self._shown: set[str] = set()
+        self._seen = False
+        self._looks_at_epochs = False
+
+    def begin(self, trainer: TrainerLike, messages: Messages) -> None:
+        """Look who watches values of the monitor, before a run.
+
+        An EarlyStopping that insists on its key would end the run where there is none; it is made
+        to pass over it, and the user is told.
+        """
+        self._kept, self._looks_at_epochs = set(), not trainer.enable_validation
+        for other in callbacks_of(trainer):
+            watched = getattr(other, "monitor", None)
+            if not isinstance(watched, str) or not watched.startswith(f"{self._name}/"):
+                continue
+            self._looks_at_epochs |= checks_at_end_of_training_epoch(other)
+            if hasattr(other, "best_model_path"):
+                self._kept.add(watched)
+            elif getattr(other, "strict", False):
+                other.strict = False
+                messages.warn(
+                    f"{type(other).__name__}(monitor={watched!r}) is used with strict=False: the "
+                    "value is there after an analysis only, and what was seen before is no news"
+                )
+        missing = {key: math.nan for key in self._kept if key not in trainer.callback_metrics}
+        publish(trainer, missing)
+
+    def show(self, trainer: TrainerLike, scalars: Mapping[str, float]) -> None:
+        """Publish scalars, by bare name, until they have been seen."""
+        named = published(self._name, scalars)
+        publish(trainer, named)
+        self._shown.update(named)
+        self._seen = False
+
+    def validation_ends(self) -> None:
+        """Those that look at the end of validation have looked."""
+        self._seen = True
+
+    def epoch_ends(self) -> None:
+        """So have those that look at the end of an epoch of training, if any do."""
+        self._seen |= self._looks_at_epochs
+
+    def batch_starts(self, trainer: TrainerLike) -> None:
+        """Take away what has been seen."""
+        if self._seen and self._shown:
+            metrics = trainer.callback_metrics
+            for key in self._shown - self._kept:
+                metrics.pop(key, None)
+            self._shown &= self._kept

@@ -1,0 +1,51 @@
+"""The folder that a run writes to."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from lightning_morse.callbacks._lightning import TrainerLike
+
+# Where runs without a logger have a folder each, below the Trainer's ``default_root_dir``.
+RUNS_WITHOUT_A_LOGGER = "morse_runs"
+
+
+class RunFolder:
+    """Where the files of a run go: the log directory, or a folder of its own without a logger.
+
+    Attributes:
+        name: Name of the folder of its own, such as ``"run_3"``; empty where there is none yet.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._root = Path()
+        self._own = False
+
+    def begin(self, trainer: TrainerLike) -> None:
+        """Begin a run; all processes call it."""
+        log_dir = trainer.log_dir
+        self._own = not trainer.loggers
+        self._root = Path(trainer.default_root_dir if self._own or not log_dir else log_dir)
+        if trainer.global_step == 0:
+            self.name = ""
+
+    @property
+    def path(self) -> Path:
+        """The folder; it is made when it is first asked for, so that no two runs have the same."""
+        if not self._own:
+            return self._root
+        home = self._root / RUNS_WITHOUT_A_LOGGER
+        if self.name:
+            return home / self.name
+        home.mkdir(parents=True, exist_ok=True)
+        for number in count():
+            path = home / f"run_{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            self.name = path.name
+            return path
+        raise AssertionError("numbers do not end")
