@@ -35,7 +35,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write some bytes by :func:`written_whole`."""
     with written_whole(path) as file:
         file.write(content)

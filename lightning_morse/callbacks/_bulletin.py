@@ -27,8 +27,8 @@ class Bulletin:
     def __init__(self, name: str) -> None:
         self._name = name
         self._kept: set[str] = set()
-        self._shown: set[str] = set()
-        self._seen = False
+        # Whether each key that is there has been seen.
+        self._shown: dict[str, bool] = {}
         self._looks_at_epochs = False
 
     def begin(self, trainer: TrainerLike, messages: Messages) -> None:
@@ -58,21 +58,22 @@ class Bulletin:
         """Publish scalars, by bare name, until they have been seen."""
         named = published(self._name, scalars)
         publish(trainer, named)
-        self._shown.update(named)
-        self._seen = False
+        self._shown.update(dict.fromkeys(named, False))
 
     def validation_ends(self) -> None:
         """Those that look at the end of validation have looked."""
-        self._seen = True
+        self._shown = dict.fromkeys(self._shown, True)
 
     def epoch_ends(self) -> None:
         """So have those that look at the end of an epoch of training, if any do."""
-        self._seen |= self._looks_at_epochs
+        if self._looks_at_epochs:
+            self.validation_ends()
 
     def batch_starts(self, trainer: TrainerLike) -> None:
         """Take away what has been seen."""
-        if self._seen and self._shown:
+        stale = [key for key, seen in self._shown.items() if seen and key not in self._kept]
+        if stale:
             metrics = trainer.callback_metrics
-            for key in self._shown - self._kept:
+            for key in stale:
                 metrics.pop(key, None)
-            self._shown &= self._kept
+                del self._shown[key]

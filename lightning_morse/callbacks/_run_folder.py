@@ -16,20 +16,21 @@ class RunFolder:
 
     Attributes:
         name: Name of the folder of its own, such as ``"run_3"``; empty where there is none yet.
+        known: Whether a run has begun.
     """
 
     def __init__(self) -> None:
         self.name = ""
+        self.known = False
         self._root = Path()
         self._own = False
 
     def begin(self, trainer: TrainerLike) -> None:
         """Begin a run; all processes call it."""
         log_dir = trainer.log_dir
+        self.known = True
         self._own = not trainer.loggers
         self._root = Path(trainer.default_root_dir if self._own or not log_dir else log_dir)
-        if trainer.global_step == 0:
-            self.name = ""
 
     @property
     def path(self) -> Path:

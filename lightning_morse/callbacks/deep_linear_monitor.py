@@ -128,7 +128,7 @@ class DeepLinearMonitor(UnifiedCallback):
         every_n_steps: int | None = None,
         network: str | None = None,
         target_fn: Callable[[Any], Tensor] | None = None,
-        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        loss_fn: Callable[[Any, Any], Any] | None = None,
         linearity: float = 0.99,
         energy_every: int = 10,
     ) -> None:

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from lightning_morse.callbacks._bulletin import Bulletin
 from lightning_morse.callbacks._figures import draw
@@ -35,6 +34,7 @@ from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, publish
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.monitoring.snapshots import Trajectory
+from lightning_morse.monitoring.state_files import MissingStateError
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
@@ -212,7 +212,7 @@ class MorseMonitor(UnifiedCallback):
         resolution: int = 128,
         confidence: float = 0.95,
         extent: str | float | Sequence[float] = "auto",
-        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        loss_fn: Callable[[Any, Any], Any] | None = None,
         probe_batches: int = 4,
         max_snapshots: int = 32,
         seed: int = 0,
@@ -262,9 +262,11 @@ class MorseMonitor(UnifiedCallback):
         self._basins: dict[int, float] = {}
         self._run.forget()
         self._ready = self._waits = False
+        self._folder.name = ""
         self._period = self.period
         self._last_step = 0
         self._analysed_step = -1
+        self._epoch = 0
         self._seen_step = 0
         self._longest: float | None = None
         self._budget = Budget(self.settings.max_overhead)
@@ -283,7 +285,6 @@ class MorseMonitor(UnifiedCallback):
         self._run.processes = Processes.of(trainer.world_size)
         # Asking for the log directory is an exchange between all processes, made only here.
         self._folder.begin(trainer)
-        self._bulletin.begin(trainer, self._messages)
 
     def on_train_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Start the record."""
@@ -291,6 +292,7 @@ class MorseMonitor(UnifiedCallback):
             self._forget()
         self._budget.start()
         with self._budget.work(), self._guard("starting"):
+            self._bulletin.begin(trainer, self._messages)
             self._seen_step = trainer.global_step
             if self._run.is_new:
                 self._last_step = trainer.global_step
@@ -345,11 +347,13 @@ class MorseMonitor(UnifiedCallback):
                     self._prepare(trainer, pl_module)
                 elif self._ready and trainer.global_step != self._seen_step:
                     self._record(pl_module)  # else gradients were only accumulated
-            self._seen_step = trainer.global_step
+            self._seen_step, self._epoch = trainer.global_step, trainer.current_epoch
             if self._period.is_over(trainer, self._last_step):
                 self._last_step = trainer.global_step
                 if self._has_time(trainer):
                     self._analyze_and_tell(trainer, pl_module)
+            if trainer.is_last_batch and 0 <= self._analysed_step < trainer.global_step:
+                self._bulletin.show(trainer, {"age": self._age(trainer)})
 
     def _record(self, module: Any) -> None:
         if self._run.begins_anew(module):
@@ -374,7 +378,7 @@ class MorseMonitor(UnifiedCallback):
             return
         with self._budget.work():
             if self._has_time(trainer):
-                self._analyze_and_tell(trainer, pl_module)
+                self._analyze_and_tell(trainer, pl_module, ended=True)
 
     def teardown(self, trainer: TrainerLike, pl_module: Any, stage: str) -> None:
         """Leave logging as it was before the fit."""
@@ -401,25 +405,41 @@ class MorseMonitor(UnifiedCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
         return {
-            **self._run.state_dict(),
+            **self._record_state(),
             "last_step": self._last_step,
+            "analysed_step": self._analysed_step,
             "longest": self._longest,
-            "folder": self._folder.name,
+            "run_folder": self._folder.name,
             "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
             "basins": dict(self._basins),
             "history": [dict(row) for row in self.history],
         }
 
+    def _record_state(self) -> dict[str, Any]:
+        """The record of the run; a large one is in files, or left out where there can be none."""
+        if not self._folder.known or not self._run.processes.leads:
+            return self._run.state_dict()
+        try:
+            with self._budget.work():
+                return self._run.state_dict(self._folder.path / self.name / "state")
+        except OSError as error:
+            self._messages.warn(f"the record is not in checkpoints ({cause(error)})")
+            return self._run.state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint of this version or of 0.1."""
         self._forget()
-        self._run.load_state_dict(state_dict)
+        try:
+            self._run.load_state_dict(state_dict)
+        except MissingStateError as error:
+            self._messages.warn(f"the record of the trajectory begins anew: {error}")
         self._last_step = state_dict["last_step"]
         self._longest = state_dict["longest"]
         self._budget.load_state_dict(state_dict["budget"])
         self._scalars.update(from_checkpoint(state_dict["scalars"]))
-        self._folder.name = state_dict.get("folder", "")  # not in checkpoints of 0.1
+        self._analysed_step = state_dict.get("analysed_step", -1)  # nor this
+        self._folder.name = state_dict.get("run_folder", "")  # not in checkpoints of 0.1
         self._basins = dict(state_dict["basins"])
         self.history = [dict(row) for row in state_dict["history"]]
 
@@ -450,22 +470,23 @@ class MorseMonitor(UnifiedCallback):
     def _where(self, trainer: TrainerLike) -> str:
         if self.period.steps is not None:
             return f"step {trainer.global_step}"
-        return f"epoch {trainer.current_epoch + 1}"
+        return f"epoch {self._epoch + 1}"
 
-    def _analyze_and_tell(self, trainer: TrainerLike, module: Any) -> None:
+    def _analyze_and_tell(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
         failures: list[Exception] = []
         start = self._budget.now()
         with self._guard("publishing"), preserved_random_state():
-            step = logging_step(trainer)
+            # When training has ended the counts are those of the step after the last one.
+            step, epoch = (n - ended for n in (logging_step(trainer), self._epoch + ended))
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone
                     self._prepare(trainer, module)
-                self._take_over(self._analyze(module, f"epoch {trainer.current_epoch + 1}"))
+                self._take_over(self._analyze(module, f"epoch {epoch + 1}"))
             if failures:
                 self._scalars["failed"] = 1.0
                 self._tell_failure(failures[0], self._where(trainer))
             elif self._run.processes.leads:
-                self._draw(trainer, step)
+                self._draw(trainer, step, epoch)
             took = self._budget.now() - start
             self._longest = max(took, self._longest or 0.0)
             # The times are those of the first process, so that all of them publish the same.
@@ -480,7 +501,7 @@ class MorseMonitor(UnifiedCallback):
             self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
             named = published(self.name, self._scalars)
             unknown = {**UNKNOWN, **before_first(self.settings.dynamics)}
-            row = {"step": step, "epoch": trainer.current_epoch, **published(self.name, unknown)}
+            row = {"step": step, "epoch": epoch, **published(self.name, unknown)}
             self.history.append({**row, **named, "basins": dict(self._basins)})
             if self._run.processes.leads:
                 log_scalars(trainer, named, step, self._messages.guard)
@@ -521,12 +542,12 @@ class MorseMonitor(UnifiedCallback):
     def _succeeded(self, history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         return [row for row in history if not row[f"{self.name}/failed"]]
 
-    def _draw(self, trainer: TrainerLike, step: int) -> None:
+    def _draw(self, trainer: TrainerLike, step: int, epoch: int) -> None:
         """Give away figures and tables; a failure here is no failed analysis."""
         assert self.result is not None
         assert self._view is not None
         known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
-        named, epoch = published(self.name, known), trainer.current_epoch
+        named = published(self.name, known)
         figures: dict[str, Figure] = {}
         with self._messages.guard("drawing"):
             row = {"step": step, "epoch": epoch, **named, "basins": self._basins}

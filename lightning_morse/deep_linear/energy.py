@@ -82,7 +82,7 @@ class EnergyMeter:
         loss_fn: As :class:`~lightning_morse.LossSlice` takes it.
     """
 
-    def __init__(self, loss_fn: Callable[[Any, Any], Tensor] | None) -> None:
+    def __init__(self, loss_fn: Callable[[Any, Any], Tensor | None] | None) -> None:
         self._loss_fn = loss_fn
         self._ratios: list[float] = []
         self._weights: Tensor | None = None

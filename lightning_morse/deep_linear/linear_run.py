@@ -54,7 +54,7 @@ class LinearRun:
 
     network: str | None
     target_fn: Callable[[Any], Tensor] | None
-    loss_fn: Callable[[Any, Any], Tensor] | None
+    loss_fn: Callable[[Any, Any], Tensor | None] | None
     linearity: float
     warn: Callable[[str], None]
     stack: LinearStack | None = field(default=None, init=False)

@@ -59,7 +59,7 @@ def squared_error_factors(
     module: nn.Module,
     batch: Any,
     y: Tensor,
-    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
     network: str | None = None,
 ) -> list[float]:
     """Ratio of the loss of a module to half its mean squared error, at two points of weight space.

@@ -88,9 +88,9 @@ def cause(error: BaseException) -> str:
         'ValueError: found invalid values ...'
     """
     said = f"{type(error).__name__}: {error}"
-    first = said.strip().splitlines()[0].rstrip(": ") if said.strip() else said
-    short = first if len(first) <= LONGEST_CAUSE else first[: LONGEST_CAUSE - 4].rstrip()
-    return short if short == said else f"{short} ..."
+    if len(said) <= LONGEST_CAUSE and "\n" not in said:
+        return said
+    return f"{said.splitlines()[0][: LONGEST_CAUSE - 4].rstrip(': ')} ..."
 
 
 def origin(error: BaseException) -> str:

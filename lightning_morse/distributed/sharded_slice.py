@@ -53,7 +53,7 @@ class ShardedSlice(LossSlice):
         module: nn.Module,
         subspace: AffineSubspace,
         batches: Sequence[Any],
-        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
     ) -> None:
         assert isinstance(subspace.rows, Shards)

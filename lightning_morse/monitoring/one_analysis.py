@@ -47,7 +47,7 @@ MOST_BASINS_IN_HISTORY = 32
 # Names listed of what a step writes to: the first ones tell what it is about.
 MOST_NAMES_TOLD = 5
 
-LossFn = Callable[[Any, Any], Tensor]
+LossFn = Callable[[Any, Any], Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +152,10 @@ class OneAnalysis:
             found = self._explore(shared, look)
             return found.scalars, found.basins
 
-        scalars, basins = shared.explore(explore)
-        self._tell_of(loss)
+        try:
+            scalars, basins = shared.explore(explore)
+        finally:
+            self._tell_of(loss)
         return Findings(scalars, basins) if found is None else found
 
     def _tell_of(self, loss: LossSlice) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,13 @@ from lightning_morse.distributed.sharding import flat_shards
 from lightning_morse.monitoring.probe_batches import copied, is_plain, moved
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshots import Trajectory
+from lightning_morse.monitoring.state_files import (
+    SMALL_STATE_BYTES,
+    MissingStateError,
+    StateFiles,
+    fetched,
+    n_bytes,
+)
 from lightning_morse.monitoring.tracking import AttractorTracker
 from lightning_morse.monitoring.training_time import TrainingTime
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
@@ -52,6 +60,7 @@ class RunRecord:
         self._weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self.probes_of_all: list[list[Any]] = []
         self.tracker = AttractorTracker()
+        self._files = StateFiles()
 
     def _new_trajectory(self) -> Trajectory:
         return Trajectory(self._settings.max_snapshots, dtype=self._settings.dtype)
@@ -125,14 +134,21 @@ class RunRecord:
         if self.processes.size > 1 and not self.probes_of_all:
             self.probes_of_all = self.processes.gather(moved(self.probe, "cpu"))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, folder: Path | None = None) -> dict[str, Any]:
         """The record in tensors and plain containers, as far as it belongs in a checkpoint.
 
         Probe batches that ``torch.load(..., weights_only=True)`` would not read back are left out.
+
+        Args:
+            folder: Where a large record goes, of which the state then holds the names of files.
+                Without one it is left out.
+
+        Raises:
+            OSError: If the files cannot be written.
         """
         probes = [self.probe] if self.processes.size == 1 else self.probes_of_all
         trajectory = self._new_trajectory() if self.sharded else self.trajectory
-        return {
+        state: dict[str, Any] = {
             "trajectory": trajectory.state_dict(),
             "time": self.time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
@@ -140,9 +156,27 @@ class RunRecord:
             "weights": [[name, list(shape)] for name, shape in self._weights],
             "tracker": self.tracker.state_dict(),
         }
+        snapshots = state["trajectory"]["snapshots"]
+        if n_bytes(state) <= SMALL_STATE_BYTES:
+            # Copies, since a view would take all the rows along.
+            state["trajectory"]["snapshots"] = [row.clone() for row in snapshots]
+            return state
+        if folder is None:
+            return {"weights": state["weights"]}
+        taken = state["trajectory"]["taken"]
+        rows = {id(row): (step, row) for step, row in zip(taken, snapshots, strict=True)}
+        return {**self._files.put_away(state, folder, rows), "folder": str(folder.absolute())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a record written by :meth:`state_dict`; to be followed by :meth:`begin`."""
+        """Go on from a record written by :meth:`state_dict`; to be followed by :meth:`begin`.
+
+        Raises:
+            MissingStateError: If files of the record are gone; it is empty then.
+        """
+        if "trajectory" not in state:
+            raise MissingStateError("there was no folder to write the record to")
+        if "folder" in state:
+            state = fetched(dict(state), Path(state["folder"]))
         self.trajectory.load_state_dict(state["trajectory"])
         if "time" in state:  # not in the earliest checkpoints of 0.1
             self.time.load_state_dict(state["time"])

@@ -40,7 +40,6 @@ UNKNOWN = {
     "calibration": 0.0,
     "seconds": 0.0,
     "overhead": 0.0,
-    "age": 0.0,
     "failed": 0.0,
 }
 

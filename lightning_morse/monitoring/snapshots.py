@@ -40,6 +40,8 @@ class Trajectory:
         self.dtype = dtype
         self._steps = 0
         self._n = 0
+        # The step at which each snapshot was taken.
+        self._taken: list[int] = []
         self._rows = torch.empty(0, 0, dtype=dtype)
 
     def __len__(self) -> int:
@@ -74,6 +76,7 @@ class Trajectory:
             # After thinning, the next snapshot may be due later.
             if self._steps % self.stride == 0:
                 self._rows[self._n].copy_(flat.detach())
+                self._taken = [*self._taken[: self._n], self._steps]
                 self._n += 1
         self._steps += 1
 
@@ -93,28 +96,34 @@ class Trajectory:
         self._make_room(len(weights))
         self._rows[self._n].copy_(weights.detach())
         if not self._n:
-            self._n = 1
+            self._n, self._taken = 1, [self._steps]
             self._rows[1].copy_(weights.detach())
         return self._rows[: self._n + 1]
 
     def state_dict(self) -> dict[str, Any]:
-        """The record in plain containers and tensors."""
-        # A copy, since a view would take the unused rows into the checkpoint.
-        kept = self.snapshots().clone()
-        return {"snapshots": kept, "stride": self.stride, "steps": self._steps}
+        """The record in plain containers and tensors; the snapshots are views, one by one."""
+        rows = list(self.snapshots())
+        return {
+            "snapshots": rows,
+            "taken": list(self._taken),
+            "stride": self.stride,
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a record written by :meth:`state_dict`."""
-        kept = state["snapshots"]
+        kept = state["snapshots"]  # one tensor in checkpoints of 0.1
         self.stride = state["stride"]
+        taken = list(state.get("taken", (self.stride * i for i in range(len(kept)))))
         while len(kept) > self.max_snapshots:
-            kept = kept[::2]
+            kept, taken = kept[::2], taken[::2]
             self.stride *= 2
         self._n = 0
         if len(kept):
-            self._make_room(kept.shape[1])
-            self._n = len(kept)
-            self._rows[: self._n].copy_(kept)
+            self._make_room(len(kept[0]))
+            self._n, self._taken = len(kept), taken
+            for row, snapshot in zip(self._rows, kept, strict=False):
+                row.copy_(snapshot)
         self._steps = state["steps"]  # last, since making room resets it
 
     def _make_room(self, n_parameters: int) -> None:
@@ -128,4 +137,5 @@ class Trajectory:
         for i in range(1, (self._n + 1) // 2):
             self._rows[i].copy_(self._rows[2 * i])
         self._n = (self._n + 1) // 2
+        self._taken = self._taken[::2]
         self.stride *= 2

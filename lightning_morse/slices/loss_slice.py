@@ -67,7 +67,7 @@ class LossSlice:
         module: nn.Module,
         subspace: AffineSubspace,
         batches: Sequence[Any],
-        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
         indices: Sequence[int] | None = None,
         failing: str = "raise",

@@ -59,7 +59,7 @@ class ShadowLoss:
         self,
         module: nn.Module,
         batches: Sequence[Any],
-        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
         copy_of: Callable[[nn.Module, World], nn.Module] = shadow_copy,
         indices: Sequence[int] | None = None,
@@ -167,7 +167,7 @@ class ShadowLoss:
                 loss = loss_from_steps(self.module, batch, self._indices[b])
             else:
                 loss = self._loss_fn(self.module, batch)
-        if self._loss_fn is None and loss is None:
+        if loss is None:
             return None
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError(

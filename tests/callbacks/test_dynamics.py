@@ -174,17 +174,17 @@ def test_too_few_snapshots_are_said_and_training_goes_on(tmp_path, caplog):
     assert caplog.text.count("no analysis, training goes on (SurrogateError: at least 8") == 1
 
 
-def test_all_scalars_are_there_and_finite_from_the_start(tmp_path):
-    class Keys(pl.Callback):
-        def on_train_batch_start(self, trainer, *_):
-            self.first = getattr(self, "first", dict(trainer.callback_metrics))
+def test_all_scalars_are_there_and_finite_after_a_failed_analysis(tmp_path):
+    def fails(module, batch):
+        raise ValueError("nothing to see")
 
-    keys = Keys()
-    monitor = MorseMonitor(dynamics="both", name="m")
-    fit(tmp_path, monitor, keys, max_epochs=1, limit_val_batches=0, limit_train_batches=2)
+    monitor = MorseMonitor(dynamics="both", name="m", loss_fn=fails)
+    fit(tmp_path, monitor, max_epochs=1, limit_val_batches=0, limit_train_batches=2)
+    (row,) = monitor.history
     for name in published("m", before_first("both")):
-        assert math.isfinite(keys.first[name])
-    assert keys.first["m/flow_angle"] == -1
+        assert math.isfinite(row[name])
+    assert row["m/flow_angle"] == -1
+    assert row["m/failed"] == 1
 
 
 def test_it_leaves_no_trace(tmp_path):

@@ -76,8 +76,6 @@ def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str
     home = lightning_morse.monitoring.one_analysis
     if stage == "users_loss":
         return {"loss_fn": fault.before(loss_from_steps)}
-    if stage == "users_loss_midway":
-        return {"loss_fn": fault.after(loss_from_steps, calls=13)}
     if stage == "slice":
         patch.setattr(DirectionSource, "slice_at", fault.before(DirectionSource.slice_at))
     elif stage == "shadow":
@@ -98,7 +96,6 @@ def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str
 
 STAGES = (
     "users_loss",
-    "users_loss_midway",
     "slice",
     "shadow",
     "point",
@@ -141,6 +138,22 @@ def test_a_fault_in_any_stage_ends_nothing(stage, kind, bare, tmp_path, monkeypa
     assert said == [f"epoch 2: no analysis, training goes on ({cause(ERRORS[kind])})"]
 
 
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
+    """At points other than the weights it has diverged; lack of memory is no matter of the point."""
+    stub_analysis(monkeypatch)
+    fault = Fault(ERRORS[kind])
+    watch = monitor(loss_fn=fault.after(loss_from_steps, calls=13))
+    with caplog.at_level(logging.WARNING, "lightning_morse"):
+        module, _ = fit(tmp_path, watch, fault, max_epochs=3)
+    assert_same_run(module, bare)
+    failed = float(kind == "memory")
+    assert [row["morse/failed"] for row in watch.history] == [0, failed, failed]
+    said = [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
+    assert len(said) == 1
+    assert cause(ERRORS[kind]) in said[0]
+
+
 @pytest.mark.parametrize("place", ["fit_calibrated", "phase_portrait", "climb", "describe"])
 def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
@@ -173,7 +186,6 @@ def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch,
     assert said == [
         "MorseMonitor: starting failed: MemoryError: no more",
         "MorseMonitor: keeping a probe batch failed: MemoryError: no more",
-        "MorseMonitor: recording the trajectory failed: MemoryError: no more",
         "epoch 1: no analysis, training goes on (MemoryError: no more)",
     ]
 

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from lightning_morse import MorseMonitor
-from lightning_morse.monitoring.scalars import BEFORE_FIRST, published
+from lightning_morse.monitoring.scalars import UNKNOWN, published
 from tests.callback_models import Net, fit, loader, monitor, stub_analysis
 
 
@@ -32,7 +32,7 @@ def test_mlflow_takes_all(tmp_path, monkeypatch):
     assert [(p.step, p.value) for p in points] == [
         (row["step"], pytest.approx(row["morse/mu"])) for row in watch.history
     ]
-    assert set(published("morse", BEFORE_FIRST)) <= set(client.get_run(logger.run_id).data.metrics)
+    assert set(published("morse", UNKNOWN)) <= set(client.get_run(logger.run_id).data.metrics)
     names = {Path(a.path).name for a in client.list_artifacts(logger.run_id, "morse")}
     kinds = ("basins.png", "graph.png", "merge.png", "sets.md")
     expected = {f"step-{step:07d}-{kind}" for step in (5, 11) for kind in kinds}
@@ -49,7 +49,7 @@ def test_wandb_offline_takes_all(tmp_path, monkeypatch, caplog):
         fit(tmp_path, monitor(), logger=logger)
     assert not [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
     summary = dict(logger.experiment.summary)
-    assert set(published("morse", BEFORE_FIRST)) <= set(summary)
+    assert set(published("morse", UNKNOWN)) <= set(summary)
     logger.experiment.finish()
     images = [p.name for p in tmp_path.rglob("*.png")]
     assert len([name for name in images if "basins" in name]) == 2

@@ -227,6 +227,14 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     return [row for row in ours if set(row) - {"step"}]
 
 
+def saved(runner: pl.Trainer, root: Path) -> dict[str, Any]:
+    """A checkpoint of the run without what callbacks keep in it."""
+    path = root / "end.ckpt"
+    runner.save_checkpoint(path)
+    content = torch.load(path, weights_only=False)
+    return {k: v for k, v in content.items() if k != "callbacks"}
+
+
 def footprint(case: Case, root: Path, *watch: pl.Callback) -> dict[str, Any]:
     """Train, and return every trace of the run."""
     seed_all()
@@ -246,6 +254,11 @@ def footprint(case: Case, root: Path, *watch: pl.Callback) -> dict[str, Any]:
         "generators": rng_state(),
         "accelerators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "metrics.csv": metrics(Path(logger.log_dir)),
+        "schedulers": [
+            copy.deepcopy(c.scheduler.state_dict()) for c in runner.lr_scheduler_configs
+        ],
+        "ended": [runner.global_step, runner.current_epoch, runner.should_stop],
+        "checkpoint": saved(runner, root),
         "callback_metrics": {k: v for k, v in runner.callback_metrics.items() if "morse/" not in k},
     }
 

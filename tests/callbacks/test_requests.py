@@ -31,7 +31,7 @@ def in_drawing(fails, tmp_path, monkeypatch):
 
 
 def in_linear_monitor(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_morse.callbacks.deep_linear_monitor.linear_stack", fails)
+    monkeypatch.setattr("lightning_morse.deep_linear.linear_run.linear_stack", fails)
     return DeepLinearMonitor()
 
 

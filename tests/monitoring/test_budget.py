@@ -220,7 +220,7 @@ def test_snapshots_take_the_memory_they_say(dtype, size, tmp_path, monkeypatch):
     assert watch._view.axis_labels[0].startswith("PC 1")
     assert len(watch._trajectory) == 4
     assert watch._trajectory.n_bytes == 5 * size * count(module)
-    assert watch.state_dict()["trajectory"]["snapshots"].dtype == getattr(torch, dtype)
+    assert watch._trajectory.state_dict()["snapshots"][0].dtype == getattr(torch, dtype)
 
 
 def test_batches_are_kept_once(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def test_the_probe_set_is_copies_of_the_first_batches():
     for number in range(2):
         batch = [torch.full((2,), float(number))]
         assert kept.wants_batches
-        kept.add_batch(batch)
+        kept.add_batch(batch, number)
         batch[0].zero_()
     assert not kept.wants_batches
     assert [b[0].tolist() for b in kept.probe] == [[0.0, 0.0], [1.0, 1.0]]
@@ -43,7 +43,7 @@ def test_a_record_survives_a_checkpoint():
     kept.begin(module, 1, "cpu")
     kept.time.rate = 0.5
     kept.add_weights(module)
-    kept.add_batch([torch.ones(2)])
+    kept.add_batch([torch.ones(2)], 7)
     after = record()
     after.load_state_dict(kept.state_dict())
     assert not after.is_new
@@ -51,12 +51,13 @@ def test_a_record_survives_a_checkpoint():
     assert after.trajectory.snapshots().equal(kept.trajectory.snapshots())
     assert after.time.of(after.trajectory).tolist() == [0.0, 0.5]
     assert after.probe[0][0].tolist() == [1.0, 1.0]
+    assert after.probe_indices == [7]
 
 
 def test_fewer_batches_may_be_asked_for_later():
     kept = record()
-    kept.add_batch(1)
-    kept.add_batch(2)
+    kept.add_batch(1, 0)
+    kept.add_batch(2, 1)
     after = record(probe_batches=1)
     after.load_state_dict(kept.state_dict())
     after.begin(Net(), 1, "cpu")
@@ -74,7 +75,7 @@ def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
 def test_it_can_start_over():
     kept = record()
     kept.begin(Net(), 1, "cpu")
-    kept.add_batch(1)
+    kept.add_batch(1, 0)
     kept.forget()
     assert kept.is_new
     assert kept.probe == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_morse.monitoring.scalars import (
-    BEFORE_FIRST,
+    UNKNOWN,
     from_checkpoint,
     published,
     readings,
@@ -26,14 +26,14 @@ def result():
 
 @pytest.mark.parametrize("dynamics", ["gradient", "trajectory", "both"])
 def test_names_are_bare_and_first_values_finite(dynamics):
-    scalars = {**BEFORE_FIRST, **before_first(dynamics)}
+    scalars = {**UNKNOWN, **before_first(dynamics)}
     assert not [name for name in scalars if "/" in name]
     assert all(map(math.isfinite, scalars.values()))
 
 
 def test_readings_at_the_attractor(result):
     found = readings(result, np.zeros(2), 0.5)
-    assert set(found) <= set(BEFORE_FIRST)
+    assert set(found) <= set(UNKNOWN)
     assert found["basin_current"] == 0
     assert found["barrier"] == 0.375
     assert found["headroom"] == 0.375
@@ -56,5 +56,5 @@ def test_the_prefix_is_the_name_of_the_monitor():
 
 
 def test_old_checkpoints_have_the_prefix_inside():
-    old = published("morse", BEFORE_FIRST)
-    assert from_checkpoint(old) == from_checkpoint(BEFORE_FIRST) == BEFORE_FIRST
+    old = published("morse", UNKNOWN)
+    assert from_checkpoint(old) == from_checkpoint(UNKNOWN) == UNKNOWN

@@ -724,7 +724,7 @@ def test_invalid_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (None, "loss_fn must return a tensor with one element, got None"),
+        (None, "must return the loss of at least one of the 2 probe batches, got None for each"),
         (1.0, "got a float"),
         (torch.ones(3), r"got a tensor of shape \(3,\)"),
         (torch.ones(0), r"got a tensor of shape \(0,\)"),

@@ -1,0 +1,379 @@
+"""Modules of many kinds: the run is the one without the callback, and analyses succeed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from lightning_morse.slices.parameters import as_real
+from tests.callback_models import monitor, rng_state, seed_all, trainer
+
+N, BATCH = 64, 8
+
+
+def data() -> TensorDataset:
+    x = torch.randn(N, 4, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, (x[:, :2].prod(dim=1) > 0).long())
+
+
+class Base(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        return functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        return self.loss(batch)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+# --------------------------------------------------- steps that reach for what is not theirs
+
+
+class StepsItsScheduler(Base):
+    def training_step(self, batch, index):
+        self.lr_schedulers().step()
+        return self.loss(batch)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.1)
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+
+class ChangesItsRate(Base):
+    def training_step(self, batch, index):
+        for group in self.optimizers().param_groups:
+            group["lr"] *= 0.9
+        return self.loss(batch)
+
+
+class Stops(Base):
+    """Where the loss is high, which it is on the slice long after it is not in training."""
+
+    def training_step(self, batch, index):
+        loss = self.loss(batch)
+        if loss > 1.5:
+            self.trainer.should_stop = True
+        return loss
+
+
+class WritesToItsNeighbours(Base):
+    def training_step(self, batch, index):
+        self.trainer.callback_metrics["mine"] = torch.tensor(float(index))
+        for other in self.trainer.callbacks:
+            other.touched = getattr(other, "touched", 0) + 1
+        self.trainer.train_dataloader.dataset.tensors[0].mul_(0.99)
+        return self.loss(batch)
+
+
+class ClosesOverItself(Base):
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+        self.net.register_forward_hook(lambda *args: setattr(self, "scale", 0.99 * self.scale))
+
+    def training_step(self, batch, index):
+        return self.scale * self.loss(batch)
+
+
+class CountsInItsClass(Base):
+    calls = [0]  # noqa: RUF012
+
+    def training_step(self, batch, index):
+        self.calls[0] += 1
+        type(self).last = index
+        return self.loss(batch) * (1 + 0.001 * self.calls[0])
+
+
+# --------------------------------------------------------------- losses of other kinds
+
+
+class PhysicsInformed(Base):
+    def loss(self, batch):
+        x = batch[0].clone().requires_grad_()
+        u = self.net(x)[:, 0]
+        slope = torch.autograd.grad(u.sum(), x, create_graph=True)[0]
+        return (slope[:, 0] + u).square().mean()
+
+
+class PenalisesItsGradient(Base):
+    def loss(self, batch):
+        loss = super().loss(batch)
+        slopes = torch.autograd.grad(loss, list(self.parameters()), create_graph=True)
+        return loss + 0.1 * sum(s.square().sum() for s in slopes)
+
+
+class KeepsADistribution(Base):
+    def loss(self, batch):
+        self.last = torch.distributions.Categorical(logits=self.net(batch[0]))
+        self.kept = [self.last.logits, {"loss": -self.last.log_prob(batch[1])}]
+        return -self.last.log_prob(batch[1]).mean()
+
+
+class RaisesFarAway(Base):
+    def loss(self, batch):
+        logits = self.net(batch[0])
+        if logits.abs().max() > 5:
+            raise ValueError(f"out of range:\n{logits}")
+        return functional.cross_entropy(logits, batch[1])
+
+
+class SkipsBatches(Base):
+    def training_step(self, batch, index):
+        return None if index % 3 == 0 else self.loss(batch)
+
+
+class SkipsWhatIsNotFinite(Base):
+    def training_step(self, batch, index):
+        loss = self.loss(batch)
+        return loss if loss < 2 else None
+
+
+class Complex(Base):
+    def __init__(self):
+        super().__init__()
+        self.net, self.mix = nn.Linear(4, 2), nn.Parameter(torch.randn(4, 4, dtype=torch.cfloat))
+
+    def loss(self, batch):
+        return functional.cross_entropy(self.net((batch[0] + 0j).mm(self.mix).abs()), batch[1])
+
+
+class Parametrised(Base):
+    def __init__(self):
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.net[0])
+        nn.utils.parametrizations.spectral_norm(self.net[2])
+
+
+class TakesAnIterator(Base):
+    def training_step(self, dataloader_iter):
+        batch, _, _ = next(dataloader_iter)
+        return self.loss(batch)
+
+
+class Lazy(Base):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyLinear(6), nn.Tanh(), nn.LazyLinear(2))
+
+
+class ManualWithValidation(Base):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, index):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.loss(batch))
+        optimizer.step()
+
+    def validation_step(self, batch, index):
+        return self.loss(batch)
+
+
+class Adapted(Base):
+    """A frozen base in eight bits, and an adapter that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        frozen = torch.randint(-9, 9, (6, 4), dtype=torch.int8)
+        self.frozen = nn.Parameter(frozen, requires_grad=False)
+        self.register_buffer("mask", torch.ones(6, dtype=torch.uint8))
+        self.a, self.b = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.zeros(6, 2))
+        self.net = nn.Linear(6, 2)
+
+    def loss(self, batch):
+        weight = 0.1 * self.frozen.float() * self.mask[:, None] + self.b @ self.a
+        return functional.cross_entropy(self.net(batch[0] @ weight.T), batch[1])
+
+
+class KeepsItsTrainer(Base):
+    """As libraries do that build their own trainer."""
+
+    def on_fit_start(self):
+        self.kwargs = {"callbacks": self.trainer.callbacks, "lock": threading.Lock()}
+        self.loader = self.trainer.train_dataloader
+
+
+class Prints(Base):
+    def training_step(self, batch, index):
+        print("training step")
+        return self.loss(batch)
+
+
+KINDS = [
+    *(StepsItsScheduler, ChangesItsRate, Stops, WritesToItsNeighbours, ClosesOverItself),
+    *(CountsInItsClass, PhysicsInformed, PenalisesItsGradient, KeepsADistribution),
+    *(RaisesFarAway, SkipsBatches, SkipsWhatIsNotFinite, Complex, Parametrised, TakesAnIterator),
+    *(Lazy, ManualWithValidation, Adapted, KeepsItsTrainer, Prints),
+]
+
+
+class Neighbour(pl.Callback):
+    touched = 0
+
+
+def run(kind, root, *watch, batches=None, **options):
+    """What is left of a run, to be compared."""
+    seed_all(1)
+    CountsInItsClass.calls[:] = [0]
+    module, neighbour = kind(), Neighbour()
+    loader = batches() if batches else DataLoader(data(), BATCH, shuffle=True)
+    runner = trainer(root, neighbour, *watch, **options)
+    runner.fit(module, loader)
+    state = {k: as_real(v) for k, v in module.state_dict().items()}
+    return {
+        "state": {k: v.tolist() for k, v in state.items()},
+        "rates": [g["lr"] for o in runner.optimizers for g in o.param_groups],
+        "random": rng_state(),
+        "ended": (runner.global_step, runner.current_epoch, runner.should_stop),
+        "neighbour": neighbour.touched,
+        "class": list(CountsInItsClass.calls),
+        "metrics": {k: float(v) for k, v in runner.callback_metrics.items() if "morse/" not in k},
+    }
+
+
+def watching(**options):
+    return monitor(**{"n_samples": 16, "resolution": 8, **options})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_run_is_the_same_and_every_analysis_succeeds(kind, tmp_path, capsys):
+    bare = run(kind, tmp_path / "a")
+    printed = capsys.readouterr().out
+    watch = watching(n_samples=32) if kind is Stops else watching()
+    assert run(kind, tmp_path / "b", watch) == bare
+    assert capsys.readouterr().out == printed
+    assert watch.history
+    assert [row["morse/failed"] for row in watch.history] == [0.0] * len(watch.history)
+
+
+def test_what_a_step_writes_is_told_once(tmp_path, caplog):
+    run(StepsItsScheduler, tmp_path, watching())
+    told = [r.getMessage() for r in caplog.records if "keep that away" in r.getMessage()]
+    assert len(told) == 1
+    assert "scheduler" in told[0]
+
+
+def test_a_point_where_the_loss_raises_has_diverged_and_is_told_in_a_line(tmp_path, caplog):
+    watch = watching(extent=10.0)
+    run(RaisesFarAway, tmp_path, watch)
+    told = [r.getMessage() for r in caplog.records if "cannot be evaluated" in r.getMessage()]
+    assert len(told) == 1
+    assert "\n" not in told[0]
+    assert "out of range" in told[0]
+
+
+# ------------------------------------------------------------------- what the network lacks
+
+
+class Frozen(Base):
+    def training_step(self, batch, index):
+        return self.loss(batch).requires_grad_()
+
+    def configure_optimizers(self):
+        self.requires_grad_(False)
+        return torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+
+
+class Manual(ManualWithValidation):
+    validation_step = pl.LightningModule.validation_step
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Frozen, "requires a gradient"), (Manual, r"Pass loss_fn\(module, batch\)")],
+)
+def test_no_analysis_is_no_end_of_the_run(kind, message, tmp_path, caplog):
+    watch = watching()
+    assert run(kind, tmp_path / "b", watch) == run(kind, tmp_path / "a")
+    assert {row["morse/failed"] for row in watch.history} == {1.0}
+    assert watch.result is None
+    with pytest.raises(ValueError, match=message):
+        run(kind, tmp_path / "c", watching(on_error="raise"))
+
+
+def test_directions_that_do_not_fit_are_no_end_of_the_run(tmp_path):
+    watch = watching(directions=torch.eye(5, 2))
+    run(Base, tmp_path, watch)
+    assert {row["morse/failed"] for row in watch.history} == {1.0}
+
+
+# ----------------------------------------------------------------------- weights that change
+
+
+class LayerWise(Base):
+    """Two blocks of one size, trained one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 2).requires_grad_(False)
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def on_train_epoch_start(self):
+        self.a.requires_grad_(self.current_epoch < 2)
+        self.b.requires_grad_(self.current_epoch >= 2)
+
+    def loss(self, batch):
+        hidden = self.b(self.a(batch[0]).tanh()).tanh()
+        return functional.cross_entropy(self.net(hidden), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam([*self.a.parameters(), *self.b.parameters()], 3e-3)
+
+
+def test_other_weights_of_the_same_size_begin_a_new_record(tmp_path, caplog):
+    watch = watching()
+    run(LayerWise, tmp_path, watch, max_epochs=4)
+    assert "begin anew" in caplog.text
+    snapshots = watch._trajectory.snapshots().double()
+    steps = snapshots.diff(dim=0).norm(dim=1)
+    assert len(snapshots) > 2
+    assert steps.max() < 8 * steps.median()
+    assert not any(row["morse/failed"] for row in watch.history)
+
+
+# ---------------------------------------------------------------------------- runs by steps
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from data()
+
+
+def endless():
+    return DataLoader(Endless(), BATCH)
+
+
+def test_an_endless_stream_is_analysed_every_so_many_steps(tmp_path, caplog):
+    caplog.set_level("INFO", "lightning_morse")
+    watch = watching()
+    run(Base, tmp_path, watch, batches=endless, max_steps=40, max_epochs=-1)
+    assert [row["step"] for row in watch.history] == [9, 19, 29, 39]
+    assert "does not end in this run; there is an analysis every 10 steps" in caplog.text
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(5, [1, 3, 4]), (12, [7, 11]), (16, [7, 15])])
+def test_the_last_weights_are_analysed_wherever_the_run_ends(max_steps, steps, tmp_path):
+    watch = watching()
+    run(Base, tmp_path, watch, max_steps=max_steps, max_epochs=-1)
+    assert [row["step"] for row in watch.history] == steps
+
+
+def test_a_period_longer_than_the_run_leaves_the_last_weights(tmp_path):
+    watch = watching(every_n_epochs=5)
+    run(Base, tmp_path, watch, max_epochs=2)
+    assert [row["epoch"] for row in watch.history] == [1]

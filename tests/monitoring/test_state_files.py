@@ -1,0 +1,75 @@
+"""What is too large for a checkpoint is in files, and is found again or said to be gone."""
+
+import pytest
+import torch
+
+from lightning_morse.monitoring.state_files import (
+    MissingStateError,
+    StateFiles,
+    fetched,
+    n_bytes,
+)
+
+
+def state(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    large = torch.randn(3, 9000, generator=generator)
+    return {
+        "rows": list(large),
+        "probe": [{"x": torch.randn(20000, generator=generator).bfloat16()}],
+        "small": torch.arange(3),
+        "facts": [1, "a", None, 0.5],
+    }
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return a == b if not isinstance(a, list) else all(map(same, a, b)) and len(a) == len(b)
+
+
+def test_everything_comes_back_and_little_is_left(tmp_path):
+    whole = state()
+    small = StateFiles().put_away(whole, tmp_path)
+    assert n_bytes(small) < 1000 < 100_000 < n_bytes(whole)
+    assert same(fetched(small, tmp_path), whole)
+    assert len(list(tmp_path.glob("*.pt"))) == 4
+
+
+def test_what_is_known_is_not_written_again(tmp_path, monkeypatch):
+    files, whole = StateFiles(), state()
+    numbered = {id(row): (step, row) for step, row in enumerate(whole["rows"])}
+    first = files.put_away(whole, tmp_path, numbered)
+    monkeypatch.setattr("lightning_morse.monitoring.state_files._written", None)
+    # Rows are known by their numbers: those of a buffer are other objects each time.
+    again = {**whole, "rows": [row.view(-1) for row in whole["rows"]]}
+    numbered = {id(row): (step, row) for step, row in enumerate(again["rows"])}
+    assert same(files.put_away(again, tmp_path, numbered), first)
+
+
+def test_files_of_the_last_two_states_stay(tmp_path):
+    files = StateFiles()
+    states = [files.put_away(state(seed), tmp_path) for seed in range(3)]
+    for kept in states[1:]:
+        fetched(kept, tmp_path)
+    with pytest.raises(MissingStateError, match="cannot be read"):
+        fetched(states[0], tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None], ids=["empty", "changed", "gone"])
+def test_a_damaged_file_is_said_to_be(damage, tmp_path):
+    small = StateFiles().put_away(state(), tmp_path)
+    path = sorted(tmp_path.glob("*.pt"))[0]
+    path.unlink() if damage is None else path.write_bytes(damage + path.read_bytes()[1:])
+    with pytest.raises(MissingStateError, match=path.name):
+        fetched(small, tmp_path)
+
+
+def test_a_file_that_was_lost_is_written_again(tmp_path):
+    files, whole = StateFiles(), state()
+    files.put_away(whole, tmp_path)
+    for path in tmp_path.glob("*.pt"):
+        path.unlink()
+    assert same(fetched(files.put_away(whole, tmp_path), tmp_path), whole)
