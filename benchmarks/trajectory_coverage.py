@@ -29,7 +29,7 @@ from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.trajectories.fit import fit_trajectory_map
-from lightning_morse.trajectories.ladder import Rung, climb_map
+from lightning_morse.trajectories.ladder import MapAtLevel, climb_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 from lightning_morse.words import short_of_one
 
@@ -148,23 +148,23 @@ def blocks_of_repetition(
     values = model.values(lattice)
     unknown = model.unknown_cells(lattice, values)
 
-    def rung_at(level: float) -> Rung:
+    def map_at(level: float) -> MapAtLevel:
         band = value_band(model.processes, lattice, level)
-        return Rung(band.c, partial(model.image_boxes, lattice, values, band, None))
+        return MapAtLevel(band.c, partial(model.image_boxes, lattice, values, band, None))
 
     everything = np.arange(grid.size)
     image = outer_approximation(
-        *rung_at(confidence).images(everything), grid, exterior_cells=unknown
+        *map_at(confidence).images(everything), grid, exterior_cells=unknown
     )
     found = morse_graph(image)
     climbed = climb_map(
-        rung_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
+        map_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
     )
     out = []
     for i, mu in enumerate(climbed.each):
-        # The rung that gives mu: without it the lowest one.
+        # The level that gives mu: without it the lowest one.
         fails = [
-            failure_bound(rung_at(level).c, grid.dim, np.unique(lattice.points_of(b[i])).size)
+            failure_bound(map_at(level).c, grid.dim, np.unique(lattice.points_of(b[i])).size)
             if b[i].size and (climbed.ladder.blocks[j] == i).sum() == 1
             else 1.0
             for j, (level, b) in enumerate(
