@@ -1,13 +1,13 @@
-"""How often the image boxes of a learnt map hold all true images of all cells at once.
+"""How often the image boxes of a learned map contain all true images of all cells.
 
     python benchmarks/trajectory_coverage.py --repetitions 200
 
-For each map and noise level: runs from random starts, the map learnt from them with its
-hyper-parameters fitted to the same pairs, boxes at the level asked for. A repetition *holds* if at
-every one of many points of the box the true image lies in the box of the point's cell. Known cells
-only; the others count as exterior and nothing is said of them. Reported besides: the share of
-single (point, coordinate) images outside, the median half-width of the boxes in cells beyond what
-the image of the cell itself takes, the unknown share of the box.
+For each map and noise level: runs from random starts, the map learned from them with its
+hyper-parameters fitted to the same pairs, boxes at the requested level. A repetition *holds* if at
+each of many points of the box the true image lies in the image box of the point's cell. Only known
+cells count; the others are exterior, and nothing is claimed about them. Also reported: the share of
+single (point, coordinate) images outside, the median half-width of the boxes, in cells, beyond what
+the image of the cell itself takes, and the unknown share of the box.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def sample_runs(case: Case, noise: float, rng: np.random.Generator) -> list[Arra
 def one_repetition(
     case: Case, noise: float, confidence: float, seed: int, n_points: int = 4000
 ) -> tuple[bool, float, float, float]:
-    """Whether all images are held; share outside; median excess half-width; unknown share."""
+    """Whether the boxes hold all images; share outside; median excess half-width; unknown share."""
     rng = np.random.default_rng([seed, 7])
     grid = CubicalGrid(case.lower, case.upper, (case.resolution,) * len(case.lower))
     lattice = Lattice(grid, (1,) * grid.dim)
