@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--depth", type=int, default=15, help="2^depth boxes")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--stride", type=int, default=1, help="time every so many boxes")
+    parser.add_argument("--stride", type=int, default=1, help="time every k-th box")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     shape = (2 ** ((given.depth + 1) // 2), 2 ** (given.depth // 2))

@@ -41,6 +41,7 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
         The copy, with tied weights still tied.
 
     Example:
+        >>> import torch
         >>> layer = torch.nn.Linear(2, 1)
         >>> shadow = shadow_copy(layer)
         >>> shadow.training, layer.training, shadow.weight.requires_grad

@@ -34,6 +34,7 @@ def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor | Non
         ValueError: If there is no step to call, or it returns neither of these.
 
     Example:
+        >>> import torch
         >>> class Model(torch.nn.Linear):
         ...     def training_step(self, batch):
         ...         return {"loss": self(batch).square().mean() + 1}
