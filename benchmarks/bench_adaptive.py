@@ -1,14 +1,14 @@
-"""Morse graphs on adaptive grids: how many cells and seconds they take, and CMGDB beside them.
+"""Morse graphs on adaptive grids: cells and seconds, compared with CMGDB.
 
     python benchmarks/bench_adaptive.py [--repeats 3] [--cases ...] [--skip-cmgdb]
 
 In the first table both sides start from the same coarse grid, refine the recurrent cells down to
 the same depth, and evaluate the same vectorised point map at the corners of boxes with one box of
-padding. A time counts only if the Morse sets are the same, cell for cell. The order need not be:
-the last two columns count its pairs. Every pair of the uniform grid is among ours.
+padding. A time counts only if the Morse sets are the same, cell for cell. The order need not be the
+same: the last two columns count its pairs. Every pair of the uniform grid is among ours.
 
-The second table is ours alone: gradient flows, with the cells that can hold a critical point known
-from bounds on the Hessian, and what is torn between attractors refined as well.
+The second table is for the engine alone: gradient flows, where the cells that can contain a
+critical point are known from bounds on the Hessian, and undecided cells are refined as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def himmelblau_gradient(x):
 
 
 def himmelblau_critical(lower, upper):
-    """Which boxes can hold a zero of the gradient, by bounds on the Hessian over each of them."""
+    """Boxes that can contain a zero of the gradient, by bounds on the Hessian over each box."""
     x, y = (0.5 * (lower + upper)).T
     h, k = (0.5 * (upper - lower) * (1 + 1e-9)).T
     across = 4 * (np.abs(x + y) + h + k)
@@ -51,7 +51,7 @@ wells_flow = time_map(lambda x: x - x * x * x, 2.0, 40)
 
 
 def wells_images(lower, upper):
-    """Each coordinate rises on its own: exact but for the error of Runge-Kutta, below 1e-5."""
+    """Exact up to the error of Runge-Kutta, below 1e-5, since each coordinate is increasing."""
     return wells_flow(lower) - 1e-5, wells_flow(upper) + 1e-5
 
 
@@ -61,7 +61,7 @@ def wells_critical(lower, upper):
 
 @dataclass(frozen=True)
 class Beside:
-    """A map to refine here and with CMGDB: powers of two for the cells of the coarse grid."""
+    """A map to refine here and with CMGDB; the coarse grid has powers of two of cells per axis."""
 
     point_map: PointMap
     lower: list[float]
@@ -144,7 +144,7 @@ def graph_of_ours(result: RefinedMorseGraph):
 
 
 def graph_of_theirs(found, result: RefinedMorseGraph):
-    """Their Morse sets in the cells of our grid; a box that is no cell of it would be an error."""
+    """CMGDB's Morse sets in cells of our grid; a box that is not a cell of it is an error."""
     dim, sets = result.grid.dim, []
     for v in found.vertices():
         boxes = np.array([found.phase_space_box(c) for c in found.morse_set(v)])
@@ -161,7 +161,7 @@ def row(name: str, case: Beside | Alone, result: RefinedMorseGraph) -> dict[str,
     cells = math.prod(case.grid.shape) << case.depth * case.grid.dim
     return {
         "map": name,
-        "cells an axis": f"{max(case.grid.shape)} to {finest}",
+        "cells per axis": f"{max(case.grid.shape)} to {finest}",
         "uniform grid": f"{cells:.2g}",
         "cells": str(result.grid.size),
         "edges": str(result.image.nnz),
@@ -171,7 +171,7 @@ def row(name: str, case: Beside | Alone, result: RefinedMorseGraph) -> dict[str,
 
 
 def compare(name: str, case: Beside, repeats: int) -> dict[str, float | str]:
-    """One row: the graphs first, then the times in turns."""
+    """One row: the graphs first, then the times, alternating."""
     result, reference = ours(case), theirs(case)
     (sets, pairs), (their_sets, their_pairs) = (
         graph_of_ours(result),

@@ -1,19 +1,19 @@
-"""The engine beside CMGDB's batch mode: from the same vectorised point map to the Morse graph.
+"""The engine against CMGDB's batch mode: from the same vectorised point map to the Morse graph.
 
     python benchmarks/bench_engine.py [--repeats 5] [--cells 14 16 18 20] [--skip-process]
 
 Both sides get the same point map, evaluate it at the corners of all cells of a uniform grid, add
 one cell of padding, and find the Morse sets and their order. A time counts only if the two graphs
-are the same: the same Morse sets, cell for cell, and the same order. Then the two take turns, and
-the ratio is the median over the turns. CMGDB runs with all cells at its finest level and its
-default chunks and cache; refining from coarse cells, which it can also do, is another task. What
-each cell can reach both find on request only; the last column has the engine's time with it.
+are the same: the same Morse sets, cell for cell, and the same order. The two alternate, and
+the ratio is the median over the repetitions. CMGDB runs with all cells at its finest level and its
+default chunks and cache; refining from coarse cells, which it can also do, is another task. Both
+compute what each cell can reach only on request; the last column is the engine's time with it.
 
-Memory is the largest amount that NumPy held at once (tracemalloc, in a run of its own), the boxes
-and the map among it, per edge of the map.
+Memory is the peak that NumPy allocated (tracemalloc, in a run of its own), including the boxes
+and the map, per edge of the map.
 
-The last table drives CMGDB the way DOODL3 does, one cell at a time, with a Gaussian process of
-scikit-learn as the map.
+The last table drives CMGDB as DOODL3 does, one cell at a time, with a scikit-learn Gaussian process
+as the map.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Case:
     upper: list[float]
 
     def grid(self, depth: int) -> CubicalGrid:
-        """The grid of 2^depth cells that halving the axes in turn leads to."""
+        """The grid of 2^depth cells obtained by halving the axes in turn."""
         dim = len(self.lower)
         shape = [2 ** ((depth - axis + dim - 1) // dim) for axis in range(dim)]
         return CubicalGrid(self.lower, self.upper, shape)
@@ -115,7 +115,7 @@ def timed(function, *arguments, **options):
 
 
 def compare(case: Case, depth: int, repeats: int) -> dict[str, float | str]:
-    """One row: the graphs first, then the times in turns, then the memory."""
+    """One row: the graphs first, then the times, alternating, then the memory."""
     found, image = ours(case, depth)
     reference, _ = theirs(case, depth)
     if graph_of_ours(found) != graph_of_theirs(reference, case.grid(depth)):
@@ -157,7 +157,7 @@ def process_case(n: int = 100) -> Case:
 
 
 def compare_process(case: Case, depth: int) -> dict[str, float | str]:
-    """One row: CMGDB cell by cell against all lattice points at once."""
+    """One row: CMGDB cell by cell against all lattice points together."""
     a, (reference, _) = timed(theirs, case, depth, batch=False)
     times = []
     for _ in range(5):

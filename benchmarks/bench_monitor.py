@@ -1,15 +1,16 @@
-"""What MorseMonitor costs a run: wall time of the whole, and of one loss evaluation.
+"""The cost of MorseMonitor: wall time of a run, and of one loss evaluation.
 
-    python benchmarks/bench_monitor.py             # some ten minutes
+    python benchmarks/bench_monitor.py             # about ten minutes
     python benchmarks/bench_monitor.py --seconds 2 --repeats 1
 
-*Overhead*: the same run with the callback at its defaults and without it; and, in the run with it,
-the time inside its hooks against the time outside, which does not depend on how busy the machine
-was in another run. The latter has to stay below ``max_overhead`` and one point. A run that is
-shorter than some twenty analyses cannot keep to it, since the first analysis is always made.
+*Overhead*: the same run with the callback at its defaults and without it; and, within the run with
+it, the ratio of the time inside its hooks to the time outside, which does not depend on how busy
+the machine was during another run. That ratio has to stay below ``max_overhead`` plus one
+percentage point. A run shorter than some twenty analyses cannot comply, since the first analysis is
+always made.
 
-*Evaluation*: the loss at a point of the slice against the bare loss of the module on the same
-batches. It has to stay below 1.15.
+*Evaluation*: the loss at a point of the slice relative to the bare loss of the module on the same
+batches. The ratio has to stay below 1.15.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ for _hook in ("on_fit_start", "on_train_start", "on_train_batch_start", "on_trai
 
 
 def overhead(net: str, seconds: float) -> dict[str, Any]:
-    """The same run with and without the callback, of about so many seconds."""
-    train(net, 1)  # whatever is only done once in a process
+    """The same run with and without the callback, of about the given number of seconds."""
+    train(net, 1)  # what is done only once per process
     epochs = max(2, round(seconds * 3 / train(net, 3)[0]))
     monitor = Timed()
     watched, watched_cpu = train(net, epochs, monitor)
@@ -186,7 +187,7 @@ def evaluation(net: str, repeats: int) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print, and say what does not hold."""
+    """Measure, print, and say which limits are exceeded."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=150, help="of each run, roughly")
     parser.add_argument("--repeats", type=int, default=21, help="of each evaluation")

@@ -1,11 +1,11 @@
-"""What the loss at a point of a slice costs where weights are sharded: against FSDP itself.
+"""The cost of the loss at a point of a slice with sharded weights, relative to FSDP itself.
 
     python benchmarks/bench_sharded.py             # one or two minutes
     python benchmarks/bench_sharded.py --widths 32 --points 4 --repeats 1
 
 Two processes on the CPU with gloo, six layers, each a unit of ``fully_shard``, on the same batch:
 the loss at a point of the slice, and a bare forward pass of the sharded network in eval mode that
-gathers as many weights. The ratio is the median over repeats, each of which times both in turn.
+gathers as many weights. The ratio is the median over repetitions, each of which times both.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def measure(rank: int, folder: str, widths: Sequence[int], points: int, repeats:
                     outer.reshard()
             between = time.perf_counter()
             loss(x)
-            if repeat:  # the first one warms up
+            if repeat:  # the first repetition warms up
                 ratios.append((time.perf_counter() - between) / (between - start))
         if rank == 0:
             print(

@@ -1,18 +1,18 @@
-"""The analysis of recorded runs beside the same surrogate asked about one box at a time.
+"""The analysis of recorded runs against the same surrogate evaluated one box at a time.
 
     python benchmarks/bench_trajectory.py [--pairs 100] [--depth 15] [--repeats 5] [--stride 1]
 
-The released code of DOODL3 hands CMGDB a Python callable: for every box its corners go, one by one,
+The released code of DOODL3 hands CMGDB a Python callable: the corners of every box go, one by one,
 through a Gaussian process, and the smallest box around the answers is the image (68 s for 2^15
-boxes and 100 pairs of Iris runs, mean alone). Here both sides hold the *same* fitted processes:
-mean and deviation of each coordinate. Cell by cell they are asked in two ways, "bare", as few NumPy
-calls as the formula takes, and through ``predict`` of scikit-learn, into which the very kernel and
-hyper-parameters are put. A time counts only if the boxes are those of the analysis, to rounding.
+boxes and 100 pairs of Iris runs, mean alone). Here both sides use the *same* fitted processes:
+mean and deviation of each coordinate. Cell by cell they are evaluated in two ways: "bare", with as
+few NumPy calls as the formula needs, and through scikit-learn's ``predict`` with the same kernel
+and hyper-parameters. A time counts only if the boxes are those of the analysis, up to rounding.
 
-The analysis is all of it but the fit, which is the same for both: posterior on the lattice, band,
-boxes, map, Morse graph, basins, ladder, record. The cell by cell side is the boxes alone, so the
-ratio is a lower bound; beside it stands the ratio with our fit counted against us. Only
-``--stride 1`` drives every box; with a larger one every so many are timed, the time multiplied.
+The analysis is everything but the fit, which is the same for both: posterior on the lattice, band,
+boxes, map, Morse graph, basins, ladder, record. The cell-by-cell side is the boxes alone, so the
+ratio is a lower bound; next to it is the ratio with our fit counted against us. Only ``--stride 1``
+evaluates every box; with stride ``k`` every ``k``-th box is timed, and the time multiplied.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def sampled_pairs(n: int, grid: CubicalGrid, seed: int) -> Pairs:
 
 
 class ProductMatern(Kernel):
-    """The kernel of a surrogate as scikit-learn wants it; its hyper-parameters are fixed."""
+    """The kernel of a surrogate as a scikit-learn kernel; its hyper-parameters are fixed."""
 
     def __init__(self, kernel: Matern, lengthscales: Array, variance: float) -> None:
         self.kernel = kernel
@@ -82,7 +82,7 @@ class ProductMatern(Kernel):
 
 
 def bare(model: TrajectoryMap) -> PointMap:
-    """Displacement of one state and its deviation, as few calls as the formula takes."""
+    """Displacement of one state and its deviation, in as few calls as the formula needs."""
 
     def one(process: GaussianProcess, x: Array) -> tuple[float, float]:
         cross = process.prior_correlation(x[None], process.x, (0,) * x.size)[0]
@@ -98,7 +98,7 @@ def bare(model: TrajectoryMap) -> PointMap:
 
 
 def through_sklearn(model: TrajectoryMap) -> PointMap:
-    """The same through ``GaussianProcessRegressor.predict``, one state a call."""
+    """The same through ``GaussianProcessRegressor.predict``, one state per call."""
     fitted = [
         GaussianProcessRegressor(
             ProductMatern(p.kernel, p.lengthscales, p.variance),
@@ -119,7 +119,7 @@ def through_sklearn(model: TrajectoryMap) -> PointMap:
 def cell_by_cell(
     point: PointMap, grid: CubicalGrid, c: float, wide: Array, cells: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Image boxes of some cells: the corners of each, one by one, as CMGDB's box map goes."""
+    """Image boxes of some cells: the corners of each, one by one, as in CMGDB's box map."""
     low, up = grid.cell_bounds()
     image_low, image_up = np.empty((cells.size, grid.dim)), np.empty((cells.size, grid.dim))
     for row, cell in enumerate(cells):
@@ -135,12 +135,12 @@ def cell_by_cell(
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
-    """Print a table; return its rows by the way the cells are asked."""
+    """Print a table; return its rows by how the cells are evaluated."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--depth", type=int, default=15, help="2^depth boxes")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--stride", type=int, default=1, help="time every so many boxes")
+    parser.add_argument("--stride", type=int, default=1, help="time every k-th box")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     shape = (2 ** ((given.depth + 1) // 2), 2 ** (given.depth // 2))
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     slow: dict[str, float] = {}
     ours: list[tuple[float, float]] = []
     for name, point in ways.items():
-        # Our turns stand around each of the slow runs, so that both see the same load.
+        # Our runs surround each of the slow ones, so that both see the same load.
         for _ in range(given.repeats):
             start = time.perf_counter()
             result = analyze_pairs(pairs, grid, seed=given.seed, clock=(clock := Stopwatch()))

@@ -1,11 +1,11 @@
-r"""How often the band of `mu` holds when the loss is what the surrogate takes it for.
+r"""How often the band of `mu` holds when the loss is what the surrogate assumes.
 
     python benchmarks/coverage.py [--draws 400] [--dims 1 2] [--kernels 5/2 7/2]
         [--lengthscales 0.2 0.5 1.5] [--surrogates given fitted chosen] [--band proved]
 
 Losses are drawn from the prior itself, a Gaussian process with product Matern kernel on the unit
 box, jointly with their gradients. Each is sampled at the design of an analysis and the surrogate is
-conditioned on the samples. The band is then asked whether it holds the true gradient (of the warped
+conditioned on the samples. The band is then checked for the true gradient (of the warped
 loss) everywhere on a lattice four times finer than the one it was computed on. A point on a face
 must lie in the band of every cell it belongs to, since cells are closed. Four surrogates:
 
@@ -13,9 +13,9 @@ must lie in the band of every cell it belongs to, since cells are closed. Four s
 * fitted: the true kernel, all hyper-parameters fitted, warp included;
 * chosen: as ``analyze`` does it, kernel and calibration included. Draws on which it would report a
   mu of 0 count as refused;
-* placed: the same with the second half of the samples placed where the picture of the draw is
-  undecided, as ``analyze`` places them. All samples are moved to the nearest points of the fine
-  lattice, where the draw is known. Not part of the default: it takes a second or two a draw.
+* placed: the same with the second half of the samples placed where the phase portrait of the draw
+  is undecided, as ``analyze`` places them. All samples are moved to the nearest points of the fine
+  lattice, where the draw is known. Not part of the default: it takes a second or two per draw.
 
 One row for each setting (kernel of the prior, dimension, lengthscale in box widths), surrogate and
 level:
@@ -23,14 +23,14 @@ level:
 * covered: share of the draws whose gradient stays in the band on the whole fine lattice, with its
   exact (Clopper-Pearson) 95 % interval; excess: covered minus level;
 * needed: the factor by which the band could be scaled and still cover the level's share of the
-  draws; 1 is a band that is as narrow as can be, more than 1 one that is too narrow;
-* refused: draws for which no surrogate was trusted; they count neither way;
+  draws; 1 means the band is as narrow as possible, more than 1 that it is too narrow;
+* refused: draws for which no surrogate was trusted; they are not counted;
 * warped: number of fits that chose a warp, and how many of them are not covered; other kernel: the
   same for the kernel that is not the prior's; below: draws with values below the floor of the
   warp, where the band holds nothing; they count as not covered.
 
-On three axes the lattice is coarse, so that the band is that of a halved one, whose deviations are
-estimated inside the cells. Not part of the default either.
+On three axes the lattice is coarse, so the band is that of a halved one, with deviations estimated
+inside the cells. This is not part of the default either.
 
 The default takes about a quarter of an hour on one core.
 """
@@ -69,7 +69,7 @@ BANDS = ("proved", "simulated")
 FINER = 4
 SAMPLES = {1: 32, 2: 64, 3: 128}
 RESOLUTION = {1: 256, 2: 64, 3: 16}
-# Relative to the signal, as low as a fit goes.
+# Relative to the signal; the smallest that a fit allows.
 NOISE = 1e-11
 
 
@@ -153,7 +153,7 @@ def mean_gradient(surrogate, axes):
 
 
 def radius_at_points(radius, lattice, finer=FINER):
-    """Half-width of the band at the points of a finer lattice, the narrowest of their cells."""
+    """Half-width of the band at points of a finer lattice: the narrowest over their cells."""
     out = radius.reshape(*lattice.cells, -1)
     for axis, n in enumerate(lattice.cells):
         point = np.arange(finer * n + 1)
@@ -171,7 +171,7 @@ def band_at(kind, surrogate, lattice, posterior, level):
 
 
 def worst_ratios(surrogate, lattice, fine_axes, values, gradient, band):
-    """Largest ratio of error to band over the fine lattice, one a level; at most 1 if it holds."""
+    """Largest ratio of error to band over the fine lattice, per level; at most 1 if it holds."""
     posterior = surrogate.lattice_posterior(lattice.axes)
     mean = mean_gradient(surrogate, fine_axes)
     coarse = mean[(slice(None, None, FINER),) * lattice.dim].reshape(-1, lattice.dim)
@@ -208,7 +208,7 @@ def place(loss, grid, first, n_samples, seed):
 def surrogate_of(
     kind: str, kernel: Matern, lengthscale: float, samples: np.ndarray, losses: np.ndarray
 ) -> GaussianProcess | None:
-    """The surrogate of some kind, None where it is refused."""
+    """The surrogate of a given kind, None where it is refused."""
     dim = samples.shape[1]
     low, up = np.zeros(dim), np.ones(dim)
     if kind == "given":
@@ -254,7 +254,7 @@ def experiment(
     kinds: Sequence[str] = SURROGATES[:3],
     band: str = "proved",
 ) -> Iterator[dict[str, Any]]:
-    """One setting; yields one row a surrogate and level."""
+    """One setting; yields one row per surrogate and level."""
     low, up = np.zeros(dim), np.ones(dim)
     grid = CubicalGrid(low, up, (resolution,) * dim)
     lattice = Lattice(grid, (1,) * dim)

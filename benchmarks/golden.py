@@ -43,7 +43,7 @@ def _bits(value: Any) -> str:
 
 
 def fields(result: lm.MorseAnalysis) -> Fields:
-    """Everything an analysis says, its wall times excepted."""
+    """Everything an analysis says, except its wall times."""
     named: dict[str, Any] = {
         name: getattr(result, name)
         for name in (
@@ -121,7 +121,7 @@ CASES: dict[str, Callable[[], Fields]] = {
 
 
 def differences(before: Fields, after: Fields) -> list[str]:
-    """One line for each field that is not the same."""
+    """One line for each field that differs."""
     names = sorted({*before, *after})
     return [
         f"{name}: {before.get(name, 'absent')} before, {after.get(name, 'absent')} now"

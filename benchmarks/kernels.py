@@ -1,13 +1,13 @@
-r"""Which kernel and which warp hold the gradient of real slices, and what they resolve.
+r"""Kernels and warps on real slices: does the band hold the gradient, and what is resolved?
 
     python benchmarks/kernels.py [--seeds 2] [--samples 128]
 
 Product Matern-5/2 and 7/2, each for the loss as it is and for its logarithm above a fitted floor,
 on the slices of ``real_slices.py`` with a design that fills the box. (Paths of product Matern-3/2
-have no gradient with a differentiable mean, so that nothing could be enclosed.) One row a slice and
+have no gradient with a differentiable mean, so nothing could be enclosed.) One row per slice and
 model: log evidence relative to the best; largest standardised leave-one-out residual; largest error
-of the gradient over 65 x 65 points in its standard deviations, as fitted, nothing inflated (a band
-of 4.8 of them holds where it is below); attractors found and share in certain basins with these
+of the gradient over 65 x 65 points in standard deviations, as fitted, without inflation (a band of
+4.8 of them holds if it is smaller); attractors found and share in certain basins with these
 deviations.
 """
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
                         surrogate = fit(x, losses, low, up, kernel, warped)
                     except SurrogateError:
                         continue
-                    # The log is asked for: a fit that chose none is the plain one once more.
+                    # Where the log is requested but not chosen, the fit is the plain one again.
                     if warped and math.isinf(surrogate.warp.scale):
                         continue
                     at = surrogate.posterior(points)

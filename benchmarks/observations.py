@@ -2,14 +2,14 @@ r"""Do gradients tell more than values, for the same number of forward passes?
 
     python benchmarks/observations.py [--seeds 3] [--evaluations 128]
 
-A forward and a backward pass together count as three forward passes. So 128 values are set against
-42 points with value and gradient. The gradient is observed through ``d`` more values half a per
-cent of the box away, which the surrogate takes for what they are; they are not counted. Both
-designs fill the box, none is placed. Slices: planes through three networks (see
+A forward and a backward pass together count as three forward passes. So 128 values are compared
+with 42 points with value and gradient. The gradient is observed through ``d`` further values half a
+per cent of the box away, which the surrogate takes as values; they are not counted. Both
+designs fill the box, and no sample is placed adaptively. Slices: planes through three networks (see
 ``real_slices.py``), Himmelblau's function, the sum of three double wells.
 
-One row a slice: attractors found, share of the box in certain basins, and the mean over the lattice
-of the posterior deviation of the gradient, relative to that with values.
+One row per slice: attractors found, share of the box in certain basins, and the mean over the
+lattice of the posterior deviation of the gradient, relative to that with values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def wells(x: torch.Tensor) -> torch.Tensor:
 
 
 def with_neighbours(x: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Points, and for each one more along every axis, towards the middle of the box."""
+    """Points, and for each a neighbour along every axis, towards the middle of the box."""
     steps = -np.where(x > 0, 1.0, -1.0)[:, None] * np.diag(2 * STEP * half)
     return np.concatenate([x, (x[:, None] + steps).reshape(-1, x.shape[1])])
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
     parser.add_argument("--evaluations", type=int, default=128)
     parser.add_argument("--digits", type=int, default=512, help="size of the probe set")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
-    parser.add_argument("--resolution", type=int, default=128, help="cells an axis of the planes")
+    parser.add_argument("--resolution", type=int, default=128, help="cells per axis of the planes")
     args = parser.parse_args(argv)
     digits = Digits.subset(args.digits)
     slices = []

@@ -1,11 +1,11 @@
-"""Whether the slice describes the optimiser: angle and length on digits, optimiser by optimiser.
+"""Does the slice describe the optimiser? Angle and length on digits, optimiser by optimiser.
 
     python benchmarks/optimizer_flow.py [--epochs 12] [--period 4]
 
 A 64-32-10 perceptron (tanh, cross-entropy, batches of 32 of 1,400 images) is trained from the same
 weights with three optimisers and watched with ``MorseMonitor(dynamics="both")`` in the plane of the
-two principal directions. Known beforehand: plain SGD with small steps follows the flow, a length of
-1; with a momentum of 0.9 the length tends to 10; for Adam there is no such number.
+two principal directions. Expected: plain SGD with small steps follows the flow, with length 1;
+with momentum 0.9 the length tends to 10; for Adam there is no such number.
 """
 
 from __future__ import annotations

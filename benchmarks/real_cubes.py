@@ -3,13 +3,13 @@ r"""Real networks in three dimensions: does the gradient stay in the band, are l
     python benchmarks/real_cubes.py [--seeds 3] [--samples 256] [--resolution 32]
 
 Networks, probe set and boxes are those of ``real_slices.py``, with three directions. The exact
-gradient is held against the band at every point of the lattice, where it is the band of a halved
+gradient is compared with the band at every point of the lattice, where the band is that of a halved
 lattice with deviations estimated inside the cells (:mod:`lightning_morse.bands.gradient`). From
 some points of certain cells the exact gradient flow of the warped loss is followed in small steps;
 a label is disputed if it ends farther than two cells from every cell of the attractor it names, or,
 for a cell that escapes, inside the box where the flow is at rest.
 
-One row a slice: what is claimed and 1 - mu, shares of the box in certain basins and escaping,
+One row per slice: what is claimed and 1 - mu, shares of the box in certain basins and escaping,
 number of halvings, largest error over band, starts followed and labels disputed.
 """
 

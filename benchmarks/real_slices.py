@@ -3,32 +3,31 @@ r"""Are the claims true on slices of real networks?
     python benchmarks/real_slices.py [--seeds 7] [--kinds pca random solutions]
         [--activations tanh gelu relu] [--samples 128]
 
-Networks 64-32-10 on scikit-learn's digits, a fixed subset of them, cross-entropy plus 1e-3 times
+Networks 64-32-10 on a fixed subset of scikit-learn's digits, cross-entropy plus 1e-3 times
 the sum of squares of the weights, trained full batch with Adam. Slices: the principal directions of
 the trajectory, box 1.5 times its extent (``pca``); filter-normalised random directions, box one
 norm of the weights to each side (``random``); the plane through three solutions, box 1.5 times
-their largest coordinates (``solutions``). ``analyze`` sees nothing but its loss samples.
+their largest coordinates (``solutions``). ``analyze`` sees only its loss samples.
 
 *Truth 1* is the same engine on the exact gradient at every point of the lattice, with a band of
-width zero. *Truth 2* are flows of the exact gradient from random points, interpolated linearly on
+width zero. *Truth 2* is the flow of the exact gradient from random points, interpolated linearly on
 the same lattice. Wherever a certain label of the analysis disagrees with either, the flow from that
 point is integrated once more with the exact gradient at every step (for at most 24 points of a
 slice, chosen at random), and only that verdict counts:
 
 * a label of attractor ``a`` is wrong if the flow leaves the box or ends more than one cell away
   from the Morse set ``a``; an escape is wrong if the flow ends inside the box;
-* a count is wrong if more attractors are claimed than there are, other than there are where the
-  claim is "exactly", or if a claimed Morse set has no end of a flow within a cell. There are as
-  many attractors as groups of ends, where ends within two cells are of one group.
+* a count is wrong if more attractors are claimed than there are, if the claim is "exactly" and
+  there are more, or if a claimed Morse set has no end point of a flow within one cell. There are as
+  many attractors as groups of end points, where points within two cells belong to one group.
 
-A slice is wrong if it has a wrong label or a wrong count and says mu >= 0.95. Other columns: share
-of the box in certain basins and that which escapes, both beside truth 1; the largest error of the
-posterior mean of the gradient over the lattice, in its standard deviations (beside the number of
-them ``c`` that the band is made of) and in half-widths of the band (above 1: the event that `mu` is
-about did not happen); the kernel that was chosen, the number of samples that were needed; the
-largest standardised leave-one-out residual, the largest standardised error of a held-back
-derivative and the factor by which deviations were inflated for them (the errors are in inflated
-ones).
+A slice is wrong if it has a wrong label or a wrong count and says mu >= 0.95. Other columns: the
+shares of the box in certain basins and escaping, each next to truth 1; the largest error of the
+posterior mean of the gradient over the lattice, in standard deviations (next to ``c``, the
+half-width of the band in these) and in half-widths of the band (above 1, the event that `mu` is
+about did not happen); the kernel chosen, the number of samples needed; the largest standardised
+leave-one-out residual, the largest standardised error of a held-out derivative, and the factor by
+which deviations were inflated because of them (errors are relative to the inflated ones).
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class Digits:
         return cls(torch.from_numpy(images[chosen] / 16), torch.from_numpy(labels[chosen]).long())
 
     def train(self, activation: str, seed: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Flat weights of a trained network, and every tenth one on the way there."""
+        """Flat weights of a trained network, and every tenth iterate on the way there."""
         generator = torch.Generator().manual_seed(seed)
         flat = torch.cat(
             [
@@ -194,7 +193,7 @@ def make_slice(digits: Digits, kind: str, activation: str, seed: int, steps: int
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
-    """The exact gradient on a lattice, of a warped loss, and what the engine makes of it.
+    """The exact gradient of a warped loss on a lattice, and the engine's result for it.
 
     Orbits do not depend on the warp; this one keeps the field from being steep outside, flat
     inside. It is chosen from the lattice and has nothing to do with the fitted one.
@@ -256,14 +255,14 @@ Velocity = Callable[[np.ndarray], np.ndarray]
 def flow(
     velocity: Velocity, start: np.ndarray, extent: np.ndarray, still: float, most_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Follow points until they leave the box or stand still: Bogacki-Shampine, a step for each.
+    """Follow points until they leave the box or come to rest: Bogacki-Shampine, own step sizes.
 
     Args:
         velocity: Maps points (n, 2) to velocities, in lattice units.
         start: Where to start, shape (n, 2), lattice units.
         extent: Upper corner of the box; the lower one is zero.
         still: Speed below which a point has arrived.
-        most_steps: Points still on their way after so many steps are where they are.
+        most_steps: Points still moving after this many steps stay where they are.
 
     Returns:
         Where the points ended, and whether each left the box (1), arrived (0) or did neither (-1).
@@ -279,7 +278,7 @@ def flow(
         ahead = y + h * (2 * v + 3 * k2 + 4 * k3) / 9
         k4 = velocity(ahead)
         error = np.abs(h * (-5 * v / 72 + k2 / 12 + k3 / 9 - k4 / 8)).max(axis=1)
-        # The second bound keeps stiff directions from trembling at the size of the first.
+        # The second bound keeps stiff directions from oscillating at the scale of the first.
         allowed = np.minimum(1e-3, 0.02 * step * np.abs(v).max(axis=1)) + 1e-14
         taken = (error <= allowed)[:, None]
         y, v = np.where(taken, ahead, y), np.where(taken, k4, v)
@@ -298,7 +297,7 @@ def flow(
 
 
 def surrogate_of(result: lm.MorseAnalysis) -> GaussianProcess:
-    """The surrogate that an analysis was made of, from the facts it tells."""
+    """The surrogate behind an analysis, rebuilt from the facts it records."""
     facts = result.surrogate
     floor = -math.inf if facts.loss_floor is None else facts.loss_floor
     warp = Warp(facts.loss_origin, facts.loss_origin - floor)
@@ -318,7 +317,7 @@ def surrogate_of(result: lm.MorseAnalysis) -> GaussianProcess:
 def judge(
     network: NetworkSlice, n_samples: int, resolution: int, n_starts: int, seed: int
 ) -> dict[str, object]:
-    """Analyse a slice and compare all that is claimed with the truth."""
+    """Analyse a slice and compare all claims with the truth."""
     low, up = -network.half, network.half
     try:
         result = lm.analyze(
@@ -333,7 +332,7 @@ def judge(
     band = gradient_band(surrogate, lattice, posterior, 1 - 0.9 * (1 - CONFIDENCE))
     truth = Truth.of(network, lattice, band)
 
-    # The band, in the units it is a band for.
+    # The band, in the units of the warped loss.
     bend = 1 + (truth.loss - surrogate.warp.origin) / surrogate.warp.scale
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(truth.gradient / bend[:, None] - posterior.gradient)
@@ -422,7 +421,7 @@ def _neighbourhood(result: lm.MorseAnalysis, attractor: int) -> np.ndarray:
 def _labels_differ(
     labels: np.ndarray, truth: Truth, neighbourhoods: dict[int, np.ndarray]
 ) -> np.ndarray:
-    """Cells of which the analysis and the engine on the exact gradient are certain, differently."""
+    """Cells where the analysis and the engine on the exact gradient are certain but disagree."""
     differ = ((labels == ESCAPES) & (truth.labels >= 0)) | ((labels >= 0) & (truth.labels == -2))
     for a, near in neighbourhoods.items():
         for t, cells in enumerate(truth.attractors):
@@ -432,7 +431,7 @@ def _labels_differ(
 
 
 def _groups(points: np.ndarray, distance: float) -> int:
-    """Number of groups of points that are chained by neighbours within a distance."""
+    """Number of groups of points chained together by neighbours within a distance."""
     if not len(points):
         return 0
     near = np.abs(points[:, None] - points[None]).max(axis=2) <= distance

@@ -1,13 +1,13 @@
-"""What is claimed of the snapshots of a single run, and how much of it is wrong.
+"""What is claimed about the snapshots of a single run, and how much of it is wrong.
 
-    python benchmarks/snapshot_claims.py               # some three minutes
+    python benchmarks/snapshot_claims.py               # about three minutes
 
-*Descents*: runs of 24 steps in known fields, from random starts, with noise of some size at each
-step. A certain attractor is wrong if the noiseless step leads from a point of its cells out of
-them; a label is wrong if the flow takes the centre of a cell elsewhere.
+*Descents*: runs of 24 steps in known fields, from random starts, with noise in each step. A
+certain attractor is wrong if the noiseless step leads out of its cells from a point in them; a
+label is wrong if the flow takes the centre of a cell elsewhere.
 
-*Saddles*: runs of a linear map that come in along the stable axis of a saddle. No attractor is
-there.
+*Saddles*: runs of a linear map that approach along the stable axis of a saddle, where there is no
+attractor.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FIELDS: dict[str, tuple[Field, float]] = {
 
 
 def analysed(path: Array, resolution: int) -> MorseAnalysis | None:
-    """As the monitor does it: around the last state, in a box of the reach of the run."""
+    """As in the monitor: around the last state, in a box as large as the reach of the run."""
     try:
         return analyze_snapshots(path, half_widths(path), resolution)
     except ValueError:

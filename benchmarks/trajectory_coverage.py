@@ -1,13 +1,13 @@
-"""How often the image boxes of a learnt map hold all true images of all cells at once.
+"""How often the image boxes of a learned map contain all true images of all cells.
 
     python benchmarks/trajectory_coverage.py --repetitions 200
 
-For each map and noise level: runs from random starts, the map learnt from them with its
-hyper-parameters fitted to the same pairs, boxes at the level asked for. A repetition *holds* if at
-every one of many points of the box the true image lies in the box of the point's cell. Known cells
-only; the others count as exterior and nothing is said of them. Reported besides: the share of
-single (point, coordinate) images outside, the median half-width of the boxes in cells beyond what
-the image of the cell itself takes, the unknown share of the box.
+For each map and noise level: runs from random starts, the map learned from them with its
+hyper-parameters fitted to the same pairs, boxes at the requested level. A repetition *holds* if at
+each of many points of the box the true image lies in the image box of the point's cell. Only known
+cells count; the others are exterior, and nothing is claimed about them. Also reported: the share of
+single (point, coordinate) images outside, the median half-width of the boxes, in cells, beyond what
+the image of the cell itself takes, and the unknown share of the box.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.trajectories.fit import fit_trajectory_map
-from lightning_morse.trajectories.ladder import Rung, climb_map
+from lightning_morse.trajectories.ladder import MapAtLevel, climb_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 from lightning_morse.words import short_of_one
 
@@ -110,7 +110,7 @@ def sample_runs(case: Case, noise: float, rng: np.random.Generator) -> list[Arra
 def one_repetition(
     case: Case, noise: float, confidence: float, seed: int, n_points: int = 4000
 ) -> tuple[bool, float, float, float]:
-    """Whether all images are held; share outside; median excess half-width; unknown share."""
+    """Whether the boxes hold all images; share outside; median excess half-width; unknown share."""
     rng = np.random.default_rng([seed, 7])
     grid = CubicalGrid(case.lower, case.upper, (case.resolution,) * len(case.lower))
     lattice = Lattice(grid, (1,) * grid.dim)
@@ -148,23 +148,23 @@ def blocks_of_repetition(
     values = model.values(lattice)
     unknown = model.unknown_cells(lattice, values)
 
-    def rung_at(level: float) -> Rung:
+    def map_at(level: float) -> MapAtLevel:
         band = value_band(model.processes, lattice, level)
-        return Rung(band.c, partial(model.image_boxes, lattice, values, band, None))
+        return MapAtLevel(band.c, partial(model.image_boxes, lattice, values, band, None))
 
     everything = np.arange(grid.size)
     image = outer_approximation(
-        *rung_at(confidence).images(everything), grid, exterior_cells=unknown
+        *map_at(confidence).images(everything), grid, exterior_cells=unknown
     )
     found = morse_graph(image)
     climbed = climb_map(
-        rung_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
+        map_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
     )
     out = []
     for i, mu in enumerate(climbed.each):
-        # The rung that gives mu: without it the lowest one.
+        # The level that gives mu: without it the lowest one.
         fails = [
-            failure_bound(rung_at(level).c, grid.dim, np.unique(lattice.points_of(b[i])).size)
+            failure_bound(map_at(level).c, grid.dim, np.unique(lattice.points_of(b[i])).size)
             if b[i].size and (climbed.ladder.blocks[j] == i).sum() == 1
             else 1.0
             for j, (level, b) in enumerate(

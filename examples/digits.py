@@ -3,16 +3,15 @@
     python examples/digits.py --epochs 12 --activation tanh
     tensorboard --logdir runs
 
-One line an epoch; the rest is in TensorBoard, under ``morse``.
+Prints one line per epoch; the rest is in TensorBoard, under ``morse``.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_morse import MorseMonitor
+from lightning_morse.words import floored
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 N_TRAIN = 1437  # the usual 80 %; the other 360 images are for validation
@@ -71,18 +71,25 @@ class DigitsModule(pl.LightningModule):
 
 
 class EpochLine(pl.Callback):
-    """Print one line an epoch."""
+    """Print one line per epoch."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        print(
+            f"epoch {trainer.current_epoch + 1:3d}   loss {found['train_loss']:.3f}   "
+            f"val accuracy {found['val_accuracy']:.3f}   {self.said_by_analysis(found)}"
+        )
+
+    def said_by_analysis(self, found: Mapping[str, float]) -> str:
+        """The findings of this epoch's analysis: values are there after one, and only then."""
+        if found.get("morse/failed", 1) or "morse/mu" not in found:
+            return "no analysis this epoch"
         basin = int(found["morse/basin_current"])
         where = {-1: "undecided", -2: "escapes"}.get(basin, f"{basin}")
         least = ">=" if found["morse/unresolved"] else "="
-        mu = math.floor(1000 * found["morse/mu"]) / 1000  # rounded up it would claim too much
-        print(
-            f"epoch {trainer.current_epoch + 1:3d}   loss {found['train_loss']:.3f}   "
-            f"val accuracy {found['val_accuracy']:.3f}   "
-            f"attractors {least} {found['morse/attractors']:.0f}   mu {mu:.3f}   "
+        return (
+            f"attractors {least} {found['morse/attractors']:.0f}   "
+            f"mu {floored(found['morse/mu']):5s}   "
             f"basin {where:9s}   largest basin {found['morse/basin_max']:4.0%}"
         )
 
@@ -94,12 +101,12 @@ def main(argv: Sequence[str] | None = None) -> MorseMonitor:
     parser.add_argument("--log-dir", type=Path, default=Path("runs"))
     parser.add_argument("--activation", choices=ACTIVATIONS, default="tanh")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n-samples", type=int, default=128, help="loss evaluations an analysis")
-    parser.add_argument("--resolution", type=int, default=128, help="grid cells an axis")
+    parser.add_argument("--n-samples", type=int, default=128, help="loss evaluations per analysis")
+    parser.add_argument("--resolution", type=int, default=128, help="grid cells per axis")
     args = parser.parse_args(argv)
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning_morse").setLevel(logging.WARNING)  # EpochLine says it
+    logging.getLogger("lightning_morse").setLevel(logging.WARNING)  # EpochLine says the same
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(args.seed, verbose=False)
 
@@ -108,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> MorseMonitor:
         n_samples=args.n_samples,
         resolution=args.resolution,
         seed=args.seed,
-        max_overhead=1.0,  # the run is shorter than an analysis, and here to show one an epoch
+        max_overhead=1.0,  # the run is shorter than an analysis, and is to show one per epoch
     )
     logger = TensorBoardLogger(args.log_dir, name=f"digits-{args.activation}")
     trainer = pl.Trainer(
@@ -131,10 +138,10 @@ def main(argv: Sequence[str] | None = None) -> MorseMonitor:
             path = Path(logger.log_dir) / f"{name}.png"
             figure.savefig(path)
             print(f"last {name} figure: {path}")
-    print(f"all of it: tensorboard --logdir {args.log_dir}")
+    print(f"everything: tensorboard --logdir {args.log_dir}")
     return monitor
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # a network this small only gets slower on more
+    torch.set_num_threads(1)  # more only slow down a network this small
     main()

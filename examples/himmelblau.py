@@ -1,6 +1,7 @@
-"""Morse graph of a function, no network: Himmelblau's, four minima on a square.
+"""Morse graph of a function, without a network: Himmelblau's, with four minima on a square.
 
-Run with ``python examples/himmelblau.py --out himmelblau``; two pictures and a table come out.
+Run with ``python examples/himmelblau.py --out himmelblau``; it writes three pictures and the
+analysis, and prints a table.
 """
 
 from __future__ import annotations

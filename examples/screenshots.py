@@ -1,8 +1,8 @@
-"""Photograph the view for the documentation: the report and the tab, two sizes, two themes.
+"""Take the screenshots of the documentation: the report and the tab, two sizes, two themes.
 
     python -m examples.screenshots --out docs/images
 
-Trains the digits run anew, analyses Himmelblau's function, and needs Chromium.
+Trains on the digits again, analyses Himmelblau's function, and needs Chromium.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
-from tests.test_tensorboard_plugin import FRAME, Board
 
 from examples import digits, himmelblau
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import read_runs
 from tests.browser import Browser
+from tests.tensorboard_plugin.test_plugin import FRAME, Board
 
 SIZES = ((1280, 800), (1920, 1080))
 THEMES = ("light", "dark")
-COLORS = 128  # of the palette: the pictures have few, and are small that way
+COLORS = 128  # in the palette: the pictures have few, and this keeps them small
 SETTLE = 1.0  # seconds from the last change to the picture
 
 

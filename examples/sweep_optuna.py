@@ -1,17 +1,17 @@
-"""Search learning rates with Optuna, by the validation loss and by the basin it is reached in.
+"""Search learning rates with Optuna, by validation loss and by the basin in which it is reached.
 
     pip install optuna
     python -m examples.sweep_optuna --trials 20
     python -m examples.sweep_optuna --trials 20 --objective pareto
     tensorboard --logdir runs/optuna        # the tab HParams has the columns of the table
 
-``--objective loss``: the validation loss alone, and a trial is pruned where the basin it is in
-certainly holds nothing better: its attractor stands (``morse/mu_current``), and ``morse/headroom``,
-the loss now minus the loss there, is small while the loss itself is still large.
+``--objective loss``: the validation loss alone. A trial is pruned if its basin certainly contains
+nothing better: its attractor stands (``morse/mu_current``), and ``morse/headroom``, the current
+loss minus the loss there, is small while the loss itself is still large.
 
 ``--objective pareto``: low validation loss and a high ``morse/barrier`` around the basin, which
-counts only where the basin is certain (``morse/attractors`` and ``morse/mu_current``). Optuna does
-not prune where there are two objectives.
+counts only if the basin is certain (``morse/attractors`` and ``morse/mu_current``). Optuna does not
+prune when there are two objectives.
 
 With ``--storage`` and ``--study`` several processes, on one machine or on many, work on the same
 study: start the script once in each.
@@ -34,21 +34,23 @@ MU = 0.95
 
 
 class PruneAtTheBottom(pl.Callback):
-    """Give a trial up once its basin certainly has nothing left and the loss is high."""
+    """Give up a trial once its basin certainly has nothing left to gain and the loss is high."""
 
     def __init__(self, worst: float, least: float) -> None:
         self.worst, self.least = worst, least
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = trainer.callback_metrics
-        certain = found["morse/mu_current"] >= MU and not found["morse/failed"]
+        if found.get("morse/failed", 1):  # there was no analysis this epoch, or it failed
+            return
+        certain = found["morse/mu_current"] >= MU
         if certain and found["morse/headroom"] < self.least and found["floor"] > self.worst:
             raise optuna.TrialPruned(f"basin holds no more than {found['morse/headroom']:.3f}")
 
 
 def certain_barrier(found: Mapping[str, float]) -> float:
     """The barrier around the basin that training is in; 0 where that is not certain."""
-    certain = found["morse/attractors"] >= 1 and found["morse/mu_current"] >= MU
+    certain = found.get("morse/attractors", 0) >= 1 and found.get("morse/mu_current", 0) >= MU
     return found["morse/barrier"] if certain else 0.0
 
 
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> optuna.Study:
     parser.add_argument("--n-samples", type=int, default=128)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--log-dir", type=Path, default=Path("runs/optuna"))
-    parser.add_argument("--storage", help="a database of Optuna, such as sqlite:///sweep.db")
+    parser.add_argument("--storage", help="an Optuna database, such as sqlite:///sweep.db")
     parser.add_argument("--study", help="name of the study in it")
     args = parser.parse_args(argv)
 
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> optuna.Study:
             resolution=args.resolution,
         )
         for name in ("attractors", "mu", "barrier"):
-            trial.set_user_attr(name, found[f"morse/{name}"])
+            trial.set_user_attr(name, found.get(f"morse/{name}"))
         loss = found["val_loss"]
         return (loss, certain_barrier(found)) if pareto else loss
 

@@ -4,9 +4,9 @@
     python -m examples.sweep_ray --trials 20
     lightning-morse compare runs/ray
 
-ASHA stops the worse half at each rung by ``floor``, the loss less what the basin still
-promises: a trial that is high but has far to fall is kept, one that sits at the bottom of a high
-basin goes. On a cluster the same script takes ``--address auto`` and a ``--log-dir`` that all
+ASHA stops the worse half at each of its rungs by ``floor``, the loss minus what is left to gain in
+the basin: a trial whose loss is high but can still fall far is kept, one at the bottom of a high
+basin is not. On a cluster the same script takes ``--address auto`` and a ``--log-dir`` that all
 machines see; the code must be importable on each.
 """
 

@@ -1,6 +1,6 @@
-"""What both sweeps share: the space they search, a trial of it, and what it is pruned by.
+"""What both sweeps share: the search space, a trial, and the quantity trials are pruned by.
 
-``sweep_optuna.py`` and ``sweep_ray.py`` differ in who chooses the trials and when one is given up.
+``sweep_optuna.py`` and ``sweep_ray.py`` differ in how trials are chosen and when one is given up.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ COLUMNS = ("val_loss", "val_accuracy", "morse/attractors", "morse/mu", "morse/ba
 
 
 class LogFloor(pl.Callback):
-    """Log ``floor``: the loss now less what the slice shows is still to be gained.
+    """Log ``floor``: the current loss minus what the slice shows is left to gain.
 
-    Where training is certainly in a basin that is the loss at its attractor; elsewhere nothing is
-    promised, and the floor is the loss itself. It is the loss of the monitor's probe batches with
-    the weights as they are now: the mean over the epoch, ``train_loss``, is far behind at first.
+    Where training certainly is in a basin, this is the loss at its attractor; elsewhere nothing is
+    promised, and the floor is the loss itself. The loss is that of the current weights on the
+    monitor's probe batches: the mean over the epoch, ``train_loss``, lags far behind at first. It
+    stands in where there was no analysis.
     """
 
     def __init__(self, monitor: MorseMonitor) -> None:
@@ -36,7 +37,7 @@ class LogFloor(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found, result = trainer.callback_metrics, self.monitor.result
-        if result is None or found["morse/failed"]:
+        if result is None or found.get("morse/failed", 1):  # no value: no analysis this epoch
             floor = float(found["train_loss"])
         else:
             # The first sample is the centre of the box: with the default extent, the weights.
@@ -55,15 +56,15 @@ def train_trial(
     n_samples: int,
     resolution: int,
 ) -> dict[str, float]:
-    """Train one trial, and leave its events, hyper-parameters and Morse records in a folder.
+    """Train one trial, and write its events, hyper-parameters and Morse records to a folder.
 
     Args:
         config: ``lr`` and ``activation``.
         folder: Where the files go; ``lightning-morse compare`` reads the folder above.
         callbacks: Called after the monitor and :class:`LogFloor`.
         epochs: Epochs to train, each with an analysis at its end.
-        n_samples: Loss evaluations an analysis.
-        resolution: Grid cells an axis.
+        n_samples: Loss evaluations per analysis.
+        resolution: Grid cells per axis.
 
     Returns:
         The last metrics.
@@ -93,6 +94,6 @@ def train_trial(
     )
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     # What TensorBoard shows in the tab HParams, beside the hyper-parameters.
-    logger.log_hyperparams(module.hparams, {name: found[name] for name in COLUMNS})
+    logger.log_hyperparams(module.hparams, {k: found[k] for k in COLUMNS if k in found})
     logger.save()
     return found

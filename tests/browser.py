@@ -28,7 +28,7 @@ OPTIONS = (
 
 
 def find_browser() -> str:
-    """Path of a Chromium; skips the test where there is none."""
+    """Path of a Chromium; skips the test if there is none."""
     for name in NAMES:
         path = shutil.which(name)
         if path:
@@ -38,7 +38,7 @@ def find_browser() -> str:
 
 
 class Browser:
-    """One page; what its console complained about is in ``complaints``."""
+    """One page; errors and warnings of its console are in ``complaints``."""
 
     def __init__(self, width: int = 1280, height: int = 800, limit: float = 60) -> None:
         path = find_browser()
@@ -121,7 +121,7 @@ class Browser:
         self.call("Page.navigate", url=url)
 
     def run(self, script: str) -> object:
-        """Value of a JavaScript expression; promises are waited for."""
+        """Value of a JavaScript expression; promises are awaited."""
         answer = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )

@@ -1,4 +1,4 @@
-"""One thread for everything: small matrices and networks only get slower on more."""
+"""One thread for everything: more only slow down small matrices and networks."""
 
 import os
 

@@ -71,7 +71,7 @@ def flat(x):
 
 
 def himmelblau_critical(lower, upper):
-    """Which boxes can hold a zero of the gradient, by bounds on the Hessian over each of them."""
+    """Boxes that can contain a zero of the gradient, by bounds on the Hessian over each box."""
     x, y = (0.5 * (lower + upper)).T
     h, k = (0.5 * (upper - lower) * (1 + 1e-9)).T
     across = 4 * (np.abs(x + y) + h + k)

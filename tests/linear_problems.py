@@ -14,7 +14,7 @@ SIZES = [(3, 2), (3, 4, 2), (2, 3, 3, 4), (4, 2, 3, 2, 5)]
 
 
 def random_moments(rng, n_in, n_out):
-    """Moments with well separated modes, often few; inputs white, coloured or singular."""
+    """Moments with well separated modes, often few; inputs are white, coloured or singular."""
     rank = int(rng.integers(1, min(n_in, n_out) + 1))
     seen = n_in if rng.random() < 0.7 else int(rng.integers(rank, n_in + 1))
     basis = np.linalg.qr(rng.normal(size=(n_in, n_in)))[0][:, :seen]

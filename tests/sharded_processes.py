@@ -41,7 +41,7 @@ TIME_LIMIT = timedelta(seconds=60)
 
 
 class Meter:
-    """An attribute that the network changes during training and that is not a container."""
+    """An attribute that training changes and that is not a container."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -133,7 +133,7 @@ class Branches(Fails):
 
 
 class Catches(Fails):
-    """A loss that swallows every error."""
+    """A loss that catches every error."""
 
     def __call__(self, module, batch):
         try:
@@ -286,7 +286,7 @@ def mse(module, batch):
 
 
 def everywhere(how):
-    """Compare shards with the whole, and report the largest differences."""
+    """Compare shards with the whole and report the largest differences."""
     whole, block = sharded_block(how)
     processes = Processes(RANK, SIZE)
     step = Lockstep(processes)
@@ -402,7 +402,7 @@ def refusals():
 
 
 def exchanges():
-    """Lockstep when something goes wrong."""
+    """Whether processes stay in step when something goes wrong."""
     step = Lockstep(Processes(RANK, SIZE))
     said = {}
 

@@ -48,6 +48,18 @@ def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
     assert (tmp_path / "basins.png").exists()
 
 
+def test_digits_says_where_there_was_no_analysis():
+    line = load("digits", "EpochLine")()
+    nothing = {"morse/overhead": 0.1, "morse/age": 23.0}
+    assert line.said_by_analysis(nothing) == "no analysis this epoch"
+    found = {"basin_current": 0.0, "unresolved": 0.0, "attractors": 1.0, "basin_max": 0.5}
+    found = {f"morse/{name}": value for name, value in {**found, "mu": 0.9999, "failed": 0}.items()}
+    said = line.said_by_analysis(found)
+    assert "attractors = 1" in said
+    assert "mu 0.999" in said
+    assert line.said_by_analysis({**found, "morse/failed": 1.0}) == "no analysis this epoch"
+
+
 def assert_compared(folder, capsys, n=2):
     """``lightning-morse compare`` has a row a trial, with what was searched."""
     capsys.readouterr()

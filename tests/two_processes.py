@@ -130,7 +130,7 @@ def main():
     run("raises", small(loss_fn=Fails(1, ValueError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))
 
-    # The clock of the second process runs a hundred times as fast: alone it would go on.
+    # The clock of the second process runs a hundred times as fast: by itself it would go on.
     ticks = iter(range(10**9))
     scale = 1 + 99 * RANK
     callback.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))

@@ -59,7 +59,7 @@ from lightning_morse.bands.gradient import (
     failure_bound,
     gradient_band,
 )
-from lightning_morse.bands.levels import RUNGS_PER_DECADE, failures
+from lightning_morse.bands.levels import LEVELS_PER_DECADE, failures
 from lightning_morse.enclosure.flow_map import critical_cells_of
 from lightning_morse.gp.kac_rice import expected_critical_points
 from lightning_morse.grids.cubical import CubicalGrid
@@ -138,7 +138,7 @@ def climb(
         How far up they stand.
     """
     many = sum(len(cells) for cells in attractors) > _MANY_CELLS
-    fails = failures(confidence, RUNGS_PER_DECADE // 2 if many else RUNGS_PER_DECADE)
+    fails = failures(confidence, LEVELS_PER_DECADE // 2 if many else LEVELS_PER_DECADE)
     n, start = len(attractors), 0 if proved else 1
     if n == 0 or len(fails) == start:
         return unclimbed(attractors, confidence)

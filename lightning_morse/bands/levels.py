@@ -12,15 +12,15 @@ from lightning_morse._typing import Array
 # at any value: beyond 1e-6 the premise, not the band, limits a claim (docs/mu.md), and more levels
 # only place the confidence of an attractor more finely.
 _LEAST_FAILURE = 1e-6
-RUNGS_PER_DECADE = 2
+LEVELS_PER_DECADE = 2
 
 
-def failures(confidence: float, rungs_per_decade: int = RUNGS_PER_DECADE) -> Array:
+def failures(confidence: float, levels_per_decade: int = LEVELS_PER_DECADE) -> Array:
     """Failure probabilities of the levels, from ``1 - confidence`` down to 1e-6 in equal factors.
 
     Args:
         confidence: The lowest level, in (0, 1).
-        rungs_per_decade: Number of levels per factor of ten.
+        levels_per_decade: Number of levels per factor of ten.
 
     Returns:
         Descending, shape ``(n_levels,)``; a single entry if ``1 - confidence`` is at most 1e-6.
@@ -31,4 +31,4 @@ def failures(confidence: float, rungs_per_decade: int = RUNGS_PER_DECADE) -> Arr
     """
     most = 1 - confidence
     decades = math.log10(most / _LEAST_FAILURE) if most > _LEAST_FAILURE else 0.0
-    return np.geomspace(most, _LEAST_FAILURE, 1 + math.ceil(rungs_per_decade * decades - 1e-9))
+    return np.geomspace(most, _LEAST_FAILURE, 1 + math.ceil(levels_per_decade * decades - 1e-9))

@@ -1,9 +1,9 @@
-"""Values in ``trainer.callback_metrics``, which are there while they are news.
+"""Values in ``trainer.callback_metrics``, which are there only while they are news.
 
-EarlyStopping counts every look at a value that has not improved. A value of an analysis that it has
-seen before says nothing new, so it is taken away once whoever looks has had the chance to; a key
-that is absent is passed over with ``strict=False``. ModelCheckpoint ends a run when its key is
-absent, so a key that one watches stays, and is NaN, its worst value, before the first analysis.
+EarlyStopping counts every look at a value that has not improved. A value that it has seen before
+says nothing new, so it is removed once callbacks have had the chance to look; with ``strict=False``
+an absent key is passed over. ModelCheckpoint raises if its key is absent, so a key that one watches
+stays, and is NaN, its worst value, before the first analysis.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from lightning_morse.monitoring.scalars import published
 
 
 class Bulletin:
-    """What a monitor has to say to other callbacks.
+    """What a monitor publishes for other callbacks.
 
     Args:
-        name: Of the monitor.
+        name: Name of the monitor.
     """
 
     def __init__(self, name: str) -> None:

@@ -136,7 +136,8 @@ def first_learning_rate(optimizers: Sequence[Any]) -> float:
 
 # Steps between two analyses of a run that says neither how long an epoch is nor how long it is.
 STEPS_OF_ENDLESS_EPOCHS = 1000
-# A quarter of a run is a period if it has at most this many steps.
+# Steps between two analyses of a run whose length is known but whose epochs do not end. Neither
+# number has a part in soundness.
 SHORT_PERIOD = 100
 
 
@@ -178,7 +179,8 @@ class Period:
         """This period, or one of steps where a period of epochs would never end.
 
         It does not where a stream of data has no end, or where the run has fewer steps than the
-        period. The period of steps is a tenth of the run or less often, a quarter at most.
+        period. The period of steps is ``SHORT_PERIOD``, but no less than a twentieth and no more
+        than a quarter of the run.
 
         Args:
             trainer: The trainer, when training starts.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning_morse.callbacks._lightning import TrainerLike
 
-# Where runs without a logger have a folder each, below the Trainer's ``default_root_dir``.
+# Below the Trainer's ``default_root_dir``; each run without a logger has a folder in it.
 RUNS_WITHOUT_A_LOGGER = "morse_runs"
 
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """The folder; it is made when it is first asked for, so that no two runs have the same."""
+        """The folder, created at first use so that no two runs share it."""
         if not self._own:
             return self._root
         home = self._root / RUNS_WITHOUT_A_LOGGER

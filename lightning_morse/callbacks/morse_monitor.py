@@ -39,6 +39,7 @@ from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
 from lightning_morse.slices.parameters import has_lazy_parameters, trainable_parameters
+from lightning_morse.words import floored
 
 # Soundness depends on none of these.
 # Snapshots per period: enough to see a curve between two analyses.
@@ -51,9 +52,9 @@ class MorseMonitor(UnifiedCallback):
     """Watch the attractors and basins of the loss around the weights while a run trains.
 
     Every period the loss is evaluated on a low-dimensional slice through the current weights, and
-    :func:`lightning_morse.analyze` finds its Morse graph. The findings go to
-    ``trainer.callback_metrics`` (for EarlyStopping, ModelCheckpoint and Optuna) and to every
-    logger, under ``morse/``. "The box" is the part of the slice that is looked at.
+    :func:`lightning_morse.analyze` finds its Morse graph. The findings go to every logger, and to
+    ``trainer.callback_metrics`` (for EarlyStopping, ModelCheckpoint and Optuna), under ``morse/``.
+    "The box" is the part of the slice that is looked at.
 
     ======================= =====================================================================
     ``attractors``          number of attractors in the box; a lower bound unless ``unresolved``
@@ -83,17 +84,27 @@ class MorseMonitor(UnifiedCallback):
     ``flow_length``         distance covered by training, relative to the flow; -1 if unknown
     ``calibration``         factor by which residuals ask to inflate the surrogate's deviation; 1
                             is none
+    ``age``                 steps since the analysis; in ``trainer.callback_metrics`` only
     ``seconds``             wall time of the last analysis, figures included
     ``overhead``            share of the wall time since the start taken by the callback
     ``failed``              1 if the last analysis failed; the other values are then those of the
-                            last one that succeeded
+                            last one that succeeded, if any
     ======================= =====================================================================
 
-    All are finite from the start of training. TensorBoard also gets the figures ``morse/basins``,
-    ``morse/graph`` and ``morse/merge`` (the confidence up to which attractors stay apart), from the
-    second analysis on ``morse/timeline`` (the basins over training), and the table ``morse/sets``.
-    Without TensorBoard the same is written to ``morse/`` in the log directory as PNG, JSON and
-    NumPy archive.
+    All are finite. They appear in ``trainer.callback_metrics`` with an analysis, none before the
+    first, and are removed once callbacks have had the chance to look at them, after validation or
+    at the end of the epoch; so the patience of an EarlyStopping counts analyses. It needs
+    ``strict=False``, which the monitor sets, with a warning, where it finds otherwise. A key that a
+    ModelCheckpoint watches stays, and is NaN before the first analysis; an EarlyStopping on the
+    same key needs ``check_finite=False``. ``overhead`` and ``age`` are also there when a due
+    analysis has been skipped for lack of time.
+
+    TensorBoard also gets the figures ``morse/basins``, ``morse/graph`` and ``morse/merge`` (the
+    confidence up to which attractors stay apart), from the second analysis on ``morse/timeline``
+    (the basins over training), and the table ``morse/sets``. Without a logger that takes figures
+    the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
+    any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
+    ``default_root_dir``.
 
     An attractor keeps its identity and colour from one analysis to the next where it can be
     recognised, and a change of basins is counted where a single slice proves it:
@@ -102,12 +113,22 @@ class MorseMonitor(UnifiedCallback):
     ``dim=2`` and 4-byte weights 12 to 36 bytes per weight, in memory and in checkpoints, on top of
     132 bytes per weight for the snapshots.
 
-    The loss is the module's own, in eval mode, on the first training batches of the run. Nothing in
-    the run changes but its wall time: not weights, buffers, gradients, optimizers, random number
-    generators, the order of the data or the values that the module logs. If an analysis fails, the
-    cause is logged and training goes on; requests to end the run (an interrupt, Optuna's
-    ``TrialPruned``) pass through. Checkpoints hold up to ``max_snapshots`` copies of the trainable
-    weights and the probe batches, so that a resumed run is analysed in the same way.
+    The loss is the module's own, in eval mode, on the first training batches of the run, each
+    weighted by the batch size that the step logs with, or that the batch itself tells
+    (:class:`~lightning_morse.slices.shadow_loss.ShadowLoss`). Nothing in the run changes but its
+    wall time: not weights, buffers, gradients, optimizers, random number generators, the order of
+    the data or the values that the module logs. A copy of the module is evaluated, in which
+    stand-ins take the place of trainer, optimizers, schedulers, callbacks and loggers
+    (:mod:`lightning_morse.slices.stand_ins`): a step can read from them, and what it writes to them
+    is kept away from the run and reported once.
+
+    If an analysis fails, the cause is logged and training goes on; so it does for all that only the
+    network shows, such as no trainable weights, or manual optimisation without ``loss_fn`` and
+    ``validation_step``. Modules with lazy parameters are analysed once these are initialised. A
+    loss that raises at some point of the slice counts as diverged there; only the current weights
+    have to work. Requests to end the run (an interrupt, Optuna's ``TrialPruned``) pass through.
+    Checkpoints hold up to ``max_snapshots`` copies of the trainable weights and the probe batches,
+    so that a resumed run is analysed in the same way.
 
     On top of the snapshots an analysis needs memory for ``3 dim + 3`` copies of the trainable
     weights while it computes principal directions, and for ``dim + 3`` while it evaluates the loss
@@ -127,7 +148,7 @@ class MorseMonitor(UnifiedCallback):
     the ``MixedPrecisionPolicy``. ``directions`` must then be ``"pca"`` or ``"random"``. Snapshots
     are not in the checkpoint, so a resumed run starts a new record of its trajectory, and the
     identity of an attractor is its number within each analysis. Tensor parallel networks and FSDP1
-    (``FSDPStrategy``) are refused.
+    (``FSDPStrategy``) are not analysed; the monitor says so.
 
     Args:
         directions: Directions of the slice. ``"pca"``: principal directions of the trajectory, or
@@ -142,8 +163,11 @@ class MorseMonitor(UnifiedCallback):
             returns any of these tensors, called at each analysis as ``directions(module, batches)``
             with a copy of the module in eval mode and the probe batches.
         dim: Dimension of the slice: 1, 2 or 3.
-        every_n_epochs: Analyse at the end of every n-th epoch; 1 if neither period is given.
-        every_n_steps: Analyse once the optimizer has taken n steps since the last analysis.
+        every_n_epochs: Analyse at the end of every n-th epoch; 1 if neither period is given. A
+            period that cannot end in this run (an endless stream of data, or ``max_steps`` within
+            it) becomes one of steps; the monitor says which.
+        every_n_steps: Analyse once the optimizer has taken n steps since the last analysis. With
+            either period the last weights are analysed at the end of ``fit`` if there is time.
         n_samples: Loss evaluations per analysis, each over all probe batches; at least 16. A box
             that has to grow costs up to half as many again.
         resolution: Grid cells per axis.
@@ -156,7 +180,7 @@ class MorseMonitor(UnifiedCallback):
             current weights seems to lie outside; at most once if only a saddle around it does.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch, using the module it is
             given. Default: what ``training_step`` returns, or ``validation_step`` if only that is
-            defined.
+            defined or optimisation is manual.
         probe_batches: Number of training batches, the first of the run, to keep as probe set.
         max_snapshots: Number of weight vectors to keep along the trajectory, on the CPU; at least
             3.
@@ -172,7 +196,7 @@ class MorseMonitor(UnifiedCallback):
             ``"bfloat16"`` or ``"float16"``. Half precision blurs the principal directions once
             steps are smaller than its rounding.
         on_error: ``"warn"``: log an analysis that fails, once per cause, and go on training.
-            ``"raise"``: end the run.
+            ``"raise"``: end the run. Also for what keeps the monitor from starting.
         name: Prefix of the metric names; the monitors of one Trainer need different ones.
         dynamics: ``"gradient"``: the gradient flow of the loss on the slice. ``"trajectory"``: the
             map from one snapshot of this run to the next, in the same plane; the loss is not
@@ -193,11 +217,15 @@ class MorseMonitor(UnifiedCallback):
     Raises:
         ValueError: If an argument is out of range. What depends on the network (lengths, collinear
             directions, identical checkpoints, unsupported sharding) is checked when training
-            starts.
+            starts, and dealt with as ``on_error`` says.
 
     Example:
+        To end a run when ``mu`` has not improved over three analyses, that is 15 epochs:
+
         >>> from pytorch_lightning import Trainer
-        >>> trainer = Trainer(callbacks=[MorseMonitor(every_n_epochs=5)], logger=False,
+        >>> from pytorch_lightning.callbacks import EarlyStopping
+        >>> stop = EarlyStopping("morse/mu", mode="max", patience=3, strict=False)
+        >>> trainer = Trainer(callbacks=[MorseMonitor(every_n_epochs=5), stop], logger=False,
         ...                   enable_checkpointing=False)
     """
 
@@ -597,5 +625,4 @@ def _summary(result: MorseAnalysis, scalars: Mapping[str, float]) -> str:
         where = f"in basin {basin} ({share} % of the slice)"
     else:
         where = "leaving the box" if basin == ESCAPES else "basin undecided"
-    mu = math.floor(1000 * result.mu) / 1000
-    return f"{result.claim}, mu {mu:g}, {where}, {scalars['seconds']:.1f} s"
+    return f"{result.claim}, mu {floored(result.mu)}, {where}, {scalars['seconds']:.1f} s"

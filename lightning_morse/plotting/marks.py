@@ -14,6 +14,7 @@ from lightning_morse._typing import Array
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, percent, tint
 from lightning_morse.result import MorseAnalysis, MorseSet
+from lightning_morse.words import kind_with_index
 
 DIVERGED = -3  # label of cells where the loss is not finite, beside ESCAPES and UNDECIDED
 
@@ -69,15 +70,6 @@ def set_look(m: MorseSet, dim: int, color: str | None) -> dict[str, Any]:
     return look | {"marker": "X", "ms": 10, "mfc": _SADDLE_FACES.get(m.index, DARK)}
 
 
-def kind_in_legend(m: MorseSet, dim: int) -> str:
-    """Kind of a Morse set that is not an attractor, in words; saddles with their Morse index."""
-    if not m.resolved:
-        return "unresolved"
-    if m.index == dim:
-        return "repeller"
-    return "saddle or repeller" if m.index is None else f"saddle (index {m.index})"
-
-
 def legend_handles(
     result: MorseAnalysis,
     colors: Mapping[int, str],
@@ -96,7 +88,8 @@ def legend_handles(
     """
     dim = result.grid.dim
     handles: list[Artist] = list(_attractor_handles(result, colors, identities))
-    kinds = {kind_in_legend(m, dim): m for m in result.morse_sets if not m.is_attractor}
+    others = [m for m in result.morse_sets if not m.is_attractor]
+    kinds = {kind_with_index(m.resolved, m.index, dim): m for m in others}
     for kind, m in sorted(kinds.items()):
         handles.append(Line2D([], [], **set_look(m, dim, None) | {"ms": 8}, label=kind))
     looks = area_looks(colors)

@@ -14,7 +14,6 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 
 from lightning_morse.plotting.layered_layout import Chains, Node, placed, rows_of
-from lightning_morse.plotting.marks import kind_in_legend
 from lightning_morse.plotting.style import (
     DARK,
     attractor_colors,
@@ -25,6 +24,7 @@ from lightning_morse.plotting.style import (
     probability_bound,
 )
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import kind_with_index
 
 # More Morse sets than this make a graph too crowded to read; then at most so many unresolved ones.
 MAX_DRAWN, MAX_UNRESOLVED = 30, 20
@@ -159,7 +159,7 @@ def _write_node(ax: Axes, result: MorseAnalysis, i: int, color: str | None, shar
     elif m.resolved:
         what = "index ?" if m.index is None else f"index {m.index}"
     else:
-        what = kind_in_legend(m, result.grid.dim)
+        what = kind_with_index(m.resolved, m.index, result.grid.dim)
     return ax.text(
         *(0, 0, f"{i}\nloss {m.loss:.3g}\n{what}"),
         fontsize=10,

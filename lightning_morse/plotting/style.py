@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from decimal import ROUND_FLOOR, Decimal
 from functools import cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import floored
 
 ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
 # Okabe and Ito's colour-blind-safe palette, ordered so that neighbours differ most. Black is left
@@ -164,11 +164,10 @@ def percent(share: float) -> str:
 
 
 def probability_bound(mu: float) -> str:
-    """Write a lower bound with at most three decimals; rounding up would claim too much.
+    """Write ``mu`` in a title, with at most three decimals, rounded down.
 
     Example:
         >>> probability_bound(0.9599)
         'mu ≥ 0.959'
     """
-    floored = Decimal(repr(float(mu))).quantize(Decimal("0.001"), ROUND_FLOOR)
-    return f"mu ≥ {f'{floored:.3f}'.rstrip('0').rstrip('.')}"
+    return f"mu ≥ {floored(mu)}"

@@ -1,4 +1,4 @@
-"""Batches of any make: how many examples they hold, and copies of them."""
+"""Batches of any type: how many examples they hold, and copies of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from lightning_morse.slices.copying import is_atomic
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A copy of a batch with its tensors changed.
 
-    Containers, named tuples, dataclasses (also frozen ones, and fields that ``__init__`` does not
-    take) and plain objects are copied all the way down; an object with a ``to`` method of its own
-    is asked for a ``clone`` or copied like any other. Where a batch refers to one object twice, its
-    copy does.
+    Containers, named tuples, dataclasses (frozen ones too, and fields that ``__init__`` does not
+    take) and plain objects are copied recursively. Where a batch refers to one object twice, so
+    does its copy.
 
     Args:
         batch: What a loader yields.
-        change: Makes a new tensor of a tensor.
+        change: Returns a new tensor for a tensor.
 
     Returns:
         The copy.
@@ -84,7 +83,7 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """The tensors in nested containers, dataclasses and objects, in order, each once."""
+    """The tensors in nested containers, dataclasses and objects: in order, each once."""
     seen = set() if seen is None else seen
     if is_atomic(value) or id(value) in seen:
         return
@@ -105,11 +104,12 @@ def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
 
 
 def batch_size(batch: Any) -> int:
-    """How many examples a batch holds, as far as it says so; 1 where that is not sure.
+    """How many examples a batch holds, as far as it tells; 1 where nothing is sure.
 
-    ``num_graphs``, then ``batch_size`` where the batch has such a count (graph and molecule batches
-    have as many rows as nodes or atoms). Else the leading length of its tensors, if it is the same
-    for all that have one: Lightning takes that of the first then, which may be a number of nodes.
+    ``num_graphs`` or else ``batch_size`` if the batch has such a count (batches of graphs and
+    molecules have as many rows as nodes or atoms). Otherwise the leading length of its tensors, if
+    it is the same for all that have one. Lightning takes that of the first tensor, which may be a
+    number of nodes.
 
     Args:
         batch: What a loader yields, or ``(batch, batch_idx, dataloader_idx)``.

@@ -1,7 +1,7 @@
-"""Copies of whatever hangs on a module, also of what :func:`copy.deepcopy` refuses.
+"""Copies of everything a module refers to, including what :func:`copy.deepcopy` refuses.
 
-A copy shares nothing with the original that code could write to. What cannot be copied is replaced
-by a stand-in (:mod:`lightning_morse.slices.stand_ins`), so that it can at least be read.
+A copy shares nothing with the original that could be written to. An object that cannot be copied is
+replaced by a stand-in (:mod:`lightning_morse.slices.stand_ins`), so that it can at least be read.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ def is_atomic(value: Any) -> bool:
 
 
 def bare_clone(tensor: Tensor) -> Tensor:
-    """A detached copy of the numbers in a tensor, whatever its class makes of ``clone``."""
+    """A detached copy of the values of a tensor, whatever ``clone`` means to its class."""
     with torch._C.DisableTorchFunctionSubclass():
         return Tensor.clone(Tensor.detach(tensor))
 
 
 class Copier:
-    """Copies objects, each once, with all that they refer to.
+    """Copies objects, each once, together with everything they refer to.
 
     Args:
-        replaced: Takes an object and returns what stands for it in the copy, or None if it is to be
+        replaced: Takes an object and returns its replacement in the copy, or None if it is to be
             copied like any other.
-        guarded: Takes an object that cannot be copied and returns what stands for it.
+        guarded: Takes an object that cannot be copied and returns its replacement.
 
     Attributes:
-        memo: Copies by the ``id`` of the original, as :func:`copy.deepcopy` has it. Entries made
-            beforehand are used.
+        memo: Copies by the ``id`` of the original, as in :func:`copy.deepcopy`. Entries that are
+            there beforehand are used.
         originals: Tensors by the ``id`` of their copies.
     """
 
@@ -83,7 +83,7 @@ class Copier:
         self._replaced = replaced
         self._guarded = guarded
         self.originals: dict[int, Tensor] = {}
-        # An id is that of another object once its owner is gone.
+        # Keeps originals and copies alive: the id of a dead object may be used again.
         self._alive: list[Any] = []
 
     def copy(self, value: Any) -> Any:
@@ -115,7 +115,7 @@ class Copier:
             return value if all(map(_same, copied, value)) else copied
         if cls is frozenset:
             return frozenset(map(self.copy, value))
-        if cls in _LOCKS:  # of the copy no one else waits for it
+        if cls in _LOCKS:  # nobody else waits for a lock of the copy
             return _LOCKS[cls]()
         if cls is types.MethodType:
             return types.MethodType(value.__func__, self.copy(value.__self__))
@@ -124,7 +124,7 @@ class Copier:
         if cls is types.CellType:
             return self._cell(value)
         if cls in weakref.ProxyTypes:
-            return self.copy(value.__init__.__self__)  # a method knows whose it is
+            return self.copy(value.__init__.__self__)  # a bound method knows its owner
         if cls is weakref.ref:
             target = value()
             return value if target is None else weakref.ref(self.copy(target))
@@ -133,7 +133,7 @@ class Copier:
         return self._object(value)
 
     def _container(self, value: Any) -> Any:
-        made = value.copy()  # keeps the order, a default factory, a largest length
+        made = value.copy()  # keeps order, default factory and maximal length
         self._known(value, made)
         made.clear()
         if isinstance(value, dict):
@@ -148,7 +148,7 @@ class Copier:
         if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
             return _deep_copy(value, self.memo)  # keeps views of one storage together
         if type(value) is Tensor:
-            return value.detach().clone()  # deepcopy refuses what has a history
+            return value.detach().clone()  # deepcopy refuses tensors with a graph
         try:
             if value.is_leaf:
                 return _deep_copy(value, self.memo)
@@ -161,7 +161,7 @@ class Copier:
         return made
 
     def _function(self, value: types.FunctionType) -> types.FunctionType:
-        """A function with what it closes over copied: a hook may close over its module."""
+        """A function with copies of what it closes over: a hook may close over its module."""
         if value.__closure__ is None:
             return value
         cells = tuple(map(self.copy, value.__closure__))

@@ -1,4 +1,4 @@
-"""Evaluations that leave no trace in precision settings or random number generators."""
+"""Evaluations that leave precision settings and random number generators as they were."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for kind in {"cpu", device_type}:
-            # The cache of casts would hold on to the weights of an earlier point.
+            # The cache of casts would keep the weights of an earlier point.
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         yield
 
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Restore the global random number generators on the way out."""
+    """Restore the global random number generators on exit."""
     cuda = _cuda_is_initialized()
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
@@ -44,8 +44,8 @@ def preserved_random_state() -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of torch, NumPy and Python; no device is initialised by it."""
-    # Not torch.manual_seed: where CUDA is not initialised yet it would seed its later start.
+    """Seed the global generators of torch, NumPy and Python without initialising a device."""
+    # Not torch.manual_seed: if CUDA is not initialised yet, that would seed it once it is.
     torch.default_generator.manual_seed(seed)
     if _cuda_is_initialized():
         torch.cuda.manual_seed_all(seed)

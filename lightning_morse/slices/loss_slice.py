@@ -31,8 +31,8 @@ class LossSlice:
     not grow with the number of points.
 
     The evaluation is in eval mode, without autocast and in float32 or better. A loss may
-    differentiate, by its inputs or by the weights. Weights that are frozen, buffers and attributes
-    are those at construction, whatever a step does to them.
+    differentiate by its inputs or by the weights. Frozen weights, buffers and attributes are as
+    they were at construction, whatever a step does to them.
 
     Args:
         module: The network; read once, at construction, and never changed.
@@ -43,13 +43,13 @@ class LossSlice:
             element. It must use the module it is given. Default: :func:`loss_from_steps`.
         seed: Seed of the random numbers a stochastic loss draws.
         indices: The index that each batch had in its epoch, for steps that look at it.
-        failing: What becomes of a point at which the loss raises: ``"raise"``, or ``"nan"`` for a
-            loss that is not a number there. At the first point evaluated it raises all the same.
+        failing: What to do where the loss raises: ``"raise"``, or ``"nan"`` for a loss that is NaN
+            there. At the first point evaluated it always raises.
 
     Attributes:
         subspace: Where to evaluate.
         seed: Of the random numbers.
-        fault: The first error that became a NaN; None if there was none.
+        fault: The first error that was turned into NaN; None if there was none.
 
     Raises:
         ValueError: If the subspace does not fit the module, there are no batches, or one is empty.
@@ -96,7 +96,7 @@ class LossSlice:
 
     @property
     def kept_away(self) -> tuple[str, ...]:
-        """What steps wrote to the trainer and the like, and the run did not get to see."""
+        """What steps wrote to the trainer and the like, kept away from the run."""
         self._loss.world.forget()
         return tuple(self._loss.world.kept_away)
 
@@ -135,7 +135,7 @@ class LossSlice:
         return shadow_copy(module, world)
 
     def _bind(self) -> None:
-        """Make the weights of the copy pieces of one vector, so that a point is written once."""
+        """Make the weights of the copy views of one vector, so that a point is written once."""
         weights = self._loss.weights
         self._theta = torch.empty_like(self.subspace.origin)
         pieces = torch.split(self._theta, [count_of_weights([w]) for w in weights])
@@ -179,6 +179,6 @@ class LossSlice:
 
 
 def _is_not_of_the_point(error: Exception) -> bool:
-    """Whether an error says nothing of the weights it happened at."""
+    """Whether an error says nothing about the weights at which it happened."""
     ends_run = getattr(error, "ends_run", False)
     return ends_run or isinstance(error, (UntouchableError, MemoryError, torch.OutOfMemoryError))

@@ -1,4 +1,4 @@
-"""A copy of a module that can be evaluated without touching the original, nor its trainer."""
+"""A copy of a module that can be evaluated without touching the original or its trainer."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.stand_ins import Silence, World
 
-# Where a LightningModule keeps what it does not own, and drops when it is copied.
+# Where a LightningModule keeps what it does not own; it drops these when it is copied.
 _BACK_REFERENCES = ("_trainer", "_fabric", "_fabric_optimizers")
 _SHARED = ("_device_mesh",)
 _MUTABLE = (list, dict, set, collections.deque, collections.OrderedDict, collections.defaultdict)
-# Classes from here keep nothing that a step would change.
+# Classes of these libraries hold nothing that a step would change.
 _LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
 
 
 def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
     """A copy of a module that can be evaluated without touching the original.
 
-    It is in eval mode, uncompiled, and without gradients. Its trainer, and everything else that the
-    module refers to and does not own (optimizers, schedulers, callbacks, loggers, loaders), is a
-    stand-in that can be read, and written to without the run noticing
-    (:mod:`lightning_morse.slices.stand_ins`). ``log``, ``log_dict``, ``print`` and ``logger`` of
-    the copy do nothing.
+    It is in eval mode, uncompiled, and requires no gradients. Stand-ins take the place of its
+    trainer and of everything else that the module refers to but does not own (optimizers,
+    schedulers, callbacks, loggers, loaders); they can be read, and written to without the run
+    noticing (:mod:`lightning_morse.slices.stand_ins`). ``log``, ``log_dict``, ``print`` and
+    ``logger`` of the copy do nothing.
 
-    Hooks are copied and run, since some of them compute weights (pruning, weight norm); what they
-    close over is copied with them. Lists, dicts and arrays that a class keeps are copied as well.
-    What a step does to global variables, to files or to other processes is not undone.
+    Hooks are copied and run, since some of them compute weights (pruning, weight norm), together
+    with what they close over. So are lists, dicts and arrays that are attributes of a class.
+    What a step does to global variables, files or other processes is not undone.
 
     Args:
-        module: Any module. Tensors it keeps that are part of an autograd graph are copied without
-            it; an attribute that cannot be copied is replaced by a stand-in.
-        world: Makes the stand-ins, and knows of parts of the module that have been copied already.
+        module: Any module. Tensors that are part of an autograd graph are copied without the graph;
+            an attribute that cannot be copied is replaced by a stand-in.
+        world: Makes the stand-ins, and knows which parts of the module have been copied already.
 
     Returns:
         The copy, with tied weights still tied.
@@ -92,14 +92,14 @@ def _own_class(copied: nn.Module, world: World) -> None:
 
 
 class _Unregistered:
-    """Goes before the class of a copy."""
+    """Precedes the class of a copy in its bases."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep out of any registry of subclasses that the class of the module has."""
 
 
 class _Quiet(_Unregistered):
-    """Goes before the class of a copy that could tell somebody something."""
+    """Precedes the class of a copy that logs or prints."""
 
     print = logger = Silence()
     loggers = (logger,)

@@ -1,4 +1,4 @@
-"""What a copy of a module holds, remembered so that every evaluation starts from the same."""
+"""The state of a copy of a module, remembered so that every evaluation starts from the same."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from torch import Tensor
 from lightning_morse.slices.copying import bare_clone, is_atomic
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
-# Contents of tensors up to this size are kept twice; larger ones are taken from the original again.
-# Larger arrays are not put back.
+# Tensors up to this size are kept twice; the content of larger ones is read from the original
+# again. Larger arrays are not restored.
 _SMALL_BYTES = 1 << 20
 _STAND_INS = (Overlay, Inert, Silence, Untouchable)
-# Nothing of ours that a hook refers to is the module's.
+# Objects of this package that a hook refers to are not the module's.
 _OUR_OWN = "lightning_morse."
 _SEQUENCES = (list, collections.deque)
 
 
 class ModuleState:
-    """Bindings and contents of everything that hangs on a module, apart from its weights.
+    """Bindings and contents of everything reachable from a module, apart from its weights.
 
-    Restoring costs what a step has changed and a look at the rest: containers are compared by the
-    identity of their entries, small tensors and arrays by content, large tensors by their version
-    counter. Writes that go past that counter (through ``.data`` or NumPy) are found by comparing
-    contents once, after the first evaluation; what is written to like that is put back every time.
+    Restoring takes time for what a step has changed and for a look at the rest: containers are
+    compared by the identity of their entries, small tensors and arrays by content, large tensors by
+    their version counter. Writes that bypass the counter (through ``.data`` or NumPy) are found by
+    comparing contents once, after the first evaluation; a tensor written in that way is compared
+    every time from then on.
 
     Args:
         roots: Where to start: modules, or any objects.
-        written: Tensors that the caller itself writes before every evaluation.
-        originals: What tensors are copies of, by their ``id``, as far as that is known.
-        classes: Classes whose attributes count as well.
+        written: Tensors that the caller writes before every evaluation.
+        originals: The tensors that copies were made from, by ``id`` of the copy, where known.
+        classes: Classes whose attributes belong to the state as well.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class ModuleState:
             self.track(root)
 
     def track(self, value: Any) -> None:
-        """Remember an object and all that it refers to, as they are now."""
+        """Remember an object and everything it refers to, as they are now."""
         pending = [value]
         while pending:
             one = pending.pop()
@@ -80,7 +81,7 @@ class ModuleState:
             pending.extend(self._remember(one))
 
     def _remember(self, one: Any) -> Iterator[Any]:
-        """Remember one object; yields what it refers to."""
+        """Remember one object and yield what it refers to."""
         if isinstance(one, Tensor):
             content = _Content(one, self._originals.get(id(one)))
             self._tensors.append(content)
@@ -144,7 +145,7 @@ class ModuleState:
         yield from list(one.values())
 
     def restore(self) -> None:
-        """Put back every binding and every content."""
+        """Restore every binding and every content."""
         for empty in self._empty:
             if empty:
                 empty.clear()
@@ -176,7 +177,7 @@ class ModuleState:
                 array[...] = kept
         for put_back in self._generators:
             put_back()
-        if self._used:  # the first time nothing has been evaluated yet
+        if self._used:  # nothing has been evaluated before the first time
             for content in self._fresh:
                 content.look_closely()
             self._fresh = []
@@ -186,11 +187,11 @@ class ModuleState:
 
 
 class _Content:
-    """A tensor and what is in it.
+    """A tensor and its content.
 
     Args:
         tensor: The tensor.
-        original: The tensor it is a copy of, if that is known: a large content is not kept twice.
+        original: The tensor it is a copy of, if known, so that a large one is not kept twice.
     """
 
     def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
@@ -215,17 +216,17 @@ class _Content:
             return False
         if self._large and not self._uncounted:
             return True
-        # A kernel such as that of batch norm writes without counting.
+        # Some kernels, such as that of batch norm, write without incrementing the version.
         return _equal(self.tensor, self._source)
 
     def look_closely(self) -> None:
-        """Compare a large content once, for writes that no version counter counts."""
+        """Compare a large tensor once, for writes that its version counter misses."""
         if self._large:
             self._uncounted = True
             self._uncounted = not self._unchanged
 
     def restore(self) -> None:
-        """Put the content back where it has changed."""
+        """Restore the content if it has changed."""
         tensor = self.tensor
         if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
             tensor.requires_grad_(self._requires_grad)
@@ -264,7 +265,7 @@ def _restoring(put_back: Callable[[Any], Any], state: Any) -> Callable[[], Any]:
 
 
 def _behind(function: Any) -> Iterator[Any]:
-    """What a function or method refers to besides globals."""
+    """What a function or method refers to, globals excepted."""
     if isinstance(function, types.MethodType):
         yield function.__self__
         function = function.__func__

@@ -12,7 +12,7 @@ from lightning_morse.slices.columns import working_dtype
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Weights as one vector.
+    """Concatenate weights into one vector.
 
     Args:
         tensors: Parameters of any shapes, in order; at least one.
@@ -35,17 +35,17 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def as_real(tensor: Tensor) -> Tensor:
-    """A view of a complex tensor with one more axis, for real and imaginary part; others as is."""
+    """View a complex tensor with one more axis, for real and imaginary part; others as they are."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def count_of_weights(tensors: Iterable[Tensor]) -> int:
-    """Number of real numbers in some tensors."""
+    """Number of real numbers in the given tensors."""
     return sum(t.numel() * (2 if t.is_complex() else 1) for t in tensors)
 
 
 def has_lazy_parameters(module: nn.Module) -> bool:
-    """Whether a module has parameters that its first forward pass will make."""
+    """Whether a module has parameters that only its first forward pass initialises."""
     return any(map(is_lazy, module.parameters()))
 
 

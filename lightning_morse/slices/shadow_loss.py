@@ -18,18 +18,18 @@ from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.steps import described, loss_from_steps
 
-# How autograd says that a loss takes derivatives by weights that do not ask for any.
+# How autograd complains about a loss that differentiates by weights without gradients.
 _NEEDS_GRADIENTS = ("does not require grad", "not have been used in the graph")
 
 
 class ShadowLoss:
     r"""The mean loss of a shadow copy of a network on a fixed probe set.
 
-    Every evaluation starts from the same buffers and attributes, the batches from the same
-    contents, and the global random number generators of torch (CPU and CUDA), NumPy and Python from
-    ``seed`` (common random numbers); keeping those of the run is up to the caller
+    Every evaluation starts from the same buffers, attributes and batch contents, with the global
+    random number generators of torch (CPU and CUDA), NumPy and Python seeded by ``seed`` (common
+    random numbers). Preserving those of the run is up to the caller
     (:func:`preserved_random_state`). The copy is in eval mode and in float32 or better (a module in
-    half precision is converted, its batches too). What a step prints is not shown.
+    half precision is converted, and so are its batches). What a step prints is not shown.
 
     Batch ``b`` has weight ``n_b``: the ``batch_size`` that the step passes to ``self.log``, else
     what :func:`~lightning_morse.slices.batches.batch_size` finds.
@@ -46,7 +46,7 @@ class ShadowLoss:
 
     Attributes:
         module: The shadow copy.
-        world: What the copy refers to and does not own.
+        world: What the copy refers to but does not own.
         batches: The probe set.
         weights: The parameters of the copy that belong to trainable ones of the network, in order.
         promoted: Whether batches in half precision are converted.
@@ -78,7 +78,7 @@ class ShadowLoss:
                 f"batches[{self._sizes.index(0)}] must not be empty, got a leading length of 0. "
                 "Leave it out"
             )
-        # Batches that the step skips at the weights where it is first evaluated.
+        # Batches that the step skips at the first evaluation.
         self._skipped: frozenset[int] | None = None
         self._loss_fn = loss_fn
         self._seed = seed
@@ -102,12 +102,12 @@ class ShadowLoss:
 
     @property
     def n_examples(self) -> int:
-        """Number of examples in the probe set, those of skipped batches left out."""
+        """Number of examples in the probe set, without those of skipped batches."""
         kept = [n for b, n in enumerate(self._sizes) if b not in (self._skipped or ())]
         return sum(kept)
 
     def reset(self) -> None:
-        """Put the copy and the global generators where every evaluation starts."""
+        """Reset the copy and the global generators to where every evaluation starts."""
         self.world.forget()
         self._state.restore()
         for weight in self.weights:
@@ -117,8 +117,8 @@ class ShadowLoss:
     def parts(self) -> Iterator[tuple[float, Tensor]]:
         """Loss and share of each batch, in turn; the mean loss is the sum of their products.
 
-        A step may skip a batch by returning None. Those it skips at the first evaluation are no
-        part of the probe set from then on.
+        A step may skip a batch by returning None. Batches skipped at the first evaluation do not
+        belong to the probe set from then on.
 
         Raises:
             SkippedBatchError: If a step skips other batches than at the first evaluation.
@@ -153,7 +153,7 @@ class ShadowLoss:
         except RuntimeError as error:
             if self._differentiates or not any(w in str(error) for w in _NEEDS_GRADIENTS):
                 raise
-        # It differentiates by the weights themselves, which cost memory to ask for.
+        # The loss differentiates by the weights, which costs memory and is not the default.
         self._differentiates = True
         for weight in self.weights:
             weight.requires_grad_(True)
@@ -179,12 +179,12 @@ class ShadowLoss:
         return loss
 
     def _fresh(self, leaf: Tensor) -> Tensor:
-        """Copy a tensor of a batch: what a step does to it in place ends with the step."""
+        """Copy a tensor of a batch, so that what a step does to it in place ends with the step."""
         return leaf.float() if self.promoted and _is_half(leaf) else leaf.clone()
 
 
 class SkippedBatchError(RuntimeError):
-    """A step skips a batch that it does not skip at the weights of the run."""
+    """A step skips other batches than at the first evaluation."""
 
 
 def _is_half(tensor: Tensor) -> bool:

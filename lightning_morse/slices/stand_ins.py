@@ -1,13 +1,13 @@
-"""What the copy of a module meets in place of its trainer, and of all else that is not its own.
+"""Stand-ins for the trainer of a module, and for everything else it refers to but does not own.
 
-A step may read from there as from the real thing, and call what is written in Python; whatever it
-writes goes to a copy that is forgotten before the next evaluation. Nothing reaches the run:
+A step can read from them as from the real objects and call methods written in Python; whatever it
+writes is forgotten before the next evaluation, and nothing reaches the run:
 
 - :class:`Overlay` reads from an object and keeps writes to itself. Methods and properties written
-  in Python run with the stand-in as ``self``, so what they write is kept as well.
+  in Python run with the stand-in as ``self``, so their writes stay there as well.
 - :class:`Inert` is an overlay whose methods do nothing: loggers, optimizers, progress bars.
-- :class:`Untouchable` stands for an object that can be neither copied nor overlaid, such as a
-  generator or an open file; using it is an error, because using it is what could be noticed.
+- :class:`Untouchable` replaces an object that can be neither copied nor overlaid, such as a
+  generator or an open file. Using it raises an error, since using the object would affect the run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.copying import Copier, is_atomic
 
-# Families of classes by the modules they are defined in, of Lightning under both of its names; what
-# inherits from one of them is of the family.
+# Families of classes, by the modules that define them, of Lightning under either name. Subclasses
+# belong to the family.
 _LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.", "lightning_fabric.", "lightning.fabric.")
 _SILENT = ("loggers.", "profilers.", "callbacks.progress.")
 _PARTS = (
@@ -38,7 +38,7 @@ _PARTS = (
         "wrappers",
     ),
 )
-# Of a trainer, what acts on the world outside.
+# Methods of a trainer that act on the world outside.
 _ACTIONS = {
     *("save_checkpoint", "print", "fit", "validate", "test", "predict"),
     *("configure_logger", "save_hyperparameters", "teardown", "optimizer_step", "backward"),
@@ -46,7 +46,7 @@ _ACTIONS = {
 
 
 class Silence:
-    """Takes any call, attribute, item or ``with``, and does nothing."""
+    """Accepts any call, attribute, item or ``with``, and does nothing."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Silence:
         """Nothing."""
@@ -74,10 +74,10 @@ class Silence:
 
 
 class Untouchable:
-    """Stands for an object that is not to be used outside of the run.
+    """Replaces an object that must not be used outside the run.
 
     Raises:
-        UntouchableError: At any use but passing it on.
+        UntouchableError: At any use other than passing it on.
     """
 
     def __init__(self, where: str, kind: type) -> None:
@@ -102,18 +102,18 @@ class Untouchable:
 
 
 class UntouchableError(RuntimeError):
-    """A step uses something that an evaluation outside of the run cannot use."""
+    """A step uses something that cannot be used in an evaluation outside the run."""
 
 
 class World:
-    """All that the copy of a module refers to and does not own.
+    """Everything that the copy of a module refers to but does not own.
 
     Attributes:
-        copier: Makes the copy of the module; knows what stands for which object.
-        kept_away: Names of what a step wrote or called and the run did not get to see, in order.
-        classes: Classes that were made for the copy alone.
+        copier: Makes the copy of the module; knows what replaces which object.
+        kept_away: Names of what a step wrote or called that was kept away from the run, in order.
+        classes: Classes made for the copy alone.
         written: Tensors of the copy that are written before or during every evaluation.
-        batch_size: What the last call of ``self.log`` said it is; None if none did.
+        batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
     """
 
     def __init__(self, memo: dict[int, Any] | None = None) -> None:
@@ -122,13 +122,13 @@ class World:
         self.classes: list[type] = []
         self.written: list[Tensor] = []
         self.batch_size: int | None = None
-        # Takes what was copied of the run while a step was running.
+        # Receives what is copied from the run while a step is running.
         self.remember: Callable[[Any], None] = lambda value: None
         self._overlays: list[weakref.ref[Any]] = []
         self._where: list[str] = ["self"]
 
     def forget(self) -> None:
-        """Undo what has been written to the stand-ins."""
+        """Undo all writes to the stand-ins."""
         alive = []
         for reference in self._overlays:
             overlay = reference()
@@ -139,13 +139,13 @@ class World:
         self._overlays = alive
 
     def silent_log(self, *args: Any, **kwargs: Any) -> None:
-        """Stands for ``log`` and ``log_dict`` of the copy; remembers the size of the batch."""
+        """Replaces ``log`` and ``log_dict`` of the copy; remembers the size of the batch."""
         size = kwargs.get("batch_size")
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             self.batch_size = size
 
     def note(self, where: str) -> None:
-        """Remember that something was kept away from the run; private names are nobody's news."""
+        """Remember that something was kept away from the run; private names are not reported."""
         path, _, name = where.rpartition(".")
         if not name.startswith("_"):
             self.kept_away.setdefault(f"{path.replace('._', '.')}.{name}")
@@ -161,7 +161,7 @@ class World:
                 self.note(f"{where}.{name}")
 
     def replaced(self, value: Any) -> Any | None:
-        """The stand-in of an object that a module refers to and does not own; else None."""
+        """The stand-in for an object that a module refers to but does not own; otherwise None."""
         if type(value).__name__ == "DistributedDataParallel":  # copying one talks to the others
             return self.copier.copy(value.module)
         if any(base.__name__ == "LightningOptimizer" for base in type(value).__mro__):
@@ -172,19 +172,19 @@ class World:
         return self.overlay(value, self._where[-1], Inert if family == "silent" else Overlay)
 
     def guarded(self, value: Any) -> Any:
-        """The stand-in of an object that cannot be copied."""
+        """The stand-in for an object that cannot be copied."""
         if isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, type):
             return self.overlay(value, self._where[-1], Overlay)
         return Untouchable(f"{self._where[-1]}", type(value))
 
     def overlay(self, value: Any, where: str, kind: type) -> Any:
-        """A stand-in that reads from an object and keeps writes to itself."""
+        """Make a stand-in that reads from an object and keeps writes to itself."""
         made = kind(self, value, where)
         self._overlays.append(weakref.ref(made))
         return made
 
     def seen(self, value: Any, where: str) -> Any:
-        """What a step gets to see of something that belongs to the run."""
+        """What a step sees of something that belongs to the run."""
         if is_atomic(value):
             return value
         self._where.append(where)
@@ -198,14 +198,14 @@ _families: dict[type, str | None] = {}
 
 
 def _family(cls: type) -> str | None:
-    """Of which family a class is, see :func:`_found_family`."""
+    """The family of a class, see :func:`_found_family`."""
     if cls not in _families:
         _families[cls] = _found_family(cls)
     return _families[cls]
 
 
 def _found_family(cls: type) -> str | None:
-    """Whether a class is of what a module does not own: ``"silent"``, ``"read"`` or neither."""
+    """The family of classes a module does not own: ``"silent"``, ``"read"``, or None otherwise."""
     found = None
     for base in cls.__mro__:
         home = f"{base.__module__}."
@@ -222,7 +222,7 @@ def _found_family(cls: type) -> str | None:
         if inside.startswith(_SILENT):
             return "silent"
         if inside.startswith(_PARTS):
-            # A LightningModule has mix-ins from there, and is copied.
+            # A LightningModule inherits from some of these, and is copied.
             found = found or (None if issubclass(cls, nn.Module) else "read")
     return found
 
@@ -236,7 +236,7 @@ class Overlay:
     Args:
         world: Decides what is seen of attributes.
         live: The object.
-        place: What it is called in messages.
+        place: Its name in messages.
     """
 
     __slots__ = (*_OWN, "__weakref__")
@@ -283,12 +283,12 @@ class Overlay:
 
 
 def _declared(cls: type, name: str) -> Any:
-    """What the classes of an object declare under a name, None if nothing."""
+    """What a class or its bases declare under a name; None if nothing."""
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
 def _looked_up(overlay: Overlay, live: Any, name: str) -> Any:
-    """The attribute of a stand-in, by the rules of :meth:`object.__getattribute__`."""
+    """Look up an attribute of a stand-in by the rules of :meth:`object.__getattribute__`."""
     get = functools.partial(object.__getattribute__, overlay)
     world, place, cls = get("_world"), f"{get('_place')}.{name}", type(live)
     declared = _declared(cls, name)
@@ -316,7 +316,7 @@ def _looked_up(overlay: Overlay, live: Any, name: str) -> Any:
 
 
 def _kept(overlay: Overlay, name: str, value: Any) -> Any:
-    """Keep what was read, so that it is the same, with what is written to it, when read again."""
+    """Keep what was read, so that reading it again gives the same object, with any writes."""
     get = functools.partial(object.__getattribute__, overlay)
     get("_own")[name] = get("_read")[name] = value
     if type(value) in (list, dict):
@@ -326,7 +326,7 @@ def _kept(overlay: Overlay, name: str, value: Any) -> Any:
 
 
 def _forget_writes(overlay: Overlay) -> None:
-    """Back to what was read; contents are put back by whoever remembers them."""
+    """Go back to what was read; whoever remembers contents restores these."""
     get = functools.partial(object.__getattribute__, overlay)
     get("_gone").clear()
     get("_own").clear()
@@ -342,7 +342,7 @@ def _noted(world: World, place: str) -> Callable[..., Silence]:
 
 
 class Inert(Overlay):
-    """Reads from an object; its methods, and what they would lead to, do nothing."""
+    """Reads from an object; its methods, and whatever they return, do nothing."""
 
     __slots__ = ()
 
@@ -372,7 +372,7 @@ def _plain(value: Any) -> bool:
 
 
 def _forwarded(name: str) -> Callable[..., Any]:
-    """A special method, which Python looks up on the class: that of the object's own class."""
+    """A special method, which Python looks up on the class: the one of the object's class."""
 
     def special(self: Overlay, *args: Any) -> Any:
         live = object.__getattribute__(self, "_live")

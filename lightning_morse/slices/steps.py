@@ -1,4 +1,4 @@
-"""The loss that a LightningModule trains on, from its own steps."""
+"""The training loss of a LightningModule, from its own steps."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _HOOK_HOMES = ("pytorch_lightning.core.", "lightning.pytorch.core.")
 
 
 def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor | None:
-    """The loss an ordinary LightningModule trains on, from its own steps.
+    """The training loss of an ordinary LightningModule, from its own steps.
 
-    Calls ``training_step``, which is what training minimises, or ``validation_step`` where only
-    that is defined, or where the module optimises manually and that one returns a loss. Importing
-    lightning is not needed: a step counts as defined unless the class it comes from belongs to
-    lightning's core. A step that asks for ``dataloader_iter`` gets an iterator over this one batch.
+    Calls ``training_step``, whose loss training minimises, or ``validation_step`` if only that is
+    defined or if the module optimises manually. Lightning need not be imported: a step counts as
+    defined unless the class it comes from belongs to Lightning's core. A step that asks for
+    ``dataloader_iter`` gets an iterator over this one batch.
 
     Args:
         module: A LightningModule, or any object with such steps.
-        batch: What its dataloader yields, on its device.
-        batch_idx: Passed on if the step takes it.
+        batch: What its loader yields, on the device of the module.
+        batch_idx: Passed on if the step accepts it.
 
     Returns:
         The loss as the step returned it, a tensor with one element; None if the step skipped the
@@ -85,7 +85,7 @@ def _step_arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tup
     return (batch, batch_idx, 0)[:count]
 
 
-@functools.lru_cache(maxsize=64)  # looking at a signature takes as long as a small network
+@functools.lru_cache(maxsize=64)  # inspecting a signature takes as long as a small network
 def _wanted(function: Callable[..., Any], skipped: int) -> tuple[bool, int]:
     """Whether a step wants an iterator, and how many arguments it takes after the skipped ones."""
     parameters = list(inspect.signature(function).parameters.values())[skipped:]
@@ -99,7 +99,7 @@ def _wanted(function: Callable[..., Any], skipped: int) -> tuple[bool, int]:
 
 
 def described(output: Any) -> str:
-    """Say in a few words what was returned instead of a loss."""
+    """Describe in a few words what was returned instead of a loss."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     if isinstance(output, Mapping):

@@ -45,8 +45,8 @@ from lightning_morse.result import Ladder
 
 
 @dataclass(frozen=True, eq=False)
-class Rung:
-    """The band of one level of confidence, and the image boxes of cells on its event.
+class MapAtLevel:
+    """The map at one level of confidence: its band, and the image boxes of cells on its event.
 
     Attributes:
         c: Half-width of the band, in deviations of the posterior.
@@ -78,7 +78,7 @@ class MapClimb:
 
 
 def climb_map(
-    rung_at: Callable[[float], Rung],
+    map_at: Callable[[float], MapAtLevel],
     lattice: Lattice,
     attractors: list[Cells],
     confidence: float,
@@ -90,7 +90,7 @@ def climb_map(
     :mod:`lightning_morse.bands.value`; the reasons are in the docstring of this module.
 
     Args:
-        rung_at: The band of at least a given level; wider for a higher one.
+        map_at: The map at a given level or above; its boxes are wider for a higher one.
         lattice: The lattice of the band; its cells are those of the grid, or parts of them.
         attractors: Cells of each attractor at ``confidence``, ``n`` arrays of cell numbers.
         confidence: The lowest level.
@@ -112,8 +112,8 @@ def climb_map(
         if not groups:
             blocks.append((nobody,) * n)
             continue
-        rung = rung_at(level)
-        closed = [(names, _closed(cells, rung, lattice, outside)) for names, cells in groups]
+        at_level = map_at(level)
+        closed = [(names, _closed(cells, at_level, lattice, outside)) for names, cells in groups]
         groups = _merged([(names, cells) for names, cells in closed if cells is not None])
         of = dict.fromkeys(range(n), nobody)
         for names, cells in groups:
@@ -121,10 +121,10 @@ def climb_map(
             of.update(dict.fromkeys(names, cells))
             if len(names) == 1:
                 points = np.unique(lattice.points_of(cells)).size
-                own[j, names[0]] = failure_bound(rung.c, dim, points)
+                own[j, names[0]] = failure_bound(at_level.c, dim, points)
         if len(groups) == n:
             points = np.unique(lattice.points_of(np.concatenate(list(of.values())))).size
-            all_stand[j] = failure_bound(rung.c, dim, points)
+            all_stand[j] = failure_bound(at_level.c, dim, points)
         blocks.append(tuple(of[i] for i in range(n)))
     least = np.minimum(own.min(axis=0, initial=1.0), fails[0])
     apart = min(float(all_stand.min()), float(fails[0]))
@@ -144,14 +144,14 @@ def climb_map(
     )
 
 
-def _closed(cells: Cells, rung: Rung, lattice: Lattice, outside: Mask) -> Cells | None:
+def _closed(cells: Cells, at_level: MapAtLevel, lattice: Lattice, outside: Mask) -> Cells | None:
     """The smallest set that contains some cells and all that meet its images; None if it leaves."""
     grid = lattice.grid
     inside = np.zeros(grid.size, dtype=bool)
     inside[cells] = True
     fresh = cells
     while fresh.size:
-        low, up = rung.images(fresh)
+        low, up = at_level.images(fresh)
         if outside[fresh].any() or ((low < grid.lower) | (up > grid.upper)).any():
             return None
         met = np.unique(cells_met(low, up, grid)[0]).astype(np.int64)

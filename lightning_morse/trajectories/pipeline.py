@@ -28,7 +28,7 @@ from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis, MorseSet
 from lightning_morse.stopwatch import Stopwatch, one_thread
 from lightning_morse.trajectories.fit import fit_trajectory_map
-from lightning_morse.trajectories.ladder import MapClimb, Rung, climb_map
+from lightning_morse.trajectories.ladder import MapAtLevel, MapClimb, climb_map
 from lightning_morse.trajectories.learned_map import MapValues, TrajectoryMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 
@@ -293,13 +293,13 @@ def _climbed(portrait: _MapPortrait, settings: _Settings) -> MapClimb:
     """Follow the attractors up to wider and wider bands."""
     model, lattice, values = portrait.model, portrait.lattice, portrait.values
 
-    def rung_at(level: float) -> Rung:
+    def map_at(level: float) -> MapAtLevel:
         band = value_band(model.processes, lattice, level)
         single = settings.level_of_steps
-        return Rung(band.c, partial(model.image_boxes, lattice, values, band, single))
+        return MapAtLevel(band.c, partial(model.image_boxes, lattice, values, band, single))
 
     attractors = [portrait.found.morse_sets[a] for a in portrait.found.attractors]
-    return climb_map(rung_at, lattice, attractors, settings.confidence, portrait.unknown)
+    return climb_map(map_at, lattice, attractors, settings.confidence, portrait.unknown)
 
 
 def _confidences(model: TrajectoryMap, climbed: MapClimb) -> tuple[Array, float]:

@@ -67,14 +67,14 @@ class Setting:
             failure=0.0,
         )
 
-    def map(self, rung, plain=True):
-        """The whole map of a rung: by the plain way, or with flights that end at rest."""
+    def map(self, level, plain=True):
+        """The whole map of a level: by the plain way, or with flights that end at rest."""
         if plain:
-            images = image_boxes(self.lattice, self.posterior, self.bands[rung])
+            images = image_boxes(self.lattice, self.posterior, self.bands[level])
         else:
             between = self.enclosure.between(self.bands[0], self.bands[-1])
             everything = np.arange(self.lattice.grid.size)
-            share = between.share(self.bands[rung])
+            share = between.share(self.bands[level])
             images = between.images(everything, np.full(everything.size, share))
         return outer_approximation(
             images.lower,
@@ -119,28 +119,28 @@ def settings():
     return {name: make() for name, make in SETTINGS.items()}
 
 
-def groups(up, rung):
-    """Cells of each block at a rung by its representative, those that have merged together."""
-    row = up.ladder.blocks[rung]
+def groups(up, level):
+    """Cells of each block at a level by its representative, those that have merged together."""
+    row = up.ladder.blocks[level]
     return {
-        g: np.unique(np.concatenate([up.blocks[rung][i] for i in np.flatnonzero(row == g)]))
+        g: np.unique(np.concatenate([up.blocks[level][i] for i in np.flatnonzero(row == g)]))
         for g in np.unique(row[row >= 0])
     }
 
 
 class TestBlocks:
     @pytest.mark.parametrize("plain", [False, True])
-    def test_are_closed_under_the_whole_map_of_their_rung(self, climbed, plain, monkeypatch):
+    def test_are_closed_under_the_whole_map_of_their_level(self, climbed, plain, monkeypatch):
         """No image leads out of a block: not to the exterior, not to a cell of another."""
         setting, up = climbed
         if plain:  # the flights of image_boxes do not end at rest
             monkeypatch.setattr(gradient_flow, "_AT_REST", 0.0)
             up = setting.climb()
         assert len(setting.attractors) > 0
-        for rung in range(len(setting.fails)):
-            image = setting.map(rung, plain)
+        for level in range(len(setting.fails)):
+            image = setting.map(level, plain)
             taken = np.zeros(setting.lattice.grid.size, dtype=int)
-            for cells in groups(up, rung).values():
+            for cells in groups(up, level).values():
                 reached = np.unique(image[cells].indices)
                 assert np.isin(reached, cells).all()  # the exterior is no cell
                 taken[cells] += 1
@@ -150,9 +150,9 @@ class TestBlocks:
         """What is in a block is reached from the block below."""
         setting, up = climbed
         below = [set(cells.tolist()) for cells in setting.attractors]
-        for rung in range(len(setting.fails)):
-            image = setting.map(rung, plain=False)
-            for i, cells in enumerate(up.blocks[rung]):
+        for level in range(len(setting.fails)):
+            image = setting.map(level, plain=False)
+            for i, cells in enumerate(up.blocks[level]):
                 reached, fresh = set(below[i]), below[i]
                 while fresh:
                     fresh = set(image[sorted(fresh)].indices.tolist()) - reached
@@ -161,7 +161,7 @@ class TestBlocks:
                     assert reached == set(cells.tolist())
                 below[i] = reached
 
-    def test_grow_with_the_rung_and_their_number_falls(self, climbed):
+    def test_grow_with_the_level_and_their_number_falls(self, climbed):
         setting, up = climbed
         for i, cells in enumerate(setting.attractors):
             assert np.isin(cells, up.blocks[0][i]).all()
@@ -193,10 +193,10 @@ class TestBlocks:
         setting = settings["diverging"]
         up = setting.climb()
         assert len(setting.attractors) == 2
-        for rung in range(len(setting.fails)):
-            for cells in groups(up, rung).values():
+        for level in range(len(setting.fails)):
+            for cells in groups(up, level).values():
                 assert not setting.outside[cells].any()
-        # An attractor in the midst of it cannot stand at any rung.
+        # An attractor in the midst of it cannot stand at any level.
         lost = setting.climb(attractors=[np.flatnonzero(setting.outside)[:3]])
         assert (lost.ladder.blocks[1:] == -1).all()
         assert lost.each.tolist() == [CONFIDENCE]
@@ -239,7 +239,7 @@ class TestConfidences:
             assert CONFIDENCE <= value < 1
         assert up.together <= up.each.min() + 1e-15
 
-    def test_are_those_of_the_last_rung_on_which_they_stand_or_better(self, climbed):
+    def test_are_those_of_the_last_level_at_which_they_stand_or_better(self, climbed):
         """The local bound is never worse than the global one, and not better than it can be."""
         setting, up = climbed
         levels, blocks = up.ladder.levels, up.ladder.blocks
@@ -257,12 +257,12 @@ class TestConfidences:
 
     def test_an_attractor_that_merges_at_once_keeps_the_lowest_level(self, settings):
         up = settings["merging"].climb()
-        # By itself it needs the band in some cells only, on the lowest rung too.
+        # By itself it needs the band in some cells only, on the lowest level too.
         assert (up.each > CONFIDENCE).all()
         assert (up.each < up.ladder.levels[3]).all()
         assert up.exact == CONFIDENCE
 
-    def test_a_simulated_base_has_no_rung_of_its_own(self, settings):
+    def test_a_simulated_base_has_no_level_of_its_own(self, settings):
         setting = settings["himmelblau"]
         with_own, without = setting.climb(), setting.climb(proved=False)
         assert np.array_equal(with_own.ladder.levels, without.ladder.levels)
@@ -275,7 +275,7 @@ class TestConfidences:
         assert up.ladder.blocks.shape == (1, 0)
         assert up.together == up.exact == CONFIDENCE
 
-    def test_no_rung_above_a_very_high_level(self):
+    def test_no_level_above_a_very_high_level(self):
         assert failures(1 - 1e-9) == pytest.approx([1e-9], rel=1e-6)
         fails = failures(0.5)
         assert fails[[0, -1]] == pytest.approx([0.5, 1e-6])
@@ -295,7 +295,7 @@ class TestExactly:
         known = [cells for i, cells in enumerate(setting.attractors) if i != hidden]
         assert len(known) == 3
         up = setting.climb(attractors=known)
-        assert up.exact == CONFIDENCE  # the lowest rung is not looked at again
+        assert up.exact == CONFIDENCE  # the lowest level is not looked at again
         assert up.together > CONFIDENCE
 
     def test_two_minima_in_one_block_are_not_one(self):
@@ -356,9 +356,9 @@ class TestLocalCertificates:
         fine = CubicalGrid(grid.lower, grid.upper, lattice.cells)
         rng = np.random.default_rng(3)
         between = setting.enclosure.between(setting.bands[0], setting.bands[-1])
-        for rung in (0, len(setting.bands) - 1):
-            band = setting.bands[rung]
-            for cells in up.blocks[rung]:
+        for level in (0, len(setting.bands) - 1):
+            band = setting.bands[level]
+            for cells in up.blocks[level]:
                 if not cells.size:
                     continue
                 edge = ladder._boundary(grid, cells)

@@ -29,7 +29,7 @@ def adjacency_matrices(draw, largest=9):
     n = draw(st.integers(2, largest))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     matrix = rng.random((n, n)) < draw(st.sampled_from([0.1, 0.2, 0.4]))
-    if draw(st.booleans()):  # no cycles but fixed cells: many Morse sets, few of them trivial
+    if draw(st.booleans()):  # no cycles except fixed cells: many Morse sets, few of them trivial
         matrix = np.tril(matrix, -1) | np.diag(rng.random(n) < 0.6)
     idle = ~matrix.any(axis=1)
     matrix[idle, -1] = True

@@ -12,7 +12,7 @@ def grown(grid, rounds, rng, share=0.4):
 
 
 def in_order(tree, depth):
-    """The uniform grid of a depth, and the cell of the adaptive grid around each of its cells."""
+    """The uniform grid of a given depth, and the adaptive cell that contains each of its cells."""
     fine = CubicalGrid(
         tree.coarse.lower, tree.coarse.upper, [n << depth for n in tree.coarse.shape]
     )

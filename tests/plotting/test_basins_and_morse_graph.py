@@ -534,15 +534,15 @@ class TestMorseGraph:
         assert "index 1" in words(plot_morse_graph(result))
 
 
-def laddered(result, events, mus, mu=0.96, rungs=11):
+def laddered(result, events, mus, mu=0.96, n_levels=11):
     """The analysis with a filtration: at level ``j`` block ``a`` joins ``b``, or vanishes (-1)."""
-    blocks = np.tile(np.arange(result.n_attractors), (rungs, 1))
+    blocks = np.tile(np.arange(result.n_attractors), (n_levels, 1))
     for j, a, b in events:
         blocks[j:] = np.where(blocks[j:] == a, b, blocks[j:])
     sets = list(result.morse_sets)
     for i, value in enumerate(mus):
         sets[i] = dataclasses.replace(sets[i], mu=value)
-    climb = Ladder(1 - np.geomspace(0.05, 1e-6, rungs), blocks)
+    climb = Ladder(1 - np.geomspace(0.05, 1e-6, n_levels), blocks)
     return dataclasses.replace(result, ladder=climb, mu=mu, morse_sets=tuple(sets))
 
 
@@ -570,7 +570,7 @@ LADDERS = {
     "three": three,
     "twelve": twelve,
     "forty": lambda: laddered(ring(40), [(3, k, k - 1) for k in range(39, 20, -2)], [0.96] * 40),
-    "no rungs": plane,
+    "no levels": plane,
     "very sure": lambda: dataclasses.replace(
         laddered(plane(), [], [1 - 1e-12] * 3, 1 - 2e-11, 1),
         ladder=Ladder(np.array([1 - 3.3e-11]), np.arange(3)[None]),

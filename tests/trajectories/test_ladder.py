@@ -17,7 +17,7 @@ from lightning_morse.gp.kernels import MATERN_5_2
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.trajectories.fit import fit_trajectory_map
-from lightning_morse.trajectories.ladder import Rung, climb_map
+from lightning_morse.trajectories.ladder import MapAtLevel, climb_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 from tests.trajectories.test_pipeline import BOX, bistable_runs
 
@@ -26,27 +26,27 @@ def by_hand(reach, outside=(), confidence=0.95):
     """Ten cells of width 1; every image is within ``reach(c)`` of 2.5 or of 6.5, whichever side."""
     grid = CubicalGrid([0.0], [10.0], (10,))
 
-    def rung_at(level):
+    def map_at(level):
         c = -math.log10(1 - level)
 
         def images(cells):
             middle = np.where(cells < 5, 2.5, 6.5)[:, None]
             return middle - reach(c), middle + reach(c)
 
-        return Rung(c, images)
+        return MapAtLevel(c, images)
 
     mask = np.zeros(10, dtype=bool)
     mask[list(outside)] = True
-    return climb_map(rung_at, Lattice(grid, (2,)), [np.array([2]), np.array([6])], confidence, mask)
+    return climb_map(map_at, Lattice(grid, (2,)), [np.array([2]), np.array([6])], confidence, mask)
 
 
-def test_blocks_that_stand_on_all_rungs():
+def test_blocks_that_stand_at_all_levels():
     found = by_hand(lambda c: 0.4)
     assert (found.ladder.blocks == [0, 1]).all()
     assert found.ladder.levels[[0, -1]] == pytest.approx([0.95, 1 - 1e-6], abs=1e-12)
     assert (np.diff(found.ladder.levels) > 0).all()
     assert [b.tolist() for b in found.blocks[-1]] == [[2], [6]]
-    # Three points each at the highest rung, six together.
+    # Three points each at the highest level, six together.
     own = failure_bound(6.0, 1, 3)
     assert found.each == pytest.approx([1 - own] * 2, abs=1e-12)
     assert found.together == pytest.approx(1 - 2 * own, abs=1e-12)
@@ -83,7 +83,7 @@ def test_an_image_over_the_edge_of_the_box_leaves():
 
 def test_nothing_to_climb():
     lattice = Lattice(CubicalGrid([0.0], [1.0], (4,)), (1,))
-    found = climb_map(lambda level: pytest.fail("no rung"), lattice, [], 0.9, np.zeros(4, bool))
+    found = climb_map(lambda level: pytest.fail("no level"), lattice, [], 0.9, np.zeros(4, bool))
     assert found.ladder.levels.tolist() == [0.9]
     assert found.together == pytest.approx(0.9)
     assert found.ladder.blocks.shape == (1, 0)
@@ -120,15 +120,17 @@ def test_boxes_of_some_cells_are_those_of_all(learnt):
         assert np.array_equal(few_up, up[some])
 
 
-def test_blocks_are_forward_closed_under_the_map_of_their_rung(learnt):
+def test_blocks_are_forward_closed_under_the_map_of_their_level(learnt):
     model, lattice, values = learnt
     grid = lattice.grid
     unknown = model.unknown_cells(lattice, values)
     bands = {}
 
-    def rung_at(level):
+    def map_at(level):
         bands[level] = band = value_band(model.processes, lattice, level)
-        return Rung(band.c, lambda cells: model.image_boxes(lattice, values, band, None, cells))
+        return MapAtLevel(
+            band.c, lambda cells: model.image_boxes(lattice, values, band, None, cells)
+        )
 
     first = value_band(model.processes, lattice, 0.95)
     found = morse_graph(
@@ -137,7 +139,7 @@ def test_blocks_are_forward_closed_under_the_map_of_their_rung(learnt):
         )
     )
     attractors = [found.morse_sets[a] for a in found.attractors]
-    climbed = climb_map(rung_at, lattice, attractors, 0.95, unknown)
+    climbed = climb_map(map_at, lattice, attractors, 0.95, unknown)
     assert len(attractors) == 2
     true_map = time_map(bistable_field, 0.4, 20)
     rng = np.random.default_rng(1)
