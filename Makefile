@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OLDEST := .venv-oldest
+ECOSYSTEM := .venv-ecosystem
 
-.PHONY: demo test quick test-oldest lint lint-js bench docs figures clean
+.PHONY: demo test quick test-oldest ecosystem lint lint-js bench docs figures clean
 
 demo: $(VENV)/.installed-examples
 	OMP_NUM_THREADS=1 $(BIN)/python examples/digits.py
@@ -21,6 +22,11 @@ quick: $(VENV)/.installed-test
 # The everyday tests with the oldest versions the package declares, torch excepted.
 test-oldest: $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
+
+# Short trainings inside libraries that build on Lightning, without and with the callback. The set-up
+# takes minutes; this is no part of the tests.
+ecosystem: $(ECOSYSTEM)/.installed
+	OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/python ecosystem/run.py --into docs/ecosystem.md
 
 lint: lint-js $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -57,9 +63,18 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 		--constraint constraints-oldest.txt "$$(grep '^torch==' constraints.txt)" setuptools --editable ".[test]"
 	touch $@
 
+# Torch first: whatever asks for it later then finds the pinned one.
+$(ECOSYSTEM)/.installed: pyproject.toml constraints.txt ecosystem/requirements.txt
+	$(PYTHON) -m venv --clear $(ECOSYSTEM)
+	$(ECOSYSTEM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt torch pytorch-lightning lightning
+	$(ECOSYSTEM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --requirement ecosystem/requirements.txt --editable .
+	touch $@
+
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable ".[$*]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build *.egg-info lightning_logs node_modules
+	rm -rf $(VENV) $(OLDEST) $(ECOSYSTEM) build *.egg-info lightning_logs node_modules

@@ -180,7 +180,8 @@ class MorseMonitor(UnifiedCallback):
             current weights seems to lie outside; at most once if only a saddle around it does.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch, using the module it is
             given. Default: what ``training_step`` returns, or ``validation_step`` if only that is
-            defined or optimisation is manual.
+            defined; with manual optimisation the one of the two that returns a loss,
+            ``validation_step`` first.
         probe_batches: Number of training batches, the first of the run, to keep as probe set.
         max_snapshots: Number of weight vectors to keep along the trajectory, on the CPU; at least
             3.

@@ -8,7 +8,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lightning_morse.slices.copying import is_atomic
 
@@ -16,9 +17,10 @@ from lightning_morse.slices.copying import is_atomic
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A copy of a batch with its tensors changed.
 
-    Containers, named tuples, dataclasses (frozen ones too, and fields that ``__init__`` does not
-    take) and plain objects are copied recursively. Where a batch refers to one object twice, so
-    does its copy.
+    Containers, named tuples, dataclasses (also frozen ones, and fields that ``__init__`` does not
+    take) and plain objects are copied all the way down. Tensors of a class of their own keep it,
+    with its attributes: ``change`` gets to see their numbers. Where a batch refers to one object
+    twice, its copy does.
 
     Args:
         batch: What a loader yields.
@@ -45,7 +47,7 @@ def _one(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -
         return _mapped(part, change, made)
 
     if isinstance(value, Tensor):
-        return change(value)
+        return _of_its_class(value, change, inside) if _is_labelled(value) else change(value)
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.copy()
     if isinstance(value, MutableMapping) and type(value).__module__ in ("builtins", "collections"):
@@ -72,6 +74,17 @@ def _one(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -
     return twin
 
 
+def _of_its_class(
+    value: Tensor, change: Callable[[Tensor], Tensor], inside: Callable[[Any], Any]
+) -> Tensor:
+    """The numbers of a tensor changed, its class and attributes kept."""
+    with torch._C.DisableTorchFunctionSubclass():
+        made = change(value.as_subclass(Tensor)).as_subclass(type(value))
+    for name, part in list(_parts_of(value)):
+        object.__setattr__(made, name, inside(part))
+    return made
+
+
 def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     """Attributes of an object, in slots or not."""
     yield from getattr(value, "__dict__", {}).items()
@@ -80,6 +93,16 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         for name in (slots,) if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 yield name, getattr(value, name)
+
+
+def _is_labelled(value: Tensor) -> bool:
+    """Whether the class of a tensor is one that adds attributes or methods to its numbers.
+
+    Parameters do not, and a class with a dispatch of its own holds its numbers elsewhere.
+    """
+    cls = type(value)
+    plain = cls.__torch_dispatch__ is Tensor.__torch_dispatch__
+    return plain and cls not in (Tensor, nn.Parameter)
 
 
 def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:

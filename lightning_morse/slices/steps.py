@@ -16,10 +16,12 @@ _HOOK_HOMES = ("pytorch_lightning.core.", "lightning.pytorch.core.")
 def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor | None:
     """The training loss of an ordinary LightningModule, from its own steps.
 
-    Calls ``training_step``, whose loss training minimises, or ``validation_step`` if only that is
-    defined or if the module optimises manually. Lightning need not be imported: a step counts as
-    defined unless the class it comes from belongs to Lightning's core. A step that asks for
-    ``dataloader_iter`` gets an iterator over this one batch.
+    Calls ``training_step``, which is what training minimises, or ``validation_step`` where only
+    that is defined. Where the module optimises manually it is the other way round:
+    ``training_step`` only if ``validation_step`` returns no loss, since it usually returns none
+    either, and takes steps besides; the module must be a copy whose optimizers take none. Importing
+    lightning is not needed: a step counts as defined unless the class it comes from belongs to
+    lightning's core. A step that asks for ``dataloader_iter`` gets an iterator over this one batch.
 
     Args:
         module: A LightningModule, or any object with such steps.
@@ -42,31 +44,46 @@ def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor | Non
         1.0
     """
     kind = type(module).__name__
-    if getattr(module, "automatic_optimization", True):
-        name = next((n for n in ("training_step", "validation_step") if _defines(module, n)), None)
-        if name is None:
-            raise ValueError(
-                f"module must define training_step or validation_step, got {kind} with neither. "
-                "Pass loss_fn(module, batch)"
-            )
-    elif _defines(module, "validation_step"):
-        name = "validation_step"
-    else:
+    if not getattr(module, "automatic_optimization", True):
+        for name in ("validation_step", "training_step"):
+            loss = _loss_in(_output(module, name, batch, batch_idx))
+            if loss is not None:
+                return loss
         raise ValueError(
-            "loss_fn must be given for a module with manual optimization and no validation_step, "
-            f"got none for {kind}. Pass loss_fn(module, batch) that returns the loss to look at"
+            "loss_fn must be given for a module with manual optimization whose steps return no "
+            f"loss, got none for {kind}. Pass loss_fn(module, batch) that returns the loss to look "
+            "at"
         )
-    step = getattr(module, name)
-    output = step(*_step_arguments(step, batch, batch_idx))
+    name = next((n for n in ("training_step", "validation_step") if _defines(module, n)), "")
+    if not name:
+        raise ValueError(
+            f"module must define training_step or validation_step, got {kind} with neither. "
+            "Pass loss_fn(module, batch)"
+        )
+    output = _output(module, name, batch, batch_idx)
     if output is None and name == "training_step":
         return None
-    loss = output.get("loss") if isinstance(output, Mapping) else output
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
+    loss = _loss_in(output)
+    if loss is None:
         raise ValueError(
             f"{kind}.{name} must return the loss as a tensor with one element, or "
             f"a dict with one under 'loss', got {described(output)}. Pass loss_fn(module, batch)"
         )
     return loss
+
+
+def _output(module: Any, name: str, batch: Any, batch_idx: int) -> Any:
+    """What a step returns; None if it is not defined."""
+    if not _defines(module, name):
+        return None
+    step = getattr(module, name)
+    return step(*_step_arguments(step, batch, batch_idx))
+
+
+def _loss_in(output: Any) -> Tensor | None:
+    """The loss in what a step returned, None if there is none."""
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    return loss if isinstance(loss, Tensor) and loss.numel() == 1 else None
 
 
 def _defines(module: Any, name: str) -> bool:

@@ -128,6 +128,29 @@ class Adversaries(Plain):
         ]
 
 
+class ByHand(Plain):
+    """Steps taken by hand, and the loss returned; validation only logs."""
+
+    def __init__(self, lightnings_backward: bool) -> None:
+        super().__init__(mlp(nn.BatchNorm1d(8)))
+        self.automatic_optimization = False
+        self.lightnings_backward = lightnings_backward
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        optimizer = self.optimizers()
+        self.toggle_optimizer(optimizer)
+        loss = super().training_step(batch, batch_idx)
+        optimizer.zero_grad()
+        if self.lightnings_backward:
+            self.manual_backward(loss)
+        else:
+            loss.backward()
+        self.clip_gradients(optimizer, 0.5, "norm")
+        optimizer.step()
+        self.untoggle_optimizer(optimizer)
+        return loss
+
+
 class Scheduled(Plain):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True)
@@ -203,6 +226,8 @@ CASES = {
         options={"max_epochs": 4},
     ),
     "manual_optimization": Case(Adversaries, watch={"loss_fn": regression}),
+    "manual_optimization_returning_the_loss": Case(lambda: ByHand(True)),
+    "manual_optimization_with_autograd": Case(lambda: ByHand(False)),
     "persistent_workers": Case(
         lambda: Plain(mlp()),
         lambda: loader(dataset=Noisy(), num_workers=1, persistent_workers=True),

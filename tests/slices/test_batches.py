@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_morse.slices.batches import batch_size, mapped, tensors_in
+from lightning_morse.slices.copying import bare_clone
 
 Pair = namedtuple("Pair", "x y")
 
@@ -37,6 +38,16 @@ class Slotted:
         self.x = x
 
 
+class Named(torch.Tensor):
+    """Loses its names in every operation."""
+
+    @staticmethod
+    def of(x, names):
+        made = x.as_subclass(Named)
+        made.names_of = names
+        return made
+
+
 ONE = torch.ones(2, 1)
 
 
@@ -52,6 +63,7 @@ ONE = torch.ones(2, 1)
         Graph(2, 1),
         Slotted(ONE),
         UserDict(x=ONE),
+        Named.of(torch.ones(2, 1), ["a"]),
     ],
     ids=lambda batch: type(batch).__name__,
 )
@@ -66,6 +78,28 @@ def test_every_tensor_is_mapped_and_nothing_is_shared(batch):
 
 def every_tensor(batch):
     return tensors_in(batch.x if isinstance(batch, Slotted) else batch)
+
+
+@pytest.mark.parametrize("change", [torch.clone, bare_clone, lambda t: t.to("cpu")])
+def test_tensors_keep_what_their_class_adds(change):
+    named = Named.of(torch.ones(2, 2), ["a", "b"])
+    (copied,) = mapped([named], change)
+    assert type(copied) is Named
+    assert copied.names_of == ["a", "b"]
+    assert copied.names_of is not named.names_of
+    copied.names_of.append("c")
+    assert named.names_of == ["a", "b"]
+    assert torch.equal(copied, named)
+
+
+def test_a_parameter_and_a_tensor_with_a_dispatch_of_its_own_are_changed_as_they_are():
+    assert type(mapped(torch.nn.Parameter(ONE), torch.clone)) is torch.Tensor
+    parts = [torch.ones(2, 3), torch.ones(4, 3)]
+    ragged = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    copied = mapped(ragged, torch.clone)
+    assert copied.is_nested
+    for part, twin in zip(parts, copied.unbind(), strict=True):
+        assert torch.equal(part, twin)
 
 
 def test_what_is_one_object_stays_one():

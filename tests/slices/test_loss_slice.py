@@ -827,8 +827,30 @@ def test_steps_without_a_loss(module, message):
     assert "loss_fn" in str(raised.value)
 
 
-def test_manual_optimization_needs_a_loss():
-    module = stepping(training_step=lambda self, batch: ONE)
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ({"training_step": lambda s, b: ONE, "validation_step": lambda s, b: TWO}, 2),
+        ({"training_step": lambda s, b: {"loss": ONE}, "validation_step": lambda s, b: None}, 1),
+        ({"training_step": lambda s, b: ONE}, 1),
+    ],
+)
+def test_manual_optimization_takes_the_loss_where_a_step_returns_it(steps, expected):
+    module = stepping(**steps)
+    module.automatic_optimization = False
+    assert loss_from_steps(module, None) == expected
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {},
+        {"training_step": lambda self, batch: None},
+        {"training_step": lambda s, b: {"x": ONE}, "validation_step": lambda s, b: None},
+    ],
+)
+def test_manual_optimization_without_a_loss_needs_loss_fn(steps):
+    module = stepping(**steps)
     module.automatic_optimization = False
     with pytest.raises(ValueError, match=r"loss_fn must be given .* manual optimization"):
         loss_from_steps(module, None)
