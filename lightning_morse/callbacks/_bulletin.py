@@ -38,10 +38,13 @@ class Bulletin:
         to pass over it, and the user is told.
         """
         self._kept, self._looks_at_epochs = set(), not trainer.enable_validation
-        for other in callbacks_of(trainer):
-            watched = getattr(other, "monitor", None)
-            if not isinstance(watched, str) or not watched.startswith(f"{self._name}/"):
-                continue
+        watchers = [
+            other
+            for other in callbacks_of(trainer)
+            if str(getattr(other, "monitor", None)).startswith(f"{self._name}/")
+        ]
+        for other in watchers:
+            watched = other.monitor
             self._looks_at_epochs |= checks_at_end_of_training_epoch(other)
             if hasattr(other, "best_model_path"):
                 self._kept.add(watched)
@@ -51,6 +54,12 @@ class Bulletin:
                     f"{type(other).__name__}(monitor={watched!r}) is used with strict=False: the "
                     "value is there after an analysis only, and what was seen before is no news"
                 )
+        for config in getattr(trainer, "lr_scheduler_configs", ()):
+            if str(config.monitor).startswith(f"{self._name}/"):  # Lightning insists on the key
+                self._kept.add(config.monitor)
+        for other in watchers:
+            if other.monitor in self._kept and getattr(other, "check_finite", False):
+                other.check_finite = False  # there is no number before the first analysis
         missing = {key: math.nan for key in self._kept if key not in trainer.callback_metrics}
         publish(trainer, missing)
 

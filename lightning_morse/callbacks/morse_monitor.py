@@ -313,7 +313,8 @@ class MorseMonitor(UnifiedCallback):
         _check_name(self, trainer)
         self._run.processes = Processes.of(trainer.world_size)
         # Asking for the log directory is an exchange between all processes, made only here.
-        self._folder.begin(trainer)
+        with self._guard("finding a folder"):
+            self._folder.begin(trainer)
 
     def on_train_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Start the record."""

@@ -59,7 +59,9 @@ def _one(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -
         return type(value)(map(inside, value))
     if isinstance(value, tuple):
         parts = map(inside, value)
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return (
+            type(value)(*parts) if hasattr(value, "_fields") else tuple.__new__(type(value), parts)
+        )
     try:
         twin = copy.copy(value)
     except Exception:  # what cannot be copied is passed on
@@ -126,6 +128,13 @@ def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
         yield from tensors_in(vars(value), seen)
 
 
+def _attribute(part: Any, name: str) -> Any:
+    try:
+        return getattr(part, name, None)
+    except Exception:  # batches that look names up in a dict may raise what they like
+        return None
+
+
 def batch_size(batch: Any) -> int:
     """How many examples a batch holds, as far as it tells; 1 where nothing is sure.
 
@@ -146,7 +155,7 @@ def batch_size(batch: Any) -> int:
     """
     for name in ("num_graphs", "batch_size"):
         for part in (batch, *(batch if isinstance(batch, list | tuple) else ())):
-            count = None if isinstance(part, Tensor) else getattr(part, name, None)
+            count = None if isinstance(part, Tensor) else _attribute(part, name)
             if isinstance(count, int) and not isinstance(count, bool) and count > 0:
                 return count
     lengths = {len(t) for t in tensors_in(batch) if t.ndim}

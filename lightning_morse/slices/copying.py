@@ -7,16 +7,19 @@ replaced by a stand-in (:mod:`lightning_morse.slices.stand_ins`), so that it can
 from __future__ import annotations
 
 import collections
+import contextvars
 import copyreg
 import datetime
 import enum
+import functools
 import io
 import pathlib
 import re
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
@@ -40,8 +43,11 @@ _ATOMIC = (
     *(types.ModuleType, types.BuiltinFunctionType, types.CodeType, property),
     *(enum.Enum, re.Pattern, pathlib.PurePath, datetime.date, datetime.timedelta, datetime.tzinfo),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
-    *(np.generic, np.dtype),
+    *(np.generic, np.dtype, contextvars.ContextVar),
 )
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+# A copy would be another handle of the same thing.
+_ATTACHED = (SharedMemory,)
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
 _CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict, collections.deque)
 
@@ -80,6 +86,8 @@ class Copier:
         memo: dict[int, Any] | None = None,
     ) -> None:
         self.memo: dict[int, Any] = {} if memo is None else memo
+        # Names of the attributes on the way to the object that is being copied.
+        self.path: list[str] = []
         self._replaced = replaced
         self._guarded = guarded
         self.originals: dict[int, Tensor] = {}
@@ -106,6 +114,12 @@ class Copier:
 
     def _copied(self, value: Any) -> Any:
         cls = type(value)
+        if isinstance(value, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            return self._as_it_says(value)
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if cls in _WEAK:
+            return self._weak_container(value)
         if isinstance(value, Tensor):
             return self._tensor(value)
         if cls in _CONTAINERS:
@@ -125,6 +139,13 @@ class Copier:
             return self._cell(value)
         if cls in weakref.ProxyTypes:
             return self.copy(value.__init__.__self__)  # a bound method knows its owner
+        if cls is weakref.WeakMethod:
+            bound = value()
+            return value if bound is None else weakref.WeakMethod(self.copy(bound))
+        if cls is functools._lru_cache_wrapper:
+            return functools.lru_cache(**value.cache_parameters())(self.copy(value.__wrapped__))
+        if cls is types.MappingProxyType:
+            return types.MappingProxyType(self.copy(dict(value)))
         if cls is weakref.ref:
             target = value()
             return value if target is None else weakref.ref(self.copy(target))
@@ -137,12 +158,50 @@ class Copier:
         self._known(value, made)
         made.clear()
         if isinstance(value, dict):
-            made.update({self.copy(k): self.copy(v) for k, v in value.items()})
+            made.update({self.copy(k): self._named(k, v) for k, v in value.items()})
         elif isinstance(value, set):
             made.update(map(self.copy, value))
         else:
             made.extend(map(self.copy, value))
         return made
+
+    def _named(self, name: Any, value: Any) -> Any:
+        """The copy of a value under a name, by which messages call it."""
+        self.path.append(str(name) if isinstance(name, str) else "")
+        try:
+            return self.copy(value)
+        finally:
+            self.path.pop()
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        """A module by its attributes, whatever it makes of copying and pickling itself."""
+        made: nn.Module = self._known(module, object.__new__(type(module)))
+        names = {name: self._named(name, value) for name, value in vars(module).items()}
+        vars(made).update(names)
+        for name in _slots(type(module)):
+            if hasattr(module, name):
+                object.__setattr__(made, name, self.copy(getattr(module, name)))
+        return made
+
+    def _weak_container(self, value: Any) -> Any:
+        made = self._known(value, type(value)())
+        if isinstance(value, weakref.WeakSet):
+            for member in list(value):
+                made.add(self.copy(member))
+        else:
+            for key, content in list(value.items()):
+                made[self.copy(key)] = self.copy(content)
+        return made
+
+    def _as_it_says(self, value: Any) -> Any:
+        """What the object's own ``__deepcopy__`` makes; one that fails leaves nothing behind."""
+        known = dict(self.memo)
+        try:
+            return value.__deepcopy__(self.memo)
+        except Exception:
+            self.memo.clear()
+            self.memo.update(known)
+            return self._guarded(value)
 
     def _tensor(self, value: Tensor) -> Tensor:
         if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
@@ -161,19 +220,23 @@ class Copier:
         return made
 
     def _function(self, value: types.FunctionType) -> types.FunctionType:
-        """A function with copies of what it closes over: a hook may close over its module."""
-        if value.__closure__ is None:
-            return value
-        cells = tuple(map(self.copy, value.__closure__))
-        if all(map(_same, cells, value.__closure__)):
+        """A function with copies of what it holds: a hook may close over its module."""
+        closure, defaults = value.__closure__ or (), value.__defaults__ or ()
+        cells, own = tuple(map(self.copy, closure)), tuple(map(self.copy, defaults))
+        keywords = self.copy(dict(value.__kwdefaults__ or {}))
+        names = {k: self.copy(v) for k, v in vars(value).items()}
+        held = (*cells, *own, *keywords.values(), *names.values())
+        before = (*closure, *defaults, *(value.__kwdefaults__ or {}).values())
+        # A number kept as an attribute of the function is written to the function itself.
+        if not names and all(map(_same, held, before)):
             return value
         made = types.FunctionType(
-            value.__code__, value.__globals__, value.__name__, value.__defaults__, cells
+            value.__code__, value.__globals__, value.__name__, own or None, cells or None
         )
         self._known(value, made)
-        made.__kwdefaults__ = value.__kwdefaults__
+        made.__kwdefaults__ = keywords or None
         made.__qualname__, made.__doc__ = value.__qualname__, value.__doc__
-        made.__dict__.update({k: self.copy(v) for k, v in vars(value).items()})
+        made.__dict__.update(names)
         return made
 
     def _cell(self, cell: types.CellType) -> types.CellType:
@@ -195,21 +258,18 @@ class Copier:
         """An object copied as :func:`copy.deepcopy` would, or guarded where that fails."""
         if isinstance(value, np.ndarray) and value.dtype != object:
             return value.copy()
-        own = getattr(type(value), "__deepcopy__", None)
-        if own is not None:
-            try:
-                return own(value, self.memo)
-            except Exception:
-                if not isinstance(value, nn.Module):
-                    return self._guarded(value)
+        cls = type(value)
+        if hasattr(cls, "__del__") or isinstance(value, _ATTACHED):
+            return self._guarded(value)  # what becomes of the copy in the end, becomes of all
+        own = getattr(cls, "__deepcopy__", None)
+        if own is not None and not isinstance(own, types.FunctionType):
+            return self._as_it_says(value)
         try:
-            reducer = copyreg.dispatch_table.get(type(value))
+            reducer = copyreg.dispatch_table.get(cls)
             recipe = reducer(value) if reducer else value.__reduce_ex__(4)
             return value if isinstance(recipe, str) else self._rebuilt(value, *recipe)
         except Exception:
             self.memo.pop(id(value), None)
-            if isinstance(value, nn.Module):
-                raise
             return self._guarded(value)
 
     def _rebuilt(
@@ -237,6 +297,15 @@ class Copier:
         for key, content in pairs or ():
             made[self.copy(key)] = self.copy(content)
         return made
+
+
+def _slots(cls: type) -> Iterator[str]:
+    """Names of the slots of a class."""
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__"):
+                yield name
 
 
 def _deep_copy(tensor: Any, memo: dict[int, Any]) -> Tensor:

@@ -27,20 +27,14 @@ _EXTRA_LANCZOS_VECTORS = 6
 
 @contextmanager
 def differentiable(loss: ShadowLoss) -> Iterator[None]:
-    """Make the weights of the shadow copy, reset to its initial state, require gradients.
+    """Reset the shadow copy to its initial state, and build the graph of what it computes.
 
     The global random number generators start from the seed of the loss and are restored afterwards.
     """
     with plain_arithmetic(loss.weights[0].device.type), preserved_random_state():
         loss.reset()
-        for weight in loss.weights:
-            weight.requires_grad_(True)
-        try:
-            with torch.enable_grad():
-                yield
-        finally:
-            for weight in loss.weights:
-                weight.requires_grad_(False)
+        with torch.enable_grad():
+            yield
 
 
 def loss_gradient(loss: ShadowLoss) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import random
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
 import numpy as np
 import torch
@@ -23,6 +26,20 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
         for kind in {"cpu", device_type}:
             # The cache of casts would keep the weights of an earlier point.
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Show nothing of what is printed, logged or warned of."""
+    level = logging.root.manager.disable
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.callback(logging.disable, level)
+        logging.disable(logging.CRITICAL)
         yield
 
 

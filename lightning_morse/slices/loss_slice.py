@@ -156,9 +156,7 @@ class LossSlice:
             self._loss.reset()
             self._write(point)
         try:
-            # Nothing in the copy asks for gradients, so a plain loss builds no graph.
-            with torch.enable_grad():
-                total = sum(share * loss.item() for share, loss in self._loss.parts())
+            total = sum(share * loss.item() for share, loss in self._loss.parts())
         except SkippedBatchError:
             return math.nan
         except Exception as error:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 from types import FunctionType, MethodType
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
+from lightning_morse.slices.copying import is_atomic
 from lightning_morse.slices.stand_ins import Silence, World
 
 # Where a LightningModule keeps what it does not own; it drops these when it is copied.
 _BACK_REFERENCES = ("_trainer", "_fabric", "_fabric_optimizers")
 _SHARED = ("_device_mesh",)
-_MUTABLE = (list, dict, set, collections.deque, collections.OrderedDict, collections.defaultdict)
 # Classes of these libraries hold nothing that a step would change.
 _LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
 
@@ -45,7 +43,7 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
         >>> layer = torch.nn.Linear(2, 1)
         >>> shadow = shadow_copy(layer)
         >>> shadow.training, layer.training, shadow.weight.requires_grad
-        (False, True, False)
+        (False, True, True)
     """
     world = World() if world is None else world
     copier = world.copier
@@ -63,10 +61,10 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
                 eager := getattr(value, "_torchdynamo_orig_callable", None)
             ):
                 state[name] = copier.copy(eager)
-        if "_orig_mod" in state["_modules"]:  # torch.compile(submodule)
+        if "_orig_mod" in state.get("_modules", {}):  # torch.compile(submodule)
             state["forward"] = state["_modules"]["_orig_mod"].__call__
         _own_class(copied, world)
-    return shadow.eval().requires_grad_(False)
+    return shadow.eval()
 
 
 def _own_class(copied: nn.Module, world: World) -> None:
@@ -78,17 +76,31 @@ def _own_class(copied: nn.Module, world: World) -> None:
         for base in reversed(cls.__mro__)
         if not f"{base.__module__}.".startswith(_LIBRARIES) and base is not object
         for name, value in vars(base).items()
-        if isinstance(value, (Tensor, np.ndarray)) or type(value) in _MUTABLE
-        if not name.startswith("__")
+        if not name.startswith("__") and _can_change(value)
     }
+    if hasattr(cls, "__del__"):
+        own["__del__"] = _nothing  # the end of the copy is not that of the module
     if not logs and not own:
         return
     if logs:
         own["log"], own["log_dict"] = world.silent_log, world.silent_log
+        if not hasattr(cls, "logger"):
+            own["logger"], own["loggers"] = Silence(), ()
     bases = (_Quiet, cls) if logs else (_Unregistered, cls)
     namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **own}
-    copied.__class__ = type(cls)(cls.__name__, bases, namespace)
+    # Not by calling the metaclass, which may keep a registry.
+    copied.__class__ = type.__new__(type(cls), cls.__name__, bases, namespace)
     world.classes.append(copied.__class__)
+
+
+def _nothing(self: Any) -> None:
+    """Nothing."""
+
+
+def _can_change(value: Any) -> bool:
+    """Whether a class attribute holds something that a step could change: no code, no constant."""
+    code = (FunctionType, MethodType, staticmethod, classmethod, property, type)
+    return not (is_atomic(value) or isinstance(value, code) or hasattr(type(value), "__get__"))
 
 
 class _Unregistered:
@@ -101,5 +113,4 @@ class _Unregistered:
 class _Quiet(_Unregistered):
     """Precedes the class of a copy that logs or prints."""
 
-    print = logger = Silence()
-    loggers = (logger,)
+    print = Silence()

@@ -83,6 +83,8 @@ class ModuleState:
     def _remember(self, one: Any) -> Iterator[Any]:
         """Remember one object and yield what it refers to."""
         if isinstance(one, Tensor):
+            if one.layout is not torch.strided or one.is_meta or one.is_nested:
+                return  # has no storage of its own that could be compared
             content = _Content(one, self._originals.get(id(one)))
             self._tensors.append(content)
             self._fresh.append(content)
@@ -99,6 +101,9 @@ class ModuleState:
             source = one.bit_generator
             state = copy.deepcopy(source.state)
             self._generators.append(lambda: setattr(source, "state", state))
+            return
+        if isinstance(one, np.random.RandomState):
+            self._generators.append(_restoring(one.set_state, one.get_state()))
             return
         if isinstance(one, random.Random):
             self._generators.append(_restoring(one.setstate, one.getstate()))
@@ -228,6 +233,8 @@ class _Content:
     def restore(self) -> None:
         """Restore the content if it has changed."""
         tensor = self.tensor
+        if tensor.is_leaf and tensor.grad is not None:
+            tensor.grad = None
         if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
             tensor.requires_grad_(self._requires_grad)
         if self._unchanged:

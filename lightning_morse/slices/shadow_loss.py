@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.batches import batch_size, mapped
-from lightning_morse.slices.isolation import seed_everything
+from lightning_morse.slices.isolation import quiet, seed_everything
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.parameters import trainable_parameters
@@ -111,7 +110,7 @@ class ShadowLoss:
         self.world.forget()
         self._state.restore()
         for weight in self.weights:
-            weight.requires_grad_(self._differentiates)
+            weight.grad = None
         seed_everything(self._seed)
 
     def parts(self) -> Iterator[tuple[float, Tensor]]:
@@ -148,25 +147,30 @@ class ShadowLoss:
                 yield self._sizes[b] / total, loss
 
     def _of_batch(self, b: int) -> Tensor | None:
-        try:
+        if torch.is_grad_enabled():  # whoever asks wants the graph
             return self._called(b)
-        except RuntimeError as error:
-            if self._differentiates or not any(w in str(error) for w in _NEEDS_GRADIENTS):
-                raise
-        # The loss differentiates by the weights, which costs memory and is not the default.
-        self._differentiates = True
-        for weight in self.weights:
-            weight.requires_grad_(True)
-        return self._called(b)
+        if not self._differentiates:
+            try:
+                return self._called(b)
+            except RuntimeError as error:
+                if not any(said in str(error) for said in _NEEDS_GRADIENTS):
+                    raise
+            # A loss that takes derivatives itself: from now on its graph is built.
+            self._differentiates = True
+        with torch.enable_grad():
+            loss = self._called(b)
+        return None if loss is None else loss.detach()
 
     def _called(self, b: int) -> Tensor | None:
         batch = mapped(self.batches[b], self._fresh)
         self.world.batch_size = None
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
+            # In a context of its own, in which context variables are set without effect.
+            context = contextvars.copy_context()
             if self._loss_fn is None:
-                loss = loss_from_steps(self.module, batch, self._indices[b])
+                loss = context.run(loss_from_steps, self.module, batch, self._indices[b])
             else:
-                loss = self._loss_fn(self.module, batch)
+                loss = context.run(self._loss_fn, self.module, batch)
         if loss is None:
             return None
         if not isinstance(loss, Tensor) or loss.numel() != 1:

@@ -45,6 +45,9 @@ _ACTIONS = {
 }
 
 
+_CONTAINERS_OF_MODULES = ("_modules", "_buffers", "_parameters")
+
+
 class Silence:
     """Accepts any call, attribute, item or ``with``, and does nothing."""
 
@@ -169,13 +172,19 @@ class World:
         family = None if isinstance(value, dict | list) else _family(type(value))
         if family is None:
             return None
-        return self.overlay(value, self._where[-1], Inert if family == "silent" else Overlay)
+        return self.overlay(value, self._place, Inert if family == "silent" else Overlay)
 
     def guarded(self, value: Any) -> Any:
         """The stand-in for an object that cannot be copied."""
         if isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, type):
-            return self.overlay(value, self._where[-1], Overlay)
-        return Untouchable(f"{self._where[-1]}", type(value))
+            return self.overlay(value, self._place, Overlay)
+        return Untouchable(self._place, type(value))
+
+    @property
+    def _place(self) -> str:
+        """What the object that is being copied is called from the module."""
+        names = [n.lstrip("_") for n in self.copier.path if n not in _CONTAINERS_OF_MODULES]
+        return ".".join([self._where[-1], *filter(None, names)])
 
     def overlay(self, value: Any, where: str, kind: type) -> Any:
         """Make a stand-in that reads from an object and keeps writes to itself."""

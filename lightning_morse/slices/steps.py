@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import MethodType
@@ -96,13 +95,21 @@ def _defines(module: Any, name: str) -> bool:
 def _step_arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:
     """As many of ``batch, batch_idx, dataloader_idx`` as the step asks for."""
     function, skipped = (step.__func__, 1) if isinstance(step, MethodType) else (step, 0)
-    wants_iterator, count = _wanted(function, skipped)
+    code = getattr(function, "__code__", None)
+    known = _known.get((code, skipped)) if code is not None else None
+    wants_iterator, count = known or _wanted(function, skipped)
+    if code is not None:
+        _known[code, skipped] = wants_iterator, count
     if wants_iterator:
         return (iter([(batch, batch_idx, 0)]),)
     return (batch, batch_idx, 0)[:count]
 
 
-@functools.lru_cache(maxsize=64)  # inspecting a signature takes as long as a small network
+# By the code of a step, not by the function, which may hold a copy of its module. Looking at a
+# signature takes as long as a small network does.
+_known: dict[tuple[Any, int], tuple[bool, int]] = {}
+
+
 def _wanted(function: Callable[..., Any], skipped: int) -> tuple[bool, int]:
     """Whether a step wants an iterator, and how many arguments it takes after the skipped ones."""
     parameters = list(inspect.signature(function).parameters.values())[skipped:]

@@ -217,7 +217,8 @@ class TestBlocks:
         assert setting.climb().ladder.blocks[1].tolist() == [0, 0]
         monkeypatch.setattr(blocks, "_MOST_ROUNDS", 1)
         given_up = setting.climb()
-        assert given_up.ladder.blocks[[0, 1, -1]].tolist() == [[0, 1], [0, -1], [-1, -1]]
+        assert given_up.ladder.blocks[0].tolist() == [0, 1]
+        assert (given_up.ladder.blocks[1:, 1] == -1).all()
         assert (given_up.each >= CONFIDENCE).all()
 
     @pytest.mark.parametrize("size", [1, 7])
@@ -489,7 +490,7 @@ class TestAnalysis:
 
     def test_at_least_n_is_more_certain_than_exactly_n(self):
         """Merge two attractors of the count: what stands is the number, not its completeness."""
-        result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=44, resolution=48)
+        result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=40, resolution=48)
         assert result.claim.startswith("at least ")
         assert result.n_attractors >= 3
         assert result.mu > result.confidence

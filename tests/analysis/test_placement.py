@@ -67,16 +67,21 @@ def camel(x):
     return 4 * a**2 - 2.1 * a**4 + a**6 / 3 + a * b - 4 * b**2 + 4 * b**4
 
 
+@pytest.mark.slow
 def test_placed_samples_decide_more_than_the_same_number_of_others():
-    fixed, placed = 0.0, 0.0
+    """On the average of five seeds: undecided .70 of 5 boxes instead of .78, exact 4 instead of 2."""
+    fixed, placed, exact = 0.0, 0.0, [0, 0]
     low, up = [-1.6, -1.6], [1.6, 1.6]
-    for seed in range(3):
+    for seed in range(5):
         x = design(low, up, 128, seed)
         there = analyze_further(camel, x, evaluate(camel, x), low, up, 128, 64, seed=seed)
         elsewhere = analyze(camel, low, up, n_samples=128, resolution=64, seed=seed)
         assert len(there.samples) == len(elsewhere.samples) == 128
         fixed, placed = fixed + there.undecided, placed + elsewhere.undecided
-    assert placed < 0.9 * fixed
+        exact[0] += not there.n_unresolved
+        exact[1] += not elsewhere.n_unresolved
+    assert placed < 0.95 * fixed
+    assert exact[1] > exact[0]
 
 
 def rosenbrock(x):

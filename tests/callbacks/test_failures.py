@@ -140,7 +140,7 @@ def test_a_fault_in_any_stage_ends_nothing(stage, kind, bare, tmp_path, monkeypa
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
-    """At points other than the weights it has diverged; lack of memory is no matter of the point."""
+    """It has diverged at that point; lack of memory is no matter of the point."""
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS[kind])
     watch = monitor(loss_fn=fault.after(loss_from_steps, calls=13))

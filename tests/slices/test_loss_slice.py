@@ -366,11 +366,11 @@ def test_grads_graph_and_modes_of_the_caller():
     module = mlp()
 
     def check(net, batch):
-        assert torch.is_grad_enabled()
+        assert not torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
         assert not torch.is_autocast_enabled("cpu")
         assert not any(m.training for m in net.modules())
-        assert not any(p.requires_grad for p in net.parameters())
+        assert all(p.requires_grad for p in net.parameters())
         assert all(p.grad is None for p in net.parameters())
         return classify(net, batch)
 
