@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -99,8 +100,12 @@ def _nothing(self: Any) -> None:
 
 def _can_change(value: Any) -> bool:
     """Whether a class attribute holds something that a step could change: no code, no constant."""
+    if isinstance(value, functools._lru_cache_wrapper):  # would keep copies of the module alive
+        return True
     code = (FunctionType, MethodType, staticmethod, classmethod, property, type)
-    return not (is_atomic(value) or isinstance(value, code) or hasattr(type(value), "__get__"))
+    if is_atomic(value) or isinstance(value, code) or hasattr(type(value), "__get__"):
+        return False
+    return type(value).__module__ != "_abc"  # the bookkeeping of abstract classes
 
 
 class _Unregistered:

@@ -69,7 +69,7 @@ def camel(x):
 
 @pytest.mark.slow
 def test_placed_samples_decide_more_than_the_same_number_of_others():
-    """On the average of five seeds: undecided .70 of 5 boxes instead of .78, exact 4 instead of 2."""
+    """Of five seeds: .70 of five boxes undecided instead of .78, four exact instead of two."""
     fixed, placed, exact = 0.0, 0.0, [0, 0]
     low, up = [-1.6, -1.6], [1.6, 1.6]
     for seed in range(5):

@@ -24,7 +24,7 @@ from lightning_morse.slices.bases import orthonormal_columns
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
-from lightning_morse.slices.stand_ins import UntouchableError
+from lightning_morse.slices.stand_ins import Silence, UntouchableError
 from lightning_morse.slices.steps import loss_from_steps
 from lightning_morse.slices.subspace import AffineSubspace
 
@@ -487,6 +487,7 @@ class Recorder:
         self.lock = threading.Lock()
         self.told = []
         self.current_epoch = 3
+        self.logger, self.loggers = Silence(), [Silence()]
 
 
 class Talkative(pl.LightningModule):
