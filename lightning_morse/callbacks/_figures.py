@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.timeline import plot_timeline
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import floored
 
 
 def draw(
@@ -44,3 +47,19 @@ def draw(
     if len(history) > 1:
         figures["timeline"] = plot_timeline(history)
     return figures
+
+
+def succeeded(name: str, history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of a monitor's history whose analysis did not fail."""
+    return [row for row in history if not row[f"{name}/failed"]]
+
+
+def summary_of(result: MorseAnalysis, scalars: Mapping[str, float]) -> str:
+    """An analysis in one line; bounds are rounded down."""
+    basin = int(scalars["basin_current"])
+    if basin >= 0:
+        share = math.floor(100 * result.basin_volumes[basin])
+        where = f"in basin {basin} ({share} % of the slice)"
+    else:
+        where = "leaving the box" if basin == ESCAPES else "basin undecided"
+    return f"{result.claim}, mu {floored(result.mu)}, {where}, {scalars['seconds']:.1f} s"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from lightning_morse.callbacks._bulletin import Bulletin
-from lightning_morse.callbacks._figures import draw
+from lightning_morse.callbacks._checks import check_directions_of_sharded, check_name
+from lightning_morse.callbacks._figures import draw, succeeded, summary_of
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
@@ -22,12 +23,11 @@ from lightning_morse.callbacks._lightning import (
 )
 from lightning_morse.callbacks._messages import LOG, Messages, close_console, open_console
 from lightning_morse.callbacks._run_folder import RunFolder
+from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
-from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.distributed.sharding import check_sharding, is_sharded
-from lightning_morse.monitoring.budget import Budget, planned_seconds
 from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
@@ -39,7 +39,6 @@ from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
 from lightning_morse.slices.parameters import has_lazy_parameters, trainable_parameters
-from lightning_morse.words import floored
 
 # Soundness depends on none of these.
 # Snapshots per period: enough to see a curve between two analyses.
@@ -292,13 +291,7 @@ class MorseMonitor(UnifiedCallback):
         self._run.forget()
         self._ready = self._waits = False
         self._folder.name = ""
-        self._period = self.period
-        self._last_step = 0
-        self._analysed_step = -1
-        self._epoch = 0
-        self._seen_step = 0
-        self._longest: float | None = None
-        self._budget = Budget(self.settings.max_overhead)
+        self._schedule = Schedule(self.period, self.settings.max_overhead)
         self._messages.forget()
 
     @property
@@ -310,7 +303,8 @@ class MorseMonitor(UnifiedCallback):
     def on_fit_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Check what depends on the trainer; what depends on the network must not end the run."""
         self._opened_console = open_console()
-        _check_name(self, trainer)
+        others = [m for m in callbacks_of(trainer) if isinstance(m, MorseMonitor) and m is not self]
+        check_name(self.name, [other.name for other in others])
         self._run.processes = Processes.of(trainer.world_size)
         # Asking for the log directory is an exchange between all processes, made only here.
         with self._guard("finding a folder"):
@@ -320,19 +314,10 @@ class MorseMonitor(UnifiedCallback):
         """Start the record."""
         if trainer.global_step == 0:
             self._forget()
-        self._budget.start()
-        with self._budget.work(), self._guard("starting"):
+        self._schedule.budget.start()
+        with self._schedule.budget.work(), self._guard("starting"):
             self._bulletin.begin(trainer, self._messages)
-            self._seen_step = trainer.global_step
-            if self._run.is_new:
-                self._last_step = trainer.global_step
-            self._period = self.period.that_ends(trainer)
-            if self._period != self.period:
-                self._messages.inform(
-                    f"a period of {self.period.epochs} epochs does not end in this run; there is "
-                    f"an analysis every {self._period.steps} steps",
-                    "MorseMonitor",
-                )
+            self._schedule.begin(trainer, self._messages, self._run.is_new)
             self._prepare(trainer, pl_module)
 
     def _prepare(self, trainer: TrainerLike, module: Any) -> None:
@@ -344,9 +329,9 @@ class MorseMonitor(UnifiedCallback):
         check_sharding(trainer.model or module, trainer.world_size)
         self._run.sharded = is_sharded(module)
         if self._run.sharded:
-            _check_directions_of_sharded(self._source)
+            check_directions_of_sharded(self._source)
         # Epochs of unknown length start with every step; the record thins itself.
-        steps = self._period.n_steps(trainer)
+        steps = self._schedule.period.n_steps(trainer)
         stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
         self._run.begin(module, stride, module.device)
         self._source.bind(dict(trainable_parameters(module)))
@@ -356,12 +341,12 @@ class MorseMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first batches as the probe set, and note the learning rate of the next step."""
-        with self._budget.work(), self._guard("reading the learning rate"):
+        with self._schedule.budget.work(), self._guard("reading the learning rate"):
             self._bulletin.batch_starts(trainer)
             self._run.time.rate = learning_rate(trainer.optimizers)
         if not self._run.wants_batches or batch is None or is_dry_run(trainer):
             return
-        with self._budget.work(), self._guard("keeping a probe batch"):
+        with self._schedule.budget.work(), self._guard("keeping a probe batch"):
             # Fetching a batch of our own from the loader would change what training sees.
             self._run.add_batch(batch, batch_idx)
 
@@ -371,19 +356,18 @@ class MorseMonitor(UnifiedCallback):
         """Record the weights; analyse when a period is over."""
         if is_dry_run(trainer):
             return
-        with self._budget.work():
+        with self._schedule.budget.work():
+            stepped = self._schedule.has_stepped(trainer)
             with self._guard("recording the trajectory"):
                 if self._waits:
                     self._prepare(trainer, pl_module)
-                elif self._ready and trainer.global_step != self._seen_step:
-                    self._record(pl_module)  # else gradients were only accumulated
-            self._seen_step, self._epoch = trainer.global_step, trainer.current_epoch
-            if self._period.is_over(trainer, self._last_step):
-                self._last_step = trainer.global_step
-                if self._has_time(trainer):
-                    self._analyze_and_tell(trainer, pl_module)
-            if trainer.is_last_batch and 0 <= self._analysed_step < trainer.global_step:
-                self._bulletin.show(trainer, {"age": self._age(trainer)})
+                elif self._ready and stepped:
+                    self._record(pl_module)
+            if self._schedule.is_due(trainer) and self._has_time(trainer):
+                self._analyze_and_tell(trainer, pl_module)
+            age = self._schedule.age(trainer)
+            if trainer.is_last_batch and age:
+                self._bulletin.show(trainer, {"age": age})
 
     def _record(self, module: Any) -> None:
         if self._run.begins_anew(module):
@@ -403,10 +387,10 @@ class MorseMonitor(UnifiedCallback):
 
     def on_train_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Analyse the last weights, if there is time."""
-        done = self._analysed_step == trainer.global_step
+        done = self._schedule.is_analysed(trainer)
         if done or not trainer.global_step or is_dry_run(trainer):
             return
-        with self._budget.work():
+        with self._schedule.budget.work():
             if self._has_time(trainer):
                 self._analyze_and_tell(trainer, pl_module, ended=True)
 
@@ -436,11 +420,8 @@ class MorseMonitor(UnifiedCallback):
         """What a resumed run needs, in tensors and plain containers."""
         return {
             **self._record_state(),
-            "last_step": self._last_step,
-            "analysed_step": self._analysed_step,
-            "longest": self._longest,
+            **self._schedule.state_dict(),
             "run_folder": self._folder.name,
-            "budget": self._budget.state_dict(),
             "scalars": dict(self._scalars),
             "basins": dict(self._basins),
             "history": [dict(row) for row in self.history],
@@ -451,7 +432,7 @@ class MorseMonitor(UnifiedCallback):
         if not self._folder.known or not self._run.processes.leads:
             return self._run.state_dict()
         try:
-            with self._budget.work():
+            with self._schedule.budget.work():
                 return self._run.state_dict(self._folder.path / self.name / "state")
         except OSError as error:
             self._messages.warn(f"the record is not in checkpoints ({cause(error)})")
@@ -464,11 +445,8 @@ class MorseMonitor(UnifiedCallback):
             self._run.load_state_dict(state_dict)
         except MissingStateError as error:
             self._messages.warn(f"the record of the trajectory begins anew: {error}")
-        self._last_step = state_dict["last_step"]
-        self._longest = state_dict["longest"]
-        self._budget.load_state_dict(state_dict["budget"])
+        self._schedule.load_state_dict(state_dict)
         self._scalars.update(from_checkpoint(state_dict["scalars"]))
-        self._analysed_step = state_dict.get("analysed_step", -1)  # nor this
         self._folder.name = state_dict.get("run_folder", "")  # not in checkpoints of 0.1
         self._basins = dict(state_dict["basins"])
         self.history = [dict(row) for row in state_dict["history"]]
@@ -477,57 +455,39 @@ class MorseMonitor(UnifiedCallback):
 
     def _has_time(self, trainer: TrainerLike) -> bool:
         """Whether there is time for an analysis; the same answer in every process."""
-        longest = self._longest
-        seconds = None if longest is None else planned_seconds(longest, len(self.history))
-        wait = 0.0 if seconds is None else self._budget.wait(seconds)
-        wait, overhead = self._run.processes.share((wait, self._budget.overhead()))
-        if longest is None or wait <= 0:
-            return True
-        self._messages.inform(
-            f"no analysis, the longest so far took {longest:.2g} s and "
-            f"max_overhead={self.settings.max_overhead:g} has room for another in {wait:.2g} s; "
-            "what is due until then is left out",
-            self._where(trainer),
-            about="budget",
+        has, overhead = self._schedule.has_time(
+            trainer, self._run.processes, len(self.history), self._messages
         )
-        self._bulletin.show(trainer, {"overhead": overhead, "age": self._age(trainer)})
-        return False
-
-    def _age(self, trainer: TrainerLike) -> float:
-        """Steps since the last analysis."""
-        return float(trainer.global_step - max(self._analysed_step, 0))
-
-    def _where(self, trainer: TrainerLike) -> str:
-        if self.period.steps is not None:
-            return f"step {trainer.global_step}"
-        return f"epoch {self._epoch + 1}"
+        if not has:
+            age = self._schedule.age(trainer) or 0.0
+            self._bulletin.show(trainer, {"overhead": overhead, "age": age})
+        return has
 
     def _analyze_and_tell(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
         failures: list[Exception] = []
-        start = self._budget.now()
+        start = self._schedule.budget.now()
         with self._guard("publishing"), preserved_random_state():
             # When training has ended the counts are those of the step after the last one.
-            step, epoch = (n - ended for n in (logging_step(trainer), self._epoch + ended))
+            step, epoch = (n - ended for n in (logging_step(trainer), self._schedule.epoch + ended))
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone
                     self._prepare(trainer, module)
                 self._take_over(self._analyze(module, f"epoch {epoch + 1}"))
             if failures:
                 self._scalars["failed"] = 1.0
-                self._tell_failure(failures[0], self._where(trainer))
+                self._tell_failure(failures[0], self._schedule.where(trainer))
             elif self._run.processes.leads:
                 self._draw(trainer, step, epoch)
-            took = self._budget.now() - start
-            self._longest = max(took, self._longest or 0.0)
+            took = self._schedule.budget.now() - start
+            self._schedule.analysed(trainer, took)
             # The times are those of the first process, so that all of them publish the same.
-            seconds, overhead = self._run.processes.share((took, self._budget.overhead()))
+            seconds, overhead = self._run.processes.share((took, self._schedule.budget.overhead()))
             self._scalars["overhead"] = overhead
             if not failures:
                 self._scalars["seconds"] = seconds
                 if seconds > QUIET_BELOW_SECONDS and self.result is not None:
-                    summary = _summary(self.result, self._scalars)
-                    self._messages.inform(summary, self._where(trainer))
-            self._analysed_step = trainer.global_step
+                    summary = summary_of(self.result, self._scalars)
+                    self._messages.inform(summary, self._schedule.where(trainer))
             self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
             named = published(self.name, self._scalars)
             unknown = {**UNKNOWN, **before_first(self.settings.dynamics)}
@@ -567,24 +527,19 @@ class MorseMonitor(UnifiedCallback):
         """
         if self.result is None or self._view is None:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return draw(self.result, self._view, self._succeeded(self.history))
-
-    def _succeeded(self, history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        return [row for row in history if not row[f"{self.name}/failed"]]
+        return draw(self.result, self._view, succeeded(self.name, self.history))
 
     def _draw(self, trainer: TrainerLike, step: int, epoch: int) -> None:
         """Give away figures and tables; a failure here is no failed analysis."""
         assert self.result is not None
         assert self._view is not None
         known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
-        named = published(self.name, known)
-        figures: dict[str, Figure] = {}
-        with self._messages.guard("drawing"):
-            row = {"step": step, "epoch": epoch, **named, "basins": self._basins}
-            figures = draw(self.result, self._view, self._succeeded([*self.history, row]))
-        with self._messages.guard("logging pictures"):
-            report = Report(self.result, self._view, named, step, epoch)
-            guard = self._messages.guard
+        report = Report(self.result, self._view, published(self.name, known), step, epoch)
+        row = {"step": step, "epoch": epoch, **report.scalars, "basins": self._basins}
+        guard, figures = self._messages.guard, dict[str, Figure]()
+        with guard("drawing"):
+            figures = draw(self.result, self._view, succeeded(self.name, [*self.history, row]))
+        with guard("logging pictures"):
             log_pictures(trainer, report, figures, guard, self._folder.path, self.name)
 
     def _tell_failure(self, error: Exception, where: str) -> None:
@@ -600,31 +555,3 @@ class MorseMonitor(UnifiedCallback):
         if self._opened_console:
             close_console()
             self._opened_console = False
-
-
-def _check_name(monitor: MorseMonitor, trainer: TrainerLike) -> None:
-    others = [m for m in callbacks_of(trainer) if isinstance(m, MorseMonitor) and m is not monitor]
-    if any(other.name == monitor.name for other in others):
-        raise ValueError(
-            f"name must differ between the monitors of one Trainer, got {monitor.name!r} twice. "
-            "Give one of them another name; its metrics then start with that"
-        )
-
-
-def _check_directions_of_sharded(source: DirectionSource) -> None:
-    if source.kind not in ("pca", "random"):
-        raise ValueError(
-            "directions must be 'pca' or 'random' where weights are sharded, got "
-            f"{source.kind!r}: no process holds directions as long as all the weights"
-        )
-
-
-def _summary(result: MorseAnalysis, scalars: Mapping[str, float]) -> str:
-    """An analysis in one line; bounds are rounded down."""
-    basin = int(scalars["basin_current"])
-    if basin >= 0:
-        share = math.floor(100 * result.basin_volumes[basin])
-        where = f"in basin {basin} ({share} % of the slice)"
-    else:
-        where = "leaving the box" if basin == ESCAPES else "basin undecided"
-    return f"{result.claim}, mu {floored(result.mu)}, {where}, {scalars['seconds']:.1f} s"

@@ -94,19 +94,8 @@ class ModuleState:
             if one.dtype != object and one.nbytes <= _SMALL_BYTES:
                 self._arrays.append((one, one.copy()))
             return
-        if isinstance(one, torch.Generator):
-            self._generators.append(_restoring(one.set_state, one.get_state()))
-            return
-        if isinstance(one, np.random.Generator):
-            source = one.bit_generator
-            state = copy.deepcopy(source.state)
-            self._generators.append(lambda: setattr(source, "state", state))
-            return
-        if isinstance(one, np.random.RandomState):
-            self._generators.append(_restoring(one.set_state, one.get_state()))
-            return
-        if isinstance(one, random.Random):
-            self._generators.append(_restoring(one.setstate, one.getstate()))
+        if (put_back := _of_generator(one)) is not None:
+            self._generators.append(put_back)
             return
         if isinstance(one, types.FunctionType | types.MethodType):
             yield from _behind(one)
@@ -265,6 +254,20 @@ def _same_items(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
 
 def _same_entries(now: Any, before: list[Any]) -> bool:
     return len(now) == len(before) and all(map(operator.is_, now, before))
+
+
+def _of_generator(one: Any) -> Callable[[], Any] | None:
+    """How to put a random number generator back to where it is now; None if it is none."""
+    if isinstance(one, torch.Generator):
+        return _restoring(one.set_state, one.get_state())
+    if isinstance(one, np.random.Generator):
+        source, state = one.bit_generator, copy.deepcopy(one.bit_generator.state)
+        return lambda: setattr(source, "state", state)
+    if isinstance(one, np.random.RandomState):
+        return _restoring(one.set_state, one.get_state())
+    if isinstance(one, random.Random):
+        return _restoring(one.setstate, one.getstate())
+    return None
 
 
 def _restoring(put_back: Callable[[Any], Any], state: Any) -> Callable[[], Any]:

@@ -46,9 +46,7 @@ def clock(monkeypatch):
         return one_attractor(*args)
 
     stub_analysis(monkeypatch)
-    monkeypatch.setattr(
-        "lightning_morse.callbacks.morse_monitor.Budget", partial(Budget, clock=clock)
-    )
+    monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
     monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", slow)
     return clock
 
@@ -115,10 +113,10 @@ def test_a_resumed_run_goes_on_with_its_budget(clock, tmp_path):
     clock.now += 1000  # does not count
     second = monitor(max_overhead=0.05)
     second.load_state_dict(state)
-    assert second._budget.overhead() == pytest.approx(3 / 15)
-    second._budget.start()
+    assert second._schedule.budget.overhead() == pytest.approx(3 / 15)
+    second._schedule.budget.start()
     clock.now += 1
-    assert second._budget.overhead() == pytest.approx(3 / 16)
+    assert second._schedule.budget.overhead() == pytest.approx(3 / 16)
 
 
 def test_budget_counts_nested_work_once():
