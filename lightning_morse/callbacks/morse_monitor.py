@@ -15,15 +15,15 @@ from lightning_morse.callbacks._figures import draw, succeeded, summary_of
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
-    UnifiedCallback,
     callbacks_of,
     is_dry_run,
     learning_rate,
     logging_step,
 )
-from lightning_morse.callbacks._messages import LOG, Messages, close_console, open_console
+from lightning_morse.callbacks._messages import LOG, Messages
 from lightning_morse.callbacks._run_folder import RunFolder
 from lightning_morse.callbacks._schedule import Schedule
+from lightning_morse.callbacks._telling import TellingCallback
 from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Processes
@@ -34,7 +34,6 @@ from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, publish
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.monitoring.snapshots import Trajectory
-from lightning_morse.monitoring.state_files import MissingStateError
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
@@ -47,7 +46,7 @@ SNAPSHOTS_PER_PERIOD = 8
 QUIET_BELOW_SECONDS = 1.0
 
 
-class MorseMonitor(UnifiedCallback):
+class MorseMonitor(TellingCallback):
     """Watch the attractors and basins of the loss around the weights while a run trains.
 
     Every period the loss is evaluated on a low-dimensional slice through the current weights, and
@@ -276,9 +275,8 @@ class MorseMonitor(UnifiedCallback):
         self._source = DirectionSource(directions, dim, checkpoints, seed)
         self._messages = Messages("MorseMonitor")
         self._bulletin = Bulletin(name)
-        self._run = RunRecord(self.settings)
+        self._run = RunRecord(self.settings, self._messages.warn)
         self._folder = RunFolder()
-        self._opened_console = False
         self._forget()
 
     def _forget(self) -> None:
@@ -302,7 +300,7 @@ class MorseMonitor(UnifiedCallback):
 
     def on_fit_start(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Check what depends on the trainer; what depends on the network must not end the run."""
-        self._opened_console = open_console()
+        super().on_fit_start(trainer, pl_module)
         others = [m for m in callbacks_of(trainer) if isinstance(m, MorseMonitor) and m is not self]
         check_name(self.name, [other.name for other in others])
         self._run.processes = Processes.of(trainer.world_size)
@@ -362,20 +360,12 @@ class MorseMonitor(UnifiedCallback):
                 if self._waits:
                     self._prepare(trainer, pl_module)
                 elif self._ready and stepped:
-                    self._record(pl_module)
+                    self._run.add_weights(pl_module)
             if self._schedule.is_due(trainer) and self._has_time(trainer):
                 self._analyze_and_tell(trainer, pl_module)
             age = self._schedule.age(trainer)
             if trainer.is_last_batch and age:
                 self._bulletin.show(trainer, {"age": age})
-
-    def _record(self, module: Any) -> None:
-        if self._run.begins_anew(module):
-            self._messages.warn(
-                "other weights are trained from here on: the record of the trajectory and the "
-                "identities of attractors begin anew"
-            )
-        self._run.add_weights(module)
 
     def on_validation_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Values have been looked at."""
@@ -394,14 +384,6 @@ class MorseMonitor(UnifiedCallback):
             if self._has_time(trainer):
                 self._analyze_and_tell(trainer, pl_module, ended=True)
 
-    def teardown(self, trainer: TrainerLike, pl_module: Any, stage: str) -> None:
-        """Leave logging as it was before the fit."""
-        self._close_console()
-
-    def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
-        """Leave logging as it was before the fit; there is no teardown then."""
-        self._close_console()
-
     # ------------------------------------------------------------------ state
 
     @cached_property  # the trainer asks for it before every hook
@@ -418,8 +400,13 @@ class MorseMonitor(UnifiedCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
+        folder = None
+        if self._folder.known and self._run.processes.leads:
+            folder = self._folder.path / self.name / "state"
+        with self._schedule.budget.work():
+            record = self._run.state_dict(folder)
         return {
-            **self._record_state(),
+            **record,
             **self._schedule.state_dict(),
             "run_folder": self._folder.name,
             "scalars": dict(self._scalars),
@@ -427,24 +414,10 @@ class MorseMonitor(UnifiedCallback):
             "history": [dict(row) for row in self.history],
         }
 
-    def _record_state(self) -> dict[str, Any]:
-        """The record of the run; a large one is in files, or left out where there can be none."""
-        if not self._folder.known or not self._run.processes.leads:
-            return self._run.state_dict()
-        try:
-            with self._schedule.budget.work():
-                return self._run.state_dict(self._folder.path / self.name / "state")
-        except OSError as error:
-            self._messages.warn(f"the record is not in checkpoints ({cause(error)})")
-            return self._run.state_dict()
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint of this version or of 0.1."""
         self._forget()
-        try:
-            self._run.load_state_dict(state_dict)
-        except MissingStateError as error:
-            self._messages.warn(f"the record of the trajectory begins anew: {error}")
+        self._run.load_state_dict(state_dict)
         self._schedule.load_state_dict(state_dict)
         self._scalars.update(from_checkpoint(state_dict["scalars"]))
         self._folder.name = state_dict.get("run_folder", "")  # not in checkpoints of 0.1
@@ -550,8 +523,3 @@ class MorseMonitor(UnifiedCallback):
     def _guard(self, what: str) -> Guard:
         """Keep failures from ending the run, unless the user wants them to."""
         return self._messages.guard(what, active=self.on_error != "raise")
-
-    def _close_console(self) -> None:
-        if self._opened_console:
-            close_console()
-            self._opened_console = False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from lightning_morse.distributed.errors import cause
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.distributed.sharding import flat_shards
 from lightning_morse.monitoring.probe_batches import copied, is_plain, moved
@@ -33,6 +34,7 @@ class RunRecord:
 
     Args:
         settings: What the user asked for.
+        warn: Takes messages for the user.
 
     Attributes:
         processes: The processes of the run.
@@ -45,8 +47,11 @@ class RunRecord:
         tracker: Recognises the attractors of earlier analyses.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, warn: Callable[[str], None] = lambda message: None
+    ) -> None:
         self._settings = settings
+        self._warn = warn
         self.processes = Processes()
         self.sharded = False
         self.forget()
@@ -89,28 +94,30 @@ class RunRecord:
         n = len(self.probe)
         self.probe_indices = [*self.probe_indices, *range(len(self.probe_indices), n)][:n]
 
-    def begins_anew(self, module: nn.Module) -> bool:
+    def _begin_anew_if_changed(self, module: nn.Module) -> None:
         """Start another trajectory where other weights are trained than before.
 
         Layers may be unfrozen one after the other. Weights of other names or shapes are no point of
         the same trajectory, and attractors in another space are other attractors.
-
-        Returns:
-            Whether the trajectory starts over with the weights of ``module``.
         """
         weights = tuple((name, tuple(p.shape)) for name, p in trainable_parameters(module))
         changed = bool(self._weights) and weights != self._weights
         self._weights = weights
-        if changed:
-            stride = self.trajectory.stride
-            self.trajectory = self._new_trajectory()
-            self.trajectory.stride = stride
-            self.time = TrainingTime(self.trajectory)
-            self.tracker = AttractorTracker()
-        return changed
+        if not changed:
+            return
+        stride = self.trajectory.stride
+        self.trajectory = self._new_trajectory()
+        self.trajectory.stride = stride
+        self.time = TrainingTime(self.trajectory)
+        self.tracker = AttractorTracker()
+        self._warn(
+            "other weights are trained from here on: the record of the trajectory and the "
+            "identities of attractors begin anew"
+        )
 
     def add_weights(self, module: nn.Module) -> None:
         """Count an optimizer step, and keep its weights if a snapshot is due."""
+        self._begin_anew_if_changed(module)
         if self.sharded:
             self.trajectory.step(lambda: flat_shards(module, self.processes.rank))
         elif self.processes.leads:
@@ -141,10 +148,7 @@ class RunRecord:
 
         Args:
             folder: Where a large record goes, of which the state then holds the names of files.
-                Without one it is left out.
-
-        Raises:
-            OSError: If the files cannot be written.
+                Without one, or if it cannot be written to, the record is left out.
         """
         probes = [self.probe] if self.processes.size == 1 else self.probes_of_all
         trajectory = self._new_trajectory() if self.sharded else self.trajectory
@@ -165,18 +169,25 @@ class RunRecord:
             return {"weights": state["weights"]}
         taken = state["trajectory"]["taken"]
         rows = {id(row): (step, row) for step, row in zip(taken, snapshots, strict=True)}
-        return {**self._files.put_away(state, folder, rows), "folder": str(folder.absolute())}
+        try:
+            return {**self._files.put_away(state, folder, rows), "folder": str(folder.absolute())}
+        except OSError as error:
+            self._warn(f"the record is not in checkpoints ({cause(error)})")
+            return {"weights": state["weights"]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a record written by :meth:`state_dict`; to be followed by :meth:`begin`.
 
-        Raises:
-            MissingStateError: If files of the record are gone; it is empty then.
+        If its files are gone, the record is empty, and the user is told.
         """
-        if "trajectory" not in state:
-            raise MissingStateError("there was no folder to write the record to")
-        if "folder" in state:
-            state = fetched(dict(state), Path(state["folder"]))
+        try:
+            if "trajectory" not in state:
+                raise MissingStateError("there was no folder to write it to")
+            if "folder" in state:
+                state = fetched(dict(state), Path(state["folder"]))
+        except MissingStateError as error:
+            self._warn(f"the record of the trajectory begins anew: {error}")
+            return
         self.trajectory.load_state_dict(state["trajectory"])
         if "time" in state:  # not in the earliest checkpoints of 0.1
             self.time.load_state_dict(state["time"])
