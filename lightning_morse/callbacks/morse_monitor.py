@@ -108,7 +108,7 @@ class MorseMonitor(TellingCallback):
     recognised, and a change of basins is counted where a single slice proves it:
     :mod:`lightning_morse.monitoring.tracking` states the rule and its premise. For this the first
     process keeps one to three slices on the CPU, up to ``3 (dim + 1)`` weight vectors: with
-    ``dim=2`` and 4-byte weights 12 to 36 bytes per weight, in memory and in checkpoints, on top of
+    ``dim=2`` and 4-byte weights 12 to 36 bytes per weight in memory, on top of
     132 bytes per weight for the snapshots.
 
     The loss is the module's own, in eval mode, on the first training batches of the run, each
@@ -125,8 +125,10 @@ class MorseMonitor(TellingCallback):
     ``validation_step``. Modules with lazy parameters are analysed once these are initialised. A
     loss that raises at some point of the slice counts as diverged there; only the current weights
     have to work. Requests to end the run (an interrupt, Optuna's ``TrialPruned``) pass through.
-    Checkpoints hold up to ``max_snapshots`` copies of the trainable weights and the probe batches,
-    so that a resumed run is analysed in the same way.
+    A resumed run is analysed in the same way: up to ``max_snapshots`` copies of the trainable
+    weights and the probe batches are in files beside the other files of the run, and checkpoints
+    hold their names (what is small is in the checkpoint itself). If the files are gone the record
+    begins anew.
 
     On top of the snapshots an analysis needs memory for ``3 dim + 3`` copies of the trainable
     weights while it computes principal directions, and for ``dim + 3`` while it evaluates the loss
