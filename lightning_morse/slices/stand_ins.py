@@ -29,22 +29,15 @@ _LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.", "lightning_fabric.", "
 _SILENT = ("loggers.", "profilers.", "callbacks.progress.")
 _PARTS = (
     *("trainer.", "callbacks.", "strategies.", "loops.", "accelerators.", "plugins.", "fabric"),
-    *(
-        "core.datamodule",
-        "core.hooks",
-        "core.optimizer",
-        "utilities.combined_loader",
-        "connector",
-        "wrappers",
-    ),
+    *("core.datamodule", "core.hooks", "core.optimizer", "connector", "wrappers"),
+    "utilities.combined_loader",
 )
 # Methods of a trainer that act on the world outside.
 _ACTIONS = {
     *("save_checkpoint", "print", "fit", "validate", "test", "predict"),
     *("configure_logger", "save_hyperparameters", "teardown", "optimizer_step", "backward"),
 }
-
-
+# Names inside a module that say nothing of an attribute.
 _CONTAINERS_OF_MODULES = ("_modules", "_buffers", "_parameters")
 
 
@@ -203,7 +196,8 @@ class World:
             self._where.pop()
 
 
-_families: dict[type, str | None] = {}
+# Weak, since the class of a copy goes with it.
+_families: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
 
 
 def _family(cls: type) -> str | None:
@@ -220,10 +214,7 @@ def _found_family(cls: type) -> str | None:
         home = f"{base.__module__}."
         if issubclass(base, torch.optim.Optimizer):
             return "silent"
-        if (
-            home.startswith(("torch.optim.lr_scheduler.", "torch.utils.data."))
-            and base is not object
-        ):
+        if home.startswith(("torch.optim.lr_scheduler.", "torch.utils.data.")):
             found = "read"
         inside = next((home.removeprefix(p) for p in _LIGHTNING if home.startswith(p)), None)
         if inside is None:
