@@ -45,6 +45,8 @@ _ATOMIC = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
     *(np.generic, np.dtype, contextvars.ContextVar),
 )
+# Modules of torch whose objects are handles of processes and devices, and are shared.
+_HANDLES = ("torch.distributed", "torch._C")
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 # A copy would be another handle of the same thing.
 _ATTACHED = (SharedMemory,)
@@ -204,6 +206,8 @@ class Copier:
             return self._guarded(value)
 
     def _tensor(self, value: Tensor) -> Tensor:
+        if type(value).__module__.startswith(_HANDLES) and type(value) is not Tensor:
+            return value  # a piece of a sharded tensor
         if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
             return _deep_copy(value, self.memo)  # keeps views of one storage together
         if type(value) is Tensor:
@@ -259,6 +263,8 @@ class Copier:
         if isinstance(value, np.ndarray) and value.dtype != object:
             return value.copy()
         cls = type(value)
+        if cls.__module__.startswith(_HANDLES):
+            return value
         if hasattr(cls, "__del__") or isinstance(value, _ATTACHED):
             return self._guarded(value)  # what becomes of the copy in the end, becomes of all
         own = getattr(cls, "__deepcopy__", None)

@@ -83,7 +83,8 @@ class ModuleState:
     def _remember(self, one: Any) -> Iterator[Any]:
         """Remember one object and yield what it refers to."""
         if isinstance(one, Tensor):
-            if one.layout is not torch.strided or one.is_meta or one.is_nested:
+            wraps = type(one).__torch_dispatch__ is not Tensor.__torch_dispatch__
+            if wraps or one.layout is not torch.strided or one.is_meta or one.is_nested:
                 return  # has no storage of its own that could be compared
             content = _Content(one, self._originals.get(id(one)))
             self._tensors.append(content)

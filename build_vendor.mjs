@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { build } from "esbuild";
 
-const root = new URL("../../../../", import.meta.url).pathname;
+const root = new URL("./", import.meta.url).pathname;
 const versionOf = (name) => {
   return JSON.parse(readFileSync(`${root}node_modules/${name}/package.json`)).version;
 };
@@ -22,5 +22,5 @@ await build({
   format: "esm",
   legalComments: "none",
   banner: { js: `/*\n${notices.join("\n\n")}\n*/` },
-  outfile: new URL("d3.js", import.meta.url).pathname,
+  outfile: new URL("lightning_morse/view/front_end/vendor/d3.js", import.meta.url).pathname,
 });
