@@ -22,7 +22,7 @@ from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchabl
 _SMALL_BYTES = 1 << 20
 _STAND_INS = (Overlay, Inert, Silence, Untouchable)
 # Objects of this package that a hook refers to are not the module's.
-_OUR_OWN = "lightning_morse."
+_OUR_OWN = ("lightning_morse.", "torch.distributed", "torch._C")
 _SEQUENCES = (list, collections.deque)
 
 
@@ -86,6 +86,8 @@ class ModuleState:
             wraps = type(one).__torch_dispatch__ is not Tensor.__torch_dispatch__
             if wraps or one.layout is not torch.strided or one.is_meta or one.is_nested:
                 return  # has no storage of its own that could be compared
+            if one.numel() and not one.data_ptr():
+                return  # its storage has been freed for a while
             content = _Content(one, self._originals.get(id(one)))
             self._tensors.append(content)
             self._fresh.append(content)
