@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
-import lightning_morse.callbacks.morse_monitor as callback
+import lightning_morse.callbacks._schedule as schedule
 import lightning_morse.monitoring.one_analysis as home
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.steps import loss_from_steps
@@ -100,17 +100,17 @@ def main():
     run("bare")
     run("watched", small(), keep=True)
     run("resumed", small(), epochs=4, ckpt_path=str(ROOT / "watched" / "last.ckpt"))
-    run("first_fails", small(loss_fn=Fails(0, ValueError("lost"))))
+    run("first_fails", small(loss_fn=Fails(0, MemoryError("lost"))))
     run("second_fails", small(loss_fn=Fails(1, MemoryError("lost"))))
     run("second_fails_at_once", small(loss_fn=Fails(1, ValueError("lost"), call=1)))
 
     make_slice = home.LossSlice
     broken = small()
 
-    def no_slice(*args):
+    def no_slice(*args, **options):
         if broken.history and RANK == 1:
             raise MemoryError("no room for a copy")
-        return make_slice(*args)
+        return make_slice(*args, **options)
 
     home.LossSlice = no_slice
     run("second_has_no_copy", broken)
@@ -127,13 +127,13 @@ def main():
     run("numerics_fail", numerics)
     home.analyze_further = analyze
 
-    run("raises", small(loss_fn=Fails(1, ValueError("lost")), on_error="raise"))
+    run("raises", small(loss_fn=Fails(1, MemoryError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))
 
     # The clock of the second process runs a hundred times as fast: by itself it would go on.
     ticks = iter(range(10**9))
     scale = 1 + 99 * RANK
-    callback.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
+    schedule.Budget = partial(Budget, clock=lambda: float(scale * next(ticks)))
     run("budget", small(max_overhead=0.4), epochs=8)
 
 

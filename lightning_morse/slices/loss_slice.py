@@ -178,5 +178,7 @@ class LossSlice:
 
 def _is_not_of_the_point(error: Exception) -> bool:
     """Whether an error says nothing about the weights at which it happened."""
-    ends_run = getattr(error, "ends_run", False)
+    # Optuna ends a trial by raising; known by name, since it may not be installed.
+    pruned = any(cls.__name__ == "TrialPruned" for cls in type(error).__mro__)
+    ends_run = getattr(error, "ends_run", False) or pruned
     return ends_run or isinstance(error, (UntouchableError, MemoryError, torch.OutOfMemoryError))

@@ -108,9 +108,9 @@ def test_a_resumed_run_has_the_probe_batches_of_each(reports):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("first_fails", "epoch 2: no analysis, training goes on (ValueError: lost)"),
+        ("first_fails", "epoch 2: no analysis, training goes on (MemoryError: lost)"),
         ("second_fails", "(ProcessError: in process 1: MemoryError: lost)"),
-        ("second_fails_at_once", "(ProcessError: in process 1: ValueError: lost)"),
+        ("second_fails_at_once", "(ProcessError: in process 1: MemoryError: lost)"),
         ("second_has_no_copy", "(ProcessError: in process 1: MemoryError: no room for a copy)"),
         ("numerics_fail", "LinAlgError: not positive-definite)"),
     ],
@@ -130,8 +130,8 @@ def test_a_failure_in_one_process_is_one_in_all(name, said, reports):
 @pytest.mark.slow
 def test_on_error_raise_ends_all(reports):
     first, second = reports["raises"]
-    assert first["ended"] == "ProcessError: in process 1: ValueError: lost"
-    assert second["ended"] == "ValueError: lost"
+    assert first["ended"] == "ProcessError: in process 1: MemoryError: lost"
+    assert second["ended"] == "MemoryError: lost"
 
 
 @pytest.mark.slow
