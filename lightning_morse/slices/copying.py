@@ -46,7 +46,7 @@ _ATOMIC = (
     *(np.generic, np.dtype, contextvars.ContextVar),
 )
 # Modules of torch whose objects are handles of processes and devices, and are shared.
-_HANDLES = ("torch.distributed", "torch._C")
+_HANDLES = ("torch.distributed", "torch._C._distributed")
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 # A copy would be another handle of the same thing.
 _ATTACHED = (SharedMemory,)

@@ -22,7 +22,7 @@ from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchabl
 _SMALL_BYTES = 1 << 20
 _STAND_INS = (Overlay, Inert, Silence, Untouchable)
 # Objects of this package that a hook refers to are not the module's.
-_OUR_OWN = ("lightning_morse.", "torch.distributed", "torch._C")
+_OUR_OWN = ("lightning_morse.", "torch.distributed", "torch._C._distributed")
 _SEQUENCES = (list, collections.deque)
 
 
