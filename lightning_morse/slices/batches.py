@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_morse.slices.copying import is_atomic
+from lightning_morse.slices.copying import is_atomic, slots_of
 
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -90,11 +90,9 @@ def _of_its_class(
 def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     """Attributes of an object, in slots or not."""
     yield from getattr(value, "__dict__", {}).items()
-    for base in type(value).__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                yield name, getattr(value, name)
+    for name in slots_of(type(value)):
+        if hasattr(value, name):
+            yield name, getattr(value, name)
 
 
 def _is_labelled(value: Tensor) -> bool:

@@ -180,7 +180,7 @@ class Copier:
         made: nn.Module = self._known(module, object.__new__(type(module)))
         names = {name: self._named(name, value) for name, value in vars(module).items()}
         vars(made).update(names)
-        for name in _slots(type(module)):
+        for name in slots_of(type(module)):
             if hasattr(module, name):
                 object.__setattr__(made, name, self.copy(getattr(module, name)))
         return made
@@ -305,7 +305,7 @@ class Copier:
         return made
 
 
-def _slots(cls: type) -> Iterator[str]:
+def slots_of(cls: type) -> Iterator[str]:
     """Names of the slots of a class."""
     for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())

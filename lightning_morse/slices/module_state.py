@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_morse.slices.copying import bare_clone, is_atomic
+from lightning_morse.slices.copying import bare_clone, is_atomic, slots_of
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
 # Tensors up to this size are kept twice; the content of larger ones is read from the original
@@ -128,11 +128,10 @@ class ModuleState:
         if type(names) is dict:
             self._seen.add(id(names))
             yield from self._remember_dict(names)
-        for base in type(one).__mro__:
-            for name in _as_tuple(vars(base).get("__slots__", ())):
-                if name not in ("__dict__", "__weakref__") and hasattr(one, name):
-                    self._slots.append((one, name, getattr(one, name)))
-                    yield getattr(one, name)
+        for name in slots_of(type(one)):
+            if hasattr(one, name):
+                self._slots.append((one, name, getattr(one, name)))
+                yield getattr(one, name)
 
     def _remember_dict(self, one: dict[Any, Any]) -> Iterator[Any]:
         if one:
@@ -283,7 +282,3 @@ def _behind(function: Any) -> Iterator[Any]:
         yield function.__self__
         function = function.__func__
     yield from getattr(function, "__closure__", None) or ()
-
-
-def _as_tuple(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
