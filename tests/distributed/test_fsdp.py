@@ -187,8 +187,15 @@ def test_what_is_not_supported_is_refused(reports):
         assert "which fully_shard does not hold" in report["free"]
         assert "spread over all 4 processes" in report["few"]
         assert "got FullyShardedDataParallel (FSDP1)" in report["first"]
+
+
+@pytest.mark.slow
+def test_directions_that_no_process_can_hold_end_no_run(reports):
+    assert_no_trace(reports["bare"], reports["tensors"])
     for report in reports["tensors"]:
-        assert report["ended"].startswith("ValueError: directions must be 'pca' or 'random'")
+        assert report["ended"] == ""
+        assert {row["morse/failed"] for row in report["history"]} == {1}
+    assert "directions must be 'pca' or 'random' where weights are sharded" in reports["said"][0]
 
 
 @pytest.mark.slow
