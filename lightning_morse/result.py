@@ -75,6 +75,41 @@ class Ladder:
 
 
 @dataclass(frozen=True, eq=False)
+class Box:
+    """One box of an analysis, with a surrogate of its own.
+
+    Attributes:
+        grid: The cubical grid of the box.
+        parent: Number of the box around it in ``result.boxes``; -1 for the outermost.
+        labels: As in :class:`MorseAnalysis`, on this grid. A cell that boxes inside divide has a
+            label where all its parts have the same.
+        diverged: Cells whose nearest sample has a loss that is not finite, shape ``(grid.size,)``.
+        mean_loss: Surrogate mean of the loss at the vertices of the grid, in the units of the loss,
+            shape ``shape + 1``.
+        calibration: Factor by which the deviations of its surrogate were inflated.
+        surrogate: Facts about its surrogate; None where nothing is known.
+        loss_deviation: Deviation of the surrogate at the vertices, shape and units of
+            ``mean_loss``; None where no loss was fitted.
+        reach: Which Morse sets each cell may reach; None for older files.
+        sets: Number of a Morse set that meets each cell, -1 for none, shape ``(grid.size,)``; None
+            for older files.
+        n_samples: Number of losses that were evaluated for this box.
+    """
+
+    grid: CubicalGrid
+    parent: int
+    labels: NDArray[np.int32]
+    diverged: Mask
+    mean_loss: Array
+    calibration: float
+    surrogate: SurrogateFacts | MapFacts | None
+    loss_deviation: Array | None = None
+    reach: Reach | None = None
+    sets: NDArray[np.int32] | None = None
+    n_samples: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class MorseAnalysis:
     """The Morse graph of a loss on a box, its basins, and how certain all of it is.
 
@@ -117,6 +152,7 @@ class MorseAnalysis:
             surrogate.loss_floor``. None where no loss was fitted, and for older files.
         reach: Which Morse sets each cell may reach and whether it may leave the box; None for
             older files.
+        inner: The boxes inside, each with a surrogate of its own; ``boxes`` has all of them.
     """
 
     grid: CubicalGrid
@@ -136,6 +172,41 @@ class MorseAnalysis:
     ladder: Ladder
     loss_deviation: Array | None = None
     reach: Reach | None = None
+    inner: tuple[Box, ...] = ()
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The tower of boxes, the outermost first; each comes after the one around it."""
+        n_inner = sum(box.n_samples for box in self.inner)
+        root = Box(
+            grid=self.grid,
+            parent=-1,
+            labels=self.labels,
+            diverged=self.diverged,
+            mean_loss=self.mean_loss,
+            calibration=self.calibration,
+            surrogate=self.surrogate,
+            loss_deviation=self.loss_deviation,
+            reach=self.reach,
+            n_samples=len(self.samples) - n_inner,
+        )
+        return root, *self.inner
+
+    def box_at(self, x: ArrayLike) -> Cells:
+        """Number of the finest box that decides each point.
+
+        Args:
+            x: Points, shape ``(n, d)``.
+
+        Returns:
+            Shape ``(n,)``: a number in ``boxes``; -1 where no box decides the point, or it lies
+            outside of all.
+        """
+        out = np.full(len(np.asarray(x)), -1, dtype=np.int64)
+        for k, box in enumerate(self.boxes):
+            cells = box.grid.cell_of(x)
+            out[(cells >= 0) & (box.labels[cells] != UNDECIDED)] = k
+        return out
 
     @property
     def attractors(self) -> tuple[int, ...]:
@@ -195,8 +266,11 @@ class MorseAnalysis:
         Raises:
             ValueError: If the shape does not match the box or a coordinate is NaN.
         """
-        cells = self.grid.cell_of(x)
-        return np.where(cells < 0, ESCAPES, self.labels[cells]).astype(np.int64)
+        out = np.full(len(np.asarray(x)), ESCAPES, dtype=np.int64)
+        for box in self.boxes:
+            cells = box.grid.cell_of(x)
+            out[cells >= 0] = box.labels[cells[cells >= 0]]
+        return out
 
     def barrier(self, attractor: int) -> float:
         """Loss from an attractor up to the lowest saddle above it; NaN if there is none.

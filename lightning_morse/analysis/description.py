@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Cells
 from lightning_morse.analysis.phase_portrait import PhasePortrait
-from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.result import MorseSet
 
 # Newton steps towards a critical point of the mean, from a cell's centre: a few are enough where
@@ -43,21 +43,44 @@ class CriticalPoints:
 
 
 def critical_points(portrait: PhasePortrait) -> CriticalPoints:
-    """Estimate the critical point in each Morse set, from the posterior mean."""
-    found, lattice = portrait.found, portrait.lattice
-    grid, posterior, surrogate = lattice.grid, portrait.posterior, portrait.surrogate
-    if not found.morse_sets:
-        return CriticalPoints(np.empty((0, grid.dim)), np.empty(0))
+    """Estimate the critical point in each Morse set, from the posterior mean of its finest box."""
+    dim = portrait.nested.dim
+    if not portrait.found.morse_sets:
+        return CriticalPoints(np.empty((0, dim)), np.empty(0))
+    boxes, starts = _starts(portrait)
+    centers, losses = np.empty((boxes.size, dim)), np.empty(boxes.size)
+    for k in np.unique(boxes):
+        mine = np.flatnonzero(boxes == k)
+        members = [portrait.found.morse_sets[i] for i in mine]
+        grid, surrogate = portrait.nested.grids[k], portrait.charts[k].surrogate
+        points = _centers_of(grid, starts[mine])
+        points = _polish(points, members, portrait.nested, grid.cell_widths, surrogate)
+        centers[mine] = points
+        losses[mine] = surrogate.warp.inverse(surrogate.posterior(points).mean)
+    return CriticalPoints(centers, losses)
+
+
+def _starts(portrait: PhasePortrait) -> tuple[Cells, Cells]:
+    """For each Morse set the grid in which its critical point is looked for, and a cell of it.
+
+    That is the finest grid with cells of the set that may hold one; among them the lowest cell for
+    an attractor, else the flattest.
+    """
+    nested, found = portrait.nested, portrait.found
     critical = portrait.critical
-    slope = np.square(posterior.gradient * grid.cell_widths).sum(axis=1)
-    starts = []
+    boxes, starts = [], []
     for number, cells in enumerate(found.morse_sets):
         possible = cells[critical[cells]]
+        k = int(np.searchsorted(nested.starts, possible.max(), side="right")) - 1
+        chart, part = portrait.charts[k], nested.part(k)
+        within = nested.uncovered[k][possible[possible >= part.start] - part.start]
+        posterior = chart.posterior
+        slope = np.square(posterior.gradient * chart.lattice.grid.cell_widths).sum(axis=1)
         height = posterior.mean if number in found.attractors else slope
-        lowest = height[lattice.points_of(possible)].mean(axis=1).argmin()
-        starts.append(possible[lowest])
-    centers = _polish(_centers_of(grid, np.array(starts)), found, grid, surrogate)
-    return CriticalPoints(centers, surrogate.warp.inverse(surrogate.posterior(centers).mean))
+        lowest = height[chart.lattice.points_of(within)].mean(axis=1).argmin()
+        boxes.append(k)
+        starts.append(within[lowest])
+    return np.array(boxes), np.array(starts)
 
 
 def reading_order(portrait: PhasePortrait, losses: Array) -> list[int]:
@@ -81,17 +104,17 @@ def describe(
         One record per Morse set. Whether a set is resolved, and its index, are as certain as the
         portrait; centre and loss are estimates.
     """
-    found, settled = portrait.found, portrait.settled
+    found, settled, volumes = portrait.found, portrait.settled, portrait.nested.volumes
     bounds = dict(zip(found.attractors, np.asarray(mu, dtype=np.float64).tolist(), strict=True))
     return tuple(
         MorseSet(
-            cells=cells,
+            cells=outer_cells(portrait.nested, cells),
             is_attractor=number in bounds,
             resolved=bool(settled.resolved[number]),
             index=int(settled.index[number]) if settled.index[number] >= 0 else None,
             center=located.centers[number],
             loss=float(located.losses[number]),
-            volume=cells.size / portrait.lattice.grid.size,
+            volume=float(volumes[cells].sum()),
             mu=bounds.get(number),
         )
         for number, cells in enumerate(found.morse_sets)
@@ -105,20 +128,33 @@ def _centers_of(grid: CubicalGrid, cells: Cells) -> Array:
     )
 
 
+def outer_cells(nested: NestedGrid, cells: Cells) -> Cells:
+    """Cells of the outermost grid that hold some of the given cells, ascending."""
+    if len(nested.grids) == 1:
+        return cells
+    mask = np.zeros(nested.size, dtype=bool)
+    mask[cells] = True
+    return np.flatnonzero(nested.on_grid(0, mask, np.logical_or))
+
+
 def _polish(
-    points: Array, found: MorseGraph, grid: CubicalGrid, surrogate: GaussianProcess
+    points: Array,
+    members: Sequence[Cells],
+    nested: NestedGrid,
+    widths: Array,
+    surrogate: GaussianProcess,
 ) -> Array:
     """Newton steps towards a critical point of the mean, as long as they stay in the Morse set."""
-    members = [set(cells.tolist()) for cells in found.morse_sets]
+    own = [set(cells.tolist()) for cells in members]
     for _ in range(_NEWTON_STEPS):
         at = surrogate.posterior(points)
         step = -(np.linalg.pinv(at.hessian) @ at.gradient[..., None])[..., 0]
         # At most one cell width per step.
-        longest = np.abs(step / grid.cell_widths).max(axis=1, keepdims=True)
+        longest = np.abs(step / widths).max(axis=1, keepdims=True)
         moved = points + step / np.maximum(longest, 1.0)
         slope, slope_there = at.gradient, surrogate.posterior(moved).gradient
         better = np.square(slope_there).sum(axis=1) < np.square(slope).sum(axis=1)
-        owner = grid.cell_of(moved)
-        inside = [cell in cells for cell, cells in zip(owner, members, strict=True)]
+        owner = nested.cell_of(moved)
+        inside = [cell in cells for cell, cells in zip(owner.tolist(), own, strict=True)]
         points = np.where((better & np.array(inside))[:, None], moved, points)
     return points

@@ -52,7 +52,7 @@ from scipy.ndimage import binary_erosion, label
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.blocks import VANISHED, Blocks, close_blocks
-from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.bands.gradient import (
     CellDeviations,
     GradientBand,
@@ -115,7 +115,7 @@ def unclimbed(attractors: list[Cells], confidence: float) -> Climb:
 
 
 def climb(
-    portrait: PhasePortrait,
+    chart: Chart,
     attractors: list[Cells],
     confidence: float,
     proved: bool = True,
@@ -127,10 +127,10 @@ def climb(
     itself with the probability it states; the reasons are in the docstring of this module.
 
     Args:
-        portrait: The phase portrait; its lattice counts.
+        chart: The chart; its lattice counts.
         attractors: Cells of each attractor at ``confidence``, ``n`` arrays of cell numbers.
         confidence: The lowest level, at which the attractors are known to stand.
-        proved: Whether the portrait's band is that of :func:`gradient_band`. If not, the attractors
+        proved: Whether the chart's band is that of :func:`gradient_band`. If not, the attractors
             stand at the lowest level without a block of their own.
         counted: Whether it is certain at ``confidence`` that there are no further attractors.
 
@@ -143,7 +143,7 @@ def climb(
     if n == 0 or len(fails) == start:
         return unclimbed(attractors, confidence)
 
-    filtration = _filtration(portrait, attractors, fails[start:], proved)
+    filtration = _filtration(chart, attractors, fails[start:], proved)
     certificates = _certificates(filtration)
     own = certificates.failure.min(axis=0)
     least = np.minimum(own, fails[0])
@@ -155,7 +155,7 @@ def climb(
         if certificates.best_are_disjoint():
             apart = min(apart, float(least.sum()))
         if counted:
-            exact = max(exact, _exactly(portrait, filtration, top))
+            exact = max(exact, _exactly(chart, filtration, top))
     # At the lowest level the analysis itself says that they stand.
     holders = np.concatenate([np.arange(n)[None], filtration.holders[1 - start :]])
     blocks = filtration.blocks if proved else [tuple(attractors), *filtration.blocks]
@@ -173,14 +173,14 @@ class _Filtration:
     """The bands of some levels and the blocks of the attractors under each of them.
 
     Attributes:
-        portrait: The phase portrait.
+        chart: The chart.
         bands: The bands, ``k`` of them, from narrow to wide.
         closed: The blocks and the flights of their cells.
         holders: Block that holds each attractor, see :meth:`Blocks.holders`, shape ``(k, n)``.
         blocks: Cells of each block, ``blocks[j][i]``; empty once it has vanished.
     """
 
-    portrait: PhasePortrait
+    chart: Chart
     bands: list[GradientBand]
     closed: Blocks
     holders: Cells
@@ -195,20 +195,20 @@ class _Filtration:
 
 
 def _filtration(
-    portrait: PhasePortrait, attractors: list[Cells], fails: Array, proved: bool
+    chart: Chart, attractors: list[Cells], fails: Array, proved: bool
 ) -> _Filtration:
     """Close the attractors' cells under the bands that fail with given probabilities."""
-    surrogate, lattice, posterior = portrait.surrogate, portrait.lattice, portrait.posterior
+    surrogate, lattice, posterior = chart.surrogate, chart.lattice, chart.posterior
     deviations = CellDeviations(surrogate, lattice, posterior.gradient_deviation)
     bands = [
         gradient_band(surrogate, lattice, posterior, 1 - (1 - BESIDE_BAND) * fail, deviations)
         for fail in fails
     ]
     if proved:
-        bands[0] = portrait.band
-    between = portrait.enclosure.between(bands[0], bands[-1])
+        bands[0] = chart.band
+    between = chart.enclosure.between(bands[0], bands[-1])
     shares = np.array([between.share(band) for band in bands])
-    closed = close_blocks(between, shares, attractors, portrait.diverged)
+    closed = close_blocks(between, shares, attractors, chart.diverged)
     holders = closed.holders()
     nobody = np.zeros(0, dtype=np.int64)
     blocks = [
@@ -217,7 +217,7 @@ def _filtration(
         )
         for j, holding in enumerate(holders)
     ]
-    return _Filtration(portrait, bands, closed, holders, blocks)
+    return _Filtration(chart, bands, closed, holders, blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +254,7 @@ class _Certificates:
 
 def _certificates(filtration: _Filtration) -> _Certificates:
     """Bound the failure of each block that stands."""
-    grid, alone = filtration.portrait.lattice.grid, filtration.alone
+    grid, alone = filtration.chart.lattice.grid, filtration.alone
     failure = np.ones(alone.shape)
     boxes: dict[tuple[int, int], Cells] = {}
     for j, i in np.argwhere(alone).tolist():
@@ -267,13 +267,13 @@ def _local_failure(filtration: _Filtration, level: int, boxes: Cells) -> float:
     """Bound the probability that the band of a level fails in some boxes of lattice cells."""
     band = filtration.bands[level]
     points = _count_corners(boxes)
-    return failure_bound(band.c, filtration.portrait.lattice, points, band.halvings)
+    return failure_bound(band.c, filtration.chart.lattice, points, band.halvings)
 
 
-def _exactly(portrait: PhasePortrait, filtration: _Filtration, top: int) -> float:
+def _exactly(chart: Chart, filtration: _Filtration, top: int) -> float:
     """Confidence that the blocks hold all attractors, from the levels up to ``top``."""
     bands = filtration.bands[: top + 1]
-    contradicting = _contradicting(portrait, bands, filtration.blocks)
+    contradicting = _contradicting(chart, bands, filtration.blocks)
     fails = np.array([1 - band.level for band in bands])
     return float((1 - fails - contradicting).max())
 
@@ -310,24 +310,24 @@ def _count_corners(boxes: Cells) -> int:
 
 
 def _contradicting(
-    portrait: PhasePortrait, bands: list[GradientBand], blocks: list[tuple[Cells, ...]]
+    chart: Chart, bands: list[GradientBand], blocks: list[tuple[Cells, ...]]
 ) -> Array:
     """Expected critical points against the claim that blocks hold one attractor each, and no other.
 
     Args:
-        portrait: The phase portrait.
+        chart: The chart.
         bands: The bands of the levels to look at, from narrow to wide.
         blocks: Cells of the blocks at each level; all attractors stand.
 
     Returns:
         One number per level.
     """
-    lattice, surrogate = portrait.lattice, portrait.surrogate
-    masks = critical_cells_of(lattice, portrait.posterior, bands)
+    lattice, surrogate = chart.lattice, chart.surrogate
+    masks = critical_cells_of(lattice, chart.posterior, bands)
     # A wider band rules out fewer cells, so the last mask contains the others.
     candidates = np.flatnonzero(masks[-1])
     cell = lattice.grid_cell_of(candidates)
-    inside = ~portrait.diverged[cell]
+    inside = ~chart.diverged[cell]
     candidates, cell = candidates[inside], cell[inside]
     expected = expected_critical_points(
         surrogate, lattice.cell_centers(candidates), lattice.spacing

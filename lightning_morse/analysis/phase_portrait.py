@@ -1,28 +1,22 @@
-"""The phase portrait of a surrogate: band, enclosed flow, Morse graph and basins."""
+"""The phase portrait of a tower of boxes: Morse graph and basins from the charts of its boxes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.resolution import Settled, expected_in_sets, safest, settle
-from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.conley.basins import certain_labels
-from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
-from lightning_morse.enclosure.flow_map import FlowEnclosure, FlowImages, critical_cells
-from lightning_morse.gp.process import GaussianProcess, Posterior
-from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.grids.lattice import Lattice
+from lightning_morse.conley.nested_map import BoxImages, nested_outer_approximation
+from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.stopwatch import Stopwatch
-
-MakeBand = Callable[[GaussianProcess, Lattice, Posterior], GradientBand]
 
 # Share of the failure probability beside the band that may be spent on dropping components in which
 # next to no critical point is expected; the rest settles Morse sets. Any split in [0, 1] is sound.
@@ -31,31 +25,21 @@ _SHARE_FOR_EMPTY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class PhasePortrait:
-    """The gradient flow on a grid according to a surrogate, and how certain the picture is.
+    """The gradient flow on boxes inside boxes, and how certain the picture is.
 
     Attributes:
-        surrogate: The surrogate.
-        lattice: The points at which it was evaluated.
-        posterior: The posterior there.
-        band: The simultaneous band on the gradient.
-        enclosure: The enclosure of the flow, for any band.
-        images: The enclosed images of the grid's cells.
-        diverged: Cells that count as exterior, shape ``(grid.size,)``.
-        candidates: Lattice cells that may hold a critical point, shape ``(n_lattice_cells,)``.
+        nested: The grids of the boxes.
+        charts: What the surrogate of each box says, in the same order.
+        images: The images of the cells of each, those of recurrent cells sharper.
         found: The Morse graph, without the components that hold no critical point.
         settled: The certain statements about its Morse sets.
-        labels: The certain basins, shape ``(grid.size,)``.
-        failure: Probability that any of this is false although the band holds.
+        labels: The certain basins, shape ``(nested.size,)``.
+        failure: Probability that any of this is false although all bands hold.
     """
 
-    surrogate: GaussianProcess
-    lattice: Lattice
-    posterior: Posterior
-    band: GradientBand
-    enclosure: FlowEnclosure
-    images: FlowImages
-    diverged: Mask
-    candidates: Mask
+    nested: NestedGrid
+    charts: tuple[Chart, ...]
+    images: tuple[BoxImages, ...]
     found: MorseGraph
     settled: Settled
     labels: NDArray[np.int32]
@@ -63,13 +47,24 @@ class PhasePortrait:
 
     @property
     def critical(self) -> Mask:
-        """Cells of the grid that may hold a critical point, shape ``(grid.size,)``."""
-        return self.lattice.any_in_grid_cell(self.candidates)
+        """Cells that may hold a critical point, shape ``(nested.size,)``."""
+        return _uncovered(self.nested, [c.critical for c in self.charts])
+
+    @property
+    def diverged(self) -> Mask:
+        """Cells that count as exterior, shape ``(nested.size,)``."""
+        return _uncovered(self.nested, [c.diverged for c in self.charts])
 
     @property
     def level(self) -> float:
         """Lower bound on the probability that all of this is true."""
-        return max(0.0, self.band.level - self.failure)
+        failures = sum(1 - c.band.level for c in self.charts if c.trusted)
+        return max(0.0, 1 - failures - self.failure)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether at least one surrogate is not refuted by its samples."""
+        return any(c.trusted for c in self.charts)
 
     @property
     def is_exact(self) -> bool:
@@ -106,73 +101,55 @@ class PhasePortrait:
 
 
 def phase_portrait(
-    surrogate: GaussianProcess,
-    lattice: Lattice,
-    make_band: MakeBand,
-    failure: float,
-    diverged: Mask,
-    clock: Stopwatch,
+    nested: NestedGrid, charts: Sequence[Chart], failure: float, clock: Stopwatch
 ) -> PhasePortrait:
-    """Find the Morse graph and the basins of the flow of every gradient field inside the band.
+    """Find the Morse graph and the basins of the flow of every gradient field inside the bands.
 
     Cells found to be recurrent are followed once more by the sharper enclosure, and the Morse graph
     is that of the map with their images replaced.
 
     A recurrent component is no Morse set if none of its cells can hold a critical point on the
-    event of the band, or if the expected number of critical points in it is close enough to zero
+    event of the bands, or if the expected number of critical points in it is close enough to zero
     to be charged to ``failure``.
 
     Args:
-        surrogate: The fitted surrogate.
-        lattice: The lattice of the grid.
-        make_band: Makes the band.
+        nested: The grids of the boxes.
+        charts: One for each of them.
         failure: The probability with which statements about the Morse sets may be false although
-            the band holds.
-        diverged: Cells that count as exterior, shape ``(grid.size,)``.
+            the bands hold.
         clock: Takes the time of the stages.
     """
-    grid = lattice.grid
-    with clock("posterior"):
-        posterior = surrogate.lattice_posterior(lattice.axes)
-    with clock("band"):
-        band = make_band(surrogate, lattice, posterior)
-    with clock("enclosure"):
-        enclosure = FlowEnclosure.of(lattice, posterior)
-        images = enclosure.images(band)
     with clock("map"):
-        image = _outer_approximation(images, grid, diverged)
+        images = [c.box_images(c.images) for c in charts]
+        image = nested_outer_approximation(images, nested)
     with clock("graph"):
-        candidates = critical_cells(lattice, posterior, band)
-        critical = lattice.any_in_grid_cell(candidates) & ~diverged
+        masks = [c.critical & ~c.diverged for c in charts]
+        critical = _uncovered(nested, masks)
         found = morse_graph(image, critical=critical)
     if found.morse_sets:
         # Recurrent cells decide what can be claimed, and they are few.
         with clock("enclosure"):
             recurrent = np.concatenate(found.morse_sets)
-            images = images.replaced(recurrent, enclosure.images(band, recurrent, sharp=True))
+            for k, c in enumerate(charts):
+                images[k] = c.box_images(c.sharpened(_of_grid(nested, k, recurrent)))
         with clock("map"):
-            image = _outer_approximation(images, grid, diverged)
+            image = nested_outer_approximation(images, nested)
         with clock("graph"):
             found = morse_graph(image, critical=critical)
     with clock("settling"):
-        expected = expected_in_sets(found, lattice, surrogate, candidates, failure)
+        expected = expected_in_sets(found, nested, charts, failure)
         empty, spent = _as_good_as_empty(found, expected, _SHARE_FOR_EMPTY * failure)
         if empty.any():
             for number in np.flatnonzero(empty):
                 critical[found.morse_sets[number]] = False
             found, expected = morse_graph(image, critical=critical), expected[~empty]
-        settled = settle(found, grid, expected, failure - spent)
+        settled = settle(found, nested, expected, failure - spent)
     with clock("basins"):
         labels = certain_labels(found)
     return PhasePortrait(
-        surrogate=surrogate,
-        lattice=lattice,
-        posterior=posterior,
-        band=band,
-        enclosure=enclosure,
-        images=images,
-        diverged=diverged,
-        candidates=candidates,
+        nested=nested,
+        charts=tuple(charts),
+        images=tuple(images),
         found=found,
         settled=settled,
         labels=labels,
@@ -188,11 +165,13 @@ def _as_good_as_empty(found: MorseGraph, expected: Array, failure: float) -> tup
     return empty, float(total[empty].sum())
 
 
-def _outer_approximation(images: FlowImages, grid: CubicalGrid, diverged: Mask) -> csr_array:
-    return outer_approximation(
-        images.lower,
-        images.upper,
-        grid,
-        exits=images.exits.any(axis=(1, 2)),
-        exterior_cells=diverged,
-    )
+def _uncovered(nested: NestedGrid, masks: Sequence[Mask]) -> Mask:
+    """Masks of the cells of each grid, as one mask of the cells of all."""
+    return np.concatenate([m[cells] for m, cells in zip(masks, nested.uncovered, strict=True)])
+
+
+def _of_grid(nested: NestedGrid, k: int, cells: Cells) -> Cells:
+    """Numbers in grid ``k`` of those of the given cells that belong to it."""
+    part = nested.part(k)
+    mine = cells[(cells >= part.start) & (cells < part.stop)]
+    return np.asarray(nested.uncovered[k][mine - part.start])

@@ -24,13 +24,12 @@ import math
 
 import numpy as np
 
-from lightning_morse._typing import Array, Cells
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.design import spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.grids.lattice import Lattice
 
 # The samples placed after the design come in this many batches: each costs a fit and a portrait.
 _BATCHES = 8
@@ -50,11 +49,10 @@ _SHARE_IN_UNRESOLVED = 0.2
 _UNDECIDED_IS_FINE = 0.05
 
 
-def coarse_lattice(grid: CubicalGrid) -> Lattice:
-    """Lattice of a grid on the same box, coarse enough to be analysed once per batch."""
+def coarse_grid(grid: CubicalGrid) -> CubicalGrid:
+    """Grid on the same box, coarse enough to be analysed once per batch."""
     most = _COARSE.get(grid.dim, _COARSE_IN_HIGHER_DIMENSION)
-    shape = [min(n, most) for n in grid.shape]
-    return Lattice.of(CubicalGrid(grid.lower, grid.upper, shape))
+    return CubicalGrid(grid.lower, grid.upper, [min(n, most) for n in grid.shape])
 
 
 def batch_size(n_samples: int) -> int:
@@ -62,42 +60,55 @@ def batch_size(n_samples: int) -> int:
     return max(1, math.ceil(n_samples / _BATCHES))
 
 
-def candidate_places(grid: CubicalGrid, rng: np.random.Generator) -> Array:
-    """Points that a batch is chosen from, shape ``(n, d)``."""
-    return spread(grid.lower, grid.upper, _CANDIDATES, rng)
+def candidate_places(lower: Array, upper: Array, rng: np.random.Generator) -> Array:
+    """Points of a box that a batch is chosen from, shape ``(n, d)``."""
+    return spread(lower, upper, _CANDIDATES, rng)
 
 
 def is_resolved(portrait: PhasePortrait) -> bool:
     """Whether further samples would change little: every set resolved, few cells undecided."""
-    undecided = (portrait.labels == UNDECIDED).mean()
+    undecided = portrait.nested.volumes[portrait.labels == UNDECIDED].sum()
     return portrait.is_exact and bool(undecided <= _UNDECIDED_IS_FINE)
 
 
 def choose_batch(
-    portrait: PhasePortrait, places: Array, n_new: int, rng: np.random.Generator
+    portrait: PhasePortrait,
+    k: int,
+    places: Array,
+    n_new: int,
+    rng: np.random.Generator,
+    wanted: Mask | None = None,
 ) -> Array:
-    """Choose the next points to evaluate the loss at.
+    """Choose the next points to evaluate the loss at, in one of the boxes.
 
     Args:
         portrait: The picture so far.
-        places: Points to choose from, shape ``(k, d)``.
+        k: Number of the box.
+        places: Points to choose from, shape ``(m, d)``.
         n_new: Number of points to choose.
         rng: Of the cells that are to gain.
+        wanted: Which cells are to gain, shape ``(nested.size,)``; those that are undecided if left
+            out.
 
     Returns:
         Shape ``(n_new, d)``, in the order they were chosen.
     """
-    grid = portrait.lattice.grid
-    weight = np.where(portrait.labels == UNDECIDED, 1.0, _WEIGHT_OF_DECIDED)
+    nested, chart = portrait.nested, portrait.charts[k]
+    grid, part = nested.grids[k], nested.part(k)
+    gains = (portrait.labels == UNDECIDED) if wanted is None else wanted
+    weight = np.where(gains[part], 1.0, _WEIGHT_OF_DECIDED)
     chance = weight / weight.sum()
     unresolved = _cells_of_unresolved(portrait)
+    unresolved = unresolved[(unresolved >= part.start) & (unresolved < part.stop)] - part.start
+    if wanted is not None:
+        unresolved = unresolved[wanted[part][unresolved]]
     if unresolved.size:
         chance *= 1 - _SHARE_IN_UNRESOLVED
         chance[unresolved] += _SHARE_IN_UNRESOLVED / unresolved.size
-    cells = rng.choice(grid.size, min(_TARGETS, grid.size), replace=False, p=chance)
-    targets = grid.cell_centers()[cells]
+    cells = rng.choice(weight.size, min(_TARGETS, weight.size), replace=False, p=chance)
+    targets = grid.cell_centers()[nested.uncovered[k][cells]]
     best = most_informative(
-        portrait.surrogate, targets, grid.cell_widths, portrait.band.c, places, n_new
+        chart.surrogate, targets, grid.cell_widths, chart.band.c, places, n_new
     )
     return places[best]
 

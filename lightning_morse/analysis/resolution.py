@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import label
 
 from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.gp.kac_rice import expected_critical_points
-from lightning_morse.gp.process import GaussianProcess
-from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.grids.lattice import Lattice
+from lightning_morse.grids.nested import NestedGrid
 
 # Lattice cells counted at a time before sets that are beyond any claim are dropped. It trades
 # overhead against counting in vain; the claims do not depend on it.
@@ -55,11 +54,7 @@ class Settled:
 
 
 def expected_in_sets(
-    found: MorseGraph,
-    lattice: Lattice,
-    surrogate: GaussianProcess,
-    candidates: Mask,
-    failure: float,
+    found: MorseGraph, nested: NestedGrid, charts: Sequence[Chart], failure: float
 ) -> Array:
     """Expected number of critical points of each index in each Morse set.
 
@@ -67,31 +62,43 @@ def expected_in_sets(
     little is decided it may fill most of the box.
 
     Args:
-        found: The Morse graph on the grid of the lattice.
-        lattice: The lattice.
-        surrogate: The fitted surrogate.
-        candidates: Lattice cells that may hold a critical point; no other cell counts.
+        found: The Morse graph.
+        nested: The grids whose cells it is of.
+        charts: What is known on each grid. Lattice cells that cannot hold a critical point do not
+            count; in the box of a refuted surrogate anything is expected.
         failure: The probability with which claims may be false.
 
     Returns:
         Shape ``(n_sets, d + 1)``; only lower bounds for sets that are :func:`hopeless`.
     """
-    owner = np.full(lattice.grid.size, -1)
+    owner = np.full(nested.size + 1, -1)
     for number, cells in enumerate(found.morse_sets):
         owner[cells] = number
-    cells = np.flatnonzero(candidates)
+    total = np.zeros((len(found.morse_sets), nested.dim + 1))
+    for k, chart in enumerate(charts):
+        if chart.trusted:
+            _add_expected(total, found, owner[nested.numbers[k]], chart, failure)
+        else:
+            total[np.unique(owner[nested.part(k)])] += 1.0
+    return total
+
+
+def _add_expected(
+    total: Array, found: MorseGraph, owner: Cells, chart: Chart, failure: float
+) -> None:
+    """Add what is expected in the cells of one grid, of which ``owner`` says the Morse set."""
+    lattice, cells = chart.lattice, np.flatnonzero(chart.candidates)
     owner = owner[lattice.grid_cell_of(cells)]
     cells, owner = cells[owner >= 0], owner[owner >= 0]
-    total = np.zeros((len(found.morse_sets), lattice.dim + 1))
     # In random order, so that the first batches tell something about every set.
     left, n_cells = np.random.default_rng(0).permutation(cells.size), cells.size
+    left = left[~hopeless(found, total, failure)[owner[left]]]
     while left.size:
         now, left = left[:_CELLS_AT_ONCE], left[_CELLS_AT_ONCE:]
         centers = lattice.cell_centers(cells[now])
-        expected = expected_critical_points(surrogate, centers, lattice.spacing, n_cells)
+        expected = expected_critical_points(chart.surrogate, centers, lattice.spacing, n_cells)
         np.add.at(total, owner[now], expected)
         left = left[~hopeless(found, total, failure)[owner[left]]]
-    return total
 
 
 def hopeless(found: MorseGraph, expected: Array, failure: float) -> Mask:
@@ -143,12 +150,12 @@ def safest(doubts: ArrayLike, failure: float) -> Mask:
     return chosen
 
 
-def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float) -> Settled:
+def settle(found: MorseGraph, nested: NestedGrid, expected: Array, failure: float) -> Settled:
     """Settle as many Morse sets as a probability of failure allows.
 
     Args:
         found: The Morse graph.
-        grid: Its grid.
+        nested: The grids whose cells it is of.
         expected: Expected number of critical points, from :func:`expected_in_sets`.
         failure: Probability with which any of the claims may be false.
     """
@@ -161,7 +168,7 @@ def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float
     # The index may be more than is needed: a set that is no attractor only must not hold a minimum.
     minima = np.where(certain, np.inf, _minima(found, expected))
     harmless = safest(minima, failure - spent)
-    whole = np.array([is_connected(grid, cells) for cells in found.morse_sets], dtype=bool)
+    whole = np.array([is_connected(nested, cells) for cells in found.morse_sets], dtype=bool)
     resolved = np.where(attractor, certain & (likely == 0) & whole, certain & (likely > 0))
     return Settled(
         resolved=resolved | harmless,
@@ -170,9 +177,17 @@ def settle(found: MorseGraph, grid: CubicalGrid, expected: Array, failure: float
     )
 
 
-def is_connected(grid: CubicalGrid, cells: Cells) -> bool:
-    """Whether the union of some closed cells is connected; cells that share a corner meet."""
-    mask = np.zeros(grid.size, dtype=bool)
-    mask[cells] = True
-    _, pieces = label(mask.reshape(grid.shape), structure=np.ones((3,) * grid.dim))
-    return bool(pieces == 1)
+def is_connected(nested: NestedGrid, cells: Cells) -> bool:
+    """Whether the union of some closed cells is connected; cells that share a corner meet.
+
+    A set that spans several grids counts as connected only if a single grid holds all of it:
+    nothing is claimed of a connected set that is not recognised as one.
+    """
+    for k, grid in enumerate(nested.grids):
+        part = nested.part(k)
+        if part.start <= cells[0] and cells[-1] < part.stop:
+            mask = np.zeros(grid.size, dtype=bool)
+            mask[nested.uncovered[k][cells - part.start]] = True
+            _, pieces = label(mask.reshape(grid.shape), structure=np.ones((3,) * grid.dim))
+            return bool(pieces == 1)
+    return False

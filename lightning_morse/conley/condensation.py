@@ -76,6 +76,18 @@ class Condensation:
         )
         return found
 
+    def descendants(self, vertex: int) -> NDArray[np.int32]:
+        """Vertices to which a path leads from a given vertex, itself included, in no fixed order.
+
+        Args:
+            vertex: Number of a vertex.
+        """
+        forward = _searchable(self.edges)
+        found: NDArray[np.int32] = breadth_first_order(
+            forward, int(vertex), return_predecessors=False
+        )
+        return found
+
     def reaching(self, vertices: NDArray[np.integer]) -> Mask:
         """Vertices from which a path leads to at least one of the given vertices, these included.
 

@@ -28,6 +28,7 @@ class FlowBounds:
     Attributes:
         lattice: The lattice, ``d`` axes.
         velocity: ``-m`` at the lattice points, shape ``(n_points, d)``.
+        height: Posterior mean of the warped loss there, shape ``(n_points, 1)``.
         interpolation: Estimated error of interpolating it in each lattice cell, shape
             ``(n_cells, d)``.
         hessian: Upper triangle of the Hessian at the lattice points, row by row, in units of the
@@ -40,6 +41,7 @@ class FlowBounds:
 
     lattice: Lattice
     velocity: Array
+    height: Array
     interpolation: Array
     hessian: Array
     reaches: Cells
@@ -65,6 +67,7 @@ class FlowBounds:
         return cls(
             lattice=lattice,
             velocity=velocity,
+            height=posterior.mean[:, None],
             interpolation=lattice.interpolation_error(velocity),
             hessian=posterior.hessian[(slice(None), *np.triu_indices(d))],
             reaches=reaches,
@@ -87,6 +90,11 @@ class FlowBounds:
     def velocity_at(self, y: Array) -> Array:
         """Velocity by multilinear interpolation, constant beyond the box, shape ``(n, d)``."""
         return self._interpolated(self.velocity, y)
+
+    def height_at(self, y: Array) -> Array:
+        """Mean of the warped loss, likewise, shape ``(n,)``."""
+        height: Array = self._interpolated(self.height, y)[:, 0]
+        return height
 
     def hessian_at(self, y: Array) -> Array:
         """Hessian by multilinear interpolation, constant beyond the box, shape ``(n, d, d)``."""

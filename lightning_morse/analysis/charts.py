@@ -1,0 +1,108 @@
+"""What a surrogate says of the gradient flow on one grid: band, enclosed images, critical cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lightning_morse._typing import Cells, Mask
+from lightning_morse.bands.gradient import GradientBand
+from lightning_morse.conley.nested_map import BoxImages, own_cells
+from lightning_morse.enclosure.flow_map import FlowEnclosure, FlowImages, critical_cells
+from lightning_morse.gp.process import GaussianProcess, Posterior
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.stopwatch import Stopwatch
+
+MakeBand = Callable[[GaussianProcess, Lattice, Posterior], GradientBand]
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """The gradient flow in one box according to its surrogate.
+
+    Attributes:
+        surrogate: The surrogate.
+        lattice: The points at which it was evaluated.
+        posterior: The posterior there.
+        band: The simultaneous band on the gradient.
+        enclosure: The enclosure of the flow, for any band.
+        images: The enclosed images of the grid's cells.
+        diverged: Cells that count as exterior, shape ``(grid.size,)``.
+        candidates: Lattice cells that may hold a critical point, shape ``(n_lattice_cells,)``.
+        trusted: Whether the samples do not refute the surrogate. If they do, nothing is known of
+            the cells: a trajectory may stay in each, or go on to any that touches it.
+    """
+
+    surrogate: GaussianProcess
+    lattice: Lattice
+    posterior: Posterior
+    band: GradientBand
+    enclosure: FlowEnclosure
+    images: FlowImages
+    diverged: Mask
+    candidates: Mask
+    trusted: bool = True
+
+    @cached_property
+    def critical(self) -> Mask:
+        """Cells of the grid that may hold a critical point, shape ``(grid.size,)``."""
+        if not self.trusted:
+            return ~self.diverged
+        return self.lattice.any_in_grid_cell(self.candidates)
+
+    def sharpened(self, cells: Cells) -> FlowImages:
+        """The images with those of some cells enclosed more sharply."""
+        if not cells.size:
+            return self.images
+        return self.images.replaced(cells, self.enclosure.images(self.band, cells, sharp=True))
+
+    def box_images(self, images: FlowImages) -> BoxImages:
+        """Images of all cells, as the combinatorial map takes them."""
+        grid = self.lattice.grid
+        if not self.trusted:
+            return own_cells(grid, self.diverged)
+        first, last = images.swept[..., 0], images.swept[..., 1]
+        axes = self.lattice.axes
+        return BoxImages(
+            lower=images.lower,
+            upper=images.upper,
+            exits=images.exits,
+            swept_lower=np.stack([a[i] for a, i in zip(axes, first.T, strict=True)], axis=1),
+            swept_upper=np.stack([a[i + 1] for a, i in zip(axes, last.T, strict=True)], axis=1),
+            exterior=self.diverged,
+        )
+
+
+def chart(
+    surrogate: GaussianProcess,
+    lattice: Lattice,
+    make_band: MakeBand,
+    diverged: Mask,
+    clock: Stopwatch,
+    trusted: bool = True,
+) -> Chart:
+    """Enclose the flow of every gradient field inside the band of a surrogate.
+
+    Args:
+        surrogate: The fitted surrogate.
+        lattice: The lattice of the grid.
+        make_band: Makes the band.
+        diverged: Cells that count as exterior, shape ``(grid.size,)``.
+        clock: Takes the time of the stages.
+        trusted: Whether the samples do not refute the surrogate.
+    """
+    with clock("posterior"):
+        posterior = surrogate.lattice_posterior(lattice.axes)
+    with clock("band"):
+        band = make_band(surrogate, lattice, posterior)
+    with clock("enclosure"):
+        enclosure = FlowEnclosure.of(lattice, posterior)
+        images = enclosure.images(band)
+    with clock("graph"):
+        candidates = critical_cells(lattice, posterior, band)
+    return Chart(
+        surrogate, lattice, posterior, band, enclosure, images, diverged, candidates, trusted
+    )

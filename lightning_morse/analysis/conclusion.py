@@ -1,0 +1,248 @@
+"""The end of an analysis: fit, judge and draw, once the loss has been evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.analysis.charts import Chart, chart
+from lightning_morse.analysis.description import (
+    critical_points,
+    describe,
+    outer_cells,
+    reading_order,
+)
+from lightning_morse.analysis.ladder import Climb, climb, unclimbed
+from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
+from lightning_morse.analysis.samples import HeldOut, nearest_diverged
+from lightning_morse.analysis.settings import Settings
+from lightning_morse.analysis.tower import Tower
+from lightning_morse.conley.basins import exit_volumes, reach_of_cells
+from lightning_morse.conley.reach import Reach
+from lightning_morse.facts import SurrogateFacts
+from lightning_morse.gp.calibration import Calibrated, check, inflate
+from lightning_morse.gp.process import SurrogateError
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.result import Box, Ladder, MorseAnalysis
+from lightning_morse.stopwatch import Stopwatch, one_thread
+
+
+def conclude(tower: Tower, clock: Stopwatch) -> MorseAnalysis:
+    """Fit, judge and draw: all that is done once the loss has been evaluated.
+
+    Args:
+        tower: The boxes and their samples.
+        clock: Wall times so far; the stages add theirs.
+
+    Raises:
+        SurrogateError: If the loss is not finite at any sample, or no surrogate can be trusted.
+    """
+    settings = tower.settings
+    with one_thread():
+        models, portrait = _final_portrait(tower, clock)
+        with clock("record"):
+            located = critical_points(portrait)
+            order = reading_order(portrait, located.losses)
+            number = {old: new for new, old in enumerate(order)}
+            reach = reach_of_cells(portrait.found, number)
+            portrait, located = portrait.renumbered(order), located.renumbered(order)
+            exits_through = _exit_volumes(portrait)
+        with clock("ladder"):
+            ladder, each, mu = _confidences(portrait, models, tower)
+        with clock("record"):
+            sets = describe(portrait, located, each)
+            boxes = [
+                _box(tower, portrait, models[k], reach, k) for k in range(len(tower.boxes))
+            ]
+    root, everything = boxes[0], tower.everything
+    return MorseAnalysis(
+        grid=root.grid,
+        morse_sets=sets,
+        graph=portrait.found.graph,
+        labels=root.labels,
+        diverged=root.diverged,
+        exit_volumes=exits_through,
+        mu=mu,
+        confidence=settings.confidence,
+        mean_loss=root.mean_loss,
+        samples=everything.points,
+        sample_losses=everything.losses,
+        calibration=root.calibration,
+        surrogate=root.surrogate,
+        seconds=dict(clock.seconds),
+        ladder=ladder,
+        loss_deviation=root.loss_deviation,
+        reach=root.reach,
+        inner=tuple(boxes[1:]),
+    )
+
+
+def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], PhasePortrait]:
+    """The judged surrogates, and the portrait on the grids asked for."""
+    settings = tower.settings
+    nested = tower.nested(settings.grid)
+    models, charts = [], []
+    for k, share in enumerate(tower.shares(final=True)):
+        with clock("fit"):
+            model = _judged(tower, k)
+        grid = nested.grids[k]
+        made = chart(
+            model.surrogate,
+            Lattice.of(grid),
+            settings.with_share(float(share)).make_band,
+            nearest_diverged(grid, tower.seen_by(k)),
+            clock,
+            model.trusted,
+        )
+        models.append(model)
+        charts.append(made)
+    failure = settings.failure_beside_band
+    return models, phase_portrait(nested, charts, failure, clock)
+
+
+def _judged(tower: Tower, k: int) -> Calibrated:
+    """A surrogate of all samples of a box, judged by the held-out ones before it has seen them."""
+    box = tower.boxes[k]
+    if not tower.seen_by(k).is_finite.any():
+        raise SurrogateError(
+            f"the loss is not finite at any of the {len(box.everything)} samples: the "
+            "box has to be smaller, or the loss is broken"
+        )
+    box.model = None
+    calibrated, usable = tower.fitted(k), box.held_out.finite
+    start, before = box.samples.points[usable.partners], box.samples.losses[usable.partners]
+    largest = check(calibrated, start, usable.points, before, usable.losses)
+    box.samples, box.held_out = box.everything, HeldOut.none(len(box.lower))
+    return inflate(tower.fitted(k), largest, len(usable)) if len(usable) else calibrated
+
+
+def _exit_volumes(portrait: PhasePortrait) -> Array:
+    """Fraction of the box that escapes and can do so through each face of the outermost box."""
+    nested, root = portrait.nested, portrait.nested.grids[0]
+    exits = []
+    for k, images in enumerate(portrait.images):
+        grid, cells = nested.grids[k], nested.uncovered[k]
+        of_box = images.exits[cells] & ~images.exterior[cells, None, None]
+        of_box[:, grid.lower != root.lower, 0] = False
+        of_box[:, grid.upper != root.upper, 1] = False
+        exits.append(of_box)
+    volumes = nested.volumes if len(nested.grids) > 1 else None
+    return exit_volumes(portrait.found, portrait.labels, np.concatenate(exits), volumes=volumes)
+
+
+def _confidences(
+    portrait: PhasePortrait, models: list[Calibrated], tower: Tower
+) -> tuple[Ladder, Array, float]:
+    """The ladder, the confidence of each attractor, and that of the number of attractors."""
+    settings, n = tower.settings, len(portrait.found.attractors)
+    if not portrait.trusted:
+        # A bound that rests on a model which the samples refute is worth nothing.
+        return unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder, np.zeros(n), 0.0
+    least = max(settings.confidence, portrait.level)
+    if len(models) == 1:
+        attractors, exact = portrait.attracting_cells(), portrait.is_exact
+        proved = settings.band == "proved"
+        (only,) = portrait.charts
+        climbed = climb(only, attractors, settings.confidence, proved=proved, counted=exact)
+        together = climbed.exact if exact else climbed.together
+        return climbed.ladder, np.maximum(climbed.each, least), max(least, together)
+    each = np.full(n, least)
+    for k, share in enumerate(tower.shares(final=True)):
+        own = _climb_in(portrait, k, settings.with_share(float(share)))
+        if own is not None:
+            numbers, climbed = own
+            each[numbers] = np.maximum(each[numbers], climbed.each)
+    ladder = unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder
+    # The attractors lie in disjoint blocks of the map on which all bands hold; at least so many
+    # are certain with the sum of their own doubts.
+    together = least if portrait.is_exact else max(least, 1 - float((1 - each).sum()))
+    return ladder, each, together
+
+
+def _climb_in(
+    portrait: PhasePortrait, k: int, settings: Settings
+) -> tuple[list[int], Climb] | None:
+    """Climb with the attractors whose cells all lie in one grid; None if there are none."""
+    nested, part = portrait.nested, portrait.nested.part(k)
+    numbers, attractors = [], []
+    for i, cells in enumerate(portrait.attracting_cells()):
+        if cells[0] >= part.start and cells[-1] < part.stop:
+            numbers.append(i)
+            attractors.append(nested.uncovered[k][cells - part.start])
+    if not numbers:
+        return None
+    proved = settings.band == "proved"
+    return numbers, climb(portrait.charts[k], attractors, settings.confidence_of_box, proved=proved)
+
+
+def _box(
+    tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, k: int
+) -> Box:
+    """What is recorded of one box."""
+    nested, of_box = portrait.nested, portrait.charts[k]
+    mean, deviation = _losses_on_grid(of_box)
+    own = _reach_on_grid(portrait, reach, k)
+    sets = _sets_on_grid(portrait, k)
+    return Box(
+        grid=nested.grids[k],
+        parent=nested.parents[k],
+        labels=own.labels(portrait.found.attractors),
+        diverged=of_box.diverged,
+        mean_loss=mean,
+        loss_deviation=deviation,
+        calibration=model.factor,
+        surrogate=_facts(model, of_box.band.c),
+        reach=own,
+        sets=sets,
+        n_samples=len(tower.boxes[k].everything),
+    )
+
+
+def _reach_on_grid(portrait: PhasePortrait, reach: Reach, k: int) -> Reach:
+    """What the cells of one grid may reach; a covered cell may reach what any cell in it may."""
+    nested = portrait.nested
+    if len(nested.grids) == 1:
+        return reach
+    answers = nested.on_grid(k, reach.kinds[reach.of], np.logical_or)
+    kinds, of = np.unique(answers, axis=0, return_inverse=True)
+    return Reach(kinds, of.ravel().astype(np.int32))
+
+
+def _sets_on_grid(portrait: PhasePortrait, k: int) -> Cells:
+    """Number of a Morse set that meets each cell of one grid, -1 for none."""
+    owner = np.full(portrait.nested.size, -1, dtype=np.int32)
+    for number, cells in enumerate(portrait.found.morse_sets):
+        owner[cells] = number
+    return portrait.nested.on_grid(k, owner, np.maximum)
+
+
+def _losses_on_grid(of_box: Chart) -> tuple[Array, Array]:
+    """Mean of the loss at the vertices of the grid and its deviation, to first order."""
+    posterior, warp = of_box.posterior, of_box.surrogate.warp
+    deviation = posterior.deviation * warp.inverse_slope(posterior.mean)
+    corners = of_box.lattice.grid_corners
+    return warp.inverse(corners(posterior.mean)), corners(deviation)
+
+
+def _facts(calibrated: Calibrated, band_deviations: float) -> SurrogateFacts:
+    surrogate = calibrated.surrogate
+    floor = surrogate.warp.floor
+    return SurrogateFacts(
+        kernel=surrogate.kernel.name,
+        n=len(surrogate.y),
+        lengthscales=tuple(surrogate.lengthscales.tolist()),
+        mean=surrogate.mean,
+        deviation=math.sqrt(surrogate.variance),
+        noise_deviation=math.sqrt(surrogate.variance * surrogate.noise),
+        loss_origin=surrogate.warp.origin,
+        loss_floor=floor if math.isfinite(floor) else None,
+        log_evidence=surrogate.log_evidence,
+        largest_residual=calibrated.largest_residual,
+        largest_held_out=calibrated.largest_held_out,
+        band_deviations=band_deviations,
+    )
+
+

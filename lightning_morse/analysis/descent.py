@@ -1,0 +1,75 @@
+"""Where the mean flow of a tower leads from a point: a guess that says where to look next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_morse._typing import Array
+from lightning_morse.analysis.phase_portrait import PhasePortrait
+
+# Length of a step in lattice cells, and steps at most: enough to cross a lattice several times. A
+# descent that has not come lower for this many steps rests.
+_STEP = 0.7
+_MOST_STEPS = 1500
+_PATIENCE = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """The mean flow from a point.
+
+    Attributes:
+        path: Points on the way, shape ``(n, d)``; the last one is where it rests or leaves.
+        box: Number of the box in which it ends.
+        leaves: Whether it leaves the outermost box.
+    """
+
+    path: Array
+    box: int
+    leaves: bool
+
+    @property
+    def end(self) -> Array:
+        """Where it ends, shape ``(d,)``."""
+        end: Array = self.path[-1]
+        return end
+
+
+def descend(portrait: PhasePortrait, start: Array) -> Descent:
+    """Follow the posterior mean of the innermost box at every point, until it rests or leaves.
+
+    Args:
+        portrait: The portrait so far.
+        start: Shape ``(d,)``, inside the outermost box.
+    """
+    nested = portrait.nested
+    point, path = np.array(start, dtype=np.float64), [np.array(start, dtype=np.float64)]
+    k = int(nested.box_of(point[None])[0])
+    lowest, since = np.inf, 0
+    for _ in range(_MOST_STEPS):
+        chart = portrait.charts[k]
+        lattice, bounds = chart.lattice, chart.enclosure.bounds
+        y = (point - lattice.grid.lower) / lattice.spacing
+        v = bounds.velocity_at(y[None])[0]
+        speed = np.abs(v).max()
+        height = float(bounds.height_at(y[None])[0])
+        if height < lowest:
+            lowest, since, best = height, 0, len(path)
+        else:
+            since += 1
+        if not speed > 0 or since > _PATIENCE:
+            return Descent(np.array(path[:best]), k, leaves=False)
+        ahead = point + _STEP * lattice.spacing * v / speed
+        now = int(nested.box_of(ahead[None])[0])
+        if now < 0:
+            grid = nested.grids[0]
+            path.append(np.clip(ahead, grid.lower, grid.upper))
+            return Descent(np.array(path), 0, leaves=True)
+        if now != k:
+            # Heights in another box are in units of another warp.
+            k, lowest, since = now, np.inf, 0
+        point = ahead
+        path.append(point)
+    return Descent(np.array(path), k, leaves=False)

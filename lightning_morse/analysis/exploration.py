@@ -1,0 +1,250 @@
+"""Where to evaluate the loss: first on the way from a point of interest, then where it is undecided.
+
+The first question is where the flow from the current weights leads. Samples go where that is open:
+into the cells that the weights may still reach. If a box has had its share of samples and the
+question is still open, a smaller box is opened around the way of the mean flow and its end; if that
+way leaves the outermost box, a larger box is put around it. What is left of the samples completes
+the picture. None of it bears on soundness: whatever is sampled, claims rest on what the surrogates
+say at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_morse._typing import Array, Loss, Mask
+from lightning_morse.analysis.descent import Descent, descend
+from lightning_morse.analysis.design import spread
+from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.placement import (
+    batch_size,
+    candidate_places,
+    choose_batch,
+    coarse_grid,
+    is_resolved,
+)
+from lightning_morse.analysis.samples import Samples, evaluate, hold_out, n_held_out
+from lightning_morse.analysis.settings import Settings
+from lightning_morse.analysis.tower import Tower
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
+from lightning_morse.gp.process import SurrogateError
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.stopwatch import Stopwatch, one_thread
+
+# Keeps the random numbers of places apart from the other streams of a seed.
+_PLACES_STREAM = 2
+# A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
+# followed back from its end within this share of the box, with this much room on both sides.
+_SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
+# No box is smaller than the outermost one divided by this.
+_SMALLEST = 64
+# A face moves outwards by this many widths of the box.
+_GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the samples of an exploration are spent.
+
+    Attributes:
+        usual: Samples of an analysis; no more are spent on the picture.
+        most: Most samples there may be, where the point of interest is undecided before.
+        full: Samples of the outermost box after which a smaller one is opened.
+        full_inside: The same for the boxes inside.
+        first_inside: Samples that fill a new box.
+        batch: Samples placed before the picture is looked at again.
+    """
+
+    usual: int
+    most: int
+    full: int = 48
+    full_inside: int = 40
+    first_inside: int = 16
+    batch: int = 8
+
+
+class Explorer:
+    """Samples a loss on a tower of boxes.
+
+    Attributes:
+        loss: The loss.
+        tower: The boxes and their samples.
+        plan: How samples are spent.
+        clock: Takes the time of the evaluations ("loss") and of the choices ("sampling").
+    """
+
+    def __init__(self, loss: Loss, tower: Tower, plan: Plan, clock: Stopwatch) -> None:
+        self.loss, self.tower, self.plan, self.clock = loss, tower, plan, clock
+
+    def follow(self, start: Array, farthest: CubicalGrid) -> None:
+        """Sample until it is certain where the flow from a point leads, or samples run out.
+
+        Args:
+            start: The point, shape ``(d,)``.
+            farthest: The box that the outermost box may grow to.
+        """
+        while self._left(self.plan.most):
+            portrait = self._sketch(self.plan.most)
+            if portrait is None:
+                return
+            label = portrait.labels[portrait.nested.cell_of(start[None])[0]]
+            if label >= 0:
+                return
+            with self.clock("sampling"):
+                way = descend(portrait, start)
+            k = self._box_to_sample(way)
+            grown = self._larger(portrait, way, farthest)
+            if label == ESCAPES and grown is None:
+                return
+            if way.leaves and grown is not None and (label == ESCAPES or self._is_full(0)):
+                self._surround(grown)
+            elif not self._is_full(k):
+                self._place(portrait, k, self.plan.batch, self._reached(portrait, start))
+            elif not self._open_inside(portrait, way, k):
+                self._place(portrait, k, self.plan.batch, self._reached(portrait, start))
+
+    def complete(self, n_samples: int) -> None:
+        """Sample where the picture is undecided, until it is resolved or samples run out."""
+        batch = batch_size(self._left(n_samples))
+        while self._left(n_samples):
+            portrait = self._sketch(n_samples)
+            if portrait is None or is_resolved(portrait):
+                return
+            k = self._most_undecided(portrait)
+            self._place(portrait, k, min(batch, self._left(n_samples)), None)
+
+    def hold_out(self) -> None:
+        """Evaluate the loss beside some samples of each box, to judge its surrogate by."""
+        seed = self.tower.settings.seed
+        for k, box in enumerate(self.tower.boxes):
+            n = max(1, n_held_out(len(box.samples))) if k else n_held_out(self.plan.usual)
+            grid = CubicalGrid(box.lower, box.upper, (1,) * len(box.lower))
+            with self.clock("loss"):
+                box.held_out = hold_out(self.loss, box.first, grid, n, seed)
+
+    # ------------------------------------------------------------------ steps
+
+    def _left(self, most: int) -> int:
+        """Samples that may still be placed, those held out not counted."""
+        return max(0, most - n_held_out(most) - self.tower.n_samples)
+
+    def _sketch(self, most: int) -> PhasePortrait | None:
+        """The picture so far; fills boxes whose samples determine no surrogate."""
+        while True:
+            with self.clock("sampling"), one_thread():
+                k = self._undetermined()
+                if k is None:
+                    grid = coarse_grid(self.tower.settings.grid)
+                    return self.tower.sketch(grid, Stopwatch())
+            if not self._left(most):
+                return None
+            self._fill(k, min(self.plan.batch, self._left(most)))
+
+    def _undetermined(self) -> int | None:
+        for k in range(len(self.tower)):
+            try:
+                self.tower.fitted(k)
+            except SurrogateError:
+                self.tower.boxes[k].model = None
+                return k
+        return None
+
+    def _fill(self, k: int, n: int) -> None:
+        """Add samples that fill a box."""
+        box = self.tower.boxes[k]
+        self._evaluate(k, spread(box.lower, box.upper, n, self._rng()))
+
+    def _place(self, portrait: PhasePortrait, k: int, n: int, wanted: Mask | None) -> None:
+        """Add samples to a box where they tell most about cells that are open."""
+        rng = self._rng()
+        with self.clock("sampling"), one_thread():
+            box = self.tower.boxes[k]
+            places = candidate_places(box.lower, box.upper, rng)
+            n = min(n, self._left(self.plan.most))
+            places = choose_batch(portrait, k, places, n, rng, wanted)
+        self._evaluate(k, places)
+
+    def _evaluate(self, k: int, places: Array) -> None:
+        with self.clock("loss"):
+            losses = evaluate(self.loss, places)
+        self.tower.add(k, places, losses)
+
+    def _rng(self) -> np.random.Generator:
+        seed = self.tower.settings.seed
+        return np.random.default_rng([seed, _PLACES_STREAM, self.tower.n_samples])
+
+    def _is_full(self, k: int) -> bool:
+        most = self.plan.full_inside if k else self.plan.full
+        return len(self.tower.boxes[k].samples) >= most
+
+    def _reached(self, portrait: PhasePortrait, start: Array) -> Mask:
+        """Undecided cells that a trajectory from a point may still meet."""
+        cell = int(portrait.nested.cell_of(start[None])[0])
+        reached = portrait.found.condensation.descendants(cell)
+        mask = np.zeros(portrait.nested.size + 1, dtype=bool)
+        mask[reached] = True
+        wanted: Mask = mask[:-1] & (portrait.labels == UNDECIDED)
+        return wanted
+
+    def _box_to_sample(self, way: Descent) -> int:
+        """The innermost box on the way that is not full, else the one in which it ends."""
+        return way.box
+
+    def _most_undecided(self, portrait: PhasePortrait) -> int:
+        open_ = portrait.nested.volumes * (portrait.labels == UNDECIDED)
+        return int(np.argmax([open_[portrait.nested.part(k)].sum() for k in range(len(self.tower))]))
+
+    # ------------------------------------------------------------------ boxes
+
+    def _open_inside(self, portrait: PhasePortrait, way: Descent, k: int) -> bool:
+        """Open a box around the end of a way; False if it would be too small."""
+        box, root = self.tower.boxes[k], self.tower.settings.grid
+        width = box.upper - box.lower
+        near = way.path[np.all(np.abs(way.path - way.end) <= _NEAR * width, axis=1)]
+        low, up = near.min(axis=0), near.max(axis=0)
+        room = np.maximum(_ROOM * (up - low), 0.5 * (width / _SHRINK - (up - low)))
+        low, up = np.maximum(low - room, box.lower), np.minimum(up + room, box.upper)
+        smallest = (root.upper - root.lower) / _SMALLEST
+        if ((up - low) < smallest).all() or np.prod((up - low) / width) > 0.5:
+            return False
+        if any(other.parent == k for other in self.tower.boxes):
+            return False
+        first = min(self.plan.first_inside, self._left(self.plan.most))
+        try:
+            self.tower.open(low, up, k, first)
+            self.tower.nested(coarse_grid(root))
+        except ValueError:
+            self.tower.boxes.pop()
+            return False
+        self._fill(len(self.tower) - 1, first)
+        return True
+
+    def _larger(
+        self, portrait: PhasePortrait, way: Descent, farthest: CubicalGrid
+    ) -> CubicalGrid | None:
+        """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
+        if not way.leaves:
+            return None
+        grid = self.tower.settings.grid
+        low, up = grid.lower.copy(), grid.upper.copy()
+        width = up - low
+        at_lower, at_upper = way.end <= grid.lower, way.end >= grid.upper
+        low = np.where(at_lower, np.maximum(farthest.lower, low - _GROWTH * width), low)
+        up = np.where(at_upper, np.minimum(farthest.upper, up + _GROWTH * width), up)
+        if (low == grid.lower).all() and (up == grid.upper).all():
+            return None
+        return CubicalGrid(low, up, grid.shape)
+
+    def _surround(self, grid: CubicalGrid) -> None:
+        inner = self.tower.settings.grid
+        settings = dataclasses.replace(self.tower.settings, grid=grid)
+        n = min(2 * self.plan.first_inside, self._left(self.plan.most))
+        points = spread(grid.lower, grid.upper, n, self._rng())
+        inside = np.all((points >= inner.lower) & (points <= inner.upper), axis=1)
+        points = points[~inside]
+        with self.clock("loss"):
+            losses = evaluate(self.loss, points)
+        self.tower.surround(settings, Samples(points, losses))

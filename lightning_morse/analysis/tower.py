@@ -1,0 +1,217 @@
+"""A tower of boxes: which boxes there are, the samples each surrogate sees, and their charts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lightning_morse._typing import Array, Cells
+from lightning_morse.analysis.charts import Chart, chart
+from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
+from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
+from lightning_morse.analysis.settings import Settings
+from lightning_morse.gp.calibration import Calibrated, fit_calibrated, refit
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
+from lightning_morse.grids.nested import NestedGrid
+from lightning_morse.stopwatch import Stopwatch
+
+# A surrogate also sees the samples of the boxes around it within this share of its width outside of
+# its faces, and this many, spread out, of the samples of each box inside it: near a face a gradient
+# is known only if there are samples on both sides.
+_MARGIN = 0.3
+_FROM_INSIDE = 24
+# Share of `1 - confidence` of the outermost box where there are others; these have equal parts of
+# the rest. By itself it has all of it.
+_SHARE_OF_OUTERMOST = 0.5
+# Boxes inside that shares are made for while it is open how many there will be.
+_EXPECTED_INSIDE = 4
+# About how many cells a box inside has along each axis, by dimension.
+_CELLS_INSIDE = {1: 128, 2: 64, 3: 16}
+_CELLS_INSIDE_IN_HIGHER_DIMENSION = 8
+
+
+@dataclass(eq=False)
+class Box:
+    """One box of a tower.
+
+    Attributes:
+        lower: Lower corner of what it has to contain, shape ``(d,)``.
+        upper: Upper corner, same shape.
+        parent: Number of the box around it; -1 for the outermost.
+        samples: The samples that were placed for it.
+        held_out: Those that judge its surrogate.
+        n_first: How many samples filled it at first; those held out lie beside these.
+        model: The surrogate that was last fitted, and to how many samples.
+    """
+
+    lower: Array
+    upper: Array
+    parent: int
+    samples: Samples
+    held_out: HeldOut
+    n_first: int
+    model: Calibrated | None = None
+    _charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Samples:
+        """The samples that filled the box at first."""
+        return Samples(self.samples.points[: self.n_first], self.samples.losses[: self.n_first])
+
+    @property
+    def everything(self) -> Samples:
+        """All evaluations of the box."""
+        return self.samples.followed_by(self.held_out.points, self.held_out.losses)
+
+
+class Tower:
+    """Boxes inside boxes, the outermost first.
+
+    Attributes:
+        settings: The settings of the analysis.
+        boxes: The boxes; each comes after the one around it.
+    """
+
+    def __init__(self, settings: Settings, samples: Samples) -> None:
+        grid = settings.grid
+        self.settings = settings
+        self.boxes = [Box(grid.lower, grid.upper, -1, samples, HeldOut.none(grid.dim), len(samples))]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of all evaluations."""
+        return sum(len(box.samples) + len(box.held_out) for box in self.boxes)
+
+    @property
+    def everything(self) -> Samples:
+        """All evaluations, those of the outermost box first."""
+        out = self.boxes[0].everything
+        for box in self.boxes[1:]:
+            out = out.followed_by(box.everything.points, box.everything.losses)
+        return out
+
+    def seen_by(self, k: int) -> Samples:
+        """The samples that the surrogate of a box is fitted to: its own, then of others."""
+        box = self.boxes[k]
+        seen = box.samples
+        room = _MARGIN * (box.upper - box.lower)
+        around = box.parent
+        while around >= 0:
+            other = self.boxes[around].samples
+            near = (other.points >= box.lower - room) & (other.points <= box.upper + room)
+            near = near.all(axis=1)
+            seen = seen.followed_by(other.points[near], other.losses[near])
+            around = self.boxes[around].parent
+        for inner in self.boxes[k + 1 :]:
+            if inner.parent == k:
+                chosen = _spread_out(inner.samples.points, box.upper - box.lower, _FROM_INSIDE)
+                seen = seen.followed_by(inner.samples.points[chosen], inner.samples.losses[chosen])
+        return seen
+
+    def fitted(self, k: int, afresh: bool = False) -> Calibrated:
+        """A surrogate of what a box sees, of the model chosen before unless chosen afresh.
+
+        Raises:
+            SurrogateError: If the samples determine none.
+        """
+        box, seen = self.boxes[k], self.seen_by(k).finite
+        if box.model is None or afresh:
+            box.model = fit_calibrated(seen.points, seen.losses, box.lower, box.upper)
+        elif len(box.model.surrogate.y) != len(seen):
+            box.model = refit(box.model, seen.points, seen.losses, box.lower, box.upper)
+        return box.model
+
+    def nested(self, grid: CubicalGrid) -> NestedGrid:
+        """The grids of all boxes, where the outermost has the given one."""
+        out = NestedGrid.of(grid)
+        cells = _CELLS_INSIDE.get(grid.dim, _CELLS_INSIDE_IN_HIGHER_DIMENSION)
+        for box in self.boxes[1:]:
+            out = out.around(box.lower, box.upper, box.parent, cells)
+        return out
+
+    def shares(self, final: bool) -> Array:
+        """Share of the failure probability of each box, shape ``(n_boxes,)``; at most 1 together.
+
+        They depend on the number of boxes alone.
+        """
+        n = len(self.boxes) - 1
+        if not n:
+            return np.ones(1)
+        inside = n if final else max(n, _EXPECTED_INSIDE)
+        rest = (1 - _SHARE_OF_OUTERMOST) / inside
+        return np.array([_SHARE_OF_OUTERMOST, *[rest] * n])
+
+    def sketch(self, grid: CubicalGrid, clock: Stopwatch) -> PhasePortrait:
+        """A portrait with proved bands, to see where to look next; charts are kept.
+
+        Args:
+            grid: The grid of the outermost box.
+            clock: Takes the time of the stages.
+
+        Raises:
+            SurrogateError: If the samples of a box determine no surrogate.
+        """
+        nested, charts = self.nested(grid), []
+        for k, (box, share) in enumerate(zip(self.boxes, self.shares(final=False), strict=True)):
+            model, inner = self.fitted(k), nested.grids[k]
+            key = (id(model), share, inner.lower.tobytes(), inner.upper.tobytes(), inner.shape)
+            if key not in box._charts:
+                settings = self.settings.with_share(float(share))
+                diverged = nearest_diverged(inner, self.seen_by(k))
+                made = chart(
+                    model.surrogate,
+                    Lattice.of(inner),
+                    settings.proved_band,
+                    diverged,
+                    clock,
+                    model.trusted,
+                )
+                box._charts = {key: made}
+            charts.append(box._charts[key])
+        return phase_portrait(nested, charts, self.settings.failure_beside_band, clock)
+
+    def add(self, k: int, points: Array, losses: Array) -> None:
+        """Add samples to a box."""
+        self.boxes[k].samples = self.boxes[k].samples.followed_by(points, losses)
+
+    def open(self, lower: Array, upper: Array, parent: int, n_first: int) -> int:
+        """Open a box inside another one; it has no samples of its own yet.
+
+        Returns:
+            Its number.
+        """
+        dim = len(lower)
+        none = Samples(np.empty((0, dim)), np.empty(0))
+        self.boxes.append(Box(lower, upper, parent, none, HeldOut.none(dim), n_first))
+        return len(self.boxes) - 1
+
+    def surround(self, settings: Settings, samples: Samples) -> None:
+        """Put a larger box around all others.
+
+        Args:
+            settings: The settings with the grid of the new outermost box.
+            samples: Its samples.
+        """
+        grid = settings.grid
+        self.settings = settings
+        for box in self.boxes:
+            box.parent += 1
+        self.boxes.insert(0, Box(grid.lower, grid.upper, -1, samples, HeldOut.none(grid.dim), len(samples)))
+
+
+def _spread_out(points: Array, widths: Array, n: int) -> Cells:
+    """Numbers of points far from each other: each the farthest from those chosen before it."""
+    if len(points) <= n:
+        return np.arange(len(points))
+    scaled = points / widths
+    chosen = [0]
+    distance = np.square(scaled - scaled[0]).sum(axis=1)
+    for _ in range(n - 1):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.square(scaled - scaled[chosen[-1]]).sum(axis=1))
+    return np.array(chosen)
