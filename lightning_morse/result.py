@@ -357,6 +357,16 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
         "calibration": result.calibration,
         "surrogate": facts.stored(result.surrogate),
         "seconds": dict(result.seconds),
+        "inner": [
+            {
+                "shape": list(box.grid.shape),
+                "parent": box.parent,
+                "calibration": box.calibration,
+                "surrogate": facts.stored(box.surrogate),
+                "n_samples": box.n_samples,
+            }
+            for box in result.inner
+        ],
     }
 
 
@@ -380,6 +390,25 @@ def _arrays(result: MorseAnalysis) -> dict[str, NDArray[Any]]:
         arrays["loss_deviation"] = result.loss_deviation
     if result.reach is not None:
         arrays.update(reach_kinds=result.reach.kinds, reach_of=result.reach.of)
+    for k, box in enumerate(result.inner, start=1):
+        arrays.update({f"box{k}_{name}": array for name, array in _arrays_of_box(box).items()})
+    return arrays
+
+
+def _arrays_of_box(box: Box) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {
+        "lower": box.grid.lower,
+        "upper": box.grid.upper,
+        "labels": box.labels,
+        "diverged": box.diverged,
+        "mean_loss": box.mean_loss,
+    }
+    if box.loss_deviation is not None:
+        arrays["loss_deviation"] = box.loss_deviation
+    if box.reach is not None:
+        arrays.update(reach_kinds=box.reach.kinds, reach_of=box.reach.of)
+    if box.sets is not None:
+        arrays["sets"] = box.sets
     return arrays
 
 
@@ -420,6 +449,39 @@ def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         ladder=Ladder(arrays["ladder_levels"], arrays["ladder_blocks"]),
         loss_deviation=deviation,
         reach=_stored_reach(arrays, sets),
+        inner=tuple(
+            _stored_box(fact, _with_prefix(arrays, f"box{k}_"), sets)
+            for k, fact in enumerate(plain.get("inner", []), start=1)
+        ),
+    )
+
+
+def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
+
+
+def _stored_box(
+    plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], sets: tuple[MorseSet, ...]
+) -> Box:
+    """A box inside, after checking that its parts fit together."""
+    grid = CubicalGrid(arrays["lower"], arrays["upper"], plain["shape"])
+    for name in ("labels", "diverged"):
+        if arrays[name].shape != (grid.size,):
+            raise ValueError(
+                f"a box inside has {name} of shape {arrays[name].shape} for {grid.size} cells"
+            )
+    return Box(
+        grid=grid,
+        parent=plain["parent"],
+        labels=arrays["labels"],
+        diverged=arrays["diverged"],
+        mean_loss=arrays["mean_loss"],
+        calibration=plain["calibration"],
+        surrogate=facts.restored(plain["surrogate"]),
+        loss_deviation=arrays.get("loss_deviation"),
+        reach=_stored_reach(arrays, sets),
+        sets=arrays.get("sets"),
+        n_samples=plain["n_samples"],
     )
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse._typing import Array
 from lightning_morse.analysis.charts import Chart, chart
 from lightning_morse.analysis.description import (
     critical_points,
     describe,
-    outer_cells,
     reading_order,
 )
 from lightning_morse.analysis.ladder import Climb, climb, unclimbed
@@ -54,9 +53,7 @@ def conclude(tower: Tower, clock: Stopwatch) -> MorseAnalysis:
             ladder, each, mu = _confidences(portrait, models, tower)
         with clock("record"):
             sets = describe(portrait, located, each)
-            boxes = [
-                _box(tower, portrait, models[k], reach, k) for k in range(len(tower.boxes))
-            ]
+            boxes = [_box(tower, portrait, models[k], reach, k) for k in range(len(tower.boxes))]
     root, everything = boxes[0], tower.everything
     return MorseAnalysis(
         grid=root.grid,
@@ -178,9 +175,7 @@ def _climb_in(
     return numbers, climb(portrait.charts[k], attractors, settings.confidence_of_box, proved=proved)
 
 
-def _box(
-    tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, k: int
-) -> Box:
+def _box(tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, k: int) -> Box:
     """What is recorded of one box."""
     nested, of_box = portrait.nested, portrait.charts[k]
     mean, deviation = _losses_on_grid(of_box)
@@ -211,7 +206,7 @@ def _reach_on_grid(portrait: PhasePortrait, reach: Reach, k: int) -> Reach:
     return Reach(kinds, of.ravel().astype(np.int32))
 
 
-def _sets_on_grid(portrait: PhasePortrait, k: int) -> Cells:
+def _sets_on_grid(portrait: PhasePortrait, k: int) -> NDArray[np.int32]:
     """Number of a Morse set that meets each cell of one grid, -1 for none."""
     owner = np.full(portrait.nested.size, -1, dtype=np.int32)
     for number, cells in enumerate(portrait.found.morse_sets):
@@ -244,5 +239,3 @@ def _facts(calibrated: Calibrated, band_deviations: float) -> SurrogateFacts:
         largest_held_out=calibrated.largest_held_out,
         band_deviations=band_deviations,
     )
-
-

@@ -1,4 +1,4 @@
-"""Where to evaluate the loss: first on the way from a point of interest, then where it is undecided.
+"""Where to evaluate the loss: on the way from a point of interest, then where it is undecided.
 
 The first question is where the flow from the current weights leads. Samples go where that is open:
 into the cells that the weights may still reach. If a box has had its share of samples and the
@@ -17,7 +17,7 @@ import numpy as np
 
 from lightning_morse._typing import Array, Loss, Mask
 from lightning_morse.analysis.descent import Descent, descend
-from lightning_morse.analysis.design import spread
+from lightning_morse.analysis.design import FEWEST_SAMPLES, spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.placement import (
     batch_size,
@@ -27,7 +27,6 @@ from lightning_morse.analysis.placement import (
     is_resolved,
 )
 from lightning_morse.analysis.samples import Samples, evaluate, hold_out, n_held_out
-from lightning_morse.analysis.settings import Settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.gp.process import SurrogateError
@@ -36,6 +35,8 @@ from lightning_morse.stopwatch import Stopwatch, one_thread
 
 # Keeps the random numbers of places apart from the other streams of a seed.
 _PLACES_STREAM = 2
+# Most samples, over their usual number, as long as the point of interest is undecided.
+_MOST = 2.5
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
@@ -51,7 +52,8 @@ class Plan:
 
     Attributes:
         usual: Samples of an analysis; no more are spent on the picture.
-        most: Most samples there may be, where the point of interest is undecided before.
+        most: Most samples there may be, as long as the point of interest is undecided.
+        first: Samples that fill the outermost box.
         full: Samples of the outermost box after which a smaller one is opened.
         full_inside: The same for the boxes inside.
         first_inside: Samples that fill a new box.
@@ -60,10 +62,24 @@ class Plan:
 
     usual: int
     most: int
-    full: int = 48
-    full_inside: int = 40
-    first_inside: int = 16
-    batch: int = 8
+    first: int
+    full: int
+    full_inside: int
+    first_inside: int
+    batch: int
+
+    @classmethod
+    def of(cls, n_samples: int, most: int | None = None) -> Plan:
+        """The plan for a usual number of samples, and at most so many."""
+        return cls(
+            usual=n_samples,
+            most=int(_MOST * n_samples) if most is None else most,
+            first=max(FEWEST_SAMPLES, n_samples // 4),
+            full=max(FEWEST_SAMPLES, 3 * n_samples // 8),
+            full_inside=max(FEWEST_SAMPLES, 5 * n_samples // 16),
+            first_inside=max(8, n_samples // 8),
+            batch=max(1, n_samples // 16),
+        )
 
 
 class Explorer:
@@ -79,12 +95,12 @@ class Explorer:
     def __init__(self, loss: Loss, tower: Tower, plan: Plan, clock: Stopwatch) -> None:
         self.loss, self.tower, self.plan, self.clock = loss, tower, plan, clock
 
-    def follow(self, start: Array, farthest: CubicalGrid) -> None:
+    def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:
         """Sample until it is certain where the flow from a point leads, or samples run out.
 
         Args:
             start: The point, shape ``(d,)``.
-            farthest: The box that the outermost box may grow to.
+            farthest: The corners of the box that the outermost one may grow to.
         """
         while self._left(self.plan.most):
             portrait = self._sketch(self.plan.most)
@@ -101,9 +117,7 @@ class Explorer:
                 return
             if way.leaves and grown is not None and (label == ESCAPES or self._is_full(0)):
                 self._surround(grown)
-            elif not self._is_full(k):
-                self._place(portrait, k, self.plan.batch, self._reached(portrait, start))
-            elif not self._open_inside(portrait, way, k):
+            elif not self._is_full(k) or not self._open_inside(portrait, way, k):
                 self._place(portrait, k, self.plan.batch, self._reached(portrait, start))
 
     def complete(self, n_samples: int) -> None:
@@ -195,7 +209,9 @@ class Explorer:
 
     def _most_undecided(self, portrait: PhasePortrait) -> int:
         open_ = portrait.nested.volumes * (portrait.labels == UNDECIDED)
-        return int(np.argmax([open_[portrait.nested.part(k)].sum() for k in range(len(self.tower))]))
+        return int(
+            np.argmax([open_[portrait.nested.part(k)].sum() for k in range(len(self.tower))])
+        )
 
     # ------------------------------------------------------------------ boxes
 
@@ -223,7 +239,7 @@ class Explorer:
         return True
 
     def _larger(
-        self, portrait: PhasePortrait, way: Descent, farthest: CubicalGrid
+        self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
     ) -> CubicalGrid | None:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
         if not way.leaves:
@@ -232,8 +248,8 @@ class Explorer:
         low, up = grid.lower.copy(), grid.upper.copy()
         width = up - low
         at_lower, at_upper = way.end <= grid.lower, way.end >= grid.upper
-        low = np.where(at_lower, np.maximum(farthest.lower, low - _GROWTH * width), low)
-        up = np.where(at_upper, np.minimum(farthest.upper, up + _GROWTH * width), up)
+        low = np.where(at_lower, np.maximum(farthest[0], low - _GROWTH * width), low)
+        up = np.where(at_upper, np.minimum(farthest[1], up + _GROWTH * width), up)
         if (low == grid.lower).all() and (up == grid.upper).all():
             return None
         return CubicalGrid(low, up, grid.shape)

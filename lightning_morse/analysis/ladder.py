@@ -194,9 +194,7 @@ class _Filtration:
         return alone
 
 
-def _filtration(
-    chart: Chart, attractors: list[Cells], fails: Array, proved: bool
-) -> _Filtration:
+def _filtration(chart: Chart, attractors: list[Cells], fails: Array, proved: bool) -> _Filtration:
     """Close the attractors' cells under the bands that fail with given probabilities."""
     surrogate, lattice, posterior = chart.surrogate, chart.lattice, chart.posterior
     deviations = CellDeviations(surrogate, lattice, posterior.gradient_deviation)

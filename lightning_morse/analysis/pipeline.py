@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_morse._typing import Array, Loss
+from lightning_morse._typing import Loss
 from lightning_morse.analysis.conclusion import conclude
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
@@ -89,29 +89,35 @@ def analyze(
     return _analyze(loss, samples, settings, n_samples, clock)
 
 
-def analyze_further(
+def analyze_from(
     loss: Loss,
-    samples: Array,
-    losses: Array,
+    start: ArrayLike,
     lower: ArrayLike,
     upper: ArrayLike,
-    n_samples: int,
+    farthest: tuple[ArrayLike, ArrayLike] | None = None,
+    n_samples: int = 128,
     resolution: int | Sequence[int] = 128,
     confidence: float = 0.95,
     seed: int = 0,
     band: str = "proved",
     clock: Stopwatch | None = None,
 ) -> MorseAnalysis:
-    """Analyse a loss that has been evaluated at some points, adding further samples.
+    """Analyse a loss around a point: first where the flow from it leads, then the rest of the box.
+
+    Samples are placed on the way of the flow, and boxes opened inside and around the one given,
+    until it is certain in which basin the point lies or that the flow leaves the farthest box
+    (:mod:`lightning_morse.analysis.exploration`). What is left of ``n_samples`` completes the
+    picture. All claims are those of :func:`analyze`.
 
     Args:
         loss: As in :func:`analyze`.
-        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 the centre of the box.
-        losses: The losses, shape ``(n,)``; not finite where the loss diverged.
-        lower: Lower corner of the box, shape ``(d,)``.
+        start: The point, shape ``(d,)``, inside the box.
+        lower: Lower corner of the box to begin with, shape ``(d,)``.
         upper: Upper corner, same shape.
-        n_samples: Most loss evaluations, those given included.
-        resolution: As in :func:`analyze`.
+        farthest: The two corners of the box that it may grow to; it does not grow if left out.
+        n_samples: Loss evaluations as a rule; up to 2.5 times as many as long as the question of
+            the point is open.
+        resolution: As in :func:`analyze`, of the outermost box.
         confidence: As in :func:`analyze`.
         seed: As in :func:`analyze`.
         band: As in :func:`analyze`.
@@ -121,12 +127,26 @@ def analyze_further(
         The analysis.
 
     Raises:
-        ValueError: As :func:`analyze` does.
+        ValueError: As :func:`analyze` does, or if the point lies outside.
     """
-    given = _checked_samples(samples, losses, lower, upper)
-    most = max(len(given), n_samples)
-    settings = checked_settings(lower, upper, most, resolution, confidence, seed, band)
-    return _analyze(loss, given, settings, n_samples, clock or Stopwatch())
+    clock = clock or Stopwatch()
+    settings = checked_settings(lower, upper, n_samples, resolution, confidence, seed, band)
+    grid, point = settings.grid, np.asarray(start, dtype=np.float64)
+    if point.shape != (grid.dim,) or grid.cell_of(point[None])[0] < 0:
+        raise ValueError(
+            f"start must be a point of the box from {grid.lower.tolist()} to "
+            f"{grid.upper.tolist()}, got {point.tolist()}"
+        )
+    plan = Plan.of(n_samples)
+    with clock("loss"):
+        points = design(grid.lower, grid.upper, plan.first, seed)
+        samples = Samples(points, evaluate(loss, points))
+    tower = Tower(settings, samples)
+    explorer = Explorer(loss, tower, plan, clock)
+    explorer.follow(point, (grid.lower, grid.upper) if farthest is None else check_box(*farthest))
+    explorer.complete(n_samples)
+    explorer.hold_out()
+    return conclude(tower, clock)
 
 
 def analyze_samples(
@@ -169,7 +189,7 @@ def _analyze(
 ) -> MorseAnalysis:
     """All that follows the design."""
     tower = Tower(settings, first)
-    explorer = Explorer(loss, tower, Plan(n_samples, n_samples), clock)
+    explorer = Explorer(loss, tower, Plan.of(n_samples, most=n_samples), clock)
     explorer.complete(n_samples)
     explorer.hold_out()
     return conclude(tower, clock)

@@ -107,9 +107,7 @@ def choose_batch(
         chance[unresolved] += _SHARE_IN_UNRESOLVED / unresolved.size
     cells = rng.choice(weight.size, min(_TARGETS, weight.size), replace=False, p=chance)
     targets = grid.cell_centers()[nested.uncovered[k][cells]]
-    best = most_informative(
-        chart.surrogate, targets, grid.cell_widths, chart.band.c, places, n_new
-    )
+    best = most_informative(chart.surrogate, targets, grid.cell_widths, chart.band.c, places, n_new)
     return places[best]
 
 

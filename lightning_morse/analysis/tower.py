@@ -55,6 +55,12 @@ class Box:
     model: Calibrated | None = None
     _charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
+    @classmethod
+    def filled(cls, grid: CubicalGrid, samples: Samples) -> Box:
+        """The outermost box, with the samples that fill it."""
+        none = HeldOut.none(grid.dim)
+        return cls(grid.lower, grid.upper, -1, samples, none, len(samples))
+
     @property
     def first(self) -> Samples:
         """The samples that filled the box at first."""
@@ -77,7 +83,7 @@ class Tower:
     def __init__(self, settings: Settings, samples: Samples) -> None:
         grid = settings.grid
         self.settings = settings
-        self.boxes = [Box(grid.lower, grid.upper, -1, samples, HeldOut.none(grid.dim), len(samples))]
+        self.boxes = [Box.filled(grid, samples)]
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -103,8 +109,8 @@ class Tower:
         around = box.parent
         while around >= 0:
             other = self.boxes[around].samples
-            near = (other.points >= box.lower - room) & (other.points <= box.upper + room)
-            near = near.all(axis=1)
+            low, up = box.lower - room, box.upper + room
+            near = ((other.points >= low) & (other.points <= up)).all(axis=1)
             seen = seen.followed_by(other.points[near], other.losses[near])
             around = self.boxes[around].parent
         for inner in self.boxes[k + 1 :]:
@@ -201,7 +207,7 @@ class Tower:
         self.settings = settings
         for box in self.boxes:
             box.parent += 1
-        self.boxes.insert(0, Box(grid.lower, grid.upper, -1, samples, HeldOut.none(grid.dim), len(samples)))
+        self.boxes.insert(0, Box.filled(grid, samples))
 
 
 def _spread_out(points: Array, widths: Array, n: int) -> Cells:

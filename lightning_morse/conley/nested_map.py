@@ -107,17 +107,14 @@ def _from_box(k: int, images: BoxImages, nested: NestedGrid) -> list[tuple[Cells
             if face == last:
                 found.append((numbers, np.full(numbers.size, nested.size)))
                 continue
-            crossing = [images.swept_lower[cells[leaving]], images.swept_upper[cells[leaving]]]
-            for corner in crossing:
-                corner[:, axis] = face
-            row, column = _edges(*crossing, nested.parents[k], nested, 0)
+            first, last = images.swept_lower[cells[leaving]], images.swept_upper[cells[leaving]]
+            first[:, axis] = last[:, axis] = face
+            row, column = _edges(first, last, nested.parents[k], nested, 0)
             found.append((numbers[row], column))
     return found
 
 
-def _edges(
-    low: Array, up: Array, j: int, nested: NestedGrid, first: int
-) -> tuple[Cells, Cells]:
+def _edges(low: Array, up: Array, j: int, nested: NestedGrid, first: int) -> tuple[Cells, Cells]:
     """Uncovered cells of grid ``j`` that meet each box; boxes are numbered from ``first``."""
     met, counts = cells_met(low, up, nested.grids[j])
     row = first + np.repeat(np.arange(len(low)), counts)

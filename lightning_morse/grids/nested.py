@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -166,8 +166,8 @@ class NestedGrid:
         )
 
     def on_grid(
-        self, k: int, values: NDArray, combine: Callable[[NDArray, NDArray], NDArray]
-    ) -> NDArray:
+        self, k: int, values: NDArray[Any], combine: Callable[[NDArray[Any], NDArray[Any]], Any]
+    ) -> NDArray[Any]:
         """Values on all cells of one grid, those of finer cells combined.
 
         Args:
@@ -227,17 +227,3 @@ def _snapped(edges: Array, low: float, up: float) -> tuple[int, int]:
     first = int(np.clip(np.searchsorted(edges, low, side="right") - 1, 0, n - 1))
     last = int(np.clip(np.searchsorted(edges, up, side="left"), first + 1, n))
     return first, last
-
-
-def depth_of(parents: Sequence[int], k: int) -> int:
-    """How many boxes lie around a box."""
-    depth = 0
-    while parents[k] != _NONE:
-        k, depth = parents[k], depth + 1
-    return depth
-
-
-def relative_size(grid: CubicalGrid, root: CubicalGrid) -> float:
-    """Geometric mean over the axes of the width of a box as a share of another's."""
-    share = (grid.upper - grid.lower) / (root.upper - root.lower)
-    return math.exp(float(np.log(share).mean()))

@@ -1,19 +1,15 @@
-"""The box: which part of the slice to look at, and the first loss samples in it."""
+"""The box: which part of the slice to look at."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from lightning_morse._typing import Array
-from lightning_morse.analysis.design import design
-from lightning_morse.monitoring.pilot import held_by
 
 # These decide what is looked at. Soundness depends on none of them: whatever the box, claims are
 # about the flow inside it.
@@ -24,9 +20,9 @@ MARGIN = 1.5
 THINNEST = 0.25
 # Points nearer to the centre than this share of the natural half-widths do not tell a size.
 NEGLIGIBLE_REACH = 1e-3
-# Growing stops here, since the larger the box, the less is certain in it.
-MOST_DOUBLINGS = 2
-MOST_DOUBLINGS_FOR_SADDLES = 1
+# Where the flow from the weights leaves the box, the box grows until it is this many times as large
+# as the reach of the trajectory.
+FARTHEST = 16.0
 
 
 def half_widths(
@@ -117,51 +113,3 @@ def given_extent(extent: str | float | Sequence[float], dim: int) -> Extent:
             f"half-width, or {dim} of them for the {dim} axes, got {extent!r}"
         )
     return Extent(np.broadcast_to(half, (dim,)), MARGIN, grows=False)
-
-
-def sample_box(
-    loss: Callable[[Tensor], Tensor],
-    half: Array,
-    n_samples: int,
-    seed: int,
-    start: Array | None = None,
-) -> tuple[Array, Array, Array]:
-    """Evaluate the loss on a box around zero, grown until it holds the attractor of a point.
-
-    The first half of the design decides (:func:`lightning_morse.monitoring.pilot.held_by`): while
-    the attractor of the point seems to lie outside, the box is doubled, at most twice; if only a
-    saddle around it does, at most once. That half is part of the final design, so a box that does
-    not grow costs no extra evaluations; samples of the smaller boxes are kept.
-
-    Args:
-        loss: Maps points of shape ``(n, d)``, float64, to losses of shape ``(n,)``.
-        half: Initial half-widths, shape ``(d,)``.
-        n_samples: Size of the design, centre included.
-        seed: Seed of the design.
-        start: The point, shape ``(d,)``; None to keep the box as it is.
-
-    Returns:
-        Half-widths, shape ``(d,)``; the samples, shape ``(n, d)``, the centre first, with ``n``
-        between ``n_samples`` and twice that; their losses, shape ``(n,)``, not finite where the
-        loss diverged.
-    """
-    part = n_samples // 2 + 1
-    inner, their_losses = np.empty((0, len(half))), np.empty(0)
-    for doublings in range(MOST_DOUBLINGS + 1):
-        samples = design(-half, half, n_samples, seed)
-        first = _values(loss, samples[:part])
-        if start is None or doublings == MOST_DOUBLINGS:
-            break
-        seen = np.concatenate([samples[:part], inner]), np.concatenate([first, their_losses])
-        held = held_by(*seen, half, start)
-        if held.attractor and (held.saddles or doublings >= MOST_DOUBLINGS_FOR_SADDLES):
-            break
-        # The centre is in every design.
-        inner, their_losses = (array[1:] for array in seen)
-        half = 2 * half
-    rest = _values(loss, samples[part:])
-    return half, np.concatenate([samples, inner]), np.concatenate([first, rest, their_losses])
-
-
-def _values(loss: Callable[[Tensor], Tensor], points: Array) -> Array:
-    return loss(torch.from_numpy(points)).detach().to("cpu", torch.float64).numpy()

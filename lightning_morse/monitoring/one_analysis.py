@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from lightning_morse._typing import Array, Loss
-from lightning_morse.analysis.design import first_samples
-from lightning_morse.analysis.pipeline import analyze_further
+from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharded_slice import ShardedSlice
 from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
-from lightning_morse.monitoring.extent import half_widths, sample_box
+from lightning_morse.monitoring.extent import FARTHEST, half_widths
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
@@ -263,21 +263,17 @@ class OneAnalysis:
         # Before any other point: what fails here is no matter of the point, and batches that the
         # step skips here are no part of the probe set.
         now = float(loss(current[None])[0])
-        n_first = first_samples(settings.n_samples)
-        half, samples, losses = sample_box(
+        half = self._half_widths(look.chosen)
+        start = current.numpy().clip(-half, half)
+        # Up to so many reaches of the trajectory the flow is followed.
+        far = np.maximum(half, FARTHEST / settings.box.margin * half)
+        result = analyze_from(
             loss,
-            self._half_widths(look.chosen),
-            n_first,
-            settings.seed,
-            current.numpy() if settings.box.grows else None,
-        )
-        result = analyze_further(
-            loss,
-            samples,
-            losses,
+            start,
             -half,
             half,
-            settings.n_samples + len(samples) - n_first,
+            (-far, far) if settings.box.grows else None,
+            settings.n_samples,
             settings.resolution,
             settings.confidence,
             settings.seed,
