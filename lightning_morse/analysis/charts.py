@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -45,6 +45,7 @@ class Chart:
     diverged: Mask
     candidates: Mask
     trusted: bool = True
+    _sharp: dict[bytes, FlowImages] = field(default_factory=dict)
 
     @cached_property
     def critical(self) -> Mask:
@@ -55,9 +56,14 @@ class Chart:
 
     def sharpened(self, cells: Cells) -> FlowImages:
         """The images with those of some cells enclosed more sharply."""
-        if not cells.size:
+        if not cells.size or not self.trusted:
             return self.images
-        return self.images.replaced(cells, self.enclosure.images(self.band, cells, sharp=True))
+        key = cells.tobytes()
+        if key not in self._sharp:
+            self._sharp.clear()
+            sharp = self.enclosure.images(self.band, cells, sharp=True)
+            self._sharp[key] = self.images.replaced(cells, sharp)
+        return self._sharp[key]
 
     def box_images(self, images: FlowImages) -> BoxImages:
         """Images of all cells, as the combinatorial map takes them."""

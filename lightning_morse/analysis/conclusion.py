@@ -16,14 +16,13 @@ from lightning_morse.analysis.description import (
 )
 from lightning_morse.analysis.ladder import Climb, climb, unclimbed
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
-from lightning_morse.analysis.samples import HeldOut, nearest_diverged
+from lightning_morse.analysis.samples import nearest_diverged
 from lightning_morse.analysis.settings import Settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.basins import exit_volumes, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import SurrogateFacts
-from lightning_morse.gp.calibration import Calibrated, check, inflate
-from lightning_morse.gp.process import SurrogateError
+from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import Box, Ladder, MorseAnalysis
 from lightning_morse.stopwatch import Stopwatch, one_thread
@@ -84,7 +83,7 @@ def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], P
     models, charts = [], []
     for k, share in enumerate(tower.shares(final=True)):
         with clock("fit"):
-            model = _judged(tower, k)
+            model = tower.fitted(k)
         grid = nested.grids[k]
         made = chart(
             model.surrogate,
@@ -98,22 +97,6 @@ def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], P
         charts.append(made)
     failure = settings.failure_beside_band
     return models, phase_portrait(nested, charts, failure, clock)
-
-
-def _judged(tower: Tower, k: int) -> Calibrated:
-    """A surrogate of all samples of a box, judged by the held-out ones before it has seen them."""
-    box = tower.boxes[k]
-    if not tower.seen_by(k).is_finite.any():
-        raise SurrogateError(
-            f"the loss is not finite at any of the {len(box.everything)} samples: the "
-            "box has to be smaller, or the loss is broken"
-        )
-    box.model = None
-    calibrated, usable = tower.fitted(k), box.held_out.finite
-    start, before = box.samples.points[usable.partners], box.samples.losses[usable.partners]
-    largest = check(calibrated, start, usable.points, before, usable.losses)
-    box.samples, box.held_out = box.everything, HeldOut.none(len(box.lower))
-    return inflate(tower.fitted(k), largest, len(usable)) if len(usable) else calibrated
 
 
 def _exit_volumes(portrait: PhasePortrait) -> Array:
@@ -192,7 +175,7 @@ def _box(tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach,
         surrogate=_facts(model, of_box.band.c),
         reach=own,
         sets=sets,
-        n_samples=len(tower.boxes[k].everything),
+        n_samples=len(tower.boxes[k].samples),
     )
 
 

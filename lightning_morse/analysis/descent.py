@@ -1,13 +1,15 @@
-"""Where the mean flow of a tower leads from a point: a guess that says where to look next."""
+"""Where the mean flow of a tower leads, and where it may rest: guesses of where to look next."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 from lightning_morse._typing import Array
 from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.conley.reach import UNDECIDED
 
 # Length of a step in lattice cells, and steps at most: enough to cross a lattice several times. A
 # descent that has not come lower for this many steps rests.
@@ -73,3 +75,26 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
         point = ahead
         path.append(point)
     return Descent(np.array(path), k, leaves=False)
+
+
+def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
+    """Minima of the posterior means in cells about which nothing is certain, the lowest first.
+
+    Returns:
+        For each the number of its box, the point, shape ``(d,)``, and the loss there.
+    """
+    found = []
+    for k, chart in enumerate(portrait.charts):
+        lattice, nested = chart.lattice, portrait.nested
+        shape = tuple(n + 1 for n in lattice.cells)
+        mean = chart.posterior.mean.reshape(shape)
+        lowest = mean == minimum_filter(mean, size=3, mode="nearest")
+        inner = np.zeros(shape, dtype=bool)
+        inner[(slice(1, -1),) * lattice.dim] = True
+        for index in np.argwhere(lowest & inner):
+            point = np.array([axis[i] for axis, i in zip(lattice.axes, index, strict=True)])
+            cell = nested.numbers[k][lattice.grid.cell_of(point[None])[0]]
+            if cell >= 0 and portrait.labels[cell] == UNDECIDED:
+                loss = chart.surrogate.warp.inverse(mean[tuple(index)])
+                found.append((k, point, float(loss)))
+    return sorted(found, key=lambda each: each[2])

@@ -13,6 +13,9 @@ from lightning_morse.grids.cubical import check_box
 
 # With fewer samples the evidence cannot tell one surrogate from another.
 FEWEST_SAMPLES = 16
+# Most samples that fill a box before anything is known, by dimension.
+_MOST_FIRST = {1: 32, 2: 64, 3: 192}
+_MOST_FIRST_IN_HIGHER_DIMENSION = 256
 
 
 def design(lower: ArrayLike, upper: ArrayLike, n_samples: int, seed: int) -> Array:
@@ -42,9 +45,13 @@ def design(lower: ArrayLike, upper: ArrayLike, n_samples: int, seed: int) -> Arr
     return np.concatenate([0.5 * (low + up)[None], inside])
 
 
-def first_samples(n_samples: int) -> int:
-    """Number of samples that fill the box before the others are placed: half, but at least 16."""
-    return max(min(FEWEST_SAMPLES, n_samples), n_samples // 2)
+def first_samples(n_samples: int, dim: int) -> int:
+    """Number of samples that fill a box before the others are placed.
+
+    Half of them, but at least 16, and no more than show where to look closer.
+    """
+    most = _MOST_FIRST.get(dim, _MOST_FIRST_IN_HIGHER_DIMENSION)
+    return max(min(FEWEST_SAMPLES, n_samples), min(most, n_samples // 2))
 
 
 def spread(lower: Array, upper: Array, n: int, rng: np.random.Generator) -> Array:

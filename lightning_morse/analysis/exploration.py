@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_morse._typing import Array, Loss, Mask
-from lightning_morse.analysis.descent import Descent, descend
+from lightning_morse.analysis.descent import Descent, descend, undecided_minima
 from lightning_morse.analysis.design import FEWEST_SAMPLES, spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.placement import (
@@ -37,6 +37,9 @@ from lightning_morse.stopwatch import Stopwatch, one_thread
 _PLACES_STREAM = 2
 # Most samples, over their usual number, as long as the point of interest is undecided.
 _MOST = 2.5
+# Up to about so many samples one process is as good as several, by dimension (docs/decisions.md).
+_ENOUGH = {1: 64, 2: 128, 3: 384}
+_ENOUGH_IN_HIGHER_DIMENSION = 512
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
@@ -56,6 +59,8 @@ class Plan:
         first: Samples that fill the outermost box.
         full: Samples of the outermost box after which a smaller one is opened.
         full_inside: The same for the boxes inside.
+        full_picture: Samples of the outermost box after which, for the picture, boxes are opened
+            where it is undecided.
         first_inside: Samples that fill a new box.
         batch: Samples placed before the picture is looked at again.
     """
@@ -65,20 +70,24 @@ class Plan:
     first: int
     full: int
     full_inside: int
+    full_picture: int
     first_inside: int
     batch: int
 
     @classmethod
-    def of(cls, n_samples: int, most: int | None = None) -> Plan:
-        """The plan for a usual number of samples, and at most so many."""
+    def of(cls, n_samples: int, dim: int, most: int | None = None) -> Plan:
+        """The plan for a usual number of samples on so many axes, and at most so many samples."""
+        enough = _ENOUGH.get(dim, _ENOUGH_IN_HIGHER_DIMENSION)
+        fewest = min(n_samples, FEWEST_SAMPLES)
         return cls(
             usual=n_samples,
             most=int(_MOST * n_samples) if most is None else most,
-            first=max(FEWEST_SAMPLES, n_samples // 4),
-            full=max(FEWEST_SAMPLES, 3 * n_samples // 8),
-            full_inside=max(FEWEST_SAMPLES, 5 * n_samples // 16),
-            first_inside=max(8, n_samples // 8),
-            batch=max(1, n_samples // 16),
+            first=max(fewest, min(n_samples, enough) // 4),
+            full=max(fewest, 3 * min(n_samples, enough) // 8),
+            full_inside=max(fewest, 5 * min(n_samples, enough) // 16),
+            full_picture=enough,
+            first_inside=max(8, min(n_samples, enough) // 8),
+            batch=max(1, min(n_samples, enough) // 16),
         )
 
 
@@ -111,39 +120,54 @@ class Explorer:
                 return
             with self.clock("sampling"):
                 way = descend(portrait, start)
-            k = self._box_to_sample(way)
-            grown = self._larger(portrait, way, farthest)
+            k = way.box
+            grown = self._larger(way, farthest)
             if label == ESCAPES and grown is None:
                 return
             if way.leaves and grown is not None and (label == ESCAPES or self._is_full(0)):
                 self._surround(grown)
-            elif not self._is_full(k) or not self._open_inside(portrait, way, k):
+            elif not self._is_full(k) or not self._open_inside(way, k):
                 self._place(portrait, k, self.plan.batch, self._reached(portrait, start))
 
     def complete(self, n_samples: int) -> None:
         """Sample where the picture is undecided, until it is resolved or samples run out."""
-        batch = batch_size(self._left(n_samples))
+        batch = min(batch_size(self._left(n_samples)), self.plan.batch)
         while self._left(n_samples):
             portrait = self._sketch(n_samples)
             if portrait is None or is_resolved(portrait):
                 return
-            k = self._most_undecided(portrait)
-            self._place(portrait, k, min(batch, self._left(n_samples)), None)
+            most = min(batch, self._left(n_samples))
+            k = self._most_undecided(portrait, full=self.plan.full_picture)
+            if k is None and not self._open_at_minimum(portrait, n_samples):
+                k = self._most_undecided(portrait, full=n_samples)
+            if k is not None:
+                self._place(portrait, k, most, None)
 
-    def hold_out(self) -> None:
-        """Evaluate the loss beside some samples of each box, to judge its surrogate by."""
+    def judge(self) -> None:
+        """Judge the surrogate of each box by evaluations beside some of its samples."""
         seed = self.tower.settings.seed
         for k, box in enumerate(self.tower.boxes):
-            n = max(1, n_held_out(len(box.samples))) if k else n_held_out(self.plan.usual)
+            n = 1 if k else n_held_out(self.plan.usual)
             grid = CubicalGrid(box.lower, box.upper, (1,) * len(box.lower))
             with self.clock("loss"):
-                box.held_out = hold_out(self.loss, box.first, grid, n, seed)
+                held_out = hold_out(self.loss, box.first, grid, n, seed)
+            with self.clock("fit"), one_thread():
+                self.tower.judge(k, held_out)
+
+    def is_decided(self, start: Array) -> bool:
+        """Whether it is certain what becomes of a point."""
+        portrait = self._sketch(self.plan.most)
+        if portrait is None:
+            return False
+        cell = portrait.nested.cell_of(start[None])[0]
+        return bool(portrait.labels[cell] != UNDECIDED)
 
     # ------------------------------------------------------------------ steps
 
     def _left(self, most: int) -> int:
         """Samples that may still be placed, those held out not counted."""
-        return max(0, most - n_held_out(most) - self.tower.n_samples)
+        n_checks = n_held_out(self.plan.usual) + len(self.tower) - 1
+        return max(0, most - n_checks - self.tower.n_samples)
 
     def _sketch(self, most: int) -> PhasePortrait | None:
         """The picture so far; fills boxes whose samples determine no surrogate."""
@@ -203,44 +227,63 @@ class Explorer:
         wanted: Mask = mask[:-1] & (portrait.labels == UNDECIDED)
         return wanted
 
-    def _box_to_sample(self, way: Descent) -> int:
-        """The innermost box on the way that is not full, else the one in which it ends."""
-        return way.box
-
-    def _most_undecided(self, portrait: PhasePortrait) -> int:
-        open_ = portrait.nested.volumes * (portrait.labels == UNDECIDED)
-        return int(
-            np.argmax([open_[portrait.nested.part(k)].sum() for k in range(len(self.tower))])
-        )
+    def _most_undecided(self, portrait: PhasePortrait, full: int) -> int | None:
+        """The box with most undecided volume, of those that are not full; None if all are."""
+        nested, open_ = portrait.nested, portrait.labels == UNDECIDED
+        volumes = np.zeros(len(self.tower))
+        for k, box in enumerate(self.tower.boxes):
+            part = nested.part(k)
+            most = min(full, self.plan.full_inside) if k and full < self.plan.usual else full
+            if len(box.samples) < most and open_[part].any():
+                volumes[k] = nested.volumes[part][open_[part]].sum()
+        return int(volumes.argmax()) if volumes.any() else None
 
     # ------------------------------------------------------------------ boxes
 
-    def _open_inside(self, portrait: PhasePortrait, way: Descent, k: int) -> bool:
-        """Open a box around the end of a way; False if it would be too small."""
-        box, root = self.tower.boxes[k], self.tower.settings.grid
+    def _open_inside(self, way: Descent, k: int) -> bool:
+        """Open a box around the end of a way, in the box where it ends; False if there is no room.
+
+        Along each axis it holds the last part of the way.
+        """
+        box = self.tower.boxes[k]
         width = box.upper - box.lower
         near = way.path[np.all(np.abs(way.path - way.end) <= _NEAR * width, axis=1)]
         low, up = near.min(axis=0), near.max(axis=0)
         room = np.maximum(_ROOM * (up - low), 0.5 * (width / _SHRINK - (up - low)))
-        low, up = np.maximum(low - room, box.lower), np.minimum(up + room, box.upper)
+        return self._open(low - room, up + room, k, self.plan.most)
+
+    def _open_at_minimum(self, portrait: PhasePortrait, most: int) -> bool:
+        """Open a box around the lowest undecided minimum of a mean that has none around it."""
+        minima = undecided_minima(portrait)
+        for k, point, _ in minima:
+            box = self.tower.boxes[k]
+            half = 0.5 * (box.upper - box.lower) / _SHRINK
+            others = [q for j, q, _ in minima if j == k and (q != point).any()]
+            near = [float(np.abs((q - point) / half).max()) for q in others]
+            half = half * min(1.0, *(0.5 * distance for distance in near), 1.0)
+            if self._open(point - half, point + half, k, most):
+                return True
+        return False
+
+    def _open(self, low: Array, up: Array, k: int, most: int) -> bool:
+        """Open a box inside another one, as far as it lies in it; False if there is no room."""
+        box, root = self.tower.boxes[k], self.tower.settings.grid
+        low, up = np.maximum(low, box.lower), np.minimum(up, box.upper)
         smallest = (root.upper - root.lower) / _SMALLEST
-        if ((up - low) < smallest).all() or np.prod((up - low) / width) > 0.5:
+        if ((up - low) < smallest).all() or np.prod((up - low) / (box.upper - box.lower)) > 0.5:
             return False
-        if any(other.parent == k for other in self.tower.boxes):
-            return False
-        first = min(self.plan.first_inside, self._left(self.plan.most))
+        first = min(self.plan.first_inside, self._left(most))
         try:
             self.tower.open(low, up, k, first)
             self.tower.nested(coarse_grid(root))
+            self.tower.nested(root)
         except ValueError:
             self.tower.boxes.pop()
             return False
         self._fill(len(self.tower) - 1, first)
         return True
 
-    def _larger(
-        self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
-    ) -> CubicalGrid | None:
+    def _larger(self, way: Descent, farthest: tuple[Array, Array]) -> CubicalGrid | None:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
         if not way.leaves:
             return None

@@ -27,6 +27,10 @@ from lightning_morse.grids.cubical import check_box
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.stopwatch import Stopwatch
 
+# Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
+# judged by other evaluations, so many times in all.
+_MOST_JUDGEMENTS = 3
+
 
 def analyze(
     loss: Loss,
@@ -84,7 +88,7 @@ def analyze(
     settings = checked_settings(lower, upper, n_samples, resolution, confidence, seed, band)
     clock = Stopwatch()
     with clock("loss"):
-        points = design(lower, upper, first_samples(n_samples), seed)
+        points = design(lower, upper, first_samples(n_samples, settings.grid.dim), seed)
         samples = Samples(points, evaluate(loss, points))
     return _analyze(loss, samples, settings, n_samples, clock)
 
@@ -137,15 +141,19 @@ def analyze_from(
             f"start must be a point of the box from {grid.lower.tolist()} to "
             f"{grid.upper.tolist()}, got {point.tolist()}"
         )
-    plan = Plan.of(n_samples)
+    plan = Plan.of(n_samples, grid.dim)
     with clock("loss"):
         points = design(grid.lower, grid.upper, plan.first, seed)
         samples = Samples(points, evaluate(loss, points))
     tower = Tower(settings, samples)
     explorer = Explorer(loss, tower, plan, clock)
-    explorer.follow(point, (grid.lower, grid.upper) if farthest is None else check_box(*farthest))
-    explorer.complete(n_samples)
-    explorer.hold_out()
+    limits = (grid.lower, grid.upper) if farthest is None else check_box(*farthest)
+    for _ in range(_MOST_JUDGEMENTS):
+        explorer.follow(point, limits)
+        explorer.complete(n_samples)
+        explorer.judge()
+        if explorer.is_decided(point):
+            break
     return conclude(tower, clock)
 
 
@@ -189,9 +197,9 @@ def _analyze(
 ) -> MorseAnalysis:
     """All that follows the design."""
     tower = Tower(settings, first)
-    explorer = Explorer(loss, tower, Plan.of(n_samples, most=n_samples), clock)
+    explorer = Explorer(loss, tower, Plan.of(n_samples, settings.grid.dim, most=n_samples), clock)
     explorer.complete(n_samples)
-    explorer.hold_out()
+    explorer.judge()
     return conclude(tower, clock)
 
 

@@ -11,7 +11,8 @@ from lightning_morse.analysis.charts import Chart, chart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
-from lightning_morse.gp.calibration import Calibrated, fit_calibrated, refit
+from lightning_morse.gp.calibration import Calibrated, check, fit_calibrated, inflate, refit
+from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.grids.nested import NestedGrid
@@ -41,35 +42,30 @@ class Box:
         upper: Upper corner, same shape.
         parent: Number of the box around it; -1 for the outermost.
         samples: The samples that were placed for it.
-        held_out: Those that judge its surrogate.
         n_first: How many samples filled it at first; those held out lie beside these.
-        model: The surrogate that was last fitted, and to how many samples.
+        model: The surrogate that was last fitted.
+        verdict: Largest standardised error of held-out derivatives when the surrogate was last
+            judged, and how many there were.
     """
 
     lower: Array
     upper: Array
     parent: int
     samples: Samples
-    held_out: HeldOut
     n_first: int
     model: Calibrated | None = None
+    verdict: tuple[float, int] = (0.0, 0)
     _charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
     @classmethod
     def filled(cls, grid: CubicalGrid, samples: Samples) -> Box:
         """The outermost box, with the samples that fill it."""
-        none = HeldOut.none(grid.dim)
-        return cls(grid.lower, grid.upper, -1, samples, none, len(samples))
+        return cls(grid.lower, grid.upper, -1, samples, len(samples))
 
     @property
     def first(self) -> Samples:
         """The samples that filled the box at first."""
         return Samples(self.samples.points[: self.n_first], self.samples.losses[: self.n_first])
-
-    @property
-    def everything(self) -> Samples:
-        """All evaluations of the box."""
-        return self.samples.followed_by(self.held_out.points, self.held_out.losses)
 
 
 class Tower:
@@ -91,14 +87,14 @@ class Tower:
     @property
     def n_samples(self) -> int:
         """Number of all evaluations."""
-        return sum(len(box.samples) + len(box.held_out) for box in self.boxes)
+        return sum(len(box.samples) for box in self.boxes)
 
     @property
     def everything(self) -> Samples:
         """All evaluations, those of the outermost box first."""
-        out = self.boxes[0].everything
+        out = self.boxes[0].samples
         for box in self.boxes[1:]:
-            out = out.followed_by(box.everything.points, box.everything.losses)
+            out = out.followed_by(box.samples.points, box.samples.losses)
         return out
 
     def seen_by(self, k: int) -> Samples:
@@ -119,14 +115,33 @@ class Tower:
                 seen = seen.followed_by(inner.samples.points[chosen], inner.samples.losses[chosen])
         return seen
 
-    def fitted(self, k: int, afresh: bool = False) -> Calibrated:
-        """A surrogate of what a box sees, of the model chosen before unless chosen afresh.
+    def fitted(self, k: int) -> Calibrated:
+        """A surrogate of what a box sees, of the model chosen before if there is one.
+
+        Its deviations are those that the last judgement calls for.
 
         Raises:
             SurrogateError: If the samples determine none.
         """
+        return inflate(self._fit(k), *self.boxes[k].verdict)
+
+    def judge(self, k: int, held_out: HeldOut) -> None:
+        """Judge a surrogate of all samples of a box by held-out ones before it has seen them."""
+        box, usable = self.boxes[k], held_out.finite
+        box.model = None
+        start, before = box.samples.points[usable.partners], box.samples.losses[usable.partners]
+        largest = check(self._fit(k), start, usable.points, before, usable.losses)
+        self.add(k, held_out.points, held_out.losses)
+        box.verdict = largest, len(usable)
+
+    def _fit(self, k: int) -> Calibrated:
         box, seen = self.boxes[k], self.seen_by(k).finite
-        if box.model is None or afresh:
+        if not len(seen):
+            raise SurrogateError(
+                f"the loss is not finite at any of the {len(self.seen_by(k))} samples: the box "
+                "has to be smaller, or the loss is broken"
+            )
+        if box.model is None:
             box.model = fit_calibrated(seen.points, seen.losses, box.lower, box.upper)
         elif len(box.model.surrogate.y) != len(seen):
             box.model = refit(box.model, seen.points, seen.losses, box.lower, box.upper)
@@ -165,7 +180,14 @@ class Tower:
         nested, charts = self.nested(grid), []
         for k, (box, share) in enumerate(zip(self.boxes, self.shares(final=False), strict=True)):
             model, inner = self.fitted(k), nested.grids[k]
-            key = (id(model), share, inner.lower.tobytes(), inner.upper.tobytes(), inner.shape)
+            key = (
+                id(box.model),
+                box.verdict,
+                share,
+                inner.lower.tobytes(),
+                inner.upper.tobytes(),
+                inner.shape,
+            )
             if key not in box._charts:
                 settings = self.settings.with_share(float(share))
                 diverged = nearest_diverged(inner, self.seen_by(k))
@@ -193,7 +215,7 @@ class Tower:
         """
         dim = len(lower)
         none = Samples(np.empty((0, dim)), np.empty(0))
-        self.boxes.append(Box(lower, upper, parent, none, HeldOut.none(dim), n_first))
+        self.boxes.append(Box(lower, upper, parent, none, n_first))
         return len(self.boxes) - 1
 
     def surround(self, settings: Settings, samples: Samples) -> None:
