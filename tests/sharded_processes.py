@@ -168,10 +168,13 @@ class AtTheEnd(pl.Callback):
         if self.watch is not None and not isinstance(module, RootNet):
             modes = [part.training for part in module.modules()]
             module.eval()
+            norm = module.net[1]
+            norm.training, norm.track_running_stats = True, False
             with torch.no_grad():
                 losses = [
                     float((module.predict(x) - y).square().mean()) for x, y in self.watch._run.probe
                 ]
+            norm.track_running_stats = True
             self.facts["own_loss"] = sum(losses) / len(losses)
             for part, mode in zip(module.modules(), modes, strict=True):
                 part.training = mode

@@ -306,6 +306,15 @@ def test_optimizer_flow_knows_momentum_from_none(capsys):
     assert capsys.readouterr().out.count("\n") == 5
 
 
+def test_batch_norm_watches_one_run_with_both_statistics(capsys):
+    bench = load("batch_norm")
+    arguments = ["--epochs", "1", "--every", "1", "--samples", "16"]
+    table = bench.main(arguments)
+    assert [row["kind"] for row in table] == ["batch", "running"]
+    assert table[0]["flow_length"] != table[1]["flow_length"]
+    assert capsys.readouterr().out.count("\n") == 4
+
+
 @pytest.mark.slow
 def test_snapshot_claims_counts_what_is_wrong(monkeypatch):
     bench = load("snapshot_claims")

@@ -84,6 +84,7 @@ def run(name, watch=None, epochs=3, ckpt_path=None, keep=False):
         facts["snapshots"] = len(watch._trajectory)
         if watch._run.probe and not ended:
             module.eval()
+            module.net[1].train()
             with torch.no_grad():
                 losses = [float((module.net(x) - y).square().mean()) for x, y in watch._run.probe]
             facts["own_loss"] = sum(losses) / len(losses)

@@ -111,8 +111,10 @@ class MorseMonitor(TellingCallback):
     ``dim=2`` and 4-byte weights 12 to 36 bytes per weight in memory, on top of
     132 bytes per weight for the snapshots.
 
-    The loss is the module's own, in eval mode, on the first training batches of the run, each
-    weighted by the batch size that the step logs with, or that the batch itself tells
+    The loss is the one that training minimises: the module's own, on the first training batches of
+    the run, with the batch statistics of each in layers that keep running ones (``batch_norm``),
+    and without dropout or other noise, since all else is in eval mode. Each weighs by the batch
+    size that the step logs with, or that the batch itself tells
     (:class:`~lightning_morse.slices.shadow_loss.ShadowLoss`). Nothing in the run changes but its
     wall time: not weights, buffers, gradients, optimizers, random number generators, the order of
     the data or the values that the module logs. A copy of the module is evaluated, in which
@@ -140,7 +142,8 @@ class MorseMonitor(TellingCallback):
     With several processes (DDP) each keeps its own first batches as its probe set. The loss is the
     mean over the examples of all processes, just as the gradient of the run is a mean over them.
     The first process chooses the points and makes the Morse graph; all publish the same values.
-    Each process uses its own batch statistics.
+    Each process uses its own batch statistics, those of ``SyncBatchNorm`` too: not all processes
+    evaluate the copy together in every case, and one that waits for another must not hang.
 
     Networks sharded by ``fully_shard`` (FSDP2, with Lightning's ``ModelParallelStrategy``) stay
     sharded: each process keeps its own rows of the snapshots and directions, and gathers the
@@ -161,7 +164,7 @@ class MorseMonitor(TellingCallback):
             order of ``module.parameters()``; or a sequence of ``dim`` flat tensors, or mappings
             from parameter names to tensors (parameters left out stay fixed). Or a function that
             returns any of these tensors, called at each analysis as ``directions(module, batches)``
-            with a copy of the module in eval mode and the probe batches.
+            with a copy of the module, in the modes in which it is evaluated, and the probe batches.
         dim: Dimension of the slice: 1, 2 or 3.
         every_n_epochs: Analyse at the end of every n-th epoch; 1 if neither period is given. A
             period that cannot end in this run (an endless stream of data, or ``max_steps`` within
@@ -206,6 +209,10 @@ class MorseMonitor(TellingCallback):
             as exterior. ``"both"``: the first, and beside it ``trajectory_attractors``,
             ``trajectory_mu``, ``trajectory_basin_current``, ``trajectory_undecided`` and
             ``trajectory_unknown`` from the second.
+        batch_norm: ``"batch"``: layers that keep running statistics (batch norm, and instance norm
+            that tracks them) use those of each batch, as in a training step, and update nothing.
+            ``"running"``: they use the running ones, for the loss of the network as deployed.
+            Layers that are in eval mode while the network trains always use the running ones.
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
@@ -251,6 +258,7 @@ class MorseMonitor(TellingCallback):
         on_error: str = "warn",
         name: str = "morse",
         dynamics: str = "gradient",
+        batch_norm: str = "batch",
     ) -> None:
         super().__init__()
         self.period = Period.of(every_n_epochs, every_n_steps)
@@ -268,6 +276,7 @@ class MorseMonitor(TellingCallback):
             on_error=on_error,
             name=name,
             dynamics=dynamics,
+            batch_norm=batch_norm,
         )
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
@@ -482,6 +491,7 @@ class MorseMonitor(TellingCallback):
             record=self._run,
             title=title,
             warn=lambda message, about: self._messages.warn(message, about=about),
+            inform=lambda message, about: self._messages.inform(message, "MorseMonitor", about),
         ).run()
 
     def _take_over(self, found: Findings) -> None:

@@ -43,6 +43,7 @@ class ShardedSlice(LossSlice):
         batches: The probe set of this process.
         loss_fn: As for :class:`LossSlice`.
         seed: As for :class:`LossSlice`; each process starts from it.
+        batch_norm: As for :class:`LossSlice`; each process has statistics of its own.
 
     Raises:
         ValueError: As :class:`LossSlice`.
@@ -55,10 +56,11 @@ class ShardedSlice(LossSlice):
         batches: Sequence[Any],
         loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
+        batch_norm: str = "batch",
     ) -> None:
         assert isinstance(subspace.rows, Shards)
         self._shards = subspace.rows
-        super().__init__(module, subspace, batches, loss_fn, seed)
+        super().__init__(module, subspace, batches, loss_fn, seed, batch_norm=batch_norm)
         self._loss.promoted = True  # FSDP would have cast the inputs too
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from lightning_morse.monitoring.snapshot_map import (
 from lightning_morse.monitoring.tracking import untracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
+from lightning_morse.slices.batch_statistics import Statistics
 from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
@@ -120,6 +121,7 @@ class OneAnalysis:
         record: What this process has kept of the run.
         title: When this is.
         warn: Takes a message and what identifies its cause.
+        inform: Takes a message that is no reason to worry, and what it is about.
     """
 
     settings: Settings
@@ -129,6 +131,7 @@ class OneAnalysis:
     record: RunRecord
     title: str
     warn: Callable[[str, str], None]
+    inform: Callable[[str, str], None]
 
     def run(self) -> Findings:
         """Make the analysis; all processes call it together.
@@ -169,6 +172,24 @@ class OneAnalysis:
                 f"({cause(loss.fault)})",
                 origin(loss.fault),
             )
+        if self.settings.dynamics != "trajectory":  # otherwise the loss is not evaluated
+            self._tell_of_statistics(loss.statistics)
+
+    def _tell_of_statistics(self, found: Statistics) -> None:
+        """Say, once, which statistics the loss is evaluated with."""
+        if found.layers:
+            self.inform(
+                f"{len(found.of_batch)} of {len(found.layers)} layers that keep running statistics "
+                f"use those of the batch in analyses (batch_norm={self.settings.batch_norm!r})",
+                "statistics",
+            )
+        for layers, why in (
+            (found.too_few, "a probe batch has only one value per channel"),
+            (found.exchanging, "they would exchange statistics with other processes"),
+        ):
+            if layers:
+                names = ", ".join(list(layers)[:MOST_NAMES_TOLD])
+                self.warn(f"analyses use the running statistics of {names}: {why}", why)
 
     # ------------------------------------------------------------------ slice
 
@@ -210,15 +231,17 @@ class OneAnalysis:
         )
 
     def _shadow_loss(self) -> ShadowLoss:
-        return ShadowLoss(self.module, self._probe_set(), self.loss_fn, self.settings.seed)
+        given = self._probe_set(), self.loss_fn, self.settings.seed
+        return ShadowLoss(self.module, *given, batch_norm=self.settings.batch_norm)
 
     def _loss_slice(self, subspace: AffineSubspace) -> LossSlice:
         given = self._probe_set(), self.loss_fn, self.settings.seed
+        norm = self.settings.batch_norm
         if self.record.sharded:  # a failure in one process ends the evaluation in all
-            return ShardedSlice(self.module, subspace, *given)
+            return ShardedSlice(self.module, subspace, *given, batch_norm=norm)
         subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
         indices = self.record.probe_indices
-        return LossSlice(self.module, subspace, *given, indices, failing="nan")
+        return LossSlice(self.module, subspace, *given, indices, failing="nan", batch_norm=norm)
 
     def _probe_set(self) -> list[Any]:
         if not self.record.probe:

@@ -13,6 +13,7 @@ from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.arguments import integer_of_at_least, level_of_confidence
 from lightning_morse.monitoring.extent import Extent, given_extent
 from lightning_morse.monitoring.snapshot_map import DYNAMICS
+from lightning_morse.slices.batch_statistics import checked_choice
 from lightning_morse.slices.directions import FEWEST_FOR_PCA
 
 # Limits of usefulness and cost; soundness depends on none of them.
@@ -46,6 +47,7 @@ class Settings:
         on_error: ``"warn"`` or ``"raise"``.
         name: Name of the monitor.
         dynamics: Whose Morse graph to make.
+        batch_norm: ``"batch"`` or ``"running"``.
 
     Raises:
         ValueError: If one is out of range.
@@ -64,6 +66,7 @@ class Settings:
     on_error: str
     name: str
     dynamics: str
+    batch_norm: str
 
     def __post_init__(self) -> None:
         for argument, least in (
@@ -91,6 +94,7 @@ class Settings:
                 )
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {self.on_error!r}")
+        checked_choice(self.batch_norm)
         share = self.max_overhead
         if type(share) not in (int, float) or not 0 < share <= 1:
             raise ValueError(

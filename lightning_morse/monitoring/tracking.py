@@ -27,8 +27,9 @@ between two analyses, or through basins that are never certain, is not counted: 
 bound.
 
 **Premise.** The loss is the same function of the weights in both analyses: nothing else that it
-depends on (running statistics of batch normalisation, a schedule in the loss) has changed. Analyses
-whose samples refute the surrogate (``mu`` is 0) provide identities, but no certain basins.
+depends on (a schedule in the loss, or running statistics of batch normalisation where these are
+used) has changed. Analyses whose samples refute the surrogate (``mu`` is 0) provide identities, but
+no certain basins.
 """
 
 from __future__ import annotations

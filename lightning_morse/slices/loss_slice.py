@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_morse.slices.batch_statistics import Statistics
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
@@ -30,9 +31,13 @@ class LossSlice:
     (:class:`ShadowLoss`). Those generators are restored afterwards, whatever happens. Memory does
     not grow with the number of points.
 
-    The evaluation is in eval mode, without autocast and in float32 or better. A loss may
-    differentiate by its inputs or by the weights. Frozen weights, buffers and attributes are as
-    they were at construction, whatever a step does to them.
+    The loss is the one that training minimises: layers that keep running statistics (batch norm)
+    and are in training mode use those of each batch, and update nothing; everything else is in eval
+    mode, so that dropout and other noise are off
+    (:func:`~lightning_morse.slices.batch_statistics.choose_statistics`). It is evaluated without
+    autocast and in float32 or better. A loss may differentiate by its inputs or by the weights.
+    Frozen weights, buffers and attributes are as they were at construction, whatever a step does to
+    them.
 
     Args:
         module: The network; read once, at construction, and never changed.
@@ -45,6 +50,8 @@ class LossSlice:
         indices: The index that each batch had in its epoch, for steps that look at it.
         failing: What to do where the loss raises: ``"raise"``, or ``"nan"`` for a loss that is NaN
             there. At the first point evaluated it always raises.
+        batch_norm: ``"batch"``, or ``"running"`` for the loss as deployed: all layers use their
+            running statistics.
 
     Attributes:
         subspace: Where to evaluate.
@@ -52,7 +59,8 @@ class LossSlice:
         fault: The first error that was turned into NaN; None if there was none.
 
     Raises:
-        ValueError: If the subspace does not fit the module, there are no batches, or one is empty.
+        ValueError: If the subspace does not fit the module, there are no batches, one is empty, or
+            ``failing`` or ``batch_norm`` is none of its choices.
 
     Example:
         >>> layer = torch.nn.Linear(1, 1, bias=False)
@@ -71,6 +79,7 @@ class LossSlice:
         seed: int = 0,
         indices: Sequence[int] | None = None,
         failing: str = "raise",
+        batch_norm: str = "batch",
     ) -> None:
         if failing not in ("raise", "nan"):
             raise ValueError(f"failing must be 'raise' or 'nan', got {failing!r}")
@@ -85,7 +94,7 @@ class LossSlice:
         self.fault: Exception | None = None
         self._failing = failing
         self._begun = False
-        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy, indices)
+        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy, indices, batch_norm)
         with torch.inference_mode(False), torch.no_grad():
             self._bind()
 
@@ -93,6 +102,11 @@ class LossSlice:
     def n_examples(self) -> int:
         """Number of examples in the probe set."""
         return self._loss.n_examples
+
+    @property
+    def statistics(self) -> Statistics:
+        """Which statistics layers that keep running ones have used so far."""
+        return self._loss.statistics
 
     @property
     def kept_away(self) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def _own_class(copied: nn.Module, world: World) -> None:
         own["log"], own["log_dict"] = world.silent_log, world.silent_log
         if not hasattr(cls, "logger"):
             own["logger"], own["loggers"] = Silence(), ()
-    bases = (_Quiet, cls) if logs else (_Unregistered, cls)
+    bases = (_Quiet, cls) if logs else (Unregistered, cls)
     namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **own}
     # Not by calling the metaclass, which may keep a registry.
     copied.__class__ = type.__new__(type(cls), cls.__name__, bases, namespace)
@@ -108,14 +108,14 @@ def _can_change(value: Any) -> bool:
     return type(value).__module__ != "_abc"  # the bookkeeping of abstract classes
 
 
-class _Unregistered:
+class Unregistered:
     """Precedes the class of a copy in its bases."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep out of any registry of subclasses that the class of the module has."""
 
 
-class _Quiet(_Unregistered):
+class _Quiet(Unregistered):
     """Precedes the class of a copy that logs or prints."""
 
     print = Silence()

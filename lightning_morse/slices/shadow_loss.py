@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, mapped
 from lightning_morse.slices.isolation import quiet, seed_everything
 from lightning_morse.slices.module_copy import shadow_copy
@@ -27,8 +28,11 @@ class ShadowLoss:
     Every evaluation starts from the same buffers, attributes and batch contents, with the global
     random number generators of torch (CPU and CUDA), NumPy and Python seeded by ``seed`` (common
     random numbers). Preserving those of the run is up to the caller
-    (:func:`preserved_random_state`). The copy is in eval mode and in float32 or better (a module in
-    half precision is converted, and so are its batches). What a step prints is not shown.
+    (:func:`preserved_random_state`). The copy is in eval mode, so that dropout and other noise are
+    off, but layers that keep running statistics use those of each batch, as in a training step
+    (:func:`~lightning_morse.slices.batch_statistics.choose_statistics`). It is in float32 or better
+    (a module in half precision is converted, and so are its batches). What a step prints is not
+    shown.
 
     Batch ``b`` has weight ``n_b``: the ``batch_size`` that the step passes to ``self.log``, else
     what :func:`~lightning_morse.slices.batches.batch_size` finds.
@@ -42,16 +46,20 @@ class ShadowLoss:
         copy_of: Makes the shadow copy.
         indices: The index that each batch had in its epoch, which a step may look at; by default
             0, 1, 2, ...
+        batch_norm: ``"batch"``: layers that keep running statistics and are in training mode in
+            ``module`` use those of each batch. ``"running"``: none does.
 
     Attributes:
         module: The shadow copy.
+        statistics: Which statistics its layers use.
         world: What the copy refers to but does not own.
         batches: The probe set.
         weights: The parameters of the copy that belong to trainable ones of the network, in order.
         promoted: Whether batches in half precision are converted.
 
     Raises:
-        ValueError: If nothing is trainable, there are no batches, or a batch is empty.
+        ValueError: If nothing is trainable, there are no batches, a batch is empty, or
+            ``batch_norm`` is neither of the two.
     """
 
     def __init__(
@@ -62,7 +70,9 @@ class ShadowLoss:
         seed: int = 0,
         copy_of: Callable[[nn.Module, World], nn.Module] = shadow_copy,
         indices: Sequence[int] | None = None,
+        batch_norm: str = "batch",
     ) -> None:
+        checked_choice(batch_norm)
         trainable_parameters(module)
         trains = [p.requires_grad for p in module.parameters()]
         if loss_fn is not None and not callable(loss_fn):
@@ -85,6 +95,7 @@ class ShadowLoss:
         self.world = World()
         with torch.inference_mode(False), torch.no_grad():
             self.module = copy_of(module, self.world)
+            self.statistics = choose_statistics(module, self.module, batch_norm)
             self.promoted = any(map(_is_half, self.module.parameters()))
             if self.promoted:
                 self.module.float()

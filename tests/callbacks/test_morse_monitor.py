@@ -236,6 +236,7 @@ def test_scalars_agree_with_the_analysis(real, tmp_path):
     assert set(UNKNOWN) <= set(metrics)
     # The box is centred on the weights, so the loss there is that of the module.
     module = runner.lightning_module.eval()
+    module.net[1].train()
     with torch.no_grad():
         losses = [nn.functional.mse_loss(module.net(x), y) for x, y in watch._run.probe]
     assert result.sample_losses[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
@@ -372,7 +373,11 @@ def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
     watch = monitor()
     with caplog.at_level(logging.INFO, "lightning_morse"):
         fit(tmp_path, watch, max_epochs=1)
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
+    told, line = [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
+    assert told == (
+        "MorseMonitor: 1 of 1 layers that keep running statistics use those of the batch in "
+        "analyses (batch_norm='batch')"
+    )
     assert re.fullmatch(
         r"epoch 1: at least 1 attractor, mu 0\.951, in basin 0 \(99 % of the slice\), \d\.\d s",
         line,

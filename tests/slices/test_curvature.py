@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -57,16 +59,23 @@ def network(kind: str) -> tuple[nn.Module, list[list[torch.Tensor]]]:
 
 def by_other_means(module, batches):
     """Gradient and Hessian from a functional form of the whole loss."""
-    module = module.eval()
+    module = copy.deepcopy(module).eval()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.train()
     names = [n for n, p in module.named_parameters() if p.requires_grad]
     shapes = [p.shape for p in module.parameters() if p.requires_grad]
-    x, y = (torch.cat([b[i] for b in batches]) for i in (0, 1))
+    n = sum(len(x) for x, _ in batches)
 
     def loss(flat):
         pieces = flat.split([s.numel() for s in shapes])
         named = {n: p.view(s) for n, p, s in zip(names, pieces, shapes, strict=True)}
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return (functional_call(module, named, (x,)) - y).square().mean()
+            parts = [
+                len(x) / n * (functional_call(module, named, (x,)) - y).square().mean()
+                for x, y in batches
+            ]
+            return torch.stack(parts).sum()
 
     at = flat_parameters(module)
     jacobian = torch.autograd.functional.jacobian(loss, at)

@@ -112,6 +112,9 @@ def untouched():
 def hand_made(module, subspace, x, probe, loss_fn=classify):
     """The definition: a copy, ``vector_to_parameters``, a loop."""
     reference = copy.deepcopy(module).eval()
+    for part, twin in zip(module.modules(), reference.modules(), strict=True):
+        if isinstance(part, nn.modules.batchnorm._NormBase):
+            twin.train(part.training)
     trainable = [p for p in reference.parameters() if p.requires_grad]
     losses = []
     for point in x:
