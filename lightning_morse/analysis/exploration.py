@@ -43,6 +43,8 @@ _ENOUGH_IN_HIGHER_DIMENSION = 512
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
+# Share of a box that one inside it may fill at most: a larger one would tell little more.
+_LARGEST = 0.5
 # No box is smaller than the outermost one divided by this.
 _SMALLEST = 64
 # A face moves outwards by this many widths of the box.
@@ -255,7 +257,8 @@ class Explorer:
     def _open_at_minimum(self, portrait: PhasePortrait, most: int) -> bool:
         """Open a box around the lowest undecided minimum of a mean that has none around it."""
         minima = undecided_minima(portrait)
-        for k, point, _ in minima:
+        # What has been begun is finished before the next one is opened.
+        for k, point, _ in sorted(minima, key=lambda each: -self.tower.depth(each[0])):
             box = self.tower.boxes[k]
             half = 0.5 * (box.upper - box.lower) / _SHRINK
             others = [q for j, q, _ in minima if j == k and (q != point).any()]
@@ -266,22 +269,27 @@ class Explorer:
         return False
 
     def _open(self, low: Array, up: Array, k: int, most: int) -> bool:
-        """Open a box inside another one, as far as it lies in it; False if there is no room."""
+        """Open a box inside another one, smaller if it has to be; False if there is no room."""
         box, root = self.tower.boxes[k], self.tower.settings.grid
-        low, up = np.maximum(low, box.lower), np.minimum(up, box.upper)
         smallest = (root.upper - root.lower) / _SMALLEST
-        if ((up - low) < smallest).all() or np.prod((up - low) / (box.upper - box.lower)) > 0.5:
-            return False
-        first = min(self.plan.first_inside, self._left(most))
-        try:
-            self.tower.open(low, up, k, first)
-            self.tower.nested(coarse_grid(root))
-            self.tower.nested(root)
-        except ValueError:
-            self.tower.boxes.pop()
-            return False
-        self._fill(len(self.tower) - 1, first)
-        return True
+        middle, half = 0.5 * (low + up), 0.5 * (up - low)
+        for shrunk in (1.0, 0.5, 0.25):
+            lower = np.maximum(middle - shrunk * half, box.lower)
+            upper = np.minimum(middle + shrunk * half, box.upper)
+            share = np.prod((upper - lower) / (box.upper - box.lower))
+            if ((upper - lower) < smallest).all() or share > _LARGEST:
+                return False
+            first = min(self.plan.first_inside, self._left(most))
+            number = self.tower.open(lower, upper, k, first)
+            try:
+                self.tower.nested(coarse_grid(root))
+                self.tower.nested(root)
+            except ValueError:  # it would touch another one
+                self.tower.close(number)
+                continue
+            self._fill(number, first)
+            return True
+        return False
 
     def _larger(self, way: Descent, farthest: tuple[Array, Array]) -> CubicalGrid | None:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""

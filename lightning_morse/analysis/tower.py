@@ -46,6 +46,7 @@ class Box:
         model: The surrogate that was last fitted.
         verdict: Largest standardised error of held-out derivatives when the surrogate was last
             judged, and how many there were.
+        charts: The last chart, by what it depends on.
     """
 
     lower: Array
@@ -55,7 +56,7 @@ class Box:
     n_first: int
     model: Calibrated | None = None
     verdict: tuple[float, int] = (0.0, 0)
-    _charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
+    charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
     @classmethod
     def filled(cls, grid: CubicalGrid, samples: Samples) -> Box:
@@ -177,31 +178,27 @@ class Tower:
         Raises:
             SurrogateError: If the samples of a box determine no surrogate.
         """
-        nested, charts = self.nested(grid), []
-        for k, (box, share) in enumerate(zip(self.boxes, self.shares(final=False), strict=True)):
-            model, inner = self.fitted(k), nested.grids[k]
-            key = (
-                id(box.model),
-                box.verdict,
-                share,
-                inner.lower.tobytes(),
-                inner.upper.tobytes(),
-                inner.shape,
-            )
-            if key not in box._charts:
-                settings = self.settings.with_share(float(share))
-                diverged = nearest_diverged(inner, self.seen_by(k))
-                made = chart(
-                    model.surrogate,
-                    Lattice.of(inner),
-                    settings.proved_band,
-                    diverged,
-                    clock,
-                    model.trusted,
-                )
-                box._charts = {key: made}
-            charts.append(box._charts[key])
+        nested, shares = self.nested(grid), self.shares(final=False)
+        charts = [
+            self._kept_chart(k, nested.grids[k], float(share), clock)
+            for k, share in enumerate(shares)
+        ]
         return phase_portrait(nested, charts, self.settings.failure_beside_band, clock)
+
+    def _kept_chart(self, k: int, grid: CubicalGrid, share: float, clock: Stopwatch) -> Chart:
+        """The chart of a box, made anew if something has changed."""
+        box, model = self.boxes[k], self.fitted(k)
+        corners = grid.lower.tobytes(), grid.upper.tobytes()
+        key = (id(box.model), box.verdict, share, *corners, grid.shape)
+        if key not in box.charts:
+            settings = self.settings.with_share(share)
+            diverged = nearest_diverged(grid, self.seen_by(k))
+            lattice = Lattice.of(grid)
+            made = chart(
+                model.surrogate, lattice, settings.proved_band, diverged, clock, model.trusted
+            )
+            box.charts = {key: made}
+        return box.charts[key]
 
     def add(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box."""
@@ -217,6 +214,18 @@ class Tower:
         none = Samples(np.empty((0, dim)), np.empty(0))
         self.boxes.append(Box(lower, upper, parent, none, n_first))
         return len(self.boxes) - 1
+
+    def close(self, k: int) -> None:
+        """Take back the box that was opened last."""
+        assert k == len(self.boxes) - 1, "boxes are taken back in reverse order"
+        self.boxes.pop()
+
+    def depth(self, k: int) -> int:
+        """How many boxes lie around a box."""
+        depth = 0
+        while self.boxes[k].parent >= 0:
+            k, depth = self.boxes[k].parent, depth + 1
+        return depth
 
     def surround(self, settings: Settings, samples: Samples) -> None:
         """Put a larger box around all others.
