@@ -62,7 +62,7 @@ class Plan:
         full: Samples of the outermost box after which a smaller one is opened.
         full_inside: The same for the boxes inside.
         full_picture: Samples of the outermost box after which, for the picture, boxes are opened
-            where it is undecided.
+            where it is undecided; half as many in a box inside.
         first_inside: Samples that fill a new box.
         batch: Samples placed before the picture is looked at again.
     """
@@ -235,7 +235,7 @@ class Explorer:
         volumes = np.zeros(len(self.tower))
         for k, box in enumerate(self.tower.boxes):
             part = nested.part(k)
-            most = min(full, self.plan.full_inside) if k and full < self.plan.usual else full
+            most = min(full, self.plan.full_picture // 2) if k and full < self.plan.usual else full
             if len(box.samples) < most and open_[part].any():
                 volumes[k] = nested.volumes[part][open_[part]].sum()
         return int(volumes.argmax()) if volumes.any() else None
