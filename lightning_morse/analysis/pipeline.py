@@ -6,7 +6,8 @@
    (:mod:`lightning_morse.analysis.exploration`).
 3. A few evaluations beside others are held out as directional derivatives.
 4. The final surrogates are fitted, judged by the held-out derivatives, and drawn on the full grids;
-   their attractors are followed to wider bands (:mod:`lightning_morse.analysis.conclusion`).
+   their attractors are followed to wider bands (:mod:`lightning_morse.analysis.conclusion`). What
+   is left of the evaluations measures losses (:mod:`lightning_morse.analysis.measurement`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Loss
-from lightning_morse.analysis.conclusion import conclude
+from lightning_morse.analysis.conclusion import Measuring, conclude
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
 from lightning_morse.analysis.samples import Samples, evaluate
@@ -146,7 +147,7 @@ def analyze_from(
     explorer.follow(point, (grid.lower, grid.upper) if farthest is None else check_box(*farthest))
     explorer.complete(n_samples)
     explorer.hold_out()
-    return conclude(tower, clock)
+    return conclude(tower, clock, Measuring(loss, plan.most), point)
 
 
 def analyze_samples(
@@ -192,7 +193,7 @@ def _analyze(
     explorer = Explorer(loss, tower, Plan.of(n_samples, most=n_samples), clock)
     explorer.complete(n_samples)
     explorer.hold_out()
-    return conclude(tower, clock)
+    return conclude(tower, clock, Measuring(loss, n_samples))
 
 
 def _checked_samples(
