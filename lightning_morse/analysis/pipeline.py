@@ -61,7 +61,8 @@ def analyze(
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape.
         n_samples: Most loss evaluations, the centre included; at least 16. Fewer are made where the
-            picture is resolved earlier.
+            picture is resolved earlier. A few are kept to measure the losses that are reported
+            (:mod:`lightning_morse.analysis.measurement`).
         resolution: Cells per axis: one number, or one for each axis; at least 4.
         confidence: The level at which everything has to hold, in (0, 1).
         seed: Of the design, the places to sample and the simulation. No global generator is read or

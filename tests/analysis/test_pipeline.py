@@ -112,6 +112,7 @@ def test_a_claim_that_would_say_nothing_is_not_counted():
     assert result.n_attractors == 0
     assert result.n_unresolved > 0
     assert result.claim == "no certain attractor"
+    assert result.mu == 0
 
 
 def test_hill():
