@@ -113,7 +113,8 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> tuple[str, ...]:
 def _said(row: Mapping[str, Any]) -> str:
     basin = int(row["morse/basin_current"])
     where = f"basin {basin}" if basin >= 0 else "leaves" if basin == LEAVES else "undecided"
-    return f"{where} ({np.floor(100 * row['morse/mu']) / 100:.2f})"
+    mu = row["morse/mu"]
+    return f"{where} ({np.floor(100 * mu) / 100:.2f})" if mu else where
 
 
 def _end_of(case: Case, *callbacks: pl.Callback) -> dict[str, Any]:

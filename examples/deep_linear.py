@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, lm.MorseAnalysis]:
         upper = np.array(half)
         result = lm.analyze(make(), -upper, upper, args.samples, args.resolution, seed=args.seed)
         lm.plot_basins(result).savefig(args.out / f"{name}.png")
-        print(f"{name}: {result.claim}, mu {result.mu:.7g}")
+        bound = f", mu {result.mu:.7g}" if result.mu else ""
+        print(f"{name}: {result.claim}{bound}")
         print(result.table())
         results[name] = result
     print(f"Pictures: {args.out}")

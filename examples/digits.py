@@ -87,9 +87,10 @@ class EpochLine(pl.Callback):
         basin = int(found["morse/basin_current"])
         where = {-1: "undecided", -2: "escapes"}.get(basin, f"{basin}")
         least = ">=" if found["morse/unresolved"] else "="
+        mu = floored(found["morse/mu"]) if found["morse/mu"] else "-"
         return (
             f"attractors {least} {found['morse/attractors']:.0f}   "
-            f"mu {floored(found['morse/mu']):5s}   "
+            f"mu {mu:5s}   "
             f"basin {where:9s}   largest basin {found['morse/basin_max']:4.0%}"
         )
 

@@ -8,14 +8,14 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_morse.view.record import ViewRecord
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import Run, read_runs
-from lightning_morse.words import kind_of_set, short_of_one
+from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
 
 _RUN = "log directory of a run, a folder of runs, or an archive of MorseAnalysis.save"
 _KILOBYTES_BELOW = 1e5  # bytes; larger reports are given in megabytes
@@ -140,7 +140,10 @@ def _show(args: argparse.Namespace) -> int:
             continue
         _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
         assert run.last is not None
-        print(f"\nMorse sets at step {run.last.step}: {run.last.facts['claim']}")
+        said = [run.last.facts["claim"], run.last.facts.get("verdict")]
+        print(
+            f"\nMorse sets at step {run.last.step}: {_written('', '; '.join(filter(None, said)))}"
+        )
         _print_table(
             [
                 {
@@ -171,13 +174,19 @@ def _facts(record: ViewRecord) -> dict[str, Any]:
         "loss": record.facts["loss_now"],
         "attractors": sum(m["attractor"] for m in record.sets),
         "unresolved": sum(not m["resolved"] for m in record.sets),
-        "mu": record.facts["mu"],
+        "mu": _bound(record.facts),
         "basin": None if basin is None else names.get(basin, f"{basin:.0f}"),
         "barrier": scalars.get("barrier") or None,  # monitors publish 0 where it is unknown
         "switches": scalars.get("basin_switches"),
         "undecided": record.facts["undecided"],
         "escape": record.facts["escape"],
     }
+
+
+def _bound(facts: Mapping[str, Any]) -> float | None:
+    """``mu``, or None where nothing is claimed; older records give one there, too."""
+    claims = facts["mu"] > 0 and facts["claim"] != NO_CLAIM
+    return float(facts["mu"]) if claims else None
 
 
 def _without_empty_switches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.facts import MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.words import kind_of_set, short_of_one
+from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +33,15 @@ class MorseSet:
         index: Morse index (number of unstable directions, 0 to ``d``) shared by every critical
             point it may hold, or None where that is not certain.
         center: Best estimate of its critical point, shape ``(d,)``.
-        loss: Surrogate loss at ``center``, in the units of the loss.
+        loss: The loss at ``center`` where it was evaluated there, else the estimate of the
+            surrogate, see :mod:`lightning_morse.analysis.measurement`; NaN for a learnt map.
         volume: Fraction of the box that its cells fill.
         mu: For an attractor, a lower bound on the probability that its block, grown with the band
             as long as it stands, holds an attractor of the true flow and is disjoint from the
             blocks of the others; 0 if the samples refute the surrogate. None for other Morse sets.
             See :mod:`lightning_morse.analysis.ladder`.
+        loss_deviation: Deviation of ``loss``, same units: 0 where it was evaluated, else that of
+            the surrogate at ``center``, to first order; None for a learnt map and for older files.
     """
 
     cells: Cells
@@ -49,6 +52,34 @@ class MorseSet:
     loss: float
     volume: float
     mu: float | None = None
+    loss_deviation: float | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the loss was evaluated at ``center``."""
+        return self.loss_deviation == 0
+
+
+@dataclass(frozen=True, eq=False)
+class WayOut:
+    """Where the mean flow leaves the outermost box, from a point that certainly does.
+
+    That the point leaves is certain; the way is that of the surrogate's mean, a guess. ``faces``
+    of the analysis say through which faces the true flow may leave.
+
+    Attributes:
+        start: The point, shape ``(d,)``.
+        end: Where the mean flow leaves, shape ``(d,)``.
+        face: Axis and side (0 lower, 1 upper) of the face.
+        loss: The loss at ``end`` where it was evaluated there, else the surrogate's.
+        loss_deviation: 0 where it was evaluated, else the surrogate's deviation, to first order.
+    """
+
+    start: Array
+    end: Array
+    face: tuple[int, int]
+    loss: float
+    loss_deviation: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +125,10 @@ class Box:
         sets: Number of a Morse set that meets each cell, -1 for none, shape ``(grid.size,)``; None
             for older files.
         n_samples: Number of losses that were evaluated for this box.
+        faces: Whether a trajectory from each cell may leave the outermost box through each of its
+            faces, shape ``(grid.size, d, 2)``: axis, then lower and upper face; None for a learnt
+            map and for older files. A trajectory that runs into a diverged cell leaves through
+            none.
     """
 
     grid: CubicalGrid
@@ -107,6 +142,7 @@ class Box:
     reach: Reach | None = None
     sets: NDArray[np.int32] | None = None
     n_samples: int = 0
+    faces: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,13 +166,15 @@ class MorseAnalysis:
             They count as exterior.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
             ``(d, 2)``: axis, then lower and upper face.
-        mu: Lower bound on the probability that ``claim`` is true; at least ``confidence``, but 0 if
-            the samples refute the surrogate (see :mod:`lightning_morse.gp.calibration`): then
-            nothing here is certain at any level.
+        mu: Lower bound on the probability that ``claim`` is true; at least ``confidence``. It is 0
+            where nothing is claimed: if there is no certain attractor while something is
+            unresolved, and if the samples refute the surrogate (see
+            :mod:`lightning_morse.gp.calibration`), so that nothing here is certain at any level.
         confidence: The level that was asked for.
         mean_loss: Surrogate mean of the loss at the vertices of the grid, in the units of the loss,
             shape ``shape + 1``.
-        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 is the centre of the box.
+        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 is the centre of the box. The
+            last ``n_measured`` rows measure losses that are reported; no surrogate has seen them.
         sample_losses: The losses there, shape ``(n,)``; not finite where the loss diverged.
         calibration: Factor by which the surrogate's deviations were inflated because its
             leave-one-out residuals were larger than its own model allows; 1 if they were not.
@@ -153,6 +191,10 @@ class MorseAnalysis:
         reach: Which Morse sets each cell may reach and whether it may leave the box; None for
             older files.
         inner: The boxes inside, each with a surrogate of its own; ``boxes`` has all of them.
+        faces: As in :class:`Box`.
+        way_out: Where the mean flow leaves from the point that the analysis was asked about; None
+            if it was asked about none, or that one does not certainly leave.
+        n_measured: Number of evaluations that only measure losses that are reported.
     """
 
     grid: CubicalGrid
@@ -173,6 +215,9 @@ class MorseAnalysis:
     loss_deviation: Array | None = None
     reach: Reach | None = None
     inner: tuple[Box, ...] = ()
+    faces: Mask | None = None
+    way_out: WayOut | None = None
+    n_measured: int = 0
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -188,7 +233,8 @@ class MorseAnalysis:
             surrogate=self.surrogate,
             loss_deviation=self.loss_deviation,
             reach=self.reach,
-            n_samples=len(self.samples) - n_inner,
+            n_samples=len(self.samples) - n_inner - self.n_measured,
+            faces=self.faces,
         )
         return root, *self.inner
 
@@ -230,10 +276,14 @@ class MorseAnalysis:
 
     @property
     def claim(self) -> str:
-        """The claim about the number of attractors, such as ``"at least 3 attractors"``."""
+        """What is claimed about the number of attractors, such as ``"at least 3 attractors"``.
+
+        "No certain attractor" claims nothing, and so does a number that is "not certain": then
+        ``mu`` is 0.
+        """
         n = self.n_attractors
-        if n == 0 and self.n_unresolved and self.mu > 0:
-            return "no certain attractor"
+        if n == 0 and self.n_unresolved:
+            return NO_CLAIM
         how = "" if self.mu == 0 else ("at least " if self.n_unresolved else "exactly ")
         number = f"{how}{n} attractor{'' if n == 1 else 's'}"
         return number if how else f"{number}, not certain"
@@ -276,8 +326,9 @@ class MorseAnalysis:
         """Loss from an attractor up to the lowest saddle above it; NaN if there is none.
 
         The basin can be left there at the least cost inside the slice. Morse sets above the
-        attractor that may hold a critical point of index 1 count as saddles. Both losses are
-        surrogate means.
+        attractor that may hold a critical point of index 1 count as saddles. Losses are measured
+        where :attr:`MorseSet.measured` says so. It is 0 where a set above the attractor is not
+        known to have a higher loss.
 
         Args:
             attractor: Number of an attractor's Morse set.
@@ -291,12 +342,19 @@ class MorseAnalysis:
             )
         above = [self.morse_sets[i] for i in nx.ancestors(self.graph, attractor)]
         passes = [m.loss for m in above if m.index is None or m.index <= 1]
-        return min(passes, default=math.nan) - self.morse_sets[attractor].loss
+        rise = min(passes, default=math.nan) - self.morse_sets[attractor].loss
+        return 0.0 if rise < 0 else rise
 
     def table(self) -> str:
-        """Return the Morse sets as a Markdown table, one row each."""
-        rows = ["| set | what | Morse index | loss | volume | basin | mu | center |"]
-        rows.append("|---|---|---|---|---|---|---|---|")
+        """Return the Morse sets as a Markdown table, one row each.
+
+        Losses that were not evaluated are given with the deviation of the surrogate. There is a
+        column for ``mu`` if there are attractors.
+        """
+        names = ["set", "what", "Morse index", "loss", "volume", "basin", "mu", "center"]
+        if not self.attractors:
+            names.remove("mu")
+        rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
         volumes = self.basin_volumes
         for i, m in enumerate(self.morse_sets):
             what = kind_of_set(m.is_attractor, m.resolved, m.index, self.grid.dim)
@@ -304,10 +362,9 @@ class MorseAnalysis:
             basin = f"{volumes[i]:.1%}" if m.is_attractor else ""
             index = "?" if m.index is None else str(m.index)
             mu = "" if m.mu is None else short_of_one(m.mu)
-            rows.append(
-                f"| {i} | {what} | {index} | {m.loss:.4g} | {m.volume:.2%} | {basin} | {mu} "
-                f"| ({center}) |"
-            )
+            facts = [str(i), what, index, _with_deviation(m), f"{m.volume:.2%}", basin]
+            facts += [mu] if self.attractors else []
+            rows.append(f"| {' | '.join([*facts, f'({center})'])} |")
         return "\n".join(rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -336,6 +393,11 @@ class MorseAnalysis:
             return _from_archive(*archive.read(path))
 
 
+def _with_deviation(m: MorseSet) -> str:
+    doubt = f" ± {m.loss_deviation:.1g}" if m.loss_deviation else ""
+    return f"{m.loss:.4g}{doubt}"
+
+
 def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
     """Everything but the arrays, to be written as JSON."""
     return {
@@ -349,6 +411,7 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
                 "loss": m.loss,
                 "volume": m.volume,
                 "mu": m.mu,
+                "loss_deviation": m.loss_deviation,
             }
             for m in result.morse_sets
         ],
@@ -357,6 +420,8 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
         "calibration": result.calibration,
         "surrogate": facts.stored(result.surrogate),
         "seconds": dict(result.seconds),
+        "n_measured": result.n_measured,
+        "way_out": _stored_way(result.way_out),
         "inner": [
             {
                 "shape": list(box.grid.shape),
@@ -368,6 +433,21 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
             for box in result.inner
         ],
     }
+
+
+def _stored_way(way: WayOut | None) -> dict[str, Any] | None:
+    if way is None:
+        return None
+    points = {"start": way.start.tolist(), "end": way.end.tolist(), "face": list(way.face)}
+    return {**points, "loss": way.loss, "loss_deviation": way.loss_deviation}
+
+
+def _restored_way(plain: Mapping[str, Any] | None) -> WayOut | None:
+    if plain is None:
+        return None
+    axis, side = plain["face"]
+    start, end = (np.array(plain[name], dtype=np.float64) for name in ("start", "end"))
+    return WayOut(start, end, (axis, side), plain["loss"], plain["loss_deviation"])
 
 
 def _arrays(result: MorseAnalysis) -> dict[str, NDArray[Any]]:
@@ -390,6 +470,8 @@ def _arrays(result: MorseAnalysis) -> dict[str, NDArray[Any]]:
         arrays["loss_deviation"] = result.loss_deviation
     if result.reach is not None:
         arrays.update(reach_kinds=result.reach.kinds, reach_of=result.reach.of)
+    if result.faces is not None:
+        arrays["faces"] = result.faces
     for k, box in enumerate(result.inner, start=1):
         arrays.update({f"box{k}_{name}": array for name, array in _arrays_of_box(box).items()})
     return arrays
@@ -409,6 +491,8 @@ def _arrays_of_box(box: Box) -> dict[str, NDArray[Any]]:
         arrays.update(reach_kinds=box.reach.kinds, reach_of=box.reach.of)
     if box.sets is not None:
         arrays["sets"] = box.sets
+    if box.faces is not None:
+        arrays["faces"] = box.faces
     return arrays
 
 
@@ -431,6 +515,8 @@ def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(sets)))
     graph.add_edges_from(plain["edges"])
+    # Older files give a level where nothing is claimed.
+    claimed = any(m.is_attractor for m in sets) or all(m.resolved for m in sets)
     return MorseAnalysis(
         grid=grid,
         morse_sets=sets,
@@ -438,7 +524,7 @@ def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         labels=arrays["labels"],
         diverged=arrays["diverged"],
         exit_volumes=arrays["exit_volumes"],
-        mu=plain["mu"],
+        mu=plain["mu"] if claimed else 0.0,
         confidence=plain["confidence"],
         mean_loss=arrays["mean_loss"],
         samples=arrays["samples"],
@@ -453,6 +539,9 @@ def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
             _stored_box(fact, _with_prefix(arrays, f"box{k}_"), sets)
             for k, fact in enumerate(plain.get("inner", []), start=1)
         ),
+        faces=_stored_faces(arrays, grid),
+        way_out=_restored_way(plain.get("way_out")),
+        n_measured=plain.get("n_measured", 0),
     )
 
 
@@ -482,7 +571,15 @@ def _stored_box(
         reach=_stored_reach(arrays, sets),
         sets=arrays.get("sets"),
         n_samples=plain["n_samples"],
+        faces=_stored_faces(arrays, grid),
     )
+
+
+def _stored_faces(arrays: Mapping[str, Any], grid: CubicalGrid) -> Mask | None:
+    faces: Mask | None = arrays.get("faces")
+    if faces is not None and faces.shape != (grid.size, grid.dim, 2):
+        raise ValueError(f"it has faces of shape {faces.shape} for {grid.size} cells")
+    return faces
 
 
 def _stored_reach(arrays: Mapping[str, Any], sets: tuple[MorseSet, ...]) -> Reach | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
+# What is said of the number of attractors where nothing is claimed.
+NO_CLAIM = "no certain attractor"
 # From here on a bound is written by what it lacks: four decimals would no longer tell it from 1.
 _WRITTEN_BY_WHAT_IT_LACKS = 0.9999
 # A little more than the distance from 1 to the double below it: what ``1 - mu`` may be off by.

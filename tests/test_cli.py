@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 import re
 import subprocess
 import sys
@@ -103,6 +104,19 @@ def test_compare_knows_switches_and_monitors_of_any_name(tmp_path):
     assert "switches" in table[0]
     assert {line.split()[0] for line in table[1:]} == {"a", "a/morse_random"}
     assert "switches" not in command("compare", tmp_path / "a" / "morse").stdout
+
+
+def test_no_bound_is_printed_where_nothing_is_claimed(tmp_path):
+    write_run(tmp_path / "a", 2)
+    (last,) = (tmp_path / "a").rglob("step-0000019.view.json")
+    record = json.loads(last.read_text())
+    said = "undecided: it may end in 5 unresolved Morse sets, more samples would help"
+    record["facts"] |= {"claim": "no certain attractor", "verdict": said}  # mu as in older records
+    last.write_text(json.dumps(record))
+    shown = command("show", tmp_path).stdout
+    assert f"Morse sets at step 19: no certain attractor; {said}" in shown
+    done = command("compare", tmp_path, "--csv")
+    assert [row["mu"] for row in csv.DictReader(io.StringIO(done.stdout))] == [""]
 
 
 def scaled(factor):

@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse._typing import Array
+from lightning_morse._typing import Array, Loss, Mask
 from lightning_morse.analysis.charts import Chart, chart
 from lightning_morse.analysis.description import (
+    CriticalPoints,
     critical_points,
     describe,
     reading_order,
 )
 from lightning_morse.analysis.ladder import Climb, climb, unclimbed
+from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
-from lightning_morse.analysis.samples import nearest_diverged
+from lightning_morse.analysis.samples import Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
 from lightning_morse.analysis.tower import Tower
-from lightning_morse.conley.basins import exit_volumes, reach_of_cells
+from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.grids.lattice import Lattice
-from lightning_morse.result import Box, Ladder, MorseAnalysis
+from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
 
-def conclude(tower: Tower, clock: Stopwatch) -> MorseAnalysis:
-    """Fit, judge and draw: all that is done once the loss has been evaluated.
+@dataclass(frozen=True, eq=False)
+class Measuring:
+    """How losses that are reported are measured.
+
+    Attributes:
+        loss: The loss.
+        most: Most evaluations of the analysis in all.
+    """
+
+    loss: Loss
+    most: int
+
+
+def conclude(
+    tower: Tower,
+    clock: Stopwatch,
+    measuring: Measuring | None = None,
+    start: Array | None = None,
+) -> MorseAnalysis:
+    """Fit, judge and draw: all that is done once the loss has been evaluated where it tells most.
 
     Args:
         tower: The boxes and their samples.
         clock: Wall times so far; the stages add theirs.
+        measuring: How to measure losses that are reported; None where the loss is not at hand.
+        start: The point that the analysis was asked about, shape ``(d,)``, if any.
 
     Raises:
         SurrogateError: If the loss is not finite at any sample, or no surrogate can be trusted.
@@ -43,24 +67,29 @@ def conclude(tower: Tower, clock: Stopwatch) -> MorseAnalysis:
         models, portrait = _final_portrait(tower, clock)
         with clock("record"):
             located = critical_points(portrait)
+            way = None if start is None else way_out(portrait, start)
+    located, way, extra = _measure(tower, portrait, located, way, measuring, clock)
+    with one_thread():
+        with clock("record"):
             order = reading_order(portrait, located.losses)
             number = {old: new for new, old in enumerate(order)}
             reach = reach_of_cells(portrait.found, number)
             portrait, located = portrait.renumbered(order), located.renumbered(order)
-            exits_through = _exit_volumes(portrait)
+            faces = _faces(portrait)
         with clock("ladder"):
             ladder, each, mu = _confidences(portrait, models, tower)
         with clock("record"):
             sets = describe(portrait, located, each)
             boxes = [_box(tower, portrait, models[k], reach, k) for k in range(len(tower.boxes))]
-    root, everything = boxes[0], tower.everything
+            boxes = [_with_faces(box, portrait, faces, k) for k, box in enumerate(boxes)]
+    root, everything = boxes[0], tower.everything.followed_by(extra.points, extra.losses)
     return MorseAnalysis(
         grid=root.grid,
         morse_sets=sets,
         graph=portrait.found.graph,
         labels=root.labels,
         diverged=root.diverged,
-        exit_volumes=exits_through,
+        exit_volumes=_exit_volumes(portrait, faces),
         mu=mu,
         confidence=settings.confidence,
         mean_loss=root.mean_loss,
@@ -73,7 +102,33 @@ def conclude(tower: Tower, clock: Stopwatch) -> MorseAnalysis:
         loss_deviation=root.loss_deviation,
         reach=root.reach,
         inner=tuple(boxes[1:]),
+        faces=root.faces,
+        way_out=way,
+        n_measured=len(extra),
     )
+
+
+def _measure(
+    tower: Tower,
+    portrait: PhasePortrait,
+    located: CriticalPoints,
+    way: WayOut | None,
+    measuring: Measuring | None,
+    clock: Stopwatch,
+) -> tuple[CriticalPoints, WayOut | None, Samples]:
+    """Losses that are reported, where they can be evaluated; and the evaluations."""
+    dim = portrait.nested.dim
+    extra = Samples(np.empty((0, dim)), np.empty(0))
+    if measuring is not None:
+        room = measuring.most - tower.n_samples
+        with clock("loss"):
+            if way is not None and room > 0:
+                way, extra = measured_way(measuring.loss, way)
+            located, found = measured(measuring.loss, portrait, located, room - len(extra))
+        extra = extra.followed_by(found.points, found.losses)
+    seen = tower.everything.followed_by(extra.points, extra.losses).finite
+    is_attractor = np.isin(np.arange(len(located.losses)), portrait.found.attractors)
+    return supported(located, is_attractor, float(seen.losses.min())), way, extra
 
 
 def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], PhasePortrait]:
@@ -99,18 +154,29 @@ def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], P
     return models, phase_portrait(nested, charts, failure, clock)
 
 
-def _exit_volumes(portrait: PhasePortrait) -> Array:
-    """Fraction of the box that escapes and can do so through each face of the outermost box."""
+def _faces(portrait: PhasePortrait) -> Mask:
+    """Whether each cell may leave the outermost box through each of its faces."""
     nested, root = portrait.nested, portrait.nested.grids[0]
     exits = []
     for k, images in enumerate(portrait.images):
         grid, cells = nested.grids[k], nested.uncovered[k]
-        of_box = images.exits[cells] & ~images.exterior[cells, None, None]
+        # As in the map: an image box that reaches beyond a face leaves through it, too.
+        beyond = np.stack([images.lower < grid.lower, images.upper > grid.upper], axis=2)
+        of_box = (images.exits | beyond)[cells] & ~images.exterior[cells, None, None]
         of_box[:, grid.lower != root.lower, 0] = False
         of_box[:, grid.upper != root.upper, 1] = False
         exits.append(of_box)
-    volumes = nested.volumes if len(nested.grids) > 1 else None
-    return exit_volumes(portrait.found, portrait.labels, np.concatenate(exits), volumes=volumes)
+    return leaving_through(portrait.found, np.concatenate(exits))
+
+
+def _exit_volumes(portrait: PhasePortrait, faces: Mask) -> Array:
+    """Fraction of the box that escapes and can do so through each face of the outermost box."""
+    volumes = portrait.nested.volumes if len(portrait.nested.grids) > 1 else None
+    return escaping_volumes(faces, portrait.labels, volumes=volumes)
+
+
+def _with_faces(box: Box, portrait: PhasePortrait, faces: Mask, k: int) -> Box:
+    return dataclasses.replace(box, faces=portrait.nested.on_grid(k, faces, np.logical_or))
 
 
 def _confidences(
@@ -121,6 +187,9 @@ def _confidences(
     if not portrait.trusted:
         # A bound that rests on a model which the samples refute is worth nothing.
         return unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder, np.zeros(n), 0.0
+    if not n and not portrait.is_exact:
+        # Nothing is claimed.
+        return unclimbed([], settings.confidence).ladder, np.zeros(0), 0.0
     least = max(settings.confidence, portrait.level)
     if len(models) == 1:
         attractors, exact = portrait.attracting_cells(), portrait.is_exact

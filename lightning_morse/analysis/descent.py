@@ -10,6 +10,7 @@ from scipy.ndimage import minimum_filter
 from lightning_morse._typing import Array
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
+from lightning_morse.grids.cubical import CubicalGrid
 
 # Length of a step in lattice cells, and steps at most: enough to cross a lattice several times. A
 # descent that has not come lower for this many steps rests.
@@ -25,12 +26,18 @@ class Descent:
     Attributes:
         path: Points on the way, shape ``(n, d)``; the last one is where it rests or leaves.
         box: Number of the box in which it ends.
-        leaves: Whether it leaves the outermost box.
+        face: Axis and side (0 lower, 1 upper) of the face of the outermost box that it leaves
+            through; None if it does not.
     """
 
     path: Array
     box: int
-    leaves: bool
+    face: tuple[int, int] | None = None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it leaves the outermost box."""
+        return self.face is not None
 
     @property
     def end(self) -> Array:
@@ -62,19 +69,19 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
         else:
             since += 1
         if not speed > 0 or since > _PATIENCE:
-            return Descent(np.array(path[:best]), k, leaves=False)
+            return Descent(np.array(path[:best]), k)
         ahead = point + _STEP * lattice.spacing * v / speed
         now = int(nested.box_of(ahead[None])[0])
         if now < 0:
             grid = nested.grids[0]
             path.append(np.clip(ahead, grid.lower, grid.upper))
-            return Descent(np.array(path), 0, leaves=True)
+            return Descent(np.array(path), 0, _face_crossed(point, ahead, grid))
         if now != k:
             # Heights in another box are in units of another warp.
             k, lowest, since = now, np.inf, 0
         point = ahead
         path.append(point)
-    return Descent(np.array(path), k, leaves=False)
+    return Descent(np.array(path), k)
 
 
 def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
@@ -98,3 +105,10 @@ def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
                 loss = chart.surrogate.warp.inverse(mean[tuple(index)])
                 found.append((k, point, float(loss)))
     return sorted(found, key=lambda each: each[2])
+
+
+def _face_crossed(point: Array, ahead: Array, grid: CubicalGrid) -> tuple[int, int]:
+    """Axis and side of the face that a step out of a box crosses first."""
+    beyond = np.maximum(grid.lower - ahead, ahead - grid.upper)
+    axis = int(np.where(beyond > 0, beyond / np.abs(ahead - point), -np.inf).argmax())
+    return axis, int(ahead[axis] > grid.upper[axis])

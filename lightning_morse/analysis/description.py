@@ -26,11 +26,14 @@ class CriticalPoints:
 
     Attributes:
         centers: Shape ``(n_sets, d)``.
-        losses: Surrogate losses there, in the units of the loss, shape ``(n_sets,)``.
+        losses: Losses there, of the surrogate unless measured, shape ``(n_sets,)``.
+        deviations: Deviations of these in the units of the loss, to first order, same shape; 0
+            where the loss was measured.
     """
 
     centers: Array
     losses: Array
+    deviations: Array
 
     def renumbered(self, order: Sequence[int]) -> CriticalPoints:
         """The same with the Morse sets in another order.
@@ -39,16 +42,17 @@ class CriticalPoints:
             order: The present number of the set that comes first, second, ...
         """
         chosen = np.asarray(order, dtype=np.int64)
-        return CriticalPoints(self.centers[chosen], self.losses[chosen])
+        return CriticalPoints(self.centers[chosen], self.losses[chosen], self.deviations[chosen])
 
 
 def critical_points(portrait: PhasePortrait) -> CriticalPoints:
     """Estimate the critical point in each Morse set, from the posterior mean of its finest box."""
     dim = portrait.nested.dim
     if not portrait.found.morse_sets:
-        return CriticalPoints(np.empty((0, dim)), np.empty(0))
+        return CriticalPoints(np.empty((0, dim)), np.empty(0), np.empty(0))
     boxes, starts = _starts(portrait)
-    centers, losses = np.empty((boxes.size, dim)), np.empty(boxes.size)
+    centers = np.empty((boxes.size, dim))
+    losses, deviations = np.empty(boxes.size), np.empty(boxes.size)
     for k in np.unique(boxes):
         mine = np.flatnonzero(boxes == k)
         members = [portrait.found.morse_sets[i] for i in mine]
@@ -56,8 +60,10 @@ def critical_points(portrait: PhasePortrait) -> CriticalPoints:
         points = _centers_of(grid, starts[mine])
         points = _polish(points, members, portrait.nested, grid.cell_widths, surrogate)
         centers[mine] = points
-        losses[mine] = surrogate.warp.inverse(surrogate.posterior(points).mean)
-    return CriticalPoints(centers, losses)
+        at = surrogate.posterior(points)
+        losses[mine] = surrogate.warp.inverse(at.mean)
+        deviations[mine] = at.deviation * surrogate.warp.inverse_slope(at.mean)
+    return CriticalPoints(centers, losses, deviations)
 
 
 def _starts(portrait: PhasePortrait) -> tuple[Cells, Cells]:
@@ -102,7 +108,7 @@ def describe(
 
     Returns:
         One record per Morse set. Whether a set is resolved, and its index, are as certain as the
-        portrait; centre and loss are estimates.
+        portrait; centres are estimates, and so are losses that were not measured.
     """
     found, settled, volumes = portrait.found, portrait.settled, portrait.nested.volumes
     bounds = dict(zip(found.attractors, np.asarray(mu, dtype=np.float64).tolist(), strict=True))
@@ -116,6 +122,7 @@ def describe(
             loss=float(located.losses[number]),
             volume=float(volumes[cells].sum()),
             mu=bounds.get(number),
+            loss_deviation=float(located.deviations[number]),
         )
         for number, cells in enumerate(found.morse_sets)
     )

@@ -26,7 +26,13 @@ from lightning_morse.analysis.placement import (
     coarse_grid,
     is_resolved,
 )
-from lightning_morse.analysis.samples import Samples, evaluate, hold_out, n_held_out
+from lightning_morse.analysis.samples import (
+    Samples,
+    evaluate,
+    hold_out,
+    n_held_out,
+    n_kept_to_measure,
+)
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.gp.process import SurrogateError
@@ -167,9 +173,9 @@ class Explorer:
     # ------------------------------------------------------------------ steps
 
     def _left(self, most: int) -> int:
-        """Samples that may still be placed, those held out not counted."""
-        n_checks = n_held_out(self.plan.usual) + len(self.tower) - 1
-        return max(0, most - n_checks - self.tower.n_samples)
+        """Samples that may still be placed, those held out or kept to measure not counted."""
+        kept = n_held_out(self.plan.usual) + len(self.tower) - 1 + n_kept_to_measure(most)
+        return max(0, most - kept - self.tower.n_samples)
 
     def _sketch(self, most: int) -> PhasePortrait | None:
         """The picture so far; fills boxes whose samples determine no surrogate."""

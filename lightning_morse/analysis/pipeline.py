@@ -6,7 +6,8 @@
    (:mod:`lightning_morse.analysis.exploration`).
 3. A few evaluations beside others are held out as directional derivatives.
 4. The final surrogates are fitted, judged by the held-out derivatives, and drawn on the full grids;
-   their attractors are followed to wider bands (:mod:`lightning_morse.analysis.conclusion`).
+   their attractors are followed to wider bands (:mod:`lightning_morse.analysis.conclusion`). What
+   is left of the evaluations measures losses (:mod:`lightning_morse.analysis.measurement`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Loss
-from lightning_morse.analysis.conclusion import conclude
+from lightning_morse.analysis.conclusion import Measuring, conclude
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
 from lightning_morse.analysis.samples import Samples, evaluate
@@ -64,7 +65,8 @@ def analyze(
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape.
         n_samples: Most loss evaluations, the centre included; at least 16. Fewer are made where the
-            picture is resolved earlier.
+            picture is resolved earlier. A few are kept to measure the losses that are reported
+            (:mod:`lightning_morse.analysis.measurement`).
         resolution: Cells per axis: one number, or one for each axis; at least 4.
         confidence: The level at which everything has to hold, in (0, 1).
         seed: Of the design, the places to sample and the simulation. No global generator is read or
@@ -154,7 +156,7 @@ def analyze_from(
         explorer.judge()
         if explorer.is_decided(point):
             break
-    return conclude(tower, clock)
+    return conclude(tower, clock, Measuring(loss, plan.most), point)
 
 
 def analyze_samples(
@@ -200,7 +202,7 @@ def _analyze(
     explorer = Explorer(loss, tower, Plan.of(n_samples, settings.grid.dim, most=n_samples), clock)
     explorer.complete(n_samples)
     explorer.judge()
-    return conclude(tower, clock)
+    return conclude(tower, clock, Measuring(loss, n_samples))
 
 
 def _checked_samples(

@@ -19,6 +19,9 @@ _SAMPLES_PER_DERIVATIVE = 32
 # that can be fitted, long against rounding. The judge takes the difference for a derivative at its
 # midpoint; a longer step would make it harsher or milder, but is no part of any bound.
 _STEP = 1e-3
+# One evaluation is kept for a loss that is reported per this many samples, and this many at most:
+# enough for a few attractors and the lowest passes above them. They are missed elsewhere as little.
+_SAMPLES_PER_MEASUREMENT, _MOST_MEASUREMENTS = 16, 8
 # Keeps the random numbers of held-out samples apart from the other streams of a seed.
 _STREAM = 3
 
@@ -87,6 +90,11 @@ class HeldOut:
 def n_held_out(n_samples: int) -> int:
     """How many of the samples are held out as directional derivatives."""
     return n_samples // _SAMPLES_PER_DERIVATIVE
+
+
+def n_kept_to_measure(n_samples: int) -> int:
+    """How many of the samples are kept to measure losses that are reported."""
+    return min(n_samples // _SAMPLES_PER_MEASUREMENT, _MOST_MEASUREMENTS)
 
 
 def beside_samples(grid: CubicalGrid, samples: Samples, n: int, seed: int) -> tuple[Cells, Array]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.merge_diagram import plot_merge_diagram
@@ -38,6 +36,7 @@ def draw(
         axis_labels=view.axis_labels,
         title=view.title,
         identities=view.identities,
+        verdict=view.verdict,
     )
     figures = {
         "basins": basins,
@@ -54,12 +53,7 @@ def succeeded(name: str, history: Sequence[Mapping[str, Any]]) -> list[Mapping[s
     return [row for row in history if not row[f"{name}/failed"]]
 
 
-def summary_of(result: MorseAnalysis, scalars: Mapping[str, float]) -> str:
+def summary_of(result: MorseAnalysis, verdict: str, seconds: float) -> str:
     """An analysis in one line; bounds are rounded down."""
-    basin = int(scalars["basin_current"])
-    if basin >= 0:
-        share = math.floor(100 * result.basin_volumes[basin])
-        where = f"in basin {basin} ({share} % of the slice)"
-    else:
-        where = "leaving the box" if basin == ESCAPES else "basin undecided"
-    return f"{result.claim}, mu {floored(result.mu)}, {where}, {scalars['seconds']:.1f} s"
+    bound = f", mu {floored(result.mu)}" if result.mu else ""
+    return f"{verdict}; {result.claim}{bound}; {seconds:.1f} s"

@@ -74,8 +74,8 @@ def log_pictures(
     """Give figures and the table of Morse sets to the loggers that take them, or write files.
 
     TensorBoard, W&B and MLflow take figures. If no logger has taken them, files are written:
-    ``<name>/step-<step>-<figure>.png``, ``.json`` (the scalars and the table) and ``.npz`` (read by
-    :meth:`MorseAnalysis.load`) in the log directory, each whole or not at all.
+    ``<name>/step-<step>-<figure>.png``, ``.json`` (scalars, verdict and table) and ``.npz`` (read
+    by :meth:`MorseAnalysis.load`) in the log directory, each whole or not at all.
 
     In either case ``step-<step>.view.json`` is written there: the record that
     ``lightning-morse report`` shows (:mod:`lightning_morse.view.record`). TensorBoard gets the same
@@ -91,11 +91,13 @@ def log_pictures(
         name: Name of the monitor, with which tags and the folder begin.
     """
     _log_view(trainer, report, guard, folder, name)
+    said = report.view.verdict
     table = report.result.table()
+    text = f"{said}\n\n{table}" if said else table
     taken = False
     for logger in trainer.loggers:
         with guard(f"drawing to {type(logger).__name__}"):
-            taken |= any(take(logger, figures, table, report.step, name) for take in _TAKERS)
+            taken |= any(take(logger, figures, text, report.step, name) for take in _TAKERS)
     if taken:
         return
     with guard("writing pictures"):
@@ -104,8 +106,8 @@ def log_pictures(
         stem = f"step-{report.step:07d}"
         report.result.save(folder / f"{stem}.npz")
         row = {"step": report.step, "epoch": report.epoch, **report.scalars}
-        text = json.dumps({**row, "sets": table.splitlines()}, indent=2)
-        write_whole(folder / f"{stem}.json", text.encode())
+        facts = json.dumps({**row, "verdict": said, "sets": table.splitlines()}, indent=2)
+        write_whole(folder / f"{stem}.json", facts.encode())
         for kind, figure in figures.items():
             png = BytesIO()
             figure.savefig(png, format="png")
@@ -128,6 +130,7 @@ def _log_view(
             axis_labels=view.axis_labels,
             title=view.title,
             identities=view.identities,
+            verdict=view.verdict,
         )
     if text is None:
         return
@@ -182,7 +185,7 @@ def _wandb(logger: Any, figures: Mapping[str, Figure], table: str, step: int, na
         canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
         logger.log_image(f"{name}/{kind}", [np.asarray(canvas.buffer_rgba())], step)
-    lines = [[line] for line in table.splitlines()]
+    lines = [[line] for line in table.splitlines() if line]
     logger.log_table(f"{name}/sets", columns=["sets"], data=lines, step=step)
     return True
 

@@ -59,7 +59,8 @@ class MorseMonitor(TellingCallback):
                             is 0
     ``unresolved``          number of Morse sets that may hide a further attractor
     ``morse_sets``          number of Morse sets, attractors included
-    ``mu``                  lower bound on the probability that the number of attractors is right
+    ``mu``                  lower bound on the probability that the number of attractors is right;
+                            0 where nothing is claimed about it
     ``mu_smallest``         the same bound for the least certain attractor; 0 if there is none
     ``mu_current``          the same bound for the attractor of the current basin; 0 if unknown
     ``basin_current``       number of the attractor in whose basin the weights certainly lie,
@@ -67,13 +68,16 @@ class MorseMonitor(TellingCallback):
     ``basin_switches``      lower bound on how often the weights have changed basins
     ``identity_current``    as ``basin_current``, but numbered consistently from one analysis to
                             the next; -1 undecided, -2 they leave the box
+    ``exit_face``           face through which the weights leave the box along the mean flow, if
+                            they certainly leave: twice the number of the axis, plus 1 at its upper
+                            end; -1 if they do not, or the face is not known
     ``basin_max``           share of the box taken by the largest certain basin
     ``escape``              share of the box that certainly leaves it
     ``undecided``           share of the box about which nothing is certain
     ``barrier``             rise in loss from the current attractor to its lowest saddle; 0 if
                             unknown
-    ``headroom``            current loss minus loss at the current attractor: what is left to gain
-                            within the slice; 0 if unknown
+    ``headroom``            current loss minus loss measured at the current attractor: what is left
+                            to gain within the slice; 0 if unknown, or nothing lower is known
     ``explained``           share of the squared displacement of the trajectory inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
     ``flow_angle``          mean angle between the motion of training in the slice and the
@@ -99,7 +103,8 @@ class MorseMonitor(TellingCallback):
 
     TensorBoard also gets the figures ``morse/basins``, ``morse/graph`` and ``morse/merge`` (the
     confidence up to which attractors stay apart), from the second analysis on ``morse/timeline``
-    (the basins over training), and the table ``morse/sets``. Without a logger that takes figures
+    (the basins over training), and ``morse/sets``: what becomes of the weights, in a sentence, and
+    the table of Morse sets. Without a logger that takes figures
     the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
     any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
     ``default_root_dir``.
@@ -470,7 +475,8 @@ class MorseMonitor(TellingCallback):
             if not failures:
                 self._scalars["seconds"] = seconds
                 if seconds > QUIET_BELOW_SECONDS and self.result is not None:
-                    summary = summary_of(self.result, self._scalars)
+                    assert self._view is not None
+                    summary = summary_of(self.result, self._view.verdict, seconds)
                     self._messages.inform(summary, self._schedule.where(trainer))
             self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
             named = published(self.name, self._scalars)

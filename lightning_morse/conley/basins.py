@@ -108,10 +108,29 @@ def exit_volumes(
     Returns:
         Shape ``(d, 2)``. A cell that may leave through several faces counts for each of them.
     """
+    return escaping_volumes(leaving_through(found, exits), labels, volumes=volumes)
+
+
+def leaving_through(found: MorseGraph, exits: Mask) -> Mask:
+    """Whether a trajectory from each cell may leave the box through each of its faces.
+
+    Args:
+        found: The Morse graph of the map.
+        exits: As in :func:`exit_volumes`.
+
+    Returns:
+        Shape ``(n_cells, d, 2)``.
+    """
     n_cells, dim, _ = exits.shape
     crossing = exits.reshape(n_cells, 2 * dim).T
-    through = np.stack(
-        [found.condensation.reaching(np.flatnonzero(face))[:-1] for face in crossing], axis=1
-    )
-    escapes = through & (labels == ESCAPES)[:, None]
-    return np.average(escapes, axis=0, weights=volumes).reshape(dim, 2)
+    through = [found.condensation.reaching(np.flatnonzero(face))[:-1] for face in crossing]
+    return np.stack(through, axis=1).reshape(n_cells, dim, 2)
+
+
+def escaping_volumes(
+    through: Mask, labels: NDArray[np.int32], *, volumes: Array | None = None
+) -> Array:
+    """As :func:`exit_volumes`, from what :func:`leaving_through` gives, shape ``(d, 2)``."""
+    escapes = through & (labels == ESCAPES)[:, None, None]
+    out: Array = np.average(escapes, axis=0, weights=volumes)
+    return out

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_morse._typing import Array, Loss
 from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.verdict import in_words, verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharded_slice import ShardedSlice
@@ -61,6 +62,7 @@ class View:
         axis_labels: One label per axis.
         title: When this was.
         identities: Identity of each attractor, by the number of its Morse set.
+        verdict: What becomes of the weights, in a sentence.
     """
 
     trajectory: Array
@@ -68,6 +70,7 @@ class View:
     axis_labels: list[str]
     title: str
     identities: dict[int, int]
+    verdict: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,8 +268,9 @@ class OneAnalysis:
             tracked = untracked(result, current)
         else:
             tracked = self.record.tracker.update(look.subspace, result, current)
+        found = verdict(result, current)
         scalars = {
-            **readings(result, current, loss_now),
+            **readings(result, current, loss_now, found.face),
             "explained": look.coverage.explained,
             "residual": look.coverage.residual,
             "identity_current": float(tracked.current),
@@ -275,7 +279,9 @@ class OneAnalysis:
             **training,
         }
         labels = axis_labels(look.chosen.kind, look.coverage.shares)
-        view = View(states, current, labels, self.title, tracked.identities)
+        reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))
+        said = in_words(found, labels, loss_now, reach)
+        view = View(states, current, labels, self.title, tracked.identities, said)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}
         return Findings(scalars, basins, result, view)

@@ -30,6 +30,7 @@ UNKNOWN = {
     "basin_current": float(UNDECIDED),
     "basin_switches": 0.0,
     "identity_current": float(UNDECIDED),
+    "exit_face": -1.0,
     "basin_max": 0.0,
     "escape": 0.0,
     "undecided": 1.0,
@@ -47,20 +48,24 @@ UNKNOWN = {
 _OLD_PREFIX = "morse/"
 
 
-def readings(result: MorseAnalysis, current: Array, loss_now: float) -> dict[str, float]:
+def readings(
+    result: MorseAnalysis, current: Array, loss_now: float, face: tuple[int, int] | None = None
+) -> dict[str, float]:
     """The scalars that an analysis gives at the current weights, all of them finite.
 
     Args:
         result: The analysis.
         current: The weights in slice coordinates, shape ``(d,)``.
         loss_now: The loss there; NaN if unknown.
+        face: Axis and side of the face through which they leave the box, if they certainly do.
     """
     basin = int(result.basin_of(current[None])[0])
     barrier = headroom = mu_current = 0.0
     if basin >= 0:
         mu_current = result.morse_sets[basin].mu or 0.0
         barrier = result.barrier(basin)
-        headroom = loss_now - result.morse_sets[basin].loss
+        # The centre of an attractor is an estimate: the weights may have come lower.
+        headroom = max(0.0, loss_now - result.morse_sets[basin].loss)
     mus = [result.morse_sets[i].mu or 0.0 for i in result.attractors]
     found = {
         "attractors": float(result.n_attractors),
@@ -70,6 +75,7 @@ def readings(result: MorseAnalysis, current: Array, loss_now: float) -> dict[str
         "mu_smallest": min([*mus, BELOW_ONE]) if mus else 0.0,
         "mu_current": min(mu_current, BELOW_ONE),
         "basin_current": float(basin),
+        "exit_face": -1.0 if face is None else float(2 * face[0] + face[1]),
         "basin_max": max(result.basin_volumes.values(), default=0.0),
         "escape": result.escape,
         "undecided": result.undecided,

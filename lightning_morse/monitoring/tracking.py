@@ -28,7 +28,8 @@ bound.
 
 **Premise.** The loss is the same function of the weights in both analyses: nothing else that it
 depends on (a schedule in the loss, or running statistics of batch normalisation where these are
-used) has changed. Analyses whose samples refute the surrogate (``mu`` is 0) provide identities, but
+used) has changed. Analyses that claim nothing (``mu`` is 0, as where the samples refute the
+surrogate) provide identities, but
 no certain basins.
 """
 

@@ -15,10 +15,10 @@ from lightning_morse.plotting.marks import legend_handles
 from lightning_morse.plotting.sections import Picture, draw_line, draw_section
 from lightning_morse.plotting.style import (
     attractor_colors,
+    claimed,
     figure_style,
     new_figure,
     percent,
-    probability_bound,
 )
 from lightning_morse.result import MorseAnalysis
 
@@ -33,6 +33,7 @@ def plot_basins(
     axis_labels: Sequence[str] | None = None,
     title: str | None = None,
     identities: Mapping[int, int] | None = None,
+    verdict: str | None = None,
 ) -> Figure:
     """Draw the basins in the box, the loss, the Morse sets and where training has been.
 
@@ -46,9 +47,10 @@ def plot_basins(
         trajectory: Earlier points, first to last, shape ``(T, d)``, in coordinates of the box.
         current: Where training is now, shape ``(d,)``.
         axis_labels: One label per axis, say with the share of the trajectory it explains.
-        title: A line above the one that states the claim, ``mu``, and how much is undecided.
+        title: A line above those that state the claim, its ``mu``, and how much is undecided.
         identities: Identity of each attractor from one analysis to the next, by the number of its
             Morse set: decides its colour, and is named where it is not that number.
+        verdict: What becomes of the current point, in a sentence; stands below the title.
 
     Returns:
         A new figure, unknown to pyplot.
@@ -59,12 +61,12 @@ def plot_basins(
     """
     d = result.grid.dim
     picture = _picture(result, trajectory, current, axis_labels, identities)
-    facts = f"{result.claim} · {probability_bound(result.mu)}"
-    facts += f" · undecided {percent(result.undecided)}, escape {percent(result.escape)}"
+    shares = f"undecided {percent(result.undecided)}, escape {percent(result.escape)}"
     with figure_style():
         figure = new_figure(8, 7 if d == 3 else 6, layout="constrained")
         heading = [textwrap.shorten(title, _HEADING_LENGTH, placeholder=" …")] if title else []
-        figure.suptitle("\n".join([*heading, facts]), fontsize=12)
+        heading += textwrap.wrap(verdict or "", _HEADING_LENGTH)
+        figure.suptitle("\n".join([*heading, f"{claimed(result)} · {shares}"]), fontsize=12)
         contours = None
         legend: dict[str, Any] = {"loc": "outside right center"}
         if d == 1:

@@ -60,7 +60,7 @@ def plot_merge_diagram(
         if not drawn or result.mu == 0:
             figure = new_figure(8, 3)
             why = "no attractor stands at the confidence asked for"
-            if result.mu == 0:
+            if drawn:
                 why = "no confidence in anything: the samples refute the surrogate"
             figure.text(0.5, 0.45, why, ha="center", va="center")
             figure.suptitle(f"Attractors against confidence: {result.claim}", fontsize=12)

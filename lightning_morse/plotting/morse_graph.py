@@ -17,11 +17,11 @@ from lightning_morse.plotting.layered_layout import Chains, Node, placed, rows_o
 from lightning_morse.plotting.style import (
     DARK,
     attractor_colors,
+    claimed,
     figure_style,
     ink,
     new_figure,
     percent,
-    probability_bound,
 )
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import kind_with_index
@@ -59,7 +59,7 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
     colors = attractor_colors(result, identities)
     with figure_style():
         figure = new_figure(_LEAST_WIDTH, _LEAST_HEIGHT)
-        title = f"Morse graph: {result.claim} · {probability_bound(result.mu)}"
+        title = f"Morse graph: {claimed(result)}"
         if not result.morse_sets:
             figure.text(0.5, 0.5, f"no Morse set: {_why_none(result)}", ha="center", va="center")
             figure.suptitle(title, fontsize=12)

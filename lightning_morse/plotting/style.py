@@ -171,3 +171,8 @@ def probability_bound(mu: float) -> str:
         'mu ≥ 0.959'
     """
     return f"mu ≥ {floored(mu)}"
+
+
+def claimed(result: MorseAnalysis) -> str:
+    """What an analysis claims, with its bound; without one where nothing is claimed."""
+    return f"{result.claim} · {probability_bound(result.mu)}" if result.mu else result.claim

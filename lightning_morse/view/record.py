@@ -102,7 +102,7 @@ class ViewRecord:
         exits: Share of the box that may leave through each face, shape ``(d, 2)``: lower, upper.
         facts: ``claim``, ``mu``, ``confidence``, ``calibration``, ``escape``, ``undecided``,
             ``loss_now`` (the loss of the current weights if they are the centre of the box and the
-            loss is finite, else None).
+            loss is finite, else None), and where it is known ``verdict`` (a sentence).
         scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
         trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
         current: The current weights in the slice, shape ``(d,)``; None outside of training.
@@ -158,6 +158,7 @@ def encode(
     current: ArrayLike | None = None,
     axis_labels: Sequence[str] | None = None,
     identities: Mapping[int, int] | None = None,
+    verdict: str = "",
 ) -> str:
     """Write what a view needs of an analysis as JSON.
 
@@ -176,6 +177,7 @@ def encode(
         axis_labels: One label per axis.
         identities: For the Morse set of each attractor, a number that the attractor keeps from one
             record of a run to the next; it decides the colour.
+        verdict: What becomes of the current weights, in a sentence.
 
     Returns:
         JSON, one line, ASCII; :func:`decode` reads it.
@@ -212,7 +214,7 @@ def encode(
             "blocks": result.ladder.blocks.tolist(),
         },
         "exits": result.exit_volumes.tolist(),
-        "facts": _facts(result, now),
+        "facts": _facts(result, now) | ({"verdict": verdict} if verdict else {}),
         "scalars": _finite(scalars or {}),
         "trajectory": _short(path),
         "current": None if now is None else _short(now),
@@ -449,7 +451,8 @@ def _check_plain_parts(raw: Mapping[str, Any], d: int) -> None:
 def _checked_facts(facts: Any) -> Mapping[str, Any]:
     for name in ("mu", "confidence", "calibration", "escape", "undecided"):
         expect(is_number(facts[name]), name, facts[name], "a number")
-    expect(isinstance(facts["claim"], str), "claim", facts["claim"])
+    for name, said in (("claim", facts["claim"]), ("verdict", facts.get("verdict", ""))):
+        expect(isinstance(said, str), name, said)
     loss_now = facts["loss_now"]
     expect(loss_now is None or is_number(loss_now), "loss_now", loss_now)
     checked: Mapping[str, Any] = facts

@@ -379,7 +379,8 @@ def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
         "analyses (batch_norm='batch')"
     )
     assert re.fullmatch(
-        r"epoch 1: at least 1 attractor, mu 0\.951, in basin 0 \(99 % of the slice\), \d\.\d s",
+        r"epoch 1: in the basin of attractor 0, loss about 0\.125 there, now [\d.]+; "
+        r"at least 1 attractor, mu 0\.951; \d\.\d s",
         line,
     )
 

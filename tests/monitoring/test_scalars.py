@@ -46,6 +46,17 @@ def test_readings_outside_every_basin(result):
     assert found["barrier"] == found["headroom"] == found["mu_current"] == 0
 
 
+@pytest.mark.parametrize(("face", "number"), [(None, -1), ((0, 0), 0), ((0, 1), 1), ((2, 1), 5)])
+def test_the_face_through_which_they_leave_has_a_number(result, face, number):
+    assert readings(result, np.array([5.0, 0.0]), 0.5, face)["exit_face"] == number
+
+
+def test_headroom_is_not_negative_and_never_above_the_loss(result):
+    """The centre of an attractor is an estimate: the weights may have come lower."""
+    assert readings(result, np.zeros(2), 0.1)["headroom"] == 0
+    assert 0 < readings(result, np.zeros(2), 0.2)["headroom"] <= 0.2
+
+
 def test_what_is_not_finite_counts_as_unknown(result):
     found = readings(dataclasses.replace(result, calibration=math.inf), np.zeros(2), math.nan)
     assert found["calibration"] == found["headroom"] == 0

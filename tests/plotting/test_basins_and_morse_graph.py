@@ -312,6 +312,23 @@ class TestWords:
         assert style.percent(share) == said
 
 
+@pytest.mark.parametrize("plot", [plot_basins, plot_morse_graph, plot_merge_diagram])
+def test_no_mu_where_nothing_is_claimed(plot):
+    """Something is unresolved and nothing certain, or the samples refute the surrogate."""
+    hidden = [morse_set(plane(16).grid, (0, 0), 1.0, resolved=False)]
+    grid = plane(16).grid
+    vague = analysis(grid, hidden, [], np.full(grid.size, -1), lambda x: x[..., 0], mu=0.0)
+    for result, claim in (
+        (vague, "no certain attractor"),
+        (dataclasses.replace(plane(16), mu=0.0), "3 attractors, not certain"),
+    ):
+        figure = plot(result)
+        said = "\n".join([figure.get_suptitle(), words(figure)])
+        assert claim in said
+        assert "mu" not in said.split()
+    assert "mu" in words(plot(plane(16))).split()
+
+
 class TestBasins:
     def test_colors_of_the_plane(self):
         result = plane()
@@ -338,9 +355,11 @@ class TestBasins:
             current=(-1.4, -0.7),
             axis_labels=("PC 1 (61 %)", "PC 2 (22 %)"),
             title="epoch 3",
+            verdict="in the basin of attractor 0",
         )
         assert figure.get_suptitle() == (
-            "epoch 3\nat least 3 attractors · mu ≥ 0.999 · undecided 10 %, escape 10 %"
+            "epoch 3\nin the basin of attractor 0\n"
+            "at least 3 attractors · mu ≥ 0.999 · undecided 10 %, escape 10 %"
         )
         ax = figure.axes[0]
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("PC 1 (61 %)", "PC 2 (22 %)")

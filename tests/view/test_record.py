@@ -129,6 +129,12 @@ def test_a_reach_that_takes_too_much_is_left_out():
     assert decode(text).reach is None
 
 
+def test_the_verdict_is_kept_where_there_is_one():
+    said = "in the basin of attractor 0"
+    assert decode(encode(drawn.line(), verdict=said)).facts["verdict"] == said
+    assert "verdict" not in decode(encode(drawn.line())).facts
+
+
 def test_scalars_that_are_not_numbers_are_left_out():
     back = decode(encode(drawn.line(), scalars={"mu": 0.5, "bad": np.nan, "where": "x"}))
     assert back.scalars == {"mu": 0.5}
@@ -253,6 +259,7 @@ def changed_part(part, **changes):
         (changed_set(center=[1]), '"center" should be 2 finite numbers'),
         (changed_part("facts", mu="x"), '"mu" should be a number'),
         (changed_part("facts", claim=1), '"claim"'),
+        (changed_part("facts", verdict=1), '"verdict"'),
         (changed_part("facts", loss_now="x"), '"loss_now"'),
         (changed_part("loss", data="AAAA"), '"loss" should have .* characters .* got 4'),
         (changed_part("loss", shape=[4096, 4097]), '"loss shape" should be smaller'),

@@ -2,7 +2,7 @@
 
 import { openRecord } from "./data.js";
 import { html } from "./elements.js";
-import { bound, short } from "./numbers.js";
+import { claimBound, short } from "./numbers.js";
 import { Slice } from "./slice.js";
 
 export class Comparison {
@@ -96,9 +96,9 @@ function drawPane({ slice, said, record, why }, frame) {
     said.textContent = why;
     return;
   }
-  const { claim, mu, loss_now: loss } = record.facts;
+  const { claim, loss_now: loss } = record.facts;
   const now = loss === null ? "" : ` · loss ${short(loss)}`;
-  said.textContent = `step ${record.step} · ${claim} · mu ≥ ${bound(mu)}${now}`;
+  said.textContent = `step ${record.step} · ${claim}${claimBound(record.facts)}${now}`;
   slice.controls.hidden = record.shape.length !== 3;
   slice.show(record, null, frame);
 }

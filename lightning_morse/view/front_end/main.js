@@ -47,6 +47,7 @@ class View {
   build() {
     this.slice = new Slice((probe) => this.showProbe(probe));
     this.claim = html("p", { class: "claim" });
+    this.verdict = html("p", { class: "verdict" });
     this.facts = html("dl");
     this.probe = html("div", { class: "probe", "aria-live": "polite" });
     this.legend = html("ul", { class: "legend" });
@@ -57,7 +58,7 @@ class View {
     this.message = html("div", { class: "card message", role: "alert" });
     this.message.hidden = true;
     this.history = card("Over training", this.charts);
-    const findings = [this.claim, this.facts, this.probe, this.legend];
+    const findings = [this.claim, this.verdict, this.facts, this.probe, this.legend];
     const details = html("section", { class: "card", "aria-label": "findings" }, ...findings);
     const graphs = [card("Morse graph", this.graph), card("Attractors by confidence", this.merge)];
     const middle = html("div", { class: "column" }, ...graphs);
@@ -136,6 +137,7 @@ class View {
     const { record } = this;
     if (!record) return;
     this.claim.textContent = record.facts.claim;
+    this.verdict.textContent = record.facts.verdict ?? "";
     drawFacts(this.facts, record);
     drawLegend(this.legend, record);
     this.drawSelection();

@@ -18,7 +18,7 @@ export function drawMerge(root, record) {
   root.replaceChildren();
   const attractors = attractorsOf(record).slice(0, MAX_LANES), { mu } = record.facts;
   if (!attractors.length || mu === 0) {
-    const why = mu === 0
+    const why = attractors.length
       ? "The samples refute the surrogate, so nothing is claimed."
       : "No attractor holds at the requested confidence.";
     root.replaceChildren(html("p", { class: "message" }, why));

@@ -15,6 +15,16 @@ export function percent(share) {
   return `${Math.round(100 * share)} %`;
 }
 
+// The bound of a claim after a dot; empty where nothing is claimed.
+export function claimBound(facts) {
+  return claims(facts) ? ` · mu ≥ ${bound(facts.mu)}` : "";
+}
+
+// Whether anything is claimed. Older records give a bound where nothing is.
+export function claims({ claim, mu }) {
+  return mu > 0 && claim !== "no certain attractor";
+}
+
 // A lower bound on a probability, never rounded up.
 export function bound(mu) {
   if (mu === null) return "";

@@ -2,12 +2,15 @@
 
 import { scalar } from "./data.js";
 import { html } from "./elements.js";
-import { bound, percent, short } from "./numbers.js";
+import { bound, claims, percent, short } from "./numbers.js";
 import { kind } from "./words.js";
 
 const HEAD = ["set", "type", "index", "loss", "volume", "basin", "mu ≥", "center"];
+const MU = HEAD.indexOf("mu ≥");
 
 export function drawTable(root, record, selected) {
+  const some = record.sets.some((m) => m.attractor);
+  const shown = (_, k) => some || k !== MU; // a bound belongs to an attractor
   const rows = record.sets.map((m, i) => {
     const cells = [
       i,
@@ -20,9 +23,10 @@ export function drawTable(root, record, selected) {
       `(${m.center.map(short).join(", ")})`,
     ];
     const look = { class: i === selected ? "selected" : null };
-    return html("tr", look, ...cells.map((c) => html("td", {}, c)));
+    return html("tr", look, ...cells.filter(shown).map((c) => html("td", {}, c)));
   });
-  const head = html("tr", {}, ...HEAD.map((name) => html("th", { scope: "col" }, name)));
+  const names = HEAD.filter(shown).map((name) => html("th", { scope: "col" }, name));
+  const head = html("tr", {}, ...names);
   const parts = [html("thead", {}, head), html("tbody", {}, ...rows)];
   root.replaceChildren(html("table", {}, ...parts));
 }
@@ -33,7 +37,7 @@ export function drawFacts(root, record) {
   // The monitor publishes 0 where it does not know these.
   const known = (name) => (scalar(record, name) === 0 ? "unknown" : number(name));
   const rows = [
-    ["mu ≥", bound(f.mu)],
+    ["mu ≥", claims(f) ? bound(f.mu) : null],
     ["undecided", percent(f.undecided)],
     ["escapes", percent(f.escape)],
     ["loss now", orNull(f.loss_now, short)],

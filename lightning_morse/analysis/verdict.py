@@ -1,0 +1,272 @@
+"""What becomes of a point, as far as an analysis tells, and how to say it.
+
+A point is in a basin, or leaves, or is undecided; the reason why it is undecided is read off what
+its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
+
+* ``"refuted"``: its box, or one that holds an unresolved Morse set it may reach, has a surrogate
+  that the samples refute. More samples alone may not help: the loss is not of the kind supposed.
+* ``"unresolved"``: it may reach a Morse set that may hide an attractor.
+* ``"edge"``: it may reach Morse sets, all of them resolved, and may leave the box as well.
+* ``"band"``: it stays, but may reach several resolved sets, or one that is no attractor. The flows
+  within the band part there; more samples make the band thinner.
+* ``"unknown"``: the analysis is from an older file that does not say what cells may reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.gp.calibration import PLAINLY_WRONG
+from lightning_morse.result import Box, MorseAnalysis, WayOut
+
+Kind = Literal["basin", "descends", "undecided", "outside", "diverged"]
+Reason = Literal["refuted", "unresolved", "edge", "band", "unknown"]
+
+SIDES = ("lower", "upper")
+# The point that an analysis was asked about is recognised within this share of the box: rounding.
+_SAME_POINT = 1e-9
+# Morse sets named in a sentence; more are counted.
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What becomes of a point.
+
+    Attributes:
+        kind: ``"basin"``: it is certainly in the basin of an attractor. ``"descends"``: it
+            certainly leaves the outermost box, without coming to rest. ``"undecided"``.
+            ``"outside"``: it lies outside the box, and nothing is known. ``"diverged"``: it lies
+            where the loss diverged or, for a learnt map, where the runs say too little.
+        attractor: Number of the attractor's Morse set, if it is in a basin.
+        loss: The loss at that attractor, or where the mean flow leaves; None if unknown.
+        loss_deviation: Its deviation, 0 where it was measured; None if unknown.
+        faces: Axis and side (0 lower, 1 upper) of each face that it may leave through.
+        way: Where the mean flow leaves, if it certainly does and the analysis was asked about it.
+        half_widths: How far that is along the axis of the face, in half-widths of the box.
+        reason: Why it is undecided.
+        sets: Morse sets that it may end in, where it is undecided.
+        unresolved: Those of them that may hide an attractor.
+    """
+
+    kind: Kind
+    attractor: int | None = None
+    loss: float | None = None
+    loss_deviation: float | None = None
+    faces: tuple[tuple[int, int], ...] = ()
+    way: WayOut | None = None
+    half_widths: float | None = None
+    reason: Reason | None = None
+    sets: tuple[int, ...] = ()
+    unresolved: tuple[int, ...] = ()
+
+    @property
+    def face(self) -> tuple[int, int] | None:
+        """The face that it leaves through: the only one possible, else that of the mean flow.
+
+        None if it does not certainly leave, or that is not known.
+        """
+        if self.kind != "descends":
+            return None
+        if len(self.faces) == 1:
+            return self.faces[0]
+        return None if self.way is None else self.way.face
+
+    @property
+    def distance(self) -> float | None:
+        """From the point to where the mean flow leaves, in units of the slice; None if unknown."""
+        return None if self.way is None else float(np.linalg.norm(self.way.end - self.way.start))
+
+
+def verdict(result: MorseAnalysis, point: ArrayLike) -> Verdict:
+    """Say what becomes of a point, with the certainty of the labels of an analysis.
+
+    Kind, attractor, faces and sets hold with probability at least ``result.confidence``, under the
+    premise of :class:`~lightning_morse.result.MorseAnalysis`; the way of the mean flow and losses
+    that were not measured are estimates.
+
+    Args:
+        result: The analysis.
+        point: Shape ``(d,)``.
+
+    Raises:
+        ValueError: If the shape does not match the box or a coordinate is NaN.
+    """
+    x = np.asarray(point, dtype=np.float64)
+    (label,) = result.basin_of(x[None]).tolist()
+    if label >= 0:
+        m = result.morse_sets[label]
+        return Verdict("basin", label, m.loss, m.loss_deviation)
+    inside = [k for k, box in enumerate(result.boxes) if box.grid.cell_of(x[None])[0] >= 0]
+    if not inside:
+        return Verdict("outside")
+    box = result.boxes[inside[-1]]
+    cell = int(box.grid.cell_of(x[None])[0])
+    if box.diverged[cell]:
+        return Verdict("diverged")
+    faces = _faces(box.faces, cell)
+    if label < -1:
+        return _descends(result, x, faces)
+    return _undecided(result, inside[-1], cell, faces)
+
+
+def _faces(faces: Mask | None, cell: int) -> tuple[tuple[int, int], ...]:
+    if faces is None:
+        return ()
+    return tuple((int(axis), int(side)) for axis, side in np.argwhere(faces[cell]))
+
+
+def _descends(result: MorseAnalysis, x: Array, faces: tuple[tuple[int, int], ...]) -> Verdict:
+    way, width = result.way_out, result.grid.upper - result.grid.lower
+    if way is None or (np.abs(way.start - x) > _SAME_POINT * width).any():
+        return Verdict("descends", faces=faces)
+    if faces and way.face not in faces:  # the mean is within the band, but the steps are rounded
+        return Verdict("descends", faces=faces)
+    axis = way.face[0]
+    return Verdict(
+        "descends",
+        loss=way.loss,
+        loss_deviation=way.loss_deviation,
+        faces=faces,
+        way=way,
+        half_widths=float(abs(way.end - way.start)[axis] / (0.5 * width[axis])),
+    )
+
+
+def _undecided(
+    result: MorseAnalysis, k: int, cell: int, faces: tuple[tuple[int, int], ...]
+) -> Verdict:
+    boxes = result.boxes
+    reach = boxes[k].reach
+    if reach is None:
+        return Verdict("undecided", reason="unknown")
+    sets, leaves = reach.at(cell)
+    unresolved = tuple(i for i in sets if not result.morse_sets[i].resolved)
+    refuted = [j for j, box in enumerate(boxes) if box.calibration >= PLAINLY_WRONG]
+    reason: Reason
+    if k in refuted or any(_meets(result, i, j) for i in unresolved for j in refuted):
+        reason = "refuted"
+    elif unresolved:
+        reason = "unresolved"
+    else:
+        reason = "edge" if leaves else "band"
+    return Verdict("undecided", faces=faces, reason=reason, sets=sets, unresolved=unresolved)
+
+
+def _meets(result: MorseAnalysis, number: int, k: int) -> bool:
+    """Whether a Morse set has cells of a box that no box inside covers."""
+    boxes = result.boxes
+    grid = boxes[k].grid
+    cells = result.morse_sets[number].cells if k == 0 else _cells_of(boxes[k], number)
+    centers = grid.cell_centers()[cells]
+    covered = np.zeros(len(centers), dtype=bool)
+    for box in boxes:
+        if box.parent == k:
+            covered |= box.grid.cell_of(centers) >= 0
+    return bool((~covered).any())
+
+
+def _cells_of(box: Box, number: int) -> Cells:
+    return np.flatnonzero(box.sets == number) if box.sets is not None else np.zeros(0, np.int64)
+
+
+# ------------------------------------------------------------------------------------- in words
+
+
+def in_words(
+    found: Verdict,
+    axes: Sequence[str] | None = None,
+    loss_now: float | None = None,
+    reach: float | None = None,
+) -> str:
+    """Say in one sentence what becomes of a point.
+
+    Args:
+        found: What becomes of it.
+        axes: One label per axis; what is in parentheses at their ends is left out.
+        loss_now: The loss at the point.
+        reach: How far training has come in the slice, to compare the way ahead with; units of the
+            slice.
+
+    Example:
+        >>> in_words(Verdict("basin", 0, 0.12, 0.0), loss_now=0.15)
+        'in the basin of attractor 0, loss 0.12 there, now 0.15'
+        >>> way = WayOut(np.zeros(2), np.array([3.0, 4.0]), (0, 1), 0.31, 0.0)
+        >>> down = Verdict("descends", None, 0.31, 0.0, ((0, 1), (1, 1)), way)
+        >>> in_words(down, ["PC 1 (88 % of the trajectory)", "PC 2"], 0.52)
+        'still descending through PC 1 (upper): 0.31 at the edge, now 0.52'
+        >>> in_words(Verdict("undecided", reason="band", sets=(0, 1)))
+        'undecided: the band is too wide to tell sets 0 and 1 apart, more samples would help'
+    """
+    if found.kind == "basin":
+        losses = [f"loss {_loss(found)} there"] if _known(found.loss) else []
+        losses += [f"now {loss_now:.3g}"] if _known(loss_now) else []
+        return ", ".join([f"in the basin of attractor {found.attractor}", *losses])
+    if found.kind == "descends":
+        return _descending(found, axes, loss_now, reach)
+    if found.kind == "undecided":
+        return f"undecided: {_why(found, axes)}" if found.reason != "unknown" else "undecided"
+    if found.kind == "outside":
+        return "outside the box"
+    return "where the loss diverged or too little is known"
+
+
+def _descending(
+    found: Verdict, axes: Sequence[str] | None, loss_now: float | None, reach: float | None
+) -> str:
+    faces = found.faces if found.face is None else (found.face,)
+    said = "leaving the box"
+    if faces:
+        said = f"still descending through {_listed([_face(f, axes) for f in faces], 'or')}"
+    if found.distance is not None and reach:
+        said += f", {found.distance / reach:.2g} times as far as training came"
+    losses = [f"{_loss(found)} at the edge"] if _known(found.loss) else []
+    losses += [f"now {loss_now:.3g}"] if _known(loss_now) else []
+    return f"{said}: {', '.join(losses)}" if losses else said
+
+
+def _why(found: Verdict, axes: Sequence[str] | None) -> str:
+    if found.reason == "refuted":
+        return "the samples refute the surrogate, the loss may be too rough here"
+    if found.reason == "unresolved":
+        which = _sets("unresolved Morse set", found.unresolved)
+        return f"it may end in {which}, more samples would help"
+    if found.reason == "edge":
+        out = _listed([_face(f, axes) for f in found.faces], "or")
+        through = f" through {out}" if found.faces else ""
+        stay = _sets("set", found.sets)
+        return f"at the edge of the box, it may leave{through} or end in {stay}"
+    which = _sets("set", found.sets)
+    tell = f"{which} apart" if len(found.sets) > 1 else f"whether it rests at {which}"
+    return f"the band is too wide to tell {tell}, more samples would help"
+
+
+def _sets(what: str, numbers: Sequence[int]) -> str:
+    if len(numbers) > _MOST_NAMED:
+        return f"{len(numbers)} {what}s"
+    return f"{what}{'s'[: len(numbers) != 1]} {_listed([str(i) for i in numbers], 'and')}"
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    *most, last = names or [""]
+    return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def _face(face: tuple[int, int], axes: Sequence[str] | None) -> str:
+    axis, side = face
+    name = f"axis {axis}" if axes is None else axes[axis].partition(" (")[0]
+    return f"{name} ({SIDES[side]})"
+
+
+def _loss(found: Verdict) -> str:
+    return f"{'about ' if found.loss_deviation != 0 else ''}{found.loss:.3g}"
+
+
+def _known(loss: float | None) -> bool:
+    return loss is not None and bool(np.isfinite(loss))

@@ -1,0 +1,261 @@
+"""What becomes of a point: what is certain agrees with the true flow, and why is said otherwise."""
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+
+import lightning_morse as lm
+from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.verdict import Verdict, in_words, verdict
+from lightning_morse.conley.reach import Reach
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.result import Box, Ladder, MorseAnalysis, MorseSet, WayOut
+from tests import landscapes as land
+
+
+def slope(x):
+    """Downhill towards the lower face of the first axis, in a valley along it."""
+    return 3 + x[:, 0] + x[:, 1] ** 2
+
+
+def slope_gradient(x):
+    return np.stack([np.ones(len(x)), 2 * x[:, 1]], axis=1)
+
+
+def hill_gradient(x):
+    return -2 * x
+
+
+@pytest.fixture(scope="module")
+def leaving():
+    """Asked about a point that leaves the box, and the larger one around it."""
+    return analyze_from(
+        slope, [0.2, 0.1], [-1, -1], [1, 1], ([-3, -3], [3, 3]), n_samples=48, resolution=32
+    )
+
+
+def test_a_point_in_a_basin():
+    result = analyze_from(land.double_well, [0.4], [-2], [2], n_samples=32, resolution=64)
+    found = verdict(result, [0.4])
+    assert (found.kind, found.face, found.distance) == ("basin", None, None)
+    m = result.morse_sets[found.attractor]
+    assert m.center == pytest.approx([1], abs=0.05)
+    assert (found.loss, found.loss_deviation) == (m.loss, 0)
+    said = in_words(found, loss_now=0.7056)
+    assert (
+        said == f"in the basin of attractor {found.attractor}, loss {m.loss:.3g} there, now 0.706"
+    )
+
+
+def test_a_point_that_leaves_says_where_at_what_loss_and_how_far(leaving):
+    found = verdict(leaving, [0.2, 0.1])
+    assert found.kind == "descends"
+    assert found.face == (0, 0)
+    assert (0, 0) in found.faces
+    assert found.way.end[0] == leaving.grid.lower[0] < -1  # the box has grown
+    assert found.loss == slope(torch.tensor(found.way.end[None])).item()
+    assert found.loss_deviation == 0
+    assert found.distance == pytest.approx(np.linalg.norm(found.way.end - [0.2, 0.1]))
+    half = 0.5 * (leaving.grid.upper - leaving.grid.lower)[0]
+    assert found.half_widths == pytest.approx((0.2 - found.way.end[0]) / half)
+    said = in_words(found, ["PC 1 (88 % of the trajectory)", "PC 2"], 3.21, found.distance / 4)
+    assert said == (
+        "still descending through PC 1 (lower), 4 times as far as training came: "
+        f"{found.loss:.3g} at the edge, now 3.21"
+    )
+
+
+def test_of_other_points_only_what_is_certain_is_said(leaving):
+    found = verdict(leaving, [0.1, 0.1])
+    assert (found.kind, found.way, found.loss) == ("descends", None, None)
+    assert (0, 0) in found.faces
+    assert in_words(found).startswith("still descending through axis 0 (lower)")
+
+
+@pytest.mark.parametrize("gradient", [slope_gradient, hill_gradient])
+def test_the_true_flow_leaves_through_a_face_that_is_named(gradient, leaving):
+    if gradient is hill_gradient:
+        result = lm.analyze(land.hill, [-1, -1], [1, 1], n_samples=48, resolution=32)
+    else:
+        result = leaving
+        assert len(result.boxes) > 1  # faces of the outermost box, also from cells inside
+    grid, rng, seen = result.grid, np.random.default_rng(0), set()
+    starts = rng.uniform(0.99 * grid.lower, 0.99 * grid.upper, (60, 2))
+    for start in starts[result.basin_of(starts) == -2]:
+        x = start.copy()
+        for _ in range(5000):
+            slope_here = gradient(x[None])[0]
+            x = x - 0.01 * slope_here / np.abs(slope_here).max()
+            if grid.cell_of(x[None])[0] < 0:
+                break
+        beyond = np.stack([grid.lower - x, x - grid.upper], axis=1)
+        face = tuple(int(i) for i in np.unravel_index(beyond.argmax(), beyond.shape))
+        found = verdict(result, start)
+        assert found.kind == "descends"
+        assert face in found.faces
+        seen.add(face)
+    assert len(seen) == (4 if gradient is hill_gradient else 1)
+
+
+# ------------------------------------------------------------------ why it is undecided
+
+ATTRACTOR = {"is_attractor": True, "resolved": True, "index": 0}
+SADDLE = {"is_attractor": False, "resolved": True, "index": 1}
+OPEN = {"is_attractor": False, "resolved": False, "index": None}
+
+
+def made(sets, reached, leaves, *, calibration=1.0, inner=(), faces=None, diverged=False):
+    """Eight cells on [0, 8], all of which may reach the given sets; set i is in cell i."""
+    grid = CubicalGrid([0.0], [8.0], (8,))
+    kinds = np.zeros((1, len(sets) + 1), dtype=bool)
+    kinds[0, list(reached)] = True
+    kinds[0, -1] = leaves
+    reach = Reach(kinds, np.zeros(8, dtype=np.int32))
+    attractors = [i for i, m in enumerate(sets) if m["is_attractor"]]
+    return MorseAnalysis(
+        grid=grid,
+        morse_sets=tuple(
+            MorseSet(np.array([i]), center=np.array([i + 0.5]), loss=float(i), volume=1 / 8, **m)
+            for i, m in enumerate(sets)
+        ),
+        graph=nx.empty_graph(len(sets), nx.DiGraph),
+        labels=reach.labels(attractors),
+        diverged=np.full(8, diverged),
+        exit_volumes=np.zeros((1, 2)),
+        mu=0.95,
+        confidence=0.95,
+        mean_loss=np.ones(9),
+        samples=np.zeros((1, 1)),
+        sample_losses=np.ones(1),
+        calibration=calibration,
+        surrogate=None,
+        seconds={},
+        ladder=Ladder(np.array([0.95]), np.arange(len(attractors))[None]),
+        reach=reach,
+        inner=inner,
+        faces=faces,
+    )
+
+
+def inner_box(calibration, sets):
+    """A box on [2, 4], whose four cells may leave or reach set 0, and meet the given sets."""
+    reach = Reach(np.array([[True, True]]), np.zeros(4, dtype=np.int32))
+    return Box(
+        grid=CubicalGrid([2.0], [4.0], (4,)),
+        parent=0,
+        labels=reach.labels([]),
+        diverged=np.zeros(4, dtype=bool),
+        mean_loss=np.ones(5),
+        calibration=calibration,
+        surrogate=None,
+        reach=reach,
+        sets=np.array(sets, dtype=np.int32),
+    )
+
+
+FACES = np.zeros((8, 1, 2), dtype=bool)
+FACES[:, 0, 1] = True
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "said"),
+    [
+        (
+            made([ATTRACTOR, ATTRACTOR, SADDLE], [0, 1, 2], False),
+            "band",
+            "the band is too wide to tell sets 0, 1 and 2 apart, more samples would help",
+        ),
+        (
+            made([SADDLE], [0], False),
+            "band",
+            "the band is too wide to tell whether it rests at set 0, more samples would help",
+        ),
+        (
+            made([ATTRACTOR], [0], True, faces=FACES),
+            "edge",
+            "at the edge of the box, it may leave through axis 0 (upper) or end in set 0",
+        ),
+        (
+            made([ATTRACTOR, OPEN], [0, 1], True),
+            "unresolved",
+            "it may end in unresolved Morse set 1, more samples would help",
+        ),
+        (
+            made([OPEN] * 5, range(5), True),
+            "unresolved",
+            "it may end in 5 unresolved Morse sets, more samples would help",
+        ),
+        (
+            made([ATTRACTOR, ATTRACTOR], [0, 1], False, calibration=2.0),
+            "refuted",
+            "the samples refute the surrogate, the loss may be too rough here",
+        ),
+    ],
+)
+def test_why_it_is_undecided(result, reason, said):
+    found = verdict(result, [6.5])
+    assert (found.kind, found.reason, found.face) == ("undecided", reason, None)
+    assert in_words(found) == f"undecided: {said}"
+
+
+@pytest.mark.parametrize(
+    ("sets", "calibration", "reason"),
+    [
+        ([0, 0, 0, 0], 2.0, "refuted"),  # the set is inside, where the surrogate is refuted
+        ([-1, -1, -1, -1], 2.0, "unresolved"),  # it is elsewhere
+        ([0, 0, 0, 0], 1.9, "unresolved"),
+    ],
+)
+def test_a_refuted_box_inside_is_the_reason_if_it_holds_the_set(sets, calibration, reason):
+    result = made([OPEN], [0], True, inner=(inner_box(calibration, sets),))
+    assert verdict(result, [6.5]).reason == reason
+    inside = verdict(result, [2.5])
+    assert inside.reason == ("refuted" if calibration >= 2 else "unresolved")
+
+
+def test_outside_diverged_and_unknown():
+    plain = made([ATTRACTOR, ATTRACTOR], [0, 1], False)
+    assert in_words(verdict(plain, [9.0])) == "outside the box"
+    lost = made([ATTRACTOR, ATTRACTOR], [0, 1], False, diverged=True)
+    assert verdict(lost, [1.5]).kind == "diverged"
+    assert "diverged" in in_words(verdict(lost, [1.5]))
+    object.__setattr__(plain, "reach", None)  # an older file
+    assert in_words(verdict(plain, [1.5])) == "undecided"
+    with pytest.raises(ValueError, match="shape"):
+        verdict(plain, [1.0, 2.0])
+
+
+def test_a_way_that_contradicts_what_is_certain_is_not_told():
+    result = made([], [], True, faces=FACES)
+    way = WayOut(np.array([6.5]), np.array([0.0]), (0, 0), 0.1, 0.0)
+    object.__setattr__(result, "way_out", way)
+    found = verdict(result, [6.5])
+    assert (found.face, found.loss) == ((0, 1), None)
+
+
+def test_losses_that_were_not_measured_are_about():
+    way = WayOut(np.zeros(1), np.ones(1), (0, 1), 0.25, 0.01)
+    found = Verdict("descends", loss=0.25, loss_deviation=0.01, way=way)
+    assert in_words(found) == "still descending through axis 0 (upper): about 0.25 at the edge"
+    # A learnt map has no losses, and its older files no faces.
+    assert in_words(Verdict("descends"), loss_now=float("nan")) == "leaving the box"
+    found = Verdict("descends", faces=((0, 0), (1, 1)))
+    assert in_words(found, ["a", "b"]) == "still descending through a (lower) or b (upper)"
+
+
+def test_a_file_keeps_it(leaving, tmp_path):
+    leaving.save(tmp_path / "a.npz")
+    back = lm.MorseAnalysis.load(tmp_path / "a.npz")
+    point = [0.2, 0.1]
+    assert in_words(verdict(back, point), loss_now=3.2) == in_words(
+        verdict(leaving, point), loss_now=3.2
+    )
+    assert verdict(back, point).faces == verdict(leaving, point).faces
+    assert [b.n_samples for b in back.boxes] == [b.n_samples for b in leaving.boxes]
+    assert sum(b.n_samples for b in back.boxes) + back.n_measured == len(back.samples)
+    with np.load(tmp_path / "a.npz") as archive:
+        whole = dict(archive)
+    np.savez(tmp_path / "b.npz", **(whole | {"faces": whole["faces"][1:]}))
+    with pytest.raises(ValueError, match="faces of shape"):
+        lm.MorseAnalysis.load(tmp_path / "b.npz")

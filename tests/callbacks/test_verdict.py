@@ -1,0 +1,91 @@
+"""What becomes of the weights is said wherever an analysis is told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_morse import MorseMonitor
+from lightning_morse.callbacks._figures import summary_of
+from lightning_morse.callbacks.loggers import Report, log_pictures
+from lightning_morse.distributed.errors import Guard
+from lightning_morse.monitoring.one_analysis import View
+from lightning_morse.view.record import decode
+from tests.callback_models import fit
+from tests.plotting.test_basins_and_morse_graph import nothing, plane
+
+
+class _Runner:
+    loggers: tuple[object, ...] = ()
+
+
+class _Board:
+    """As much of a TensorBoardLogger as takes figures."""
+
+    def __init__(self) -> None:
+        self.experiment, self.texts = self, []
+
+    def add_figure(self, *args, **options) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        self.texts.append((tag, text, step))
+
+
+def test_one_line_has_a_bound_only_for_a_claim():
+    said = summary_of(plane(16), "in the basin of attractor 0", 1.25)
+    assert said == "in the basin of attractor 0; at least 3 attractors, mu 0.999; 1.2 s"
+    none = summary_of(nothing(), "undecided", 1.0)
+    assert none.startswith("undecided; ")
+    assert ("mu" in none) == (nothing().mu > 0)
+
+
+def test_it_stands_above_the_table(tmp_path):
+    result, board, failures = plane(16), _Board(), []
+    view = View(np.zeros((2, 2)), np.zeros(2), ["a", "b"], "epoch 1", {0: 0, 1: 1, 2: 2}, "leaving")
+    runner = _Runner()
+    runner.loggers = (board,)
+    report = Report(result, view, {}, 7, 1)
+    log_pictures(runner, report, {}, lambda what: Guard(failures.append), tmp_path)
+    assert board.texts == [("morse/sets", f"leaving\n\n{result.table()}", 7)]
+    assert not failures
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        (lambda w: w.square().sum(), "in the basin of attractor 0"),
+        (lambda w: w.sum(), "still descending through random direction "),
+    ],
+)
+def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
+    def loss_fn(module, batch):
+        return loss(torch.cat([p.flatten() for p in module.parameters()]))
+
+    watch = MorseMonitor(
+        "random", 1, n_samples=24, resolution=32, loss_fn=loss_fn, max_overhead=1.0
+    )
+    fit(tmp_path, watch, max_epochs=1)
+    (row,) = watch.history
+    assert not row["morse/failed"]
+    said = watch._view.verdict
+    assert said.startswith(kind)
+    now = float(watch.result.sample_losses[watch.result.samples[:, 0] == 0][0])
+    assert said.endswith(f"now {now:.3g}")
+    (record,) = tmp_path.rglob("step-*.view.json")
+    assert decode(record.read_text()).facts["verdict"] == said
+    (facts,) = (p for p in tmp_path.rglob("step-*.json") if ".view" not in p.name)
+    assert json.loads(facts.read_text())["verdict"] == said
+    assert said in watch.figures()["basins"].get_suptitle().replace("\n", " ")
+    leaves = row["morse/basin_current"] == -2
+    assert leaves == kind.startswith("still")
+    assert (row["morse/exit_face"] >= 0) == leaves
+    if leaves:
+        way = watch.result.way_out
+        assert row["morse/exit_face"] == way.face[1]
+        assert row["morse/headroom"] == 0
+        assert way.loss < now
