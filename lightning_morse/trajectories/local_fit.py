@@ -5,8 +5,10 @@ processes of its own (:mod:`lightning_morse.trajectories.fit`), with its own hyp
 its own inflation. If no residual exceeds what they allow, that is the map in this block. Otherwise
 its halves are tried, and theirs. They replace the block if its pairs refute it, or if they stand
 and give its pairs a higher density, each pair left out in turn: where the map has several scales
-they do by far; where single pairs are off or the noise has heavy tails they mostly do not. What
-remains refuted at the bottom is void, and nothing is claimed there.
+they do by far; where single pairs are off or the noise has heavy tails they mostly do not. The
+entire box, where it is tried (up to 384 pairs), gives way only if it is refuted: with so few pairs
+the processes of smaller blocks are the bolder ones. What remains refuted at the bottom is void, and
+nothing is claimed there.
 
 That the pairs decide which blocks are used costs no soundness, because the bands of *all* blocks of
 the tree hold together: see :mod:`lightning_morse.trajectories.local_map`.
@@ -65,7 +67,11 @@ def fit_local_map(pairs: Pairs, lattice: Lattice, rng: np.random.Generator) -> L
     if not tree.halves:
         model = fit_trajectory_map(pairs, lattice.grid.lower, lattice.grid.upper, rng)
         return LocalMap(lattice, tree, (tree,), (model,))
-    leaves = _leaves(pairs, tree, lattice.grid, rng)
+    whole = _fitted(pairs, tree, lattice.grid, rng) if tree.fitted else None
+    if whole is not None and whole.stands:
+        leaves = [whole]
+    else:
+        leaves = [leaf for half in tree.halves for leaf in _leaves(pairs, half, lattice.grid, rng)]
     if all(leaf.model is None for leaf in leaves):
         raise SurrogateError(
             f"no surrogate of the {len(pairs)} pairs can be trusted, in none of the "
@@ -77,7 +83,7 @@ def fit_local_map(pairs: Pairs, lattice: Lattice, rng: np.random.Generator) -> L
 
 
 def _leaves(pairs: Pairs, part: Part, grid: CubicalGrid, rng: np.random.Generator) -> list[_Leaf]:
-    """The blocks that make up a part, with their maps."""
+    """The leaves that make up a block, with their maps."""
     whole = _fitted(pairs, part, grid, rng) if part.fitted else None
     if whole is not None and (not part.halves or _uncontradicted(whole)):
         return [whole]
