@@ -13,6 +13,7 @@ the image of the cell itself takes, and the unknown share of the box.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +22,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse.bands.value import failure_bound, value_band
+from lightning_morse.bands.value import failure_bound
 from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.morse_sets import morse_graph
 from lightning_morse.conley.point_maps import time_map
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
-from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.ladder import MapAtLevel, climb_map
+from lightning_morse.trajectories.local_fit import fit_local_map
 from lightning_morse.trajectories.pairs import pairs_of_runs
 from lightning_morse.words import short_of_one
 
@@ -115,21 +116,26 @@ def one_repetition(
     grid = CubicalGrid(case.lower, case.upper, (case.resolution,) * len(case.lower))
     lattice = Lattice(grid, (1,) * grid.dim)
     pairs = pairs_of_runs(sample_runs(case, noise, rng)).starting_in(grid.lower, grid.upper)
-    model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
-    values = model.values(lattice)
-    band = value_band(model.processes, lattice, confidence)
-    low, up = model.image_boxes(lattice, values, band)
-    unknown = model.unknown_cells(lattice, values)
+    model = fit_local_map(pairs, lattice, rng)
+    bands = model.bands(confidence)
+    low, up = model.image_boxes(bands)
+    unknown = model.unknown_cells()
     points = rng.uniform(grid.lower, grid.upper, (n_points, grid.dim))
     cell = grid.cell_of(points)
     known = ~unknown[cell]
     image = case.point_map(points)
     outside = ((image < low[cell]) | (image > up[cell]))[known]
-    excess = band.c * lattice.largest_corner(values.deviation) / grid.cell_widths
+    around = np.concatenate(
+        [
+            band.c * part.largest_corner(values.deviation) / grid.cell_widths
+            for band, part, values in zip(bands, model.lattices, model.values, strict=True)
+            if values is not None
+        ]
+    )
     return (
         not outside.any(),
         float(outside.sum() / points.size),
-        float(np.median(excess)),
+        float(np.median(around)),
         float(unknown.mean()),
     )
 
@@ -142,29 +148,27 @@ def blocks_of_repetition(
     grid = CubicalGrid(case.lower, case.upper, (case.resolution,) * len(case.lower))
     lattice = Lattice(grid, (1,) * grid.dim)
     pairs = pairs_of_runs(sample_runs(case, noise, rng)).starting_in(grid.lower, grid.upper)
-    model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
+    model = fit_local_map(pairs, lattice, rng)
     if model.factors.max() >= PLAINLY_WRONG:
         return []
-    values = model.values(lattice)
-    unknown = model.unknown_cells(lattice, values)
+    unknown = model.unknown_cells()
 
     def map_at(level: float) -> MapAtLevel:
-        band = value_band(model.processes, lattice, level)
-        return MapAtLevel(band.c, partial(model.image_boxes, lattice, values, band, None))
+        bands = model.bands(level)
+        return MapAtLevel(bands[0].c, partial(model.image_boxes, bands, None))
 
     everything = np.arange(grid.size)
     image = outer_approximation(
         *map_at(confidence).images(everything), grid, exterior_cells=unknown
     )
     found = morse_graph(image)
-    climbed = climb_map(
-        map_at, lattice, [found.morse_sets[a] for a in found.attractors], confidence, unknown
-    )
+    attractors = [found.morse_sets[a] for a in found.attractors]
+    climbed = climb_map(map_at, lattice, attractors, confidence, unknown, model.n_points)
     out = []
     for i, mu in enumerate(climbed.each):
         # The level that gives mu: without it the lowest one.
         fails = [
-            failure_bound(map_at(level).c, grid.dim, np.unique(lattice.points_of(b[i])).size)
+            failure_bound(map_at(level).c, grid.dim, model.n_points(b[i]))
             if b[i].size and (climbed.ladder.blocks[j] == i).sum() == 1
             else 1.0
             for j, (level, b) in enumerate(
@@ -179,24 +183,24 @@ def blocks_of_repetition(
     return out
 
 
-def print_blocks(cases: list[str], noises: list[float], repetitions: int, level: float) -> None:
+def print_blocks(cases: list[Case], noises: list[float], repetitions: int, level: float) -> None:
     """The table of blocks."""
     print(
         "| map | noise | blocks | not mapped into themselves | median 1 - mu | largest mu of one |"
     )
     print("|---|---|---|---|---|---|")
-    for name in cases:
+    for case in cases:
         for noise in noises:
             rows = [
                 r
                 for seed in range(repetitions)
-                for r in blocks_of_repetition(CASES[name], noise, level, seed)
+                for r in blocks_of_repetition(case, noise, level, seed)
             ]
             wrong = [mu for held, mu in rows if not held]
             lacking = f"{np.median([1 - mu for _, mu in rows]):.1e}" if rows else "-"
             worst = short_of_one(max(wrong)) if wrong else "-"
             print(
-                f"| {name} | {noise:g} | {len(rows)} | {len(wrong)} | {lacking} | {worst} |",
+                f"| {case.name} | {noise:g} | {len(rows)} | {len(wrong)} | {lacking} | {worst} |",
                 flush=True,
             )
 
@@ -208,27 +212,32 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, float], float]:
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--noise", nargs="+", type=float, default=[0.003, 0.03, 0.15])
+    parser.add_argument("--times", type=int, default=1, help="so many times the runs of a case")
     parser.add_argument("--blocks", action="store_true", help="blocks of attractors instead")
     given = parser.parse_args(arguments)
+    cases = [
+        dataclasses.replace(CASES[name], n_runs=given.times * CASES[name].n_runs)
+        for name in given.cases
+    ]
     if given.blocks:
-        print_blocks(given.cases, given.noise, given.repetitions, given.confidence)
+        print_blocks(cases, given.noise, given.repetitions, given.confidence)
         return {}
     print("| map | noise | holds | images outside | half-width, cells | unknown | seconds each |")
     print("|---|---|---|---|---|---|---|")
     shares = {}
-    for name in given.cases:
+    for case in cases:
         for noise in given.noise:
             start = time.perf_counter()
             rows = [
-                one_repetition(CASES[name], noise, given.confidence, seed)
+                one_repetition(case, noise, given.confidence, seed)
                 for seed in range(given.repetitions)
             ]
             held, outside, width, unknown = np.mean(rows, axis=0)
             each = (time.perf_counter() - start) / given.repetitions
-            shares[name, noise] = float(held)
+            shares[case.name, noise] = float(held)
             print(
-                f"| {name} | {noise:g} | {held:.3f} | {outside:.2e} | {width:.2f} | {unknown:.3f} "
-                f"| {each:.2f} |",
+                f"| {case.name} | {noise:g} | {held:.3f} | {outside:.2e} | {width:.2f} "
+                f"| {unknown:.3f} | {each:.2f} |",
                 flush=True,
             )
     return shares

@@ -49,6 +49,9 @@ class MapFacts:
     """Facts about the map that was learnt from trajectories, and about its Morse sets.
 
     There is one Gaussian process per coordinate, fitted to the displacement over ``lag`` steps.
+    With many pairs the box is cut into leaves with processes of their own
+    (:mod:`lightning_morse.trajectories.local_map`); hyper-parameters are then medians over the
+    leaves that are not void.
 
     Attributes:
         kernel: Name of the kernel.
@@ -63,12 +66,16 @@ class MapFacts:
         noise_deviation: Deviation of the noise of a step, per coordinate.
         noise: ``"mean"`` or ``"steps"``: what the boxes hold.
         step_level: Probability with which they hold a single noisy step; None for ``"mean"``.
-        factors: Factor by which the deviations of each process were inflated.
+        factors: Factor by which the deviations of each process were inflated, the largest of all
+            leaves that are not void.
         band_deviations: Half-width of the band, in deviations of the posterior.
-        band_between: Half-width added to the band between lattice points, per coordinate.
+        band_between: Half-width added to the band between lattice points, per coordinate; the
+            largest of all leaves.
         periods: Period of each Morse set.
         betti: Betti numbers of an index pair of each Morse set; None where the box is left.
-        unknown: Share of the box in which the pairs say too little.
+        unknown: Share of the box in which the pairs say too little, void leaves included.
+        leaves: Number of leaves.
+        void: Share of the box in leaves that are void: the pairs in them refute their processes.
     """
 
     kernel: str
@@ -89,6 +96,8 @@ class MapFacts:
     periods: tuple[int, ...]
     betti: tuple[tuple[int, ...] | None, ...]
     unknown: float
+    leaves: int = 1
+    void: float = 0.0
 
 
 Facts = SurrogateFacts | MapFacts
@@ -119,11 +128,13 @@ def restored(raw: Mapping[str, Any] | None) -> Facts | None:
 
 
 def _record(kind: type[_Record], given: Mapping[str, Any]) -> _Record:
-    expected = {field.name for field in dataclasses.fields(kind)}
-    if set(given) != expected:
+    # Facts that earlier versions did not know have a default.
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    expected = {name for name, default in known.items() if default is dataclasses.MISSING}
+    if not expected <= set(given) <= set(known):
         raise ValueError(
             f"its facts about the surrogate lack {sorted(expected - set(given))} and have "
-            f"{sorted(set(given) - expected)} besides"
+            f"{sorted(set(given) - set(known))} besides"
         )
     return kind(**given)
 

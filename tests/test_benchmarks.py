@@ -377,3 +377,24 @@ def test_labels_of_a_cube_are_disputed_where_they_are_wrong():
     followed, disputed = cubes.disputed(Bowl(), wrong, 40, seed=0)
     assert followed == 40
     assert 10 < disputed < 30
+
+
+def test_local_maps_prints_a_row_a_way(capsys):
+    bench = load("local_maps")
+    one, local = bench.main(["--pairs", "150"])
+    assert (one.local, local.local) == (False, True)
+    assert one.pairs == local.pairs == 150
+    assert one.leaves == 1
+    assert one.wrong == local.wrong == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_the_flow_of_local_maps_has_the_limits_it_says():
+    bench = load("local_maps")
+    x = np.random.default_rng(0).uniform(-2.5, 2.5, (50, 2))
+    x = x[np.abs((x**2).sum(axis=1) - bench.BETWEEN) > 0.2]
+    later = x
+    for _ in range(60):
+        later = bench.rings(later, 2000)
+    radius = np.linalg.norm(later, axis=1)
+    assert radius == pytest.approx(np.linalg.norm(bench.limit(x), axis=1), abs=1e-6)

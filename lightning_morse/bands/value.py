@@ -77,13 +77,40 @@ def value_band(
     Returns:
         The narrowest band of this kind whose level is at least ``confidence``.
     """
-    tests = union_bound.n_tests(len(surrogates), lattice.n_points)
+    return value_bands([surrogates], [lattice], lattice.n_points, len(surrogates), confidence)[0]
+
+
+def value_bands(
+    groups: Sequence[Sequence[GaussianProcess]],
+    lattices: Sequence[Lattice],
+    n_points: int,
+    n_surrogates: int,
+    confidence: float,
+) -> tuple[ValueBand, ...]:
+    r"""Bands of several surrogates in each part of a box, which hold in all parts simultaneously.
+
+    Every point of every part gets the same share of the failure probability: a part with
+    :math:`N_l` points, those on its faces included, fails with probability at most
+    :math:`2 d N_l Q(c) (1 + \eta)`, and one of them with at most the sum.
+
+    Args:
+        groups: The surrogates of each part, one per coordinate.
+        lattices: The lattice of each part.
+        n_points: Number of points, summed over these parts and over any others whose bands have to
+            hold as well. Fixed before the values are seen.
+        n_surrogates: Number of coordinates ``d``.
+        confidence: The level to reach for all parts together, in (0, 1).
+
+    Returns:
+        A band for each part; ``level`` is that of all of them together.
+    """
+    tests = union_bound.n_tests(n_surrogates, n_points)
     c = union_bound.quantile(math.log1p(-confidence) - math.log(tests))
     log_share = union_bound.log_share_between(c)
-    return ValueBand(
-        c=c,
-        level=union_bound.level(c, tests),
-        between=np.array([between(log_share, gp, lattice) for gp in surrogates]),
+    level = union_bound.level(c, tests)
+    return tuple(
+        ValueBand(c, level, np.array([between(log_share, gp, part) for gp in surrogates]))
+        for surrogates, part in zip(groups, lattices, strict=True)
     )
 
 

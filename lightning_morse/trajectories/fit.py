@@ -82,14 +82,8 @@ def fit_trajectory_map(
         ValueError: If all displacements along an axis are equal.
         SurrogateError: If there are too few pairs, or no surrogate of them can be trusted.
     """
+    refuse_constant(pairs)
     moved = pairs.displacement
-    for i, column in enumerate(moved.T):
-        size = max(float(np.abs(pairs.start[:, i]).max()), 1e-300)
-        if not np.ptp(column) > CONSTANT_ROUNDING * EPSILON * size:
-            raise ValueError(
-                f"the displacement along axis {i} is {column[0]:g} in all {len(pairs)} pairs: "
-                "nothing can be learned from it. Leave that coordinate out, or use a larger lag"
-            )
     n = len(pairs)
     chosen = (
         np.arange(n)
@@ -106,6 +100,24 @@ def fit_trajectory_map(
         lag=pairs.lag,
         factors=np.array([factor for _, factor in inflated]),
     )
+
+
+def refuse_constant(pairs: Pairs) -> None:
+    """Raise where all displacements along an axis are equal.
+
+    Args:
+        pairs: The pairs.
+
+    Raises:
+        ValueError: If they are.
+    """
+    for i, column in enumerate(pairs.displacement.T):
+        size = max(float(np.abs(pairs.start[:, i]).max()), 1e-300)
+        if not np.ptp(column) > CONSTANT_ROUNDING * EPSILON * size:
+            raise ValueError(
+                f"the displacement along axis {i} is {column[0]:g} in all {len(pairs)} pairs: "
+                "nothing can be learned from it. Leave that coordinate out, or use a larger lag"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,6 +83,7 @@ def climb_map(
     attractors: list[Cells],
     confidence: float,
     outside: Mask,
+    n_points: Callable[[Cells], int] | None = None,
 ) -> MapClimb:
     """Follow the attractors of a learnt map up to wider and wider bands.
 
@@ -95,11 +96,15 @@ def climb_map(
         attractors: Cells of each attractor at ``confidence``, ``n`` arrays of cell numbers.
         confidence: The lowest level.
         outside: Cells that count as exterior, shape ``(grid.size,)``.
+        n_points: Number of lattice points at which the band has to hold for some cells; by default
+            the number of points in the closed cells. More where several bands share the points
+            (:meth:`lightning_morse.trajectories.local_map.LocalMap.n_points`).
 
     Returns:
         How far up they stand.
     """
     n, dim = len(attractors), lattice.dim
+    count = n_points or (lambda cells: np.unique(lattice.points_of(cells)).size)
     fails = failures(confidence) if n else np.array([1 - confidence])
     levels = np.append(float(confidence), 1 - fails[1:])
     held = np.full((len(fails), n), -1, dtype=np.int64)
@@ -120,10 +125,10 @@ def climb_map(
             held[j, names] = min(names)
             of.update(dict.fromkeys(names, cells))
             if len(names) == 1:
-                points = np.unique(lattice.points_of(cells)).size
+                points = count(cells)
                 own[j, names[0]] = failure_bound(at_level.c, dim, points)
         if len(groups) == n:
-            points = np.unique(lattice.points_of(np.concatenate(list(of.values())))).size
+            points = count(np.concatenate(list(of.values())))
             all_stand[j] = failure_bound(at_level.c, dim, points)
         blocks.append(tuple(of[i] for i in range(n)))
     least = np.minimum(own.min(axis=0, initial=1.0), fails[0])

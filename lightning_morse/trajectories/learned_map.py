@@ -136,15 +136,18 @@ class TrajectoryMap:
             axis=1,
         )
 
-    def values(self, lattice: Lattice) -> MapValues:
+    def values(self, lattice: Lattice, axes: Sequence[Array] | None = None) -> MapValues:
         """Posterior of the map at all points of a lattice.
 
         Args:
             lattice: A lattice with ``d`` axes.
+            axes: Coordinates of its points along each axis, where they are given more exactly than
+                by the lattice itself: those of a part of a box are slices of those of the whole.
         """
-        index = np.unravel_index(np.arange(lattice.n_points), [len(a) for a in lattice.axes])
-        points = np.stack([a[i] for a, i in zip(lattice.axes, index, strict=True)], axis=1)
-        found = [_values(p, lattice.axes, list(index)) for p in self.processes]
+        along = lattice.axes if axes is None else axes
+        index = np.unravel_index(np.arange(lattice.n_points), [len(a) for a in along])
+        points = np.stack([a[i] for a, i in zip(along, index, strict=True)], axis=1)
+        found = [_values(p, along, list(index)) for p in self.processes]
         return MapValues(
             points=points,
             displacement=np.stack([mean for mean, _ in found], axis=1),
@@ -180,6 +183,7 @@ class TrajectoryMap:
         values: MapValues,
         band: ValueBand,
         step_level: float | None = None,
+        cells: Cells | None = None,
     ) -> tuple[Array, Array]:
         """Boxes that contain the displacements of the points of each cell on the event of the band.
 
@@ -190,11 +194,12 @@ class TrajectoryMap:
             values: As in :meth:`image_boxes`.
             band: As in :meth:`image_boxes`.
             step_level: As in :meth:`image_boxes`.
+            cells: As in :meth:`image_boxes`.
 
         Returns:
-            Lower and upper corners, two arrays of shape ``(grid.size, d)``.
+            Lower and upper corners, two arrays of shape ``(k, d)``.
         """
-        return self._boxes(values.displacement, lattice, values, band, step_level)
+        return self._boxes(values.displacement, lattice, values, band, step_level, cells)
 
     def _boxes(
         self,

@@ -56,7 +56,15 @@ class Pairs:
             lower: Lower corner, shape ``(d,)``.
             upper: Upper corner, shape ``(d,)``.
         """
-        kept = ((self.start >= np.asarray(lower)) & (self.start <= np.asarray(upper))).all(axis=1)
+        inside = (self.start >= np.asarray(lower)) & (self.start <= np.asarray(upper))
+        return self.chosen(np.flatnonzero(inside.all(axis=1)))
+
+    def chosen(self, kept: Cells) -> Pairs:
+        """Some of the pairs.
+
+        Args:
+            kept: Their numbers, shape ``(k,)``.
+        """
         return Pairs(
             start=self.start[kept],
             end=self.end[kept],

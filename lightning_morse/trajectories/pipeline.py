@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from lightning_morse._typing import Array, Cells, Mask
-from lightning_morse.bands.value import ValueBand, value_band
+from lightning_morse.bands.value import ValueBand
 from lightning_morse.conley.basins import exit_volumes, reach_of_cells
 from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.index import conley_indices
@@ -27,9 +27,9 @@ from lightning_morse.grids.cubical import CubicalGrid, check_box
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis, MorseSet
 from lightning_morse.stopwatch import Stopwatch, one_thread
-from lightning_morse.trajectories.fit import fit_trajectory_map
 from lightning_morse.trajectories.ladder import MapAtLevel, MapClimb, climb_map
-from lightning_morse.trajectories.learned_map import MapValues, TrajectoryMap
+from lightning_morse.trajectories.local_fit import fit_local_map
+from lightning_morse.trajectories.local_map import LocalMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 
 # With fewer cells per axis every cell touches the boundary or its neighbour does: no picture.
@@ -70,8 +70,7 @@ class _MapPortrait:
     Attributes:
         model: The learnt map.
         lattice: The points at which it was evaluated.
-        values: The posterior there.
-        band: The simultaneous band on its values.
+        bands: The simultaneous bands on its values, one per leaf.
         unknown: Cells where the pairs say too little, shape ``(grid.size,)``; they are exterior.
         image: The outer approximation.
         found: Its Morse graph, attractors first, without the components that drift.
@@ -79,10 +78,9 @@ class _MapPortrait:
         exits: Fraction of the box that leaves through each face, shape ``(d, 2)``.
     """
 
-    model: TrajectoryMap
+    model: LocalMap
     lattice: Lattice
-    values: MapValues
-    band: ValueBand
+    bands: tuple[ValueBand, ...]
     unknown: Mask
     image: csr_array
     found: MorseGraph
@@ -255,18 +253,17 @@ def _portrait(pairs: Pairs, settings: _Settings, clock: Stopwatch) -> _MapPortra
     """Fit the map, enclose it at the level asked for, and find its Morse graph and basins."""
     grid, single = settings.grid, settings.level_of_steps
     rng = np.random.default_rng([settings.seed, _STREAM])
-    with clock("fit"):
-        model = fit_trajectory_map(pairs, grid.lower, grid.upper, rng)
     fewest = _FEWEST_POINTS[grid.dim]
     lattice = Lattice(grid, tuple(math.ceil(fewest / n) for n in grid.shape))
+    with clock("fit"):
+        model = fit_local_map(pairs, lattice, rng)
     with clock("posterior"):
-        values = model.values(lattice)
+        unknown = model.unknown_cells()
     with clock("band"):
-        band = value_band(model.processes, lattice, settings.confidence)
-        unknown = model.unknown_cells(lattice, values)
+        bands = model.bands(settings.confidence)
     with clock("enclosure"):
-        low, up = model.image_boxes(lattice, values, band, single)
-        moves = model.displacement_boxes(lattice, values, band, single)
+        low, up = model.image_boxes(bands, single)
+        moves = model.displacement_boxes(bands, single)
     with clock("map"):
         image = outer_approximation(low, up, grid, exterior_cells=unknown)
     with clock("graph"):
@@ -278,7 +275,7 @@ def _portrait(pairs: Pairs, settings: _Settings, clock: Stopwatch) -> _MapPortra
         found = found.renumbered(order)
         faces = np.stack([low < grid.lower, up > grid.upper], axis=2) & ~unknown[:, None, None]
         exits = exit_volumes(found, reach.labels(found.attractors), faces)
-    return _MapPortrait(model, lattice, values, band, unknown, image, found, reach, exits)
+    return _MapPortrait(model, lattice, bands, unknown, image, found, reach, exits)
 
 
 def _without_drift(found: MorseGraph, image: csr_array, low: Array, up: Array) -> MorseGraph:
@@ -291,18 +288,24 @@ def _without_drift(found: MorseGraph, image: csr_array, low: Array, up: Array) -
 
 def _climbed(portrait: _MapPortrait, settings: _Settings) -> MapClimb:
     """Follow the attractors up to wider and wider bands."""
-    model, lattice, values = portrait.model, portrait.lattice, portrait.values
+    model = portrait.model
 
     def map_at(level: float) -> MapAtLevel:
-        band = value_band(model.processes, lattice, level)
-        single = settings.level_of_steps
-        return MapAtLevel(band.c, partial(model.image_boxes, lattice, values, band, single))
+        bands = model.bands(level)
+        return MapAtLevel(bands[0].c, partial(model.image_boxes, bands, settings.level_of_steps))
 
     attractors = [portrait.found.morse_sets[a] for a in portrait.found.attractors]
-    return climb_map(map_at, lattice, attractors, settings.confidence, portrait.unknown)
+    return climb_map(
+        map_at,
+        portrait.lattice,
+        attractors,
+        settings.confidence,
+        portrait.unknown,
+        model.n_points,
+    )
 
 
-def _confidences(model: TrajectoryMap, climbed: MapClimb) -> tuple[Array, float]:
+def _confidences(model: LocalMap, climbed: MapClimb) -> tuple[Array, float]:
     """Confidence of each attractor and of their number; none where the samples refute the model."""
     if model.factors.max() < PLAINLY_WRONG:
         return climbed.each, climbed.together
@@ -329,7 +332,7 @@ def _described(portrait: _MapPortrait, periods: Sequence[int], mu: Array) -> tup
     )
 
 
-def _center(cells: Cells, rounds: int, model: TrajectoryMap, grid: CubicalGrid) -> Array:
+def _center(cells: Cells, rounds: int, model: LocalMap, grid: CubicalGrid) -> Array:
     """Centre of the cell that returns closest to itself after as many steps as the period."""
     some = cells[:: math.ceil(cells.size / _CELLS_TRIED_AS_CENTER)]
     low, up = grid.cell_bounds()
@@ -351,26 +354,42 @@ def _facts(
 ) -> MapFacts:
     model = portrait.model
     indices = conley_indices(portrait.image, portrait.found, portrait.lattice.grid)
+    each = [m.processes for m in model.standing]
+    void = np.isin(model.leaf_of_cell, np.flatnonzero(model.void))
     return MapFacts(
-        kernel=model.processes[0].kernel.name,
+        kernel=each[0][0].kernel.name,
         n=len(pairs),
         n_outside=n_pairs - len(pairs),
         n_runs=len(pairs.run_ids),
         cut_runs=tuple(pairs.cut),
-        lag=model.lag,
-        lengthscales=tuple(tuple(p.lengthscales.tolist()) for p in model.processes),
-        mean=tuple(p.mean for p in model.processes),
-        deviation=tuple(model.prior_deviation.tolist()),
-        noise_deviation=tuple(model.noise_deviation.tolist()),
+        lag=pairs.lag,
+        lengthscales=tuple(
+            map(tuple, np.median([[p.lengthscales for p in ps] for ps in each], axis=0).tolist())
+        ),
+        mean=_typical([np.array([p.mean for p in ps]) for ps in each]),
+        deviation=_typical([m.prior_deviation for m in model.standing]),
+        noise_deviation=_typical([m.noise_deviation for m in model.standing]),
         noise=settings.noise,
         step_level=settings.level_of_steps,
         factors=tuple(model.factors.tolist()),
-        band_deviations=portrait.band.c,
-        band_between=tuple(portrait.band.between.tolist()),
+        band_deviations=portrait.bands[0].c,
+        band_between=_largest([b.between for b in portrait.bands if b.between.size]),
         periods=tuple(periods),
         betti=tuple(None if found is None else found.betti for found in indices),
         unknown=float(portrait.unknown.mean()),
+        leaves=len(model.leaves),
+        void=float(void.mean()),
     )
+
+
+def _typical(each: Sequence[Array]) -> tuple[float, ...]:
+    """Median over the leaves, per coordinate."""
+    return tuple(np.median(each, axis=0).tolist())
+
+
+def _largest(each: Sequence[Array]) -> tuple[float, ...]:
+    """Maximum over the leaves, per coordinate."""
+    return tuple(np.max(each, axis=0).tolist())
 
 
 def _grid(

@@ -290,11 +290,31 @@ def test_a_grid_of_another_dimension_is_refused():
         analyze_pairs(pairs, lm.CubicalGrid([0], [1], (8,), periodic=(True,)))
 
 
-def test_nothing_is_certain_where_the_pairs_refute_the_surrogate():
+def halving_with_one_outlier(n):
     rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (200, 1))
+    x = rng.uniform(-1, 1, (n, 1))
     y = 0.5 * x + 0.002 * rng.standard_normal(x.shape)
     y[7] += 0.5
-    result = lm.analyze_trajectories(list(np.stack([x, y], axis=1)), lower=[-1.0], upper=[1.0])
+    return x[7], list(np.stack([x, y], axis=1))
+
+
+def test_nothing_is_certain_where_the_pairs_refute_the_surrogate():
+    _, runs = halving_with_one_outlier(100)
+    result = lm.analyze_trajectories(runs, lower=[-1.0], upper=[1.0])
+    assert result.surrogate.leaves == 1
     assert result.calibration >= 2
     assert result.mu == 0.0
+
+
+def test_with_many_pairs_a_refuted_leaf_voids_itself_alone():
+    outlier, runs = halving_with_one_outlier(600)
+    result = lm.analyze_trajectories(runs, lower=[-1.0], upper=[1.0])
+    assert result.diverged[result.grid.cell_of([outlier])].all()
+    assert 0 < result.surrogate.void < 0.2
+    assert result.surrogate.unknown >= result.surrogate.void
+    assert result.calibration < 2
+    assert result.n_attractors == 1
+    assert result.grid.cell_of([[0.0]])[0] in result.morse_sets[0].cells
+    assert result.mu > 0.95
+    # Far from the outlier labels are as certain as ever.
+    assert (result.labels >= 0).mean() > 0.5
