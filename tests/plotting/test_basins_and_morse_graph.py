@@ -22,6 +22,7 @@ from lightning_morse.plotting.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.style import attractor_colors
 from lightning_morse.result import Ladder, MorseAnalysis, MorseSet
+from tests.towers import with_boxes
 
 
 def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
@@ -100,10 +101,13 @@ def wells(centers, depths):
     return loss
 
 
+WELLS = [(-1.5, -0.8), (1.6, -0.9), (0.1, 1.4)]
+
+
 def plane(n=48):
     """Three attractors, four other Morse sets; undecided, escaping and diverged cells."""
     grid = CubicalGrid([-3.0, -2.5], [3.0, 2.5], (n, n))
-    centers = [(-1.5, -0.8), (1.6, -0.9), (0.1, 1.4)]
+    centers = WELLS
     x = grid.cell_centers()
     labels = nearest(x, centers, 0.35, 2.1)
     diverged = (x[:, 0] > 2.3) & (x[:, 1] > 1.7)
@@ -118,6 +122,41 @@ def plane(n=48):
     ]
     edges = [(3, 0), (3, 1), (4, 0), (4, 2), (5, 1), (5, 2), (6, 3), (6, 4), (6, 5)]
     return analysis(grid, sets, edges, labels, wells(centers, [0.3, 0.2, 0]), 0.9996, diverged)
+
+
+def plane_tower(n=48):
+    """The plane with a box inside on the border of two basins, and another one in that.
+
+    Less is undecided inside, and the loss is lower by 0.01.
+    """
+    boxes = [((-1.0, -2.0), (1.0, 0.0), 0, 64), ((-0.3, -1.6), (0.3, -1.1), 1, 60)]
+    outside = wells(WELLS, [0.3, 0.2, 0])
+    return with_boxes(
+        plane(n),
+        boxes,
+        lambda x: nearest(x, WELLS, 0.02, 2.1),
+        lambda x: outside(x) - 0.01,
+    )
+
+
+def line_tower():
+    return with_boxes(
+        line(),
+        [((-0.5,), (0.5,), 0, 64), ((-0.1,), (0.1,), 1, 64)],
+        lambda x: np.where(np.abs(x[:, 0]) < 0.01, -1, (x[:, 0] > 0).astype(int)),
+        lambda p: ((p**2 - 1) ** 2).sum(-1),
+    )
+
+
+def solid_tower():
+    """Eight attractors; a box around the middle, where all basins meet."""
+    minima = [m.center for m in double_well().morse_sets if m.is_attractor]
+    return with_boxes(
+        double_well(),
+        [((-0.5,) * 3, (0.5,) * 3, 0, 16)],
+        lambda x: nearest(x, minima, 0.02, 3.0),
+        lambda p: ((p**2 - 1) ** 2).sum(-1),
+    )
 
 
 def line():
