@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -189,9 +190,18 @@ class MorseAnalysis:
             surrogate=self.surrogate,
             loss_deviation=self.loss_deviation,
             reach=self.reach,
+            sets=self._owner,
             n_samples=len(self.samples) - n_inner,
         )
         return root, *self.inner
+
+    @cached_property
+    def _owner(self) -> NDArray[np.int32]:
+        """Number of the Morse set that each cell belongs to, -1 for none."""
+        owner = np.full(self.grid.size, -1, dtype=np.int32)
+        for i, m in enumerate(self.morse_sets):
+            owner[m.cells] = i
+        return owner
 
     def box_at(self, x: ArrayLike) -> Cells:
         """Number of the finest box that decides each point.

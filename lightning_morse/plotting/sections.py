@@ -68,10 +68,10 @@ def draw_line(ax: Axes, picture: Picture, shown: int = 0) -> None:
         (x,) = box.grid.edges
         field = np.where(box.diverged, DIVERGED, box.labels)[:, None]
         _draw_areas(ax, picture.colors, field, x, unit, across)
-        owner = owners(result, k)
-        others = (owner >= 0) & ~np.isin(owner, result.attractors)
-        strip = _rectangles(others[:, None], x, np.array([0.0, STRIP_HEIGHT]))
-        ax.add_patch(PathPatch(strip, transform=across, facecolor=DARK, edgecolor="none"))
+        if box.sets is not None:
+            others = (box.sets >= 0) & ~np.isin(box.sets, result.attractors)
+            strip = _rectangles(others[:, None], x, np.array([0.0, STRIP_HEIGHT]))
+            ax.add_patch(PathPatch(strip, transform=across, facecolor=DARK, edgecolor="none"))
         if k != shown:
             draw_frame(ax, x[[0, -1]], unit, across)
     x, loss = _curve(result, inside)
@@ -125,8 +125,8 @@ def draw_section(
         The contour set of the box, or None if its loss has no levels to draw.
     """
     result = picture.result
-    planes = [_Plane.through(result, k, axes, point) for k in boxes_within(result, shown)]
-    planes = [plane for plane in planes if plane is not None]
+    found = (_Plane.through(result, k, axes, point) for k in boxes_within(result, shown))
+    planes = [plane for plane in found if plane is not None]
     levels, met, contours = _levels(planes[0].loss), set[int](), None
     for k, plane in enumerate(planes):
         # Labels of contours lie above all areas: none may belong to a line that is covered.
@@ -163,18 +163,6 @@ def boxes_within(result: MorseAnalysis, shown: int) -> list[int]:
         if box.parent in inside:
             inside.append(k)
     return inside
-
-
-def owners(result: MorseAnalysis, k: int) -> NDArray[Any]:
-    """Number of a Morse set that each cell of a box belongs to, -1 for none."""
-    box = result.boxes[k]
-    if k and box.sets is not None:
-        return box.sets
-    owner = np.full(box.grid.size, -1)
-    if k == 0:
-        for i, m in enumerate(result.morse_sets):
-            owner[m.cells] = i
-    return owner
 
 
 def _draw_plane(
@@ -239,7 +227,7 @@ class _Plane:
             x=grid.edges[axes[0]],
             y=grid.edges[axes[1]],
             field=cut(np.where(box.diverged, DIVERGED, box.labels)),
-            owner=cut(owners(result, k)),
+            owner=cut(np.full(grid.size, -1) if box.sets is None else box.sets),
             loss=np.ma.masked_invalid(loss.T if axes[0] > axes[1] else loss),
         )
 
@@ -259,7 +247,8 @@ def _levels(loss: Any) -> Array:
     if not finite.size:
         return np.empty(0)
     levels: Array = np.unique(np.quantile(finite, CONTOUR_QUANTILES))
-    return levels[(levels > finite.min()) & (levels < finite.max())]
+    between: Array = levels[(levels > finite.min()) & (levels < finite.max())]
+    return between
 
 
 def _draw_contours(ax: Axes, x: Array, y: Array, loss: Any, levels: Array, zorder: float) -> Any:
