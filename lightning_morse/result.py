@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -17,6 +18,7 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.facts import MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
 
 
@@ -233,10 +235,19 @@ class MorseAnalysis:
             surrogate=self.surrogate,
             loss_deviation=self.loss_deviation,
             reach=self.reach,
+            sets=self._owner,
             n_samples=len(self.samples) - n_inner - self.n_measured,
             faces=self.faces,
         )
         return root, *self.inner
+
+    @cached_property
+    def _owner(self) -> NDArray[np.int32]:
+        """Number of the Morse set that each cell belongs to, -1 for none."""
+        owner = np.full(self.grid.size, -1, dtype=np.int32)
+        for i, m in enumerate(self.morse_sets):
+            owner[m.cells] = i
+        return owner
 
     def box_at(self, x: ArrayLike) -> Cells:
         """Number of the finest box that decides each point.
@@ -291,17 +302,28 @@ class MorseAnalysis:
     @property
     def basin_volumes(self) -> dict[int, float]:
         """Fraction of the box that is certainly in the basin of each attractor."""
-        return {i: float(np.mean(self.labels == i)) for i in self.attractors}
+        return {i: self._share(i) for i in self.attractors}
 
     @property
     def escape(self) -> float:
         """Fraction of the box that certainly leaves it."""
-        return float(np.mean(self.labels == ESCAPES))
+        return self._share(ESCAPES)
 
     @property
     def undecided(self) -> float:
         """Fraction of the box about which nothing is certain."""
-        return float(np.mean(self.labels == UNDECIDED))
+        return self._share(UNDECIDED)
+
+    def _share(self, label: int) -> float:
+        """Fraction of the box whose finest cells have a label."""
+        if not self.inner:
+            return float(np.mean(self.labels == label))
+        nested = NestedGrid(tuple(b.grid for b in self.boxes), tuple(b.parent for b in self.boxes))
+        finest = zip(self.boxes, nested.uncovered, strict=True)
+        labels = np.concatenate([box.labels[cells] for box, cells in finest])
+        found = labels == label
+        # Rounding must not turn all into almost all.
+        return 1.0 if found.all() else float(nested.volumes[found].sum())
 
     def basin_of(self, x: ArrayLike) -> Cells:
         """Number of the attractor whose basin certainly contains each point.
@@ -422,6 +444,8 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
         "seconds": dict(result.seconds),
         "n_measured": result.n_measured,
         "way_out": _stored_way(result.way_out),
+        # Readers of this format that know of no boxes inside see the outermost one, whose labels
+        # are certain by themselves.
         "inner": [
             {
                 "shape": list(box.grid.shape),
@@ -535,18 +559,39 @@ def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         ladder=Ladder(arrays["ladder_levels"], arrays["ladder_blocks"]),
         loss_deviation=deviation,
         reach=_stored_reach(arrays, sets),
-        inner=tuple(
-            _stored_box(fact, _with_prefix(arrays, f"box{k}_"), sets)
-            for k, fact in enumerate(plain.get("inner", []), start=1)
-        ),
+        inner=_stored_boxes(plain.get("inner", []), arrays, grid, sets),
         faces=_stored_faces(arrays, grid),
         way_out=_restored_way(plain.get("way_out")),
         n_measured=plain.get("n_measured", 0),
     )
 
 
-def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
+def _stored_boxes(
+    plain: Sequence[Mapping[str, Any]],
+    arrays: Mapping[str, NDArray[Any]],
+    root: CubicalGrid,
+    sets: tuple[MorseSet, ...],
+) -> tuple[Box, ...]:
+    """The boxes inside, each of which must lie in one before it."""
+    grids, boxes = [root], []
+    for k, fact in enumerate(plain, start=1):
+        prefix = f"box{k}_"
+        own = {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
+        try:
+            box = _stored_box(fact, own, sets)
+        except (ValueError, IndexError) as err:
+            raise ValueError(f"of box {k}: {err}") from err
+        except KeyError as err:
+            raise ValueError(f"of box {k}: {err} is missing") from err
+        parent = box.parent
+        if not isinstance(parent, int) or not 0 <= parent < k:
+            raise ValueError(f"of box {k}: {parent!r} is not the number of a box before it")
+        around = grids[parent]
+        if (box.grid.lower < around.lower).any() or (box.grid.upper > around.upper).any():
+            raise ValueError(f"of box {k}: it is not inside box {parent}")
+        grids.append(box.grid)
+        boxes.append(box)
+    return tuple(boxes)
 
 
 def _stored_box(
@@ -554,11 +599,21 @@ def _stored_box(
 ) -> Box:
     """A box inside, after checking that its parts fit together."""
     grid = CubicalGrid(arrays["lower"], arrays["upper"], plain["shape"])
-    for name in ("labels", "diverged"):
-        if arrays[name].shape != (grid.size,):
-            raise ValueError(
-                f"a box inside has {name} of shape {arrays[name].shape} for {grid.size} cells"
-            )
+    vertices = tuple(n + 1 for n in grid.shape)
+    expected = {
+        "labels": (grid.size,),
+        "diverged": (grid.size,),
+        "sets": (grid.size,),
+        "mean_loss": vertices,
+        "loss_deviation": vertices,
+    }
+    for name, shape in expected.items():
+        if name in arrays and arrays[name].shape != shape:
+            raise ValueError(f"{name} should have shape {shape}, not {arrays[name].shape}")
+    for name, least in (("labels", ESCAPES), ("sets", -1)):
+        values = arrays.get(name, np.zeros(0, np.int32))
+        if ((values < least) | (values >= len(sets))).any():
+            raise ValueError(f"{name} should lie between {least} and {len(sets) - 1}")
     return Box(
         grid=grid,
         parent=plain["parent"],

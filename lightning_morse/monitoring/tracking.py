@@ -88,7 +88,7 @@ class AttractorTracker:
     The tracker keeps at most three pictures: the last one, that of the last certain basin and, as
     far as there is room, those that were the last to show an attractor missing from all later ones.
     Each consists of an affine subspace (``dim + 1`` weight vectors, on the CPU) and the labels of
-    its cells.
+    the cells of all its boxes.
 
     Attributes:
         switches: Number of times the weights have certainly changed basins.
@@ -142,8 +142,8 @@ class AttractorTracker:
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
         new = _Picture(
             subspace=subspace.to("cpu"),
-            grid=result.grid,
-            labels=result.labels.astype(np.int64),
+            grids=tuple(box.grid for box in result.boxes),
+            labels=tuple(box.labels.astype(np.int64) for box in result.boxes),
             centers=np.array([result.morse_sets[a].center for a in result.attractors]).reshape(
                 -1, d
             ),
@@ -196,20 +196,26 @@ def untracked(result: MorseAnalysis, current: ArrayLike) -> Tracked:
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """The part of an analysis that is kept. Labels are identities, -1 undecided, -2 escapes."""
+    """The part of an analysis that is kept. Labels are identities, -1 undecided, -2 escapes.
+
+    Grids and labels are those of all boxes, the outermost first.
+    """
 
     subspace: AffineSubspace
-    grid: CubicalGrid
-    labels: Cells
+    grids: tuple[CubicalGrid, ...]
+    labels: tuple[Cells, ...]
     centers: Array
     identities: Cells
     current: Array
     certain: bool
 
     def basin(self, x: Array) -> int:
-        """Label at a point of the slice."""
-        cell = int(self.grid.cell_of(x[None])[0])
-        return int(self.labels[cell]) if cell >= 0 else ESCAPES
+        """Label at a point of the slice, in the innermost box that holds it."""
+        for grid, labels in zip(reversed(self.grids), reversed(self.labels), strict=True):
+            cell = int(grid.cell_of(x[None])[0])
+            if cell >= 0:
+                return int(labels[cell])
+        return ESCAPES
 
     @property
     def home(self) -> int:
@@ -221,7 +227,8 @@ class _Picture:
         distances = np.linalg.norm(
             self.centers - self.centers[self.identities == identity], axis=1
         )[self.identities != identity]
-        return float(min([*distances, 0.5 * (self.grid.upper - self.grid.lower).min()]))
+        whole = self.grids[0]
+        return float(min([*distances, 0.5 * (whole.upper - whole.lower).min()]))
 
     def renamed(self, known: Mapping[int, int]) -> _Picture:
         """The same picture with identities in place of the numbers of Morse sets."""
@@ -231,8 +238,8 @@ class _Picture:
         table = np.concatenate([names, [ESCAPES, UNDECIDED]])
         return _Picture(
             subspace=self.subspace,
-            grid=self.grid,
-            labels=table[self.labels],
+            grids=self.grids,
+            labels=tuple(table[labels] for labels in self.labels),
             centers=self.centers,
             identities=names,
             current=self.current,
@@ -240,15 +247,12 @@ class _Picture:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        values, counts = torch.unique_consecutive(torch.tensor(self.labels), return_counts=True)
+        whole, *inner = map(_stored_box, self.grids, self.labels)
         return {
             "origin": self.subspace.origin,
             "directions": self.subspace.directions,
-            "lower": self.grid.lower.tolist(),
-            "upper": self.grid.upper.tolist(),
-            "shape": list(self.grid.shape),
-            "labels": values,
-            "counts": counts,
+            **whole,
+            "inner": inner,
             "centers": self.centers.tolist(),
             "identities": self.identities.tolist(),
             "current": self.current.tolist(),
@@ -258,15 +262,35 @@ class _Picture:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> _Picture:
         subspace = AffineSubspace(state["origin"], state["directions"]).to("cpu")
+        # Older states have no boxes inside.
+        grids, labels = zip(*map(_restored_box, [state, *state.get("inner", [])]), strict=True)
         return cls(
             subspace=subspace,
-            grid=CubicalGrid(state["lower"], state["upper"], state["shape"]),
-            labels=state["labels"].cpu().repeat_interleave(state["counts"].cpu()).numpy(),
+            grids=grids,
+            labels=labels,
             centers=np.array(state["centers"], dtype=np.float64).reshape(-1, subspace.dim),
             identities=np.array(state["identities"], dtype=np.int64),
             current=np.array(state["current"], dtype=np.float64),
             certain=state["certain"],
         )
+
+
+def _stored_box(grid: CubicalGrid, labels: Cells) -> dict[str, Any]:
+    """A grid and runs of equal labels."""
+    values, counts = torch.unique_consecutive(torch.tensor(labels), return_counts=True)
+    return {
+        "lower": grid.lower.tolist(),
+        "upper": grid.upper.tolist(),
+        "shape": list(grid.shape),
+        "labels": values,
+        "counts": counts,
+    }
+
+
+def _restored_box(state: Mapping[str, Any]) -> tuple[CubicalGrid, Cells]:
+    grid = CubicalGrid(state["lower"], state["upper"], state["shape"])
+    labels = state["labels"].cpu().repeat_interleave(state["counts"].cpu())
+    return grid, labels.numpy()
 
 
 def _same(old: _Picture, new: _Picture) -> list[tuple[int, int]]:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
+from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.plotting.marks import legend_handles
-from lightning_morse.plotting.sections import Picture, draw_line, draw_section
+from lightning_morse.plotting.sections import FRAME_COLOR, Picture, draw_line, draw_section
 from lightning_morse.plotting.style import (
     attractor_colors,
     claimed,
@@ -24,6 +27,8 @@ from lightning_morse.result import MorseAnalysis
 
 # Characters that fit on the page, in a heading and above one of four panels.
 _HEADING_LENGTH, _AXIS_NAME_LENGTH = 72, 22
+_WIDTHS = (1.25, 1)  # of the whole box and of the one inside beside it
+_LEGEND_COLUMNS = 3  # of a legend below
 
 
 def plot_basins(
@@ -36,6 +41,11 @@ def plot_basins(
     verdict: str | None = None,
 ) -> Figure:
     """Draw the basins in the box, the loss, the Morse sets and where training has been.
+
+    Boxes inside are drawn in place, each at its own resolution and in a thin frame; in one and two
+    dimensions a second panel enlarges the innermost one at the current weights (else at the lowest
+    attractor, else the last). In three dimensions sections show that box if a larger share of it is
+    decided than of the whole.
 
     In one dimension: the loss curve over bands for the basins. In two: the plane. In three: the
     three axis-aligned sections through ``current`` (clipped to the box), else through the attractor
@@ -59,31 +69,52 @@ def plot_basins(
         ValueError: If the analysis has more than three dimensions, an argument does not have the
             dimension of the box, or the identities are not those of the attractors.
     """
-    d = result.grid.dim
     picture = _picture(result, trajectory, current, axis_labels, identities)
-    shares = f"undecided {percent(result.undecided)}, escape {percent(result.escape)}"
+    inset = _enlarged(picture)
+    facts = f"{claimed(result)} · undecided {percent(result.undecided)}"
+    facts += f", escape {percent(result.escape)}"
     with figure_style():
-        figure = new_figure(8, 7 if d == 3 else 6, layout="constrained")
+        figure = new_figure(*_page(result.grid.dim, inset), layout="constrained")
         heading = [textwrap.shorten(title, _HEADING_LENGTH, placeholder=" …")] if title else []
         heading += textwrap.wrap(verdict or "", _HEADING_LENGTH)
-        figure.suptitle("\n".join([*heading, f"{claimed(result)} · {shares}"]), fontsize=12)
-        contours = None
-        legend: dict[str, Any] = {"loc": "outside right center"}
-        if d == 1:
-            draw_line(figure.subplots(), picture)
-        elif d == 2:
-            contours = draw_section(figure.subplots(), picture, (0, 1), np.zeros(2))
+        figure.suptitle("\n".join([*heading, facts]), fontsize=12)
+        if result.grid.dim == 3:
+            contours: list[Any] = []
+            legend = _draw_three_sections(figure, picture, inset)
         else:
-            legend = _draw_three_sections(figure, picture)
+            contours, legend = _draw_whole(figure, picture, inset)
         handles = legend_handles(
             result, picture.colors, identities or {}, len(picture.path) > 0, picture.now
         )
         figure.legend(handles=handles, fontsize=9.5, frameon=False, handlelength=1.6, **legend)
-        if contours is not None:
+        if contours:
             # Gaps and angles of the labels are measured on the page: it must be laid out first.
             figure.draw_without_rendering()
-            contours.clabel(contours.levels[1::3], fontsize=9, fmt=_three_digits)
+        for lines in contours:
+            lines.clabel(lines.levels[1::3], fontsize=9, fmt=_three_digits)
     return figure
+
+
+def _page(dim: int, inset: int) -> tuple[float, float]:
+    """Width and height of the figure in inches."""
+    if dim == 3:
+        return 8, 7
+    return (9.2, 6.6) if inset else (8, 6)
+
+
+def _enlarged(picture: Picture) -> int:
+    """Number of the innermost box at the current weights; 0 if there are no boxes inside.
+
+    Where the weights are in none of these, it is that of the lowest attractor, else the last.
+    """
+    result = picture.result
+    points = [] if picture.now is None else [picture.now]
+    points += [result.morse_sets[a].center for a in result.attractors]
+    for point in points:
+        within = [k for k, box in enumerate(result.boxes) if box.grid.cell_of(point[None])[0] >= 0]
+        if within and within[-1]:
+            return within[-1]
+    return len(result.inner)
 
 
 def _picture(
@@ -112,9 +143,52 @@ def _picture(
     return Picture(result, attractor_colors(result, identities), labels, path, now)
 
 
-def _draw_three_sections(figure: Figure, picture: Picture) -> dict[str, Any]:
+def _draw_whole(figure: Figure, picture: Picture, inset: int) -> tuple[list[Any], dict[str, Any]]:
+    """Draw the whole box and beside it one inside, if there is any.
+
+    Returns:
+        The contours that want labels, and where the legend goes.
+    """
+    shown_in_panels = (0, inset) if inset else (0,)
+    n = len(shown_in_panels)
+    panels, contours = np.ravel(figure.subplots(1, n, width_ratios=_WIDTHS[:n])), []
+    for ax, shown in zip(panels, shown_in_panels, strict=True):
+        if picture.result.grid.dim == 1:
+            draw_line(ax, picture, shown)
+        else:
+            contours.append(draw_section(ax, picture, (0, 1), np.zeros(2), shown))
+    if not inset:
+        return [c for c in contours if c is not None], {"loc": "outside right center"}
+    main, beside = panels
+    beside.set(xlabel="", ylabel="")
+    beside.set_title(_name_of_box(picture.result, inset), fontsize=10.5)
+    if picture.result.grid.dim == 2:
+        _connect(figure, main, beside)
+    where = {"loc": "outside lower center", "ncols": _LEGEND_COLUMNS}
+    return [c for c in contours if c is not None], where
+
+
+def _connect(figure: Figure, main: Axes, beside: Axes) -> None:
+    """Lead the eye from what is enlarged to the panel beside that enlarges it."""
+    (_, right), heights = beside.get_xlim(), beside.get_ylim()
+    for height, corner in zip(heights, ((0, 0), (0, 1)), strict=True):
+        line = ConnectionPatch(
+            (right, height), corner, main.transData, beside.transAxes, color=FRAME_COLOR
+        )
+        line.set(linewidth=0.8, alpha=0.6, in_layout=False)
+        figure.add_artist(line)
+
+
+def _name_of_box(result: MorseAnalysis, k: int) -> str:
+    whole, grid = result.grid, result.boxes[k].grid
+    ratio = np.prod((whole.upper - whole.lower) / (grid.upper - grid.lower)) ** (1 / whole.dim)
+    return f"inside box {k}: 1/{ratio:.{0 if ratio >= 10 else 1}f} of the width"
+
+
+def _draw_three_sections(figure: Figure, picture: Picture, inset: int) -> dict[str, Any]:
     """Draw the three sections of a box with three axes; return where the legend goes."""
-    point = _section_point(picture)
+    shown = _tells_more(picture.result, inset)
+    point = _section_point(picture, shown)
     panels = figure.subplots(2, 2)
     panels[1, 1].axis("off")
     # Arranged like the views of a technical drawing: neighbours share an axis.
@@ -123,23 +197,30 @@ def _draw_three_sections(figure: Figure, picture: Picture) -> dict[str, Any]:
         (panels[1, 0], (0, 2)),
         (panels[0, 1], (2, 1)),
     ):
-        draw_section(ax, picture, axes, point)
+        draw_section(ax, picture, axes, point, shown)
         fixed = 3 - sum(axes)
         name = textwrap.shorten(picture.labels[fixed], _AXIS_NAME_LENGTH, placeholder=" …")
         ax.set_title(f"section at {name} = {point[fixed]:.3g}", fontsize=10.5)
+    note = "Morse sets where a section\nmeets them, path projected"
     return {
         "loc": "center",
         "bbox_to_anchor": (0.5, 0.5),
         "bbox_transform": panels[1, 1].transAxes,
-        "title": "Morse sets where a section\nmeets them, path projected",
+        "title": f"{_name_of_box(picture.result, shown)}\n{note}" if shown else note,
         "title_fontsize": 9.5,
         "ncols": 2,
     }
 
 
-def _section_point(picture: Picture) -> Array:
+def _tells_more(result: MorseAnalysis, inset: int) -> int:
+    """The whole box or the one inside, whichever has the larger share of decided cells."""
+    decided = [float(np.mean(result.boxes[k].labels != UNDECIDED)) for k in (0, inset)]
+    return inset if decided[1] > decided[0] else 0
+
+
+def _section_point(picture: Picture, shown: int) -> Array:
     """The point the sections pass through: current weights, lowest attractor, or the centre."""
-    result, grid = picture.result, picture.result.grid
+    result, grid = picture.result, picture.result.boxes[shown].grid
     if picture.now is not None:
         point = picture.now
     elif result.n_attractors:

@@ -94,7 +94,8 @@ def legend_handles(
         handles.append(Line2D([], [], **set_look(m, dim, None) | {"ms": 8}, label=kind))
     looks = area_looks(colors)
     for value, name in ((UNDECIDED, "undecided"), (ESCAPES, "escapes"), (DIVERGED, "diverged")):
-        if np.any(result.diverged if value == DIVERGED else result.labels == value):
+        shown = (b.diverged if value == DIVERGED else b.labels == value for b in result.boxes)
+        if any(map(np.any, shown)):
             handles.append(Patch(**looks[value], label=name))
     if dim == 1:
         handles.append(Line2D([], [], **SAMPLE, label="loss samples"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.patches import PathPatch
+from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Transform
@@ -27,6 +27,7 @@ POINTS_MARKED = 60  # about this many points of a trajectory get a dot, the line
 CONTOUR_QUANTILES = np.linspace(0.01, 0.97, 13)
 # Axes of a plane have the same scale, angles and all, unless that left a panel too thin to read.
 WIDEST_TRUE_ASPECT = 3
+FRAME_COLOR = "black"  # of the boxes inside
 STRIP_HEIGHT = 0.015  # of the marks of Morse sets at the foot of a loss curve, in axes heights
 
 
@@ -49,121 +50,217 @@ class Picture:
     now: Array | None
 
 
-def draw_line(ax: Axes, picture: Picture) -> None:
-    """Draw a one-dimensional slice: the loss curve over bands for the basins."""
+def draw_line(ax: Axes, picture: Picture, shown: int = 0) -> None:
+    """Draw one box of a one-dimensional slice: the loss curve over bands for the basins.
+
+    Boxes inside are drawn in place, between thin lines.
+
+    Args:
+        ax: Where to.
+        picture: The figure it belongs to.
+        shown: Number of the box.
+    """
     result = picture.result
-    (x,) = result.grid.edges
     across, unit = ax.get_xaxis_transform(), np.array([0.0, 1.0])
-    field = np.where(result.diverged, DIVERGED, result.labels)[:, None]
-    _draw_areas(ax, picture.colors, field, x, unit, across)
-    for m in result.morse_sets:
-        if not m.is_attractor:
-            mask = np.zeros((result.grid.size, 1), dtype=bool)
-            mask[m.cells] = True
-            strip = _rectangles(mask, x, np.array([0.0, STRIP_HEIGHT]))
+    inside = boxes_within(result, shown)
+    for k in inside:
+        box = result.boxes[k]
+        (x,) = box.grid.edges
+        field = np.where(box.diverged, DIVERGED, box.labels)[:, None]
+        _draw_areas(ax, picture.colors, field, x, unit, across)
+        if box.sets is not None:
+            others = (box.sets >= 0) & ~np.isin(box.sets, result.attractors)
+            strip = _rectangles(others[:, None], x, np.array([0.0, STRIP_HEIGHT]))
             ax.add_patch(PathPatch(strip, transform=across, facecolor=DARK, edgecolor="none"))
-    ax.plot(x, result.mean_loss, color=DARK, linewidth=1.6, zorder=3)
-    ok = np.isfinite(result.sample_losses)
-    ax.plot(result.samples[ok, 0], result.sample_losses[ok], **SAMPLE, zorder=3)
+        if k != shown:
+            draw_frame(ax, x[[0, -1]], unit, across)
+    x, loss = _curve(result, inside)
+    ax.plot(x, loss, color=DARK, linewidth=1.6, zorder=3)
+    low, up = x[[0, -1]]
+    at, losses = result.samples[:, 0], result.sample_losses
+    ok = np.isfinite(losses) & (at >= low) & (at <= up)
+    ax.plot(at[ok], losses[ok], **SAMPLE, zorder=3)
 
     def on_curve(points: Array) -> Array:
-        return np.stack([points[..., 0], np.interp(points[..., 0], x, result.mean_loss)], axis=-1)
+        return np.stack([points[..., 0], np.interp(points[..., 0], x, loss)], axis=-1)
 
     now = picture.now
-    _draw_trajectory(ax, on_curve(picture.path), None if now is None else on_curve(now))
-    _draw_sets(ax, picture, {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)})
-    ax.set(xlim=(x[0], x[-1]), xlabel=picture.labels[0], ylabel="loss")
+    clipped = _is_clipped(picture, shown)
+    _draw_trajectory(ax, on_curve(picture.path), None if now is None else on_curve(now), clipped)
+    marked = {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)}
+    _draw_sets(ax, picture, {i: p for i, p in marked.items() if low <= p[0] <= up})
+    ax.set(xlim=(low, up), xlabel=picture.labels[0], ylabel="loss")
     ax.margins(y=0.08)
 
 
-def draw_section(ax: Axes, picture: Picture, axes: tuple[int, int], point: Array) -> Any:
-    """Draw the plane of two axes of the box through a point.
+def _curve(result: MorseAnalysis, inside: Sequence[int]) -> tuple[Array, Array]:
+    """Vertices of the finest grids and the mean loss there, ascending."""
+    x, loss = (np.empty(0),) * 2
+    for k in inside:  # each box replaces what is around it
+        box = result.boxes[k]
+        outside = (x < box.grid.lower) | (x > box.grid.upper)
+        x = np.concatenate([x[outside], box.grid.edges[0]])
+        loss = np.concatenate([loss[outside], box.mean_loss])
+    order = np.argsort(x)
+    return x[order], loss[order]
 
-    The trajectory is projected onto the plane; Morse sets are shown where the plane meets them.
+
+def draw_section(
+    ax: Axes, picture: Picture, axes: tuple[int, int], point: Array, shown: int = 0
+) -> Any:
+    """Draw the plane of two axes of a box through a point.
+
+    Boxes inside are drawn in place, at their own resolution and in a thin frame, with contours at
+    the levels of the box that is shown. The trajectory is projected onto the plane; Morse sets are
+    shown where the plane meets them.
+
+    Args:
+        ax: Where to.
+        picture: The figure it belongs to.
+        axes: The axis across and the one upwards.
+        point: A point of the plane, shape ``(d,)``.
+        shown: Number of the box.
 
     Returns:
-        The contour set, or None if the loss has no levels to draw.
+        The contour set of the box, or None if its loss has no levels to draw.
     """
-    result, grid = picture.result, picture.result.grid
-    x, y = (grid.edges[a] for a in axes)
-    plane = _Plane.through(result, axes, point)
-    field = plane.cut(np.where(result.diverged, DIVERGED, result.labels))
-    _draw_areas(ax, picture.colors, field, x, y, ax.transData)
-    separators = _faces(field, x, y)
-    ax.add_collection(LineCollection(list(separators), colors="#555555", linewidths=0.7, zorder=2))
-
-    owner = np.full(grid.size, -1)
-    for i, m in enumerate(result.morse_sets):
-        owner[m.cells] = i
-    owner = plane.cut(owner)
-    met = np.unique(owner[owner >= 0])
-    owner[np.isin(owner, result.attractors)] = -1
-    outlines = _faces(owner, x, y)
-    ax.add_collection(
-        LineCollection(list(outlines), colors=DARK, linewidths=0.9, alpha=0.8, zorder=3)
-    )
-    contours = _draw_contours(ax, x, y, plane.loss)
-
+    result = picture.result
+    found = (_Plane.through(result, k, axes, point) for k in boxes_within(result, shown))
+    planes = [plane for plane in found if plane is not None]
+    levels, met, contours = _levels(planes[0].loss), set[int](), None
+    for k, plane in enumerate(planes):
+        # Labels of contours lie above all areas: none may belong to a line that is covered.
+        plane.mask_loss_under(planes[k + 1 :])
+        # What is drawn of a box covers all that is drawn of the boxes around it.
+        drawn = _draw_plane(ax, picture, plane, levels, 1 + 2 * k / len(planes), 2 / len(planes))
+        if k == 0:
+            contours = drawn
+        else:
+            draw_frame(ax, plane.x[[0, -1]], plane.y[[0, -1]])
+        met |= set(plane.owner[plane.owner >= 0].tolist())
     keep, now = list(axes), picture.now
-    _draw_trajectory(ax, picture.path[:, keep], None if now is None else now[keep])
-    _draw_sets(ax, picture, {int(i): tuple(result.morse_sets[i].center[keep]) for i in met})
-    labels = picture.labels
+    at = None if now is None else now[keep]
+    _draw_trajectory(ax, picture.path[:, keep], at, _is_clipped(picture, shown))
+    _draw_sets(ax, picture, {i: tuple(result.morse_sets[i].center[keep]) for i in sorted(met)})
+    labels, (x, y) = picture.labels, (planes[0].x, planes[0].y)
     ax.set(xlim=x[[0, -1]], ylim=y[[0, -1]], xlabel=labels[axes[0]], ylabel=labels[axes[1]])
-    sides = (grid.upper - grid.lower)[keep]
+    sides = np.array([x[-1] - x[0], y[-1] - y[0]])
     ax.set_aspect("equal" if sides.max() <= WIDEST_TRUE_ASPECT * sides.min() else "auto")
+    return contours
+
+
+def draw_frame(ax: Axes, x: Array, y: Array, transform: Transform | None = None) -> None:
+    """Draw a thin frame between two coordinates across and two upwards."""
+    frame = Rectangle((x[0], y[0]), x[1] - x[0], y[1] - y[0], fill=False, linewidth=1.1)
+    frame.set(edgecolor=FRAME_COLOR, zorder=3.5, transform=transform or ax.transData)
+    ax.add_patch(frame)
+
+
+def boxes_within(result: MorseAnalysis, shown: int) -> list[int]:
+    """Numbers of a box and of all boxes inside it, outermost first."""
+    inside = [shown]
+    for k, box in enumerate(result.boxes):
+        if box.parent in inside:
+            inside.append(k)
+    return inside
+
+
+def _draw_plane(
+    ax: Axes, picture: Picture, plane: _Plane, levels: Array, zorder: float, room: float
+) -> Any:
+    """Draw areas, contours and outlines of one box, in ``room`` above a zorder."""
+    x, y = plane.x, plane.y
+    _draw_areas(ax, picture.colors, plane.field, x, y, ax.transData, zorder)
+    separators = LineCollection(list(_faces(plane.field, x, y)), colors="#555555", linewidths=0.7)
+    separators.set_zorder(zorder + 0.5 * room)
+    ax.add_collection(separators)
+    contours = _draw_contours(ax, x, y, plane.loss, levels, zorder + 0.75 * room)
+    others = np.where(np.isin(plane.owner, picture.result.attractors), -1, plane.owner)
+    outlines = LineCollection(list(_faces(others, x, y)), colors=DARK, linewidths=0.9, alpha=0.8)
+    outlines.set_zorder(zorder + room)
+    ax.add_collection(outlines)
     return contours
 
 
 @dataclass(frozen=True, eq=False)
 class _Plane:
-    """A plane of two axes of a grid.
+    """A plane of two axes of a box; arrays have the horizontal axis first.
 
     Attributes:
-        shape: Cells per axis of the grid.
-        cell: Index of the cells that the plane meets, in an array of that shape.
-        swapped: Whether the horizontal axis comes after the vertical one in the grid.
+        x: Edges of the cells across.
+        y: Edges of the cells upwards.
+        field: Labels of the cells.
+        owner: Morse sets of the cells, -1 for none.
         loss: The mean loss at the vertices, interpolated linearly; masked where not finite.
     """
 
-    shape: tuple[int, ...]
-    cell: tuple[Any, ...]
-    swapped: bool
+    x: Array
+    y: Array
+    field: NDArray[Any]
+    owner: NDArray[Any]
     loss: NDArray[Any]
 
     @classmethod
-    def through(cls, result: MorseAnalysis, axes: tuple[int, int], point: Array) -> _Plane:
-        grid = result.grid
+    def through(
+        cls, result: MorseAnalysis, k: int, axes: tuple[int, int], point: Array
+    ) -> _Plane | None:
+        """The plane through a point, of one box; None if it does not meet it."""
+        box = result.boxes[k]
+        grid, loss = box.grid, box.mean_loss
         others = tuple(set(range(grid.dim)) - set(axes))
-        loss = result.mean_loss
         cell: list[Any] = [slice(None)] * grid.dim
-        for k in others:
-            edges = grid.edges[k]
-            i = int(np.clip(np.searchsorted(edges, point[k], side="right") - 1, 0, len(edges) - 2))
-            t = (point[k] - edges[i]) / (edges[i + 1] - edges[i])
-            near, far = (np.take(loss, [j], axis=k) for j in (i, i + 1))
-            loss, cell[k] = (1 - t) * near + t * far, i
+        for j in others:
+            if not grid.lower[j] <= point[j] <= grid.upper[j]:
+                return None
+            edges = grid.edges[j]
+            i = int(np.clip(np.searchsorted(edges, point[j], side="right") - 1, 0, len(edges) - 2))
+            t = (point[j] - edges[i]) / (edges[i + 1] - edges[i])
+            near, far = (np.take(loss, [n], axis=j) for n in (i, i + 1))
+            loss, cell[j] = (1 - t) * near + t * far, i
         loss = loss.squeeze(axis=others)
-        swapped = axes[0] > axes[1]
-        masked = np.ma.masked_invalid(loss.T if swapped else loss)
-        return cls(tuple(grid.shape), tuple(cell), swapped, masked)
 
-    def cut(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values of the cells in the plane, horizontal axis first."""
-        found: NDArray[Any] = values.reshape(self.shape)[self.cell]
-        return found.T if self.swapped else found
+        def cut(values: NDArray[Any]) -> NDArray[Any]:
+            found: NDArray[Any] = values.reshape(grid.shape)[tuple(cell)]
+            return found.T if axes[0] > axes[1] else found
+
+        return cls(
+            x=grid.edges[axes[0]],
+            y=grid.edges[axes[1]],
+            field=cut(np.where(box.diverged, DIVERGED, box.labels)),
+            owner=cut(np.full(grid.size, -1) if box.sets is None else box.sets),
+            loss=np.ma.masked_invalid(loss.T if axes[0] > axes[1] else loss),
+        )
+
+    def mask_loss_under(self, others: Sequence[_Plane]) -> None:
+        """Mask the loss at the vertices that planes of boxes inside cover."""
+        for other in others:
+            across, upwards = (
+                (own > its[0]) & (own < its[-1])
+                for own, its in ((self.x, other.x), (self.y, other.y))
+            )
+            self.loss[np.ix_(across, upwards)] = np.ma.masked
 
 
-def _draw_contours(ax: Axes, x: Array, y: Array, loss: Any) -> Any:
-    """Draw level sets of the loss at the vertices; None if nothing lies between its extremes."""
+def _levels(loss: Any) -> Array:
+    """Losses at which to draw contours; none if nothing lies between the extremes."""
+    finite = loss.compressed()
+    if not finite.size:
+        return np.empty(0)
+    levels: Array = np.unique(np.quantile(finite, CONTOUR_QUANTILES))
+    between: Array = levels[(levels > finite.min()) & (levels < finite.max())]
+    return between
+
+
+def _draw_contours(ax: Axes, x: Array, y: Array, loss: Any, levels: Array, zorder: float) -> Any:
+    """Draw level sets of the loss at the vertices; None if it has none at these levels."""
     finite = loss.compressed()
     if not finite.size:
         return None
-    levels = np.unique(np.quantile(finite, CONTOUR_QUANTILES))
     levels = levels[(levels > finite.min()) & (levels < finite.max())]
     if not levels.size:
         return None
     lines = ax.contour(x, y, loss.T, levels=levels, colors=DARK, linestyles="solid")
-    lines.set(linewidth=0.6, alpha=0.65, zorder=2.5)
+    lines.set(linewidth=0.6, alpha=0.65, zorder=zorder)
     return lines
 
 
@@ -174,6 +271,7 @@ def _draw_areas(
     x: Array,
     y: Array,
     transform: Transform,
+    zorder: float = 1,
 ) -> None:
     """Fill the cells by their labels."""
     looks = area_looks(colors)
@@ -185,7 +283,7 @@ def _draw_areas(
                 transform=transform,
                 antialiased=False,
                 linewidth=0,
-                zorder=1,
+                zorder=zorder,
                 **looks[int(value)],
             )
         )
@@ -211,14 +309,23 @@ def _faces(field: NDArray[Any], x: Array, y: Array) -> Array:
     return np.concatenate([vertical, horizontal])
 
 
-def _draw_trajectory(ax: Axes, path: Array, now: Array | None) -> None:
+def _is_clipped(picture: Picture, shown: int) -> bool:
+    """Whether the mark of the current weights ends at the edge of the panel.
+
+    A box inside may have the weights at its very edge: their mark must be seen whole.
+    """
+    grid, now = picture.result.boxes[shown].grid, picture.now
+    return shown == 0 or now is None or grid.cell_of(now[None])[0] < 0
+
+
+def _draw_trajectory(ax: Axes, path: Array, now: Array | None, clipped: bool) -> None:
     if len(path):
         every = max(1, len(path) // POINTS_MARKED)
         ax.plot(*path.T, color="black", linewidth=1.3, marker=".", ms=5, markevery=every, zorder=4)
         ax.plot(*path[:1].T, **START, zorder=4)
     if now is not None:
         # Below the attractors' discs, which are smaller.
-        ax.plot(*now, **NOW, zorder=4.5)
+        ax.plot(*now, **NOW, zorder=4.5, clip_on=clipped)
 
 
 def _draw_sets(ax: Axes, picture: Picture, at: dict[int, tuple[float, float]]) -> None:

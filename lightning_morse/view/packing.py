@@ -75,6 +75,13 @@ def numbers(raw: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) ->
     return values
 
 
+def short(values: Array) -> list[Any]:
+    """Return six significant digits of each value: finer than any screen."""
+    if values.ndim > 1:
+        return [short(v) for v in values]
+    return [float(f"{v:.6g}") for v in values]
+
+
 def pack_runs(values: NDArray[Any]) -> list[int]:
     """Return runs of equal values: value, length, value, length ..."""
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))

@@ -10,7 +10,7 @@ import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,28 +18,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import Reach
-from lightning_morse.view.packing import (
-    MAX_CELLS,
-    expect,
-    is_number,
-    numbers,
-    pack_deviation,
-    pack_loss,
-    pack_reach,
-    pack_runs,
-    thinned,
-    unpack_deviation,
-    unpack_loss,
-    unpack_reach,
-    unpack_runs,
+from lightning_morse.view.box_record import (
+    MAX_AXES,
+    BoxRecord,
+    pack_box,
+    unpack_box,
+    unpack_inner,
 )
+from lightning_morse.view.packing import MAX_CELLS, expect, is_number, numbers, short
 
 if TYPE_CHECKING:
-    from lightning_morse.grids.cubical import CubicalGrid
     from lightning_morse.result import MorseAnalysis
 
 FORMAT = "lightning-morse-view"
-VERSION = 1
+VERSION = 2  # 1 had no boxes inside
 SUFFIX = ".view.json"
 # The TensorBoard plugin that records in event files belong to, and the default name of a monitor.
 PLUGIN = "morse"
@@ -52,14 +44,7 @@ PLUGIN = "morse"
 RECORD_TAG = "record"
 
 MAX_BYTES = 2**26  # longer texts are not parsed
-MAX_AXES = 3
-# Points of the lattice of the loss per axis, at most, by the dimension: none of these limits bears
-# on labels or Morse sets, which are kept cell by cell.
-_LOSS_POINTS = {1: 513, 2: 81, 3: 25}
-_MAX_REACH_BYTES = 80_000  # the sets that cells may reach are left out where they take more
-_N_LEVELS = 13  # contour lines
-_LEVEL_QUANTILES = (0.01, 0.97)
-_CENTER_TOLERANCE = 1e-9  # of the width of the box
+_SAME_POINT = 1e-9  # of the width of the box
 
 
 def record_tag(monitor: str = PLUGIN) -> str:
@@ -101,8 +86,8 @@ class ViewRecord:
         ladder_blocks: Attracting blocks at each level, see :class:`lightning_morse.Ladder`.
         exits: Share of the box that may leave through each face, shape ``(d, 2)``: lower, upper.
         facts: ``claim``, ``mu``, ``confidence``, ``calibration``, ``escape``, ``undecided``,
-            ``loss_now`` (the loss of the current weights if they are the centre of the box and the
-            loss is finite, else None), and where it is known ``verdict`` (a sentence).
+            ``loss_now`` (the loss of the current weights if it was evaluated there and is finite,
+            else None), and where it is known ``verdict`` (a sentence).
         scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
         trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
         current: The current weights in the slice, shape ``(d,)``; None outside of training.
@@ -114,6 +99,7 @@ class ViewRecord:
             value. NaN where it was not finite; None in older records.
         reach: The Morse sets that each cell may reach, and whether it may leave the box; None in
             older records and where it would take more than 80 kB.
+        inner: The boxes inside, each after those around it; none in older records.
     """
 
     text: str
@@ -141,6 +127,7 @@ class ViewRecord:
     identities: tuple[int, ...] | None
     deviation: Array | None
     reach: Reach | None
+    inner: tuple[BoxRecord, ...]
 
     def bare_scalars(self) -> dict[str, float]:
         """Return the scalars without the prefix that the name of their monitor is."""
@@ -186,27 +173,19 @@ def encode(
         ValueError: If the analysis has more than three dimensions or too many cells, an argument
             does not have its dimension, or the identities are not those of the attractors.
     """
-    grid, d = result.grid, result.grid.dim
-    _check_size(grid)
+    d = result.grid.dim
+    _check_size(result)
     path, now, labels = _checked_course(d, trajectory, current, axis_labels)
-    owner = np.full(grid.size, -1)
-    for i, m in enumerate(result.morse_sets):
-        owner[m.cells] = i
+    whole, *inner = map(pack_box, result.boxes)
     record = {
         "format": FORMAT,
         "version": VERSION,
         "step": int(step),
         "epoch": None if epoch is None else int(epoch),
         "title": title,
-        "lower": grid.lower.tolist(),
-        "upper": grid.upper.tolist(),
-        "shape": list(grid.shape),
+        **whole,
+        "inner": inner,
         "axes": list(labels),
-        "labels": pack_runs(result.labels),
-        "owner": pack_runs(owner),
-        "diverged": pack_runs(result.diverged),
-        "loss": pack_loss(thinned(result.mean_loss, _LOSS_POINTS[d])),
-        "levels": _levels(result.mean_loss),
         "sets": _sets(result, identities),
         "edges": sorted([int(u), int(v)] for u, v in result.graph.edges),
         "ladder": {
@@ -216,22 +195,25 @@ def encode(
         "exits": result.exit_volumes.tolist(),
         "facts": _facts(result, now) | ({"verdict": verdict} if verdict else {}),
         "scalars": _finite(scalars or {}),
-        "trajectory": _short(path),
-        "current": None if now is None else _short(now),
-        **_optional_parts(result, identities),
+        "trajectory": short(path),
+        "current": None if now is None else short(now),
     }
+    if identities is not None:
+        record["identities"] = [int(identities[a]) for a in result.attractors]
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
-def _check_size(grid: CubicalGrid) -> None:
+def _check_size(result: MorseAnalysis) -> None:
+    grid = result.grid
     if grid.dim > MAX_AXES:
         raise ValueError(
             f"a view shows 1, 2 or 3 axes, but the analysis has {grid.dim}; "
             "MorseAnalysis.save keeps an analysis of any dimension"
         )
-    if grid.size > MAX_CELLS:
+    cells = sum(box.grid.size for box in result.boxes)
+    if cells > MAX_CELLS:
         raise ValueError(
-            f"a view has at most {MAX_CELLS} cells, but the analysis has {grid.size}; "
+            f"a view has at most {MAX_CELLS} cells, but the analysis has {cells}; "
             "use a coarser grid"
         )
 
@@ -266,7 +248,7 @@ def _sets(result: MorseAnalysis, identities: Mapping[int, int] | None) -> list[d
             "attractor": bool(m.is_attractor),
             "resolved": bool(m.resolved),
             "index": None if m.index is None else int(m.index),
-            "center": _short(m.center),
+            "center": short(m.center),
             "loss": _number(m.loss),
             "volume": float(m.volume),
             "mu": _number(m.mu),
@@ -285,24 +267,8 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
         "calibration": float(result.calibration),
         "escape": result.escape,
         "undecided": result.undecided,
-        # The first sample is the centre of the box.
-        "loss_now": _number(result.sample_losses[0]) if _is_center(now, result.grid) else None,
+        "loss_now": _loss_at(result, now),
     }
-
-
-def _optional_parts(result: MorseAnalysis, identities: Mapping[int, int] | None) -> dict[str, Any]:
-    """Parts that records may lack: older ones, single analyses, and what would take too much."""
-    parts: dict[str, Any] = {}
-    if identities is not None:
-        parts["identities"] = [int(identities[a]) for a in result.attractors]
-    if result.loss_deviation is not None:
-        points = _LOSS_POINTS[result.grid.dim]
-        parts["deviation"] = pack_deviation(thinned(result.loss_deviation, points))
-    if result.reach is not None:
-        reach = pack_reach(result.reach)
-        if len(json.dumps(reach, separators=(",", ":"))) <= _MAX_REACH_BYTES:
-            parts["reach"] = reach
-    return parts
 
 
 def decode(text: str | bytes) -> ViewRecord:
@@ -364,31 +330,20 @@ def summary(record: ViewRecord) -> dict[str, Any]:
 
 
 def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
-    shape, lower, upper = _checked_box(raw)
-    d, size = len(shape), math.prod(shape)
+    d = len(raw["shape"])
     sets = tuple(_checked_set(m, i, d) for i, m in enumerate(raw["sets"]))
     attractors = [i for i, m in enumerate(sets) if m["attractor"]]
-    labels = unpack_runs(raw, "labels", size, -2, len(sets) - 1)
-    owner = unpack_runs(raw, "owner", size, -1, len(sets) - 1)
-    diverged = unpack_runs(raw, "diverged", size, 0, 1).astype(bool)
+    whole = unpack_box(raw, len(sets), attractors)
+    inner = raw["inner"] if raw["version"] > 1 else []
     ladder_levels, ladder_blocks = _checked_ladder(raw["ladder"], len(attractors))
     _check_plain_parts(raw, d)
-    loss = unpack_loss(raw["loss"], d)
-    deviation = raw.get("deviation")
     return ViewRecord(
+        **{field.name: getattr(whole, field.name) for field in fields(whole)},
         text=text,
         step=raw["step"],
         epoch=raw["epoch"],
         title=raw["title"],
-        lower=lower,
-        upper=upper,
-        shape=shape,
         axes=tuple(raw["axes"]),
-        labels=labels,
-        owner=owner,
-        diverged=diverged,
-        loss=loss,
-        levels=tuple(numbers(raw, "levels", (None,)).tolist()),
         sets=sets,
         edges=_checked_edges(raw["edges"], len(sets)),
         ladder_levels=ladder_levels,
@@ -399,25 +354,8 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
         trajectory=numbers(raw, "trajectory", (None, d)) if raw["trajectory"] else np.empty((0, d)),
         current=None if raw["current"] is None else numbers(raw, "current", (d,)),
         identities=_checked_identities(raw.get("identities"), len(attractors)),
-        deviation=None if deviation is None else unpack_deviation(deviation, loss.shape),
-        reach=_checked_reach(raw.get("reach"), labels, len(sets), attractors),
+        inner=unpack_inner(inner, whole, len(sets), attractors),
     )
-
-
-def _checked_box(raw: Mapping[str, Any]) -> tuple[tuple[int, ...], Array, Array]:
-    """Shape of the grid, and the corners of its box."""
-    shape = tuple(raw["shape"])
-    d = len(shape)
-    expect(1 <= d <= MAX_AXES and all(type(s) is int and s > 0 for s in shape), "shape", shape)
-    size = math.prod(shape)
-    if size > MAX_CELLS:
-        raise ValueError(
-            f'broken view record: "shape" {list(shape)} asks for {size} cells, '
-            f"at most {MAX_CELLS} are read"
-        )
-    lower, upper = numbers(raw, "lower", (d,)), numbers(raw, "upper", (d,))
-    expect(bool((lower < upper).all()), "lower", raw["lower"], 'below "upper" on every axis')
-    return shape, lower, upper
 
 
 def _checked_ladder(ladder: Mapping[str, Any], attractors: int) -> tuple[Array, Cells]:
@@ -469,17 +407,6 @@ def _checked_identities(raw: Any, attractors: int) -> tuple[int, ...] | None:
     return identities
 
 
-def _checked_reach(
-    raw: Any, labels: NDArray[np.int32], n_sets: int, attractors: Sequence[int]
-) -> Reach | None:
-    if raw is None:
-        return None
-    reach = unpack_reach(raw, labels.size, n_sets)
-    implied = reach.labels(attractors)
-    expect(np.array_equal(implied, labels), "reach", "another", "what the labels say")
-    return reach
-
-
 def _checked_set(m: Any, number: int, d: int) -> Mapping[str, Any]:
     where = f"set {number}"
     expect(isinstance(m, dict), where, m)
@@ -501,26 +428,13 @@ def _checked_set(m: Any, number: int, d: int) -> Mapping[str, Any]:
     return checked
 
 
-def _levels(loss: Array) -> list[float]:
-    """Quantiles of the loss, as in the figures: contours there share the page evenly."""
-    finite = loss[np.isfinite(loss)]
-    if not finite.size:
-        return []
-    levels = np.unique(np.quantile(finite, np.linspace(*_LEVEL_QUANTILES, _N_LEVELS)))
-    return _short(levels[(levels > finite.min()) & (levels < finite.max())])
-
-
-def _short(values: Array) -> list[Any]:
-    """Six significant digits: finer than any screen."""
-    if values.ndim > 1:
-        return [_short(v) for v in values]
-    return [float(f"{v:.6g}") for v in values]
-
-
-def _is_center(point: Array | None, grid: CubicalGrid) -> bool:
-    middle, width = (grid.lower + grid.upper) / 2, grid.upper - grid.lower
-    tolerance = _CENTER_TOLERANCE * width
-    return point is not None and bool((np.abs(point - middle) <= tolerance).all())
+def _loss_at(result: MorseAnalysis, point: Array | None) -> float | None:
+    """The loss of the sample at a point; None if there is none."""
+    if point is None:
+        return None
+    away = np.abs(result.samples - point) / (result.grid.upper - result.grid.lower)
+    (there,) = np.nonzero(away.max(axis=1) <= _SAME_POINT)
+    return _number(result.sample_losses[there[0]]) if there.size else None
 
 
 def _number(value: Any) -> float | None:

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_morse import AffineSubspace, CubicalGrid, Ladder, MorseAnalysis, MorseSet
-from lightning_morse.monitoring.tracking import MAX_PICTURES, TOLERANCE, AttractorTracker
+from lightning_morse.monitoring.tracking import MAX_PICTURES, TOLERANCE, AttractorTracker, Tracked
 from lightning_morse.slices.bases import orthonormal_columns
 from tests.callback_models import monitor, trainer
 from tests.landscapes import HIMMELBLAU_MINIMA, follow, himmelblau, himmelblau_gradient
+from tests.towers import with_boxes
 
 STIFF = 20.0  # curvature of the weights beyond the first two
 
@@ -381,6 +382,61 @@ def test_a_state_goes_through_a_file_and_on_as_before(tmp_path):
         after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         assert [after.update(*step) for step in steps[stop:]] == found[stop:]
         assert after.switches == through.switches
+
+
+# The outermost box decides nothing; the one inside, from -1 to 1, has the basins of 0 and 1.
+OPEN = line([-1] * 8, [-0.5, 0.5])
+TOWER = with_boxes(
+    OPEN, [([-1.0], [1.0], 0, 16)], lambda x: (x[:, 0] > 0).astype(int), lambda x: x.sum(-1)
+)
+DEEPER = with_boxes(
+    OPEN,
+    [([-1.5], [1.5], 0, 16), ([-0.5], [0.75], 1, 16)],
+    lambda x: np.where(np.abs(x[:, 0]) > 0.6, -1, (x[:, 0] > 0).astype(int)),
+    lambda x: x.sum(-1),
+)
+
+
+def test_the_innermost_box_says_where_the_weights_are():
+    tracker = AttractorTracker()
+    assert tracker.update(LINE, OPEN, [0.6]).current == -1
+    tracker = AttractorTracker()
+    assert tracker.update(LINE, TOWER, [0.6]).current == 1
+    assert tracker.update(LINE, TOWER, [-0.6]) == Tracked({0: 0, 1: 1}, 0, (1, 0))
+    assert tracker.update(LINE, TOWER, [3.0]).current == -1
+    assert tracker.update(LINE, TOWER, [9.0]).current == -2
+    assert tracker.switches == 1
+
+
+def test_attractors_keep_their_identity_through_boxes_inside():
+    """Of boxes alone that are open outside, no attractor could be seen in another analysis."""
+    swapped = line([-1] * 8, [0.5, -0.5])
+    swapped = with_boxes(
+        swapped, [([-1.0], [1.0], 0, 32)], lambda x: (x[:, 0] < 0).astype(int), lambda x: x.sum(-1)
+    )
+    tracker = AttractorTracker()
+    tracker.update(LINE, TOWER, [0.6])
+    assert tracker.update(LINE, swapped, [0.6]) == Tracked({0: 1, 1: 0}, 1, None)
+    tracker.update(LINE, DEEPER, [0.4])
+    tracker = AttractorTracker()
+    tracker.update(LINE, OPEN, [0.6])
+    assert tracker.update(LINE, OPEN, [0.6]).identities == {0: 2, 1: 3}
+
+
+def test_a_state_holds_all_boxes_and_an_older_one_the_outermost(tmp_path):
+    tracker = AttractorTracker()
+    tracker.update(LINE, DEEPER, [0.4])
+    torch.save(tracker.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    (picture,) = state["pictures"]
+    assert [len(box["labels"]) < box["shape"][0] for box in picture["inner"]] == [True, True]
+    after = AttractorTracker()
+    after.load_state_dict(state)
+    assert after.update(LINE, TOWER, [-0.4]) == Tracked({0: 0, 1: 1}, 0, (1, 0))
+    del picture["inner"]
+    older = AttractorTracker()
+    older.load_state_dict(state)
+    assert older.update(LINE, TOWER, [-0.4]) == Tracked({0: 2, 1: 3}, 2, None)
 
 
 def test_what_does_not_belong_together_is_refused():

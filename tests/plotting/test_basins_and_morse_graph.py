@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from matplotlib.contour import QuadContourSet
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 
 from lightning_morse.conley.reach import Reach
@@ -22,6 +22,7 @@ from lightning_morse.plotting.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.style import attractor_colors
 from lightning_morse.result import Ladder, MorseAnalysis, MorseSet
+from tests.towers import with_boxes
 
 
 def morse_set(grid, center, loss, attractor=False, resolved=True, index=None):
@@ -100,10 +101,13 @@ def wells(centers, depths):
     return loss
 
 
+WELLS = [(-1.5, -0.8), (1.6, -0.9), (0.1, 1.4)]
+
+
 def plane(n=48):
     """Three attractors, four other Morse sets; undecided, escaping and diverged cells."""
     grid = CubicalGrid([-3.0, -2.5], [3.0, 2.5], (n, n))
-    centers = [(-1.5, -0.8), (1.6, -0.9), (0.1, 1.4)]
+    centers = WELLS
     x = grid.cell_centers()
     labels = nearest(x, centers, 0.35, 2.1)
     diverged = (x[:, 0] > 2.3) & (x[:, 1] > 1.7)
@@ -118,6 +122,41 @@ def plane(n=48):
     ]
     edges = [(3, 0), (3, 1), (4, 0), (4, 2), (5, 1), (5, 2), (6, 3), (6, 4), (6, 5)]
     return analysis(grid, sets, edges, labels, wells(centers, [0.3, 0.2, 0]), 0.9996, diverged)
+
+
+def plane_tower(n=48):
+    """The plane with a box inside on the border of two basins, and another one in that.
+
+    Less is undecided inside, and the loss is lower by 0.01.
+    """
+    boxes = [((-1.0, -2.0), (1.0, 0.0), 0, 64), ((-0.3, -1.6), (0.3, -1.1), 1, 60)]
+    outside = wells(WELLS, [0.3, 0.2, 0])
+    return with_boxes(
+        plane(n),
+        boxes,
+        lambda x: nearest(x, WELLS, 0.02, 2.1),
+        lambda x: outside(x) - 0.01,
+    )
+
+
+def line_tower():
+    return with_boxes(
+        line(),
+        [((-0.5,), (0.5,), 0, 64), ((-0.1,), (0.1,), 1, 64)],
+        lambda x: np.where(np.abs(x[:, 0]) < 0.01, -1, (x[:, 0] > 0).astype(int)),
+        lambda p: ((p**2 - 1) ** 2).sum(-1),
+    )
+
+
+def solid_tower():
+    """Eight attractors; a box around the middle, where all basins meet."""
+    minima = [m.center for m in double_well().morse_sets if m.is_attractor]
+    return with_boxes(
+        double_well(),
+        [((-0.5,) * 3, (0.5,) * 3, 0, 16)],
+        lambda x: nearest(x, minima, 0.02, 3.0),
+        lambda p: ((p**2 - 1) ** 2).sum(-1),
+    )
 
 
 def line():
@@ -203,6 +242,9 @@ LANDSCAPES = {
     "ring40": lambda: ring(40),
     "crowd": crowd,
     "nothing": nothing,
+    "plane_tower": plane_tower,
+    "line_tower": line_tower,
+    "solid_tower": solid_tower,
 }
 
 
@@ -466,6 +508,121 @@ class TestBasins:
             if ax.axison:
                 assert not ax.get_tightbbox().overlaps(legend)
                 assert not ax.get_tightbbox().overlaps(title)
+
+
+def frames(ax):
+    """Lower left and upper right corners of the frames in a panel."""
+    drawn = [p for p in ax.patches if isinstance(p, Rectangle)]
+    return [[p.get_xy(), (p.get_x() + p.get_width(), p.get_y() + p.get_height())] for p in drawn]
+
+
+class TestBoxesInside:
+    def test_are_drawn_in_place_at_their_own_resolution(self):
+        result, wide = plane_tower(), plane()
+        main, beside = plot_basins(result).axes
+        assert plot_basins(wide).axes[1:] == []
+        colors = attractor_colors(result)
+        # Undecided in the outermost grid, decided in the box inside and in the one inside that.
+        for point, basin in [((-0.07, -1.87), 0), ((0.2, -1.9), 1), ((0.1, -1.45), 1)]:
+            assert wide.basin_of([point]).item() == -1
+            assert result.basin_of([point]).item() == basin
+            assert shows(main.figure, main, point, style.tint(colors[basin]))
+        assert shows(main.figure, beside, (0.1, -1.45), style.tint(colors[1]))
+        hatched = colors_around(main.figure, beside, (0.035, -1.15), 2)
+        assert result.basin_of([(0.035, -1.15)]).item() == -1
+        assert np.ptp(hatched, axis=1).max() < 0.02
+
+    def test_have_a_frame_each_and_the_innermost_is_enlarged(self):
+        result = plane_tower()
+        main, beside = plot_basins(result, current=(0.1, -1.2)).axes
+        corners = [[b.grid.lower, b.grid.upper] for b in result.inner]
+        np.testing.assert_allclose(frames(main), corners)
+        assert frames(beside) == []
+        assert beside.get_xlim() == tuple(result.inner[1].grid.edges[0][[0, -1]])
+        assert beside.get_title() == "inside box 2: 1/9.3 of the width"
+
+    @pytest.mark.parametrize(
+        ("current", "box"), [((0.1, -1.2), 2), ((0.8, -0.5), 1), ((2.0, 2.0), 2), (None, 2)]
+    )
+    def test_the_one_at_the_weights_is_enlarged_else_the_last(self, current, box):
+        result = plane_tower()  # no attractor lies in a box inside
+        beside = plot_basins(result, current=current).axes[1]
+        grid = result.boxes[box].grid
+        assert beside.get_xlim() == (grid.lower[0], grid.upper[0])
+        assert beside.get_ylim() == (grid.lower[1], grid.upper[1])
+        assert len(frames(beside)) == 2 - box
+
+    def test_the_one_at_the_lowest_attractor_is_enlarged_without_weights(self):
+        boxes = [((-2.0, -1.2), (-1.0, -0.3), 0, 64), ((1.0, -0.5), (2.0, 1.0), 0, 64)]
+        result = with_boxes(plane(), boxes, lambda x: np.zeros(len(x)), lambda p: p.sum(-1))
+        assert plot_basins(result).axes[1].get_title().startswith("inside box 1:")
+        title = plot_basins(result, current=(1.5, 0.0)).axes[1].get_title()
+        assert title.startswith("inside box 2:")
+
+    def test_contours_are_of_the_finest_box_and_of_no_other(self):
+        result = plane_tower()
+        main, beside = plot_basins(result).axes
+        of_main = [c for c in main.collections if isinstance(c, QuadContourSet)]
+        inner, cell = result.inner[0].grid, result.grid.cell_widths
+        for path in of_main[0].get_paths():
+            x = path.vertices  # in the cells at the corners they may go on under the box
+            inside = np.all((x > inner.lower + cell) & (x < inner.upper - cell), axis=1)
+            assert not inside.any()
+        assert set(of_main[1].levels) <= set(of_main[0].levels)
+        (own,) = (c for c in beside.collections if isinstance(c, QuadContourSet))
+        assert own.zmin == pytest.approx(result.inner[1].mean_loss.min())
+        assert len(own.levels) == 13
+
+    def test_the_panel_beside_hides_nothing_of_the_whole(self):
+        figure = plot_basins(plane_tower(), current=(0.1, -1.2))
+        figure.canvas.draw()
+        main, beside = (ax.get_window_extent() for ax in figure.axes)
+        assert not main.overlaps(beside)
+
+    def test_weights_at_the_edge_of_a_box_are_seen_whole(self):
+        result = plane_tower()
+        x, y = result.inner[1].grid.lower
+        _, beside = plot_basins(result, current=(x, y + 0.2)).axes
+        (star,) = (line for line in beside.lines if line.get_marker() == "*")
+        assert not star.get_clip_on()
+        beside = plot_basins(result, current=(9.0, 0.0)).axes[1]
+        (star,) = (line for line in beside.lines if line.get_marker() == "*")
+        assert star.get_clip_on()
+
+    def test_a_curve_takes_the_finest_loss_everywhere(self):
+        result = line_tower()
+        figure = plot_basins(result, current=[0.05])
+        main, beside = figure.axes
+        curve = max(main.lines, key=lambda drawn: len(drawn.get_xdata()))
+        x = curve.get_xdata()
+        assert (np.diff(x) > 0).all()
+        inside = np.abs(x) <= 0.5
+        shift = np.where(inside, 0.0, 0.01)  # of the whole, see line()
+        np.testing.assert_allclose(curve.get_ydata(), (x**2 - 1) ** 2 + shift, atol=1e-12)
+        assert beside.get_xlim() == tuple(result.inner[1].grid.edges[0][[0, -1]])
+        tint = style.tint(attractor_colors(result)[1])
+        assert line().basin_of([[0.06]]).item() == -1
+        assert shows(figure, beside, (0.06, sum(beside.get_ylim()) / 2), tint)
+
+    def test_sections_show_the_box_that_tells_more(self):
+        result = solid_tower()
+        ax, legend = (figure := plot_basins(result)).axes[0], figure.legends[0]
+        grid = result.inner[0].grid
+        assert ax.get_xlim() == (grid.lower[0], grid.upper[0])
+        assert legend.get_title().get_text().startswith("inside box 1: 1/3.5 of the width\n")
+        open_ = dataclasses.replace(result.inner[0], labels=np.full(grid.size, -1))
+        figure = plot_basins(dataclasses.replace(result, inner=(open_,)), current=(0.1, 0.1, 0.1))
+        assert figure.axes[0].get_xlim() == (-2.0, 2.0)
+        assert len(frames(figure.axes[0])) == 1
+        assert figure.legends[0].get_title().get_text().startswith("Morse sets")
+        away = plot_basins(dataclasses.replace(result, inner=(open_,)), current=(1.5, 1.5, 1.5))
+        assert frames(away.axes[0]) == []  # the plane does not meet the box
+
+    def test_the_legend_names_areas_that_only_a_box_inside_has(self):
+        boxes = [((0.3, 0.3), (0.6, 0.6), 0, 8)]
+        inside = with_boxes(nothing(-1), boxes, lambda x: np.full(len(x), -2), lambda p: p.sum(-1))
+        said = [t.get_text() for t in plot_basins(inside).legends[0].get_texts()]
+        assert said == ["undecided", "escapes"]
 
 
 class TestMorseGraph:

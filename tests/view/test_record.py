@@ -13,6 +13,7 @@ from lightning_morse.plotting.style import attractor_colors
 from lightning_morse.view import record as view_record
 from lightning_morse.view.record import MAX_CELLS, decode, encode, summary
 from tests.plotting import test_basins_and_morse_graph as drawn
+from tests.towers import with_boxes
 
 OPTIONAL = {"deviation", "reach"}
 LANDSCAPES = {
@@ -22,6 +23,9 @@ LANDSCAPES = {
     "crowd": lambda: drawn.crowd(60),
     "nothing": drawn.nothing,
     "ladder": drawn.three,
+    "plane_tower": drawn.plane_tower,
+    "line_tower": drawn.line_tower,
+    "solid_tower": drawn.solid_tower,
 }
 
 
@@ -49,6 +53,18 @@ def test_round_trip(name):
     np.testing.assert_allclose(back.current, path[-1], rtol=1e-5)
     assert back.facts["mu"] == result.mu
     assert back.facts["claim"] == result.claim
+    assert len(back.inner) == len(result.inner)
+    for box, inner in zip(result.inner, back.inner, strict=True):
+        assert inner.shape == box.grid.shape
+        assert np.array_equal(inner.lower, box.grid.lower)
+        assert np.array_equal(inner.upper, box.grid.upper)
+        assert np.array_equal(inner.labels, box.labels)
+        assert np.array_equal(inner.owner, box.sets)
+        assert np.array_equal(inner.diverged, box.diverged)
+        assert np.array_equal(inner.reach.of, box.reach.of)
+        np.testing.assert_allclose(inner.loss, box.mean_loss, rtol=1e-3, atol=1e-4)
+        ratio = inner.deviation / np.maximum(box.loss_deviation, 1e-6 * box.loss_deviation.max())
+        assert 1 - 1e-9 <= ratio.min() <= ratio.max() <= 1.06
 
 
 def test_the_loss_is_kept_where_it_matters():
@@ -72,6 +88,66 @@ def test_a_loss_that_is_not_finite_stays_so():
 def test_a_large_analysis_stays_small():
     for result in (drawn.plane(256), drawn.ring(12)):
         assert len(encode(result, trajectory=np.zeros((200, 2)))) < 150_000
+
+
+def test_boxes_inside_take_little():
+    boxes = [((-1.0, -2.0), (1.0, 0.0), 0, 64), ((-0.3, -1.6), (0.3, -1.1), 1, 64)]
+    rough = with_boxes(
+        drawn.plane(128),
+        boxes,
+        lambda x: drawn.nearest(x, drawn.WELLS, 0.1, 2.1),
+        lambda p: np.exp(np.sin(9 * p).sum(-1)),
+    )
+    alone = len(encode(drawn.plane(128)))
+    assert alone < len(encode(rough)) < alone + 2 * 25_000
+
+
+def test_a_record_of_version_1_has_no_boxes_inside():
+    raw = json.loads(encode(drawn.plane_tower(16)))
+    del raw["inner"]
+    back = decode(json.dumps({**raw, "version": 1}))
+    assert back.inner == ()
+
+
+def test_a_box_that_knows_less_is_shown_with_less():
+    result = drawn.plane_tower(16)
+    bare = dataclasses.replace(result.inner[1], loss_deviation=None, reach=None, sets=None)
+    back = decode(encode(dataclasses.replace(result, inner=(result.inner[0], bare))))
+    assert back.inner[1].deviation is back.inner[1].reach is None
+    assert (back.inner[1].owner == -1).all()
+
+
+def changed_box(**changes):
+    raw = json.loads(encode(drawn.plane_tower(16)))
+    raw["inner"][1].update(changes)
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (changed_box(labels=[0, 3]), r'"labels" should cover \d+ cells .* got 3 \(box 2 inside\)'),
+        (changed_box(owner=[7, 1]), r'"owner" should cover .* \(box 2 inside\)'),
+        (changed_box(lower=[-9, -2]), r'"corners" should be inside the whole box.*box 2 inside'),
+        (changed_box(lower=[9, 0]), r'"lower" should be below "upper".*box 2 inside'),
+        (changed_box(shape=[4096, 4096]), "of at most 16777216 cells in all boxes"),
+        (changed_box(shape=[4096, 4097]), "asks for 16781312 cells"),
+        (changed_box(shape=[3]), '"lower" should be 1 finite numbers'),
+        (changed_box(levels=["x"]), '"levels" should be numbers'),
+        (changed_box(loss={"shape": [1, 2]}), '"loss shape"'),
+        (changed_box(reach={"kinds": ["ff"], "of": [0, 1]}), '"of" should cover'),
+        (changed_box(diverged=None), '"diverged" should be pairs'),
+    ],
+)
+def test_broken_boxes_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        decode(text)
+
+
+@pytest.mark.parametrize("inner", [3, "x", {}, [3], [{}], [None]])
+def test_what_are_no_boxes_is_refused(inner):
+    with pytest.raises(ValueError, match="broken view record"):
+        decode(changed(inner=inner))
 
 
 def test_what_the_cells_may_reach_is_exact_and_the_deviation_rounded_up():
@@ -167,6 +243,13 @@ def test_the_loss_now_is_that_of_the_centre_and_of_no_other_point():
     assert at == [result.sample_losses[0], None]
 
 
+def test_the_loss_now_is_found_where_the_box_has_grown():
+    """The weights are the centre of a box inside then, and not the first sample."""
+    result = drawn.plane_tower(16)
+    at = result.samples[7]
+    assert decode(encode(result, current=at)).facts["loss_now"] == result.sample_losses[7]
+
+
 def test_summary():
     result = drawn.plane(32)
     found = summary(decode(encode(result, step=3, epoch=1)))
@@ -224,7 +307,7 @@ def changed_part(part, **changes):
         (b"\xff\xfe", "not UTF-8"),
         ("[]", '"format" should be'),
         (changed(format="other"), '"format" should be'),
-        (changed(version=2), r"version 2, .* reads up to 1; update lightning_morse"),
+        (changed(version=3), r"version 3, .* reads up to 2; update lightning_morse"),
         (changed(version="1"), '"version" should be a number'),
         (changed(shape=[4096, 4097]), f"asks for 16781312 cells, at most {MAX_CELLS}"),
         (changed(shape=[8, -8]), '"shape"'),
