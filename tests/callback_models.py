@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_morse import CubicalGrid, Ladder, MorseAnalysis, MorseMonitor, MorseSet
+from lightning_morse.analysis.design import design
+from lightning_morse.analysis.samples import evaluate
 
 
 class Net(pl.LightningModule):
@@ -97,8 +99,10 @@ def fit(
     return module, runner
 
 
-def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, confidence, seed):
+def one_attractor(loss, start, lower, upper, farthest, n_samples, resolution, confidence, seed):
     """Stand-in for the analysis: one attractor at the centre, a saddle beside it."""
+    samples = design(lower, upper, n_samples // 2, seed)
+    losses = evaluate(loss, samples)
     if not np.isfinite(losses).any():
         raise ValueError("the loss is not finite at any sample")
     grid = CubicalGrid(lower, upper, (resolution,) * len(lower))
@@ -130,7 +134,7 @@ def one_attractor(loss, samples, losses, lower, upper, n_samples, resolution, co
 
 def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
     """Replace the analysis, and unless ``pictures`` the figures, by quick stand-ins."""
-    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", one_attractor)
+    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", one_attractor)
     if not pictures:
         for name in ("plot_basins", "plot_morse_graph", "plot_timeline"):
             plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731

@@ -117,16 +117,16 @@ def main():
     run("second_has_no_copy", broken)
     home.LossSlice = make_slice
 
-    analyze, numerics = home.analyze_further, small()
+    analyze, numerics = home.analyze_from, small()
 
     def no_analysis(*args):
         if numerics.history:
             raise torch.linalg.LinAlgError("not positive-definite")
         return analyze(*args)
 
-    home.analyze_further = no_analysis
+    home.analyze_from = no_analysis
     run("numerics_fail", numerics)
-    home.analyze_further = analyze
+    home.analyze_from = analyze
 
     run("raises", small(loss_fn=Fails(1, MemoryError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))

@@ -46,6 +46,9 @@ _MOST = 2.5
 # Up to about so many samples one process is as good as several, by dimension (docs/decisions.md).
 _ENOUGH = {1: 64, 2: 128, 3: 384}
 _ENOUGH_IN_HIGHER_DIMENSION = 512
+# Where no box can be opened any more, boxes take this many times what they usually hold; beyond
+# that, more samples of one process tell less and less.
+_OVERFULL = 2
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
@@ -146,10 +149,13 @@ class Explorer:
                 return
             most = min(batch, self._left(n_samples))
             k = self._most_undecided(portrait, full=self.plan.full_picture)
-            if k is None and not self._open_at_minimum(portrait, n_samples):
-                k = self._most_undecided(portrait, full=n_samples)
-            if k is not None:
-                self._place(portrait, k, most, None)
+            if k is None and self._open_at_minimum(portrait, n_samples):
+                continue
+            if k is None:
+                k = self._most_undecided(portrait, full=_OVERFULL * self.plan.full_picture)
+            if k is None:
+                return
+            self._place(portrait, k, most, None)
 
     def judge(self) -> None:
         """Judge the surrogate of each box by evaluations beside some of its samples."""
@@ -158,7 +164,7 @@ class Explorer:
             n = 1 if k else n_held_out(self.plan.usual)
             grid = CubicalGrid(box.lower, box.upper, (1,) * len(box.lower))
             with self.clock("loss"):
-                held_out = hold_out(self.loss, box.first, grid, n, seed)
+                held_out = hold_out(self.loss, box.first, grid, n, seed + box.n_judged)
             with self.clock("fit"), one_thread():
                 self.tower.judge(k, held_out)
 
@@ -241,7 +247,7 @@ class Explorer:
         volumes = np.zeros(len(self.tower))
         for k, box in enumerate(self.tower.boxes):
             part = nested.part(k)
-            most = min(full, self.plan.full_picture // 2) if k and full < self.plan.usual else full
+            most = full // 2 if k else full
             if len(box.samples) < most and open_[part].any():
                 volumes[k] = nested.volumes[part][open_[part]].sum()
         return int(volumes.argmax()) if volumes.any() else None

@@ -46,6 +46,7 @@ class Box:
         model: The surrogate that was last fitted.
         verdict: Largest standardised error of held-out derivatives when the surrogate was last
             judged, and how many there were.
+        n_judged: How often it was judged.
         charts: The last chart, by what it depends on.
     """
 
@@ -56,6 +57,7 @@ class Box:
     n_first: int
     model: Calibrated | None = None
     verdict: tuple[float, int] = (0.0, 0)
+    n_judged: int = 0
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
     @classmethod
@@ -133,7 +135,7 @@ class Tower:
         start, before = box.samples.points[usable.partners], box.samples.losses[usable.partners]
         largest = check(self._fit(k), start, usable.points, before, usable.losses)
         self.add(k, held_out.points, held_out.losses)
-        box.verdict = largest, len(usable)
+        box.verdict, box.n_judged = (largest, len(usable)), box.n_judged + 1
 
     def _fit(self, k: int) -> Calibrated:
         box, seen = self.boxes[k], self.seen_by(k).finite

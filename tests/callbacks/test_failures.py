@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from itertools import product
 
 import pytest
@@ -16,7 +17,7 @@ import lightning_morse.monitoring.one_analysis
 import lightning_morse.monitoring.run_record
 import lightning_morse.slices.loss_slice
 from lightning_morse.distributed.errors import cause
-from lightning_morse.monitoring.extent import sample_box
+from lightning_morse.monitoring.extent import half_widths
 from lightning_morse.slices.directions import DirectionSource, Slice
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.steps import loss_from_steps
@@ -84,9 +85,9 @@ def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str
     elif stage == "point":
         patch.setattr(LossSlice, "_loss_at", fault.after(LossSlice._loss_at, calls=7))
     elif stage == "box":
-        patch.setattr(home, "sample_box", fault.after(sample_box))
+        patch.setattr(home, "half_widths", fault.after(half_widths))
     elif stage == "analysis":
-        patch.setattr(home, "analyze_further", fault.after(one_attractor))
+        patch.setattr(home, "analyze_from", fault.after(one_attractor))
     elif stage == "coverage":
         patch.setattr(Slice, "coverage", fault.before(Slice.coverage))
     elif stage == "readings":
@@ -155,16 +156,25 @@ def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
     assert all(cause(ERRORS[kind]) in line for line in said)
 
 
-@pytest.mark.parametrize("place", ["fit_calibrated", "phase_portrait", "climb", "describe"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "tower.fit_calibrated",
+        "conclusion.phase_portrait",
+        "conclusion.climb",
+        "conclusion.describe",
+    ],
+)
 def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     monkeypatch.setattr(
-        "lightning_morse.monitoring.one_analysis.analyze_further",
-        lightning_morse.analysis.pipeline.analyze_further,
+        "lightning_morse.monitoring.one_analysis.analyze_from",
+        lightning_morse.analysis.pipeline.analyze_from,
     )
     fault = Fault(ERRORS["cholesky"], armed=True)
-    name = f"lightning_morse.analysis.pipeline.{place}"
-    monkeypatch.setattr(name, fault.before(getattr(lightning_morse.analysis.pipeline, place)))
+    room, name = place.split(".")
+    home = import_module(f"lightning_morse.analysis.{room}")
+    monkeypatch.setattr(home, name, fault.before(getattr(home, name)))
     watch = monitor(n_samples=16, resolution=8, every_n_epochs=3)
     module, _ = fit(tmp_path, watch, max_epochs=3)
     assert fault.met == 1

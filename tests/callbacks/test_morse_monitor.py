@@ -300,7 +300,7 @@ def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch
             raise ValueError("lost")
         return one_attractor(*args)
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", sometimes)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", sometimes)
     monkeypatch.setattr(
         "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
@@ -318,7 +318,7 @@ def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
         sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
         return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", sure)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", sure)
     watch = monitor()
     _, runner = fit(tmp_path, watch, max_epochs=1)
     for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):

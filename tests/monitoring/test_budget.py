@@ -47,7 +47,7 @@ def clock(monkeypatch):
 
     stub_analysis(monkeypatch)
     monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", slow)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", slow)
     return clock
 
 
@@ -82,7 +82,7 @@ def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatc
         clock.now += next(lengths)
         return one_attractor(*args)
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", varies)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", varies)
     watch = monitor(max_overhead=0.5)
     fit(tmp_path, watch, Ticks(clock), max_epochs=13)
     # 9 + 63 <= 0.5 (6 n + 9 + 63), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
@@ -100,7 +100,7 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
         clock.now += 3
         raise ValueError("in the end")
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_further", fails)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", fails)
     watch = monitor(max_overhead=0.05)
     fit(tmp_path, watch, Ticks(clock), max_epochs=76)
     assert [row["epoch"] + 1 for row in watch.history] == [1, 76]

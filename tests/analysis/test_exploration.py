@@ -1,0 +1,130 @@
+"""Where the flow from a point leads: boxes that follow it, inside and around the one given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.verdict import verdict
+
+HERE = np.zeros(2)
+ONE = np.ones(2)
+
+
+def look(loss, start=HERE, half=ONE, far=16.0, n_samples=64, seed=0):
+    """The analysis of a loss around a point, on a coarse grid, and the label of the point."""
+    half = np.asarray(half, dtype=np.float64)
+    limits = None if far is None else (-far * half, far * half)
+    result = analyze_from(loss, start, -half, half, limits, n_samples, 48, seed=seed)
+    return result, int(result.basin_of(np.asarray(start)[None])[0])
+
+
+def ravine(x):
+    """Steep walls around a bent floor that hardly slopes: scales from 1 to 1e-4 in one box."""
+    floor = x[:, 1] - 0.1 - 0.3 * x[:, 0].square()
+    return torch.log1p(400 * floor.square()) + 0.02 * (x[:, 0] - 0.15).square()
+
+
+def ends_of_true_flow(loss, points, lower, upper):
+    """Where the true flow from each point rests, and whether it leaves the box before."""
+
+    def field(_, flat):
+        x = torch.from_numpy(flat.reshape(points.shape)).requires_grad_()
+        (slope,) = torch.autograd.grad(loss(x).sum(), x)
+        return -(slope / (slope.norm(dim=1, keepdim=True) + 1e-3)).numpy().ravel()
+
+    way = solve_ivp(field, (0, 60), points.ravel(), rtol=1e-6, atol=1e-8, method="LSODA").y
+    path = way.reshape(*points.shape, -1)
+    outside = (path < lower[:, None]) | (path > upper[:, None])
+    return path[..., -1], outside.any(axis=(1, 2))
+
+
+def test_labels_of_all_boxes_are_true():
+    result, label = look(ravine, n_samples=96)
+    assert len(result.boxes) > 1
+    assert label >= 0
+    rng = np.random.default_rng(0)
+    points = np.concatenate(
+        [
+            box.grid.lower + rng.random((40, 2)) * (box.grid.upper - box.grid.lower)
+            for box in result.boxes
+        ]
+    )
+    labels = result.basin_of(points)
+    ends, left = ends_of_true_flow(ravine, points, result.grid.lower, result.grid.upper)
+    certain = labels >= 0
+    assert certain.sum() > 20
+    assert not left[certain].any()
+    assert np.abs(ends[certain] - [0.15, 0.1 + 0.3 * 0.15**2]).max() < 0.02
+    assert left[labels == -2].all()
+    # Where a box says nothing, a finer one may; where none does, nothing is said.
+    assert ((result.box_at(points) == -1) == (labels == -1)).all()
+
+
+def test_the_box_grows_through_the_face_where_the_flow_leaves():
+    def bowl(x):
+        return (x[:, 0] - 5).square() + x[:, 1].square()
+
+    result, label = look(bowl)
+    assert label == 0
+    assert result.grid.upper[0] > 5
+    assert result.grid.lower.tolist() == [-1, -1]
+    assert result.grid.upper[1] == 1
+    assert np.abs(result.morse_sets[0].center - [5, 0]).max() < 0.05
+    # Without room to grow the answer is that it leaves.
+    result, label = look(bowl, far=None)
+    assert label == -2
+    assert result.grid.upper.tolist() == [1, 1]
+
+
+def test_a_loss_without_a_minimum_descends_to_the_limit():
+    result, label = look(lambda x: torch.exp(-x[:, 0]) + x[:, 1].square())
+    assert label == -2
+    assert result.n_attractors == 0
+    assert result.grid.upper[0] == 16
+    found = verdict(result, HERE)
+    assert found.kind == "descends"
+    assert result.way_out.face == (0, 1)
+    assert result.way_out.loss == pytest.approx(np.exp(-16), abs=1e-3)
+
+
+def test_no_growth_into_a_wall_of_nan():
+    def walled(x):
+        bowl = (x[:, 0] - 0.5).square() + x[:, 1].square()
+        return torch.where(x[:, 0] > 1.5, torch.nan, bowl)
+
+    result, label = look(walled)
+    assert label == 0
+    result, label = look(
+        lambda x: torch.where(x[:, 0] > 1.5, torch.nan, -x[:, 0] + x[:, 1].square())
+    )
+    assert label == -2
+    assert np.isfinite(result.grid.upper).all()
+
+
+def test_an_exactly_flat_floor_is_no_certain_point():
+    result, label = look(lambda x: (x.square().sum(1) - 0.5).clamp(min=0))
+    assert label in (-1, 0)
+    assert all(m.index != 0 or m.is_attractor for m in result.morse_sets)
+    if label == 0:  # the whole floor is one attractor, and not said to be one minimum
+        assert not result.morse_sets[0].resolved or result.morse_sets[0].volume > 0.01
+
+
+def test_never_more_evaluations_than_allowed():
+    calls = []
+
+    def noisy(x):
+        calls.append(len(x))
+        return torch.sin(40 * x).sum(1) + x.square().sum(1)
+
+    result, _ = look(noisy, n_samples=32)
+    assert sum(calls) <= 2.5 * 32
+    assert len(result.samples) == sum(calls)
+
+
+def test_the_point_has_to_lie_in_the_box():
+    with pytest.raises(ValueError, match="start must be a point of the box from"):
+        look(ravine, start=np.array([2.0, 0.0]))
