@@ -125,7 +125,7 @@ def logs(tmp_path_factory):
         texts = {k: encode(drawn.plane(24), step=k, epoch=k, trajectory=path) for k in range(15)}
         write_events(folder / run, texts)
     good = encode(drawn.plane(24), step=4)
-    newer = good.replace('"version":1', '"version":99', 1)
+    newer = good.replace('"version":2', '"version":99', 1)
     write_events(folder / "broken", {4: good, 5: good[:700], 6: newer, 7: ""})
     return folder
 

@@ -182,6 +182,78 @@ def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
     assert page.run(said) != before
 
 
+def slice_place(page):
+    """Left, bottom, width and height of the plot of the slice in the window."""
+    box = page.run(
+        "(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();"
+        "return [s.x + 52, s.y + s.height - 42, s.width - 64, s.height - 48]})()"
+    )
+    return np.array(box)
+
+
+def point_at(page, x, lower, upper):
+    left, bottom, width, height = slice_place(page)
+    u, v = (np.array(x) - lower) / (np.array(upper) - lower)
+    page.move(left + u * width, bottom - v * height)
+    return page.run("document.querySelector('.probe').innerText").split("\n")
+
+
+SHOWN_BOX = "select[aria-label='box that is shown']"
+CHOOSE_BOX = f"""((k) => {{
+  const list = document.querySelector("{SHOWN_BOX}");
+  list.value = k;
+  list.dispatchEvent(new Event("change"));
+}})"""
+
+
+def test_the_innermost_box_answers_and_can_be_shown_alone(show, tmp_path):
+    result = drawn.plane_tower(48)
+    page = show(run_of(tmp_path / "v0", make=lambda: result, steps=2))
+    options = f"""[...document.querySelector("{SHOWN_BOX}").options].map((o) => o.innerText)"""
+    assert page.run(options) == ["whole box", "box 1 inside", "box 2 inside"]
+    points = [(-2.0, -1.0), (-0.07, -1.87), (0.2, -1.9), (0.1, -1.45), (0.1, 2.0)]
+    for shown in (0, 1, 2):
+        page.run(f"{CHOOSE_BOX}({shown})")
+        grid = result.boxes[shown].grid
+        for x in points:
+            if grid.cell_of([x])[0] < 0:
+                continue
+            lines = point_at(page, x, grid.lower, grid.upper)
+            assert lines[0] == f"basin of attractor {result.basin_of([x]).item()}"
+            box = result.boxes[int(result.box_at([x])[0])]
+            at = box.grid.cell_centers()[box.grid.cell_of([x])[0]]
+            said = [float(v) for v in lines[-1].strip("()").split(",")]
+            np.testing.assert_allclose(said, at, atol=6e-3)
+            loss = drawn.wells(drawn.WELLS, [0.3, 0.2, 0])(at) - 0.01 * (box.parent >= 0)
+            assert float(lines[1].split()[1]) == pytest.approx(loss, rel=0.02)
+    page.press(*LEFT)  # to the step before: the box stays chosen
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 9')")
+    assert page.run(f"""document.querySelector("{SHOWN_BOX}").value""") == "2"
+
+
+def test_arrow_keys_cross_the_edge_of_a_box(show, tmp_path):
+    result = drawn.plane_tower(48)
+    page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))
+    grid, inner = result.grid, result.inner[0].grid
+    x = (inner.lower[0] - 0.3 * grid.cell_widths[0], -0.5)
+    point_at(page, x, grid.lower, grid.upper)
+    page.run("document.querySelector('.slice svg').focus()")
+    cross = "document.querySelector('.slice svg svg > rect:last-of-type')"
+    width = f"Number({cross}.getAttribute('width'))"
+    coarse = page.run(width)
+    page.press(*RIGHT)
+    fine = page.run(width)
+    ratio = inner.cell_widths[0] / grid.cell_widths[0]
+    assert fine / coarse == pytest.approx(ratio, rel=1e-6)
+    page.press(*LEFT)
+    assert page.run(width) == pytest.approx(coarse)
+
+
+def test_without_boxes_inside_there_is_nothing_to_choose(show, tmp_path):
+    page = show(run_of(tmp_path / "v0", make=lambda: drawn.plane(16), steps=1))
+    assert page.run(f"""document.querySelector("{SHOWN_BOX}").checkVisibility()""") is False
+
+
 def named(text):
     """The numbers that the text about an undecided cell stands for."""
     found = []
@@ -381,12 +453,23 @@ def test_the_theme_is_that_of_the_system_until_chosen(show, tmp_path):
     assert page.run(ground) == light
 
 
-@pytest.mark.parametrize("make", [drawn.line, drawn.double_well], ids=["line", "solid"])
+@pytest.mark.parametrize(
+    "make",
+    [drawn.line, drawn.double_well, drawn.line_tower, drawn.solid_tower],
+    ids=["line", "solid", "line_tower", "solid_tower"],
+)
 def test_other_dimensions(show, tmp_path, make):
     page = show(run_of(tmp_path / "v0", make=make))
     before = page.run(CANVAS)
-    solid = make is drawn.double_well
-    assert page.run("document.querySelector('.section').hidden") != solid
+    solid = make in (drawn.double_well, drawn.solid_tower)
+    assert page.run("document.querySelector('.cut').hidden") != solid
+    tower = make in (drawn.line_tower, drawn.solid_tower)
+    assert page.run("document.querySelector('.section').hidden") != (solid or tower)
+    if tower:
+        page.run(f"{CHOOSE_BOX}(1)")
+        assert page.run(CANVAS) != before
+        page.run(f"{CHOOSE_BOX}(0)")
+        assert page.run(CANVAS) == before
     if solid:
         page.run("document.querySelector('.section input').focus()")
         page.press(*RIGHT)
@@ -427,8 +510,16 @@ FAULTS = """(() => {
 @pytest.mark.parametrize("width", [1280, 1920])
 @pytest.mark.parametrize(
     "make",
-    [drawn.plane, drawn.nothing, lambda: drawn.crowd(60), drawn.twelve, drawn.line],
-    ids=["plane", "nothing", "crowd", "twelve", "line"],
+    [
+        drawn.plane,
+        drawn.nothing,
+        lambda: drawn.crowd(60),
+        drawn.twelve,
+        drawn.line,
+        drawn.plane_tower,
+        drawn.line_tower,
+    ],
+    ids=["plane", "nothing", "crowd", "twelve", "line", "plane_tower", "line_tower"],
 )
 def test_nothing_is_cut_off_and_no_text_covers_another(show, tmp_path, make, width):
     page = show(run_of(tmp_path / "v0", make=make))

@@ -91,14 +91,14 @@ function makePane(run) {
 }
 
 function drawPane({ slice, said, record, why }, frame) {
-  slice.box.hidden = slice.controls.hidden = !record;
+  slice.box.hidden = !record;
   if (!record) {
+    slice.controls.hidden = true;
     said.textContent = why;
     return;
   }
   const { claim, loss_now: loss } = record.facts;
   const now = loss === null ? "" : ` · loss ${short(loss)}`;
   said.textContent = `step ${record.step} · ${claim}${claimBound(record.facts)}${now}`;
-  slice.controls.hidden = record.shape.length !== 3;
   slice.show(record, null, frame);
 }

@@ -5,7 +5,7 @@ import { contours } from "./vendor/d3.js";
 const LINE_WIDTH = 0.7;
 
 // box: where the box of the record lies on the canvas.
-export function drawContours(context, section, box, color) {
+export function drawContours(context, section, box, levels, color) {
   const { values, columns, rows } = section.loss();
   const x = (i) => box.left + (i / (columns - 1)) * box.width;
   const y = (j) => box.top + box.height - (j / (rows - 1)) * box.height;
@@ -21,7 +21,7 @@ export function drawContours(context, section, box, color) {
   };
   const lines = contours().size([rows, columns]);
   context.beginPath();
-  for (const level of section.record.levels) {
+  for (const level of levels) {
     for (const ring of lines.contour(values, level).coordinates.flat()) {
       // The library puts the value of index k at k + 1/2.
       const points = ring.map(([v, u]) => [u - 0.5, v - 0.5]);

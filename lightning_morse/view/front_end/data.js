@@ -8,12 +8,22 @@ export const DIVERGED = -3;
 // Codes of the quantised loss and of its deviation; the last one stands for "not finite".
 const LOSS_CODES = 65534, NO_LOSS = 65535, DEVIATION_CODES = 254, NO_DEVIATION = 255;
 
+// A record and the boxes inside, which are like records of their own: what is known of their cells
+// replaces what is known of those around. The first of record.boxes is the whole.
 export function openRecord(raw) {
+  const whole = openBox({ ...raw, scalars: bareNames(raw.scalars) });
+  const none = raw.exits.map(() => [0, 0]); // shares are known of the faces of the whole only
+  const bare = { ...raw, deviation: null, reach: null, exits: none, scalars: whole.scalars };
+  whole.boxes = [whole, ...(raw.inner ?? []).map((box) => openBox({ ...bare, ...box }))];
+  for (const box of whole.boxes) box.boxes = whole.boxes;
+  return whole;
+}
+
+function openBox(raw) {
   const size = raw.shape.reduce((a, b) => a * b, 1);
   const labels = expand(raw.labels, size), diverged = expand(raw.diverged, size);
   return {
     ...raw,
-    scalars: bareNames(raw.scalars),
     field: labels.map((label, i) => (diverged[i] ? DIVERGED : label)),
     strides: raw.shape.map((_, k) => raw.shape.slice(k + 1).reduce((a, b) => a * b, 1)),
     owner: expand(raw.owner, size),
@@ -56,6 +66,22 @@ function restoreDeviation(raw) {
     const code = c.charCodeAt(0);
     return code === NO_DEVIATION ? NaN : raw.low * Math.exp((code / DEVIATION_CODES) * raw.top);
   });
+}
+
+export function contains(box, point) {
+  return point.every((v, k) => v >= box.lower[k] && v <= box.upper[k]);
+}
+
+// A box and those inside it, each after the ones around it.
+export function boxesWithin(box) {
+  const [a, b] = [box.lower, box.upper];
+  const within = (o) => o.lower.every((v, k) => v >= a[k] && o.upper[k] <= b[k]);
+  return [box, ...box.boxes.slice(box.boxes.indexOf(box) + 1).filter(within)];
+}
+
+// The innermost box at a point, of those within one; that one itself for a point outside.
+export function boxAt(box, point) {
+  return boxesWithin(box).filter((o) => o === box || contains(o, point)).pop();
 }
 
 // The lattice points around a point of the box, and their weights in multilinear interpolation.

@@ -33,7 +33,7 @@ function setItems(record) {
 }
 
 function areaItems(record) {
-  const seen = new Set(record.field), items = [];
+  const seen = new Set(record.boxes.flatMap((box) => [...new Set(box.field)])), items = [];
   const size = { x: 2, y: 3, width: 20, height: 14 };
   const patch = (fill) => svg("rect", { ...size, fill, stroke: "var(--line)" });
   const hatch = svg("path", { d: OBLIQUE, stroke: "var(--hatch)" });

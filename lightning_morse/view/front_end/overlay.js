@@ -1,7 +1,7 @@
 // What lies over the cells of a slice: axes, trajectory, Morse sets, exits, the current weights.
 
 import { ink } from "./colors.js";
-import { ESCAPES, lossAt } from "./data.js";
+import { ESCAPES, boxAt, boxesWithin, contains, lossAt } from "./data.js";
 import { svg, svgLine, svgText } from "./elements.js";
 import { marker, star } from "./markers.js";
 import { percent, short } from "./numbers.js";
@@ -26,7 +26,12 @@ export function overlayItems(section, layout, selected) {
   inside.append(...others, ...exitItems(section, box));
   if (section.record.current) inside.append(star(...scale.place(section.record.current), 14));
   inside.append(...attractors);
-  return { axes: axisItems(section, layout, scale), inside };
+  const axes = axisItems(section, layout, scale), { record } = section;
+  // Weights at the very edge of a box inside are seen whole.
+  if (record !== record.boxes[0] && record.current && contains(record, record.current)) {
+    axes.push(star(...scale.place(record.current), 14));
+  }
+  return { axes, inside };
 }
 
 // Pixels of coordinates: x across, y upwards (the loss where the slice is a line), place of points.
@@ -35,15 +40,18 @@ function scaleOf(section, { box, frame }) {
   const x = (v) => box.left + ((v - lower[a]) / (upper[a] - lower[a])) * box.width;
   const [low, high] = planar ? [lower[b], upper[b]] : lossRange(record);
   const y = (v) => box.top + box.height - ((v - low) / (high - low)) * box.height;
-  const place = planar ? (p) => [x(p[a]), y(p[b])] : (p) => [x(p[0]), y(lossAt(record, p))];
+  const onCurve = (p) => [x(p[0]), y(lossAt(boxAt(record, p), p))];
+  const place = planar ? (p) => [x(p[a]), y(p[b])] : onCurve;
   return { x, y, place, upwards: planar ? [frame.lower[b], frame.upper[b]] : [low, high] };
 }
 
 function lossRange(record) {
   let low = Infinity, high = -Infinity;
-  for (const loss of record.lossValues.filter(Number.isFinite)) {
-    low = Math.min(low, loss);
-    high = Math.max(high, loss);
+  for (const { lossValues } of boxesWithin(record)) {
+    for (const loss of lossValues.filter(Number.isFinite)) {
+      low = Math.min(low, loss);
+      high = Math.max(high, loss);
+    }
   }
   if (low > high) [low, high] = [0, 1];
   const margin = LOSS_MARGIN * (high - low || 1);
@@ -69,9 +77,14 @@ function axisItems({ record, axes, planar }, { plot, frame }, { x, y, upwards })
 }
 
 function graphOfLoss(section, { place }) {
-  const n = section.record.loss.shape[0];
-  const points = Array.from({ length: n }, (_, i) => place(section.point(i / (n - 1))));
-  const finite = points.filter((p) => Number.isFinite(p[1])).join(" ");
+  const { record } = section;
+  const points = boxesWithin(record).flatMap((box) => {
+    const n = box.loss.shape[0], of = section.of(box);
+    const own = Array.from({ length: n }, (_, i) => of.point(i / (n - 1)));
+    return own.filter((p) => boxAt(record, p) === box).map(place);
+  });
+  const drawn = points.filter((p) => Number.isFinite(p[1])).sort((p, q) => p[0] - q[0]);
+  const finite = drawn.join(" ");
   const look = { fill: "none", stroke: "var(--ink)", "stroke-width": 1.8 };
   return svg("polyline", { points: finite, ...look });
 }

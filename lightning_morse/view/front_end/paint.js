@@ -8,13 +8,18 @@ import { html } from "./elements.js";
 const HATCH_SPACING = 7;
 const VEIL_OPACITY = 205; // of 255: what is not selected stays recognisable
 
-// size: {width, height} of the canvas. box: where the box of the record lies on it. color: value of
-// a custom property of the style sheet.
-export function paintSlice(canvas, section, { size, box, selected, color }) {
+// layers: sections with the place on the canvas of their box, the outermost first; each covers
+// those before. size: {width, height} of the canvas. color: value of a custom property of the style
+// sheet.
+export function paintSlice(canvas, layers, { size, selected, color }) {
   const screen = { ...size, ratio: window.devicePixelRatio || 1 };
   canvas.style.width = `${size.width}px`;
   canvas.style.height = `${size.height}px`;
-  const c = scaled(canvas, screen);
+  const c = scaled(canvas, screen), { levels } = layers[0].section.record;
+  for (const layer of layers) paintBox(c, layer, { screen, selected, color, levels });
+}
+
+function paintBox(c, { section, box }, { screen, selected, color, levels }) {
   const { cells, hatched, veil, labels, owners } = rasters(section, selected, color);
   const draw = (context, image) => {
     context.drawImage(image, box.left, box.top, box.width, box.height);
@@ -28,7 +33,7 @@ export function paintSlice(canvas, section, { size, box, selected, color }) {
   c.clip();
   const outline = (values, paint, width) => strokeBorders(c, section, box, values, paint, width);
   outline(labels, color("--separator"), 0.8);
-  if (section.rows > 1) drawContours(c, section, box, color("--contour"));
+  if (section.rows > 1) drawContours(c, section, box, levels, color("--contour"));
   const attractor = section.record.sets.map((m) => m.attractor);
   outline(owners.map((o) => (o >= 0 && attractor[o] ? -1 : o)), color("--ink"), 1.1);
   draw(c, veil);
@@ -36,7 +41,8 @@ export function paintSlice(canvas, section, { size, box, selected, color }) {
     outline(owners.map((o) => (o === selected ? 1 : 0)), color("--accent"), 3);
   }
   c.restore();
-  c.strokeStyle = color("--faint");
+  const isInside = section.record !== section.record.boxes[0];
+  c.strokeStyle = color(isInside ? "--ink" : "--faint");
   c.lineWidth = 1;
   c.strokeRect(box.left, box.top, box.width, box.height);
 }

@@ -16,6 +16,15 @@ export class Section {
     this.rows = this.planar ? record.shape[axes[1]] : 1;
   }
 
+  // The same section of a box inside; null if it does not meet it.
+  of(inner) {
+    const k = this.normal;
+    if (k === null) return new Section(inner, this.axes);
+    const share = (this.point(0, 0)[k] - inner.lower[k]) / (inner.upper[k] - inner.lower[k]);
+    if (share < 0 || share >= 1) return null;
+    return new Section(inner, this.axes, Math.floor(share * inner.shape[k]));
+  }
+
   // Index of the cell in column i and row j; rows count upwards.
   cell(i, j) {
     const { strides } = this.record;

@@ -1,5 +1,6 @@
 // The card with a slice of the loss: choice of the section, layout, and the cell pointed at.
 
+import { boxesWithin } from "./data.js";
 import { html, svg } from "./elements.js";
 import { short } from "./numbers.js";
 import { overlayItems } from "./overlay.js";
@@ -12,6 +13,8 @@ const MARGIN = { left: 52, right: 12, top: 6, bottom: 42 };
 // Pixels of the window left for header and headings, and the least height of a slice.
 const HEIGHT_OF_THE_REST = 215, LEAST_HEIGHT = 360;
 const HEIGHT_OF_A_LINE = 0.7; // of the width, where the slice has one dimension
+// An arrow key goes this many pixels beyond the edge of a cell.
+const BEYOND = 1e-3;
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 // Axes across and upwards of the sections of a slice of three dimensions.
 const PAIRS_OF_AXES = [[0, 1], [0, 2], [2, 1]];
@@ -26,7 +29,9 @@ export class Slice {
     this.depth = html("input", { type: "range", "aria-label": "position of the section" });
     this.depthText = html("span");
     const depth = html("label", {}, this.depth, this.depthText);
-    this.controls = html("div", { class: "section" }, this.pair, depth);
+    this.zoom = html("select", { "aria-label": "box that is shown" });
+    this.cut = html("span", { class: "cut" }, this.pair, depth);
+    this.controls = html("div", { class: "section" }, this.cut, this.zoom);
     const parts = [html("h2", {}, heading), this.controls, this.box];
     this.root = html("section", { class: "card", "aria-label": "slice" }, ...parts);
     this.onProbe = onProbe;
@@ -35,45 +40,64 @@ export class Slice {
   }
 
   listen() {
+    this.zoom.addEventListener("change", () => this.enter(this.whole.boxes[this.zoom.value]));
     this.pair.addEventListener("change", () => {
       this.startSection();
       this.draw();
     });
     this.depth.addEventListener("input", () => this.draw());
     this.overlay.addEventListener("pointermove", (e) => this.probePixel(e.offsetX, e.offsetY));
-    this.overlay.addEventListener("pointerleave", () => this.probeCell(null));
+    this.overlay.addEventListener("pointerleave", () => this.probe());
     this.overlay.addEventListener("keydown", (e) => {
       const step = STEPS[e.key];
       if (!step || !this.section) return;
       e.preventDefault();
       e.stopPropagation();
-      const from = this.at ?? [this.section.columns >> 1, this.section.rows >> 1];
-      this.probeCell([from[0] + step[0], from[1] + step[1]]);
+      this.step(...step);
     });
   }
 
   // frame: {lower, upper} of what is drawn, in coordinates of the slice; the box of the record if
   // null.
   show(record, selected, frame = null) {
-    this.frame = frame ?? record;
+    this.frame = frame;
     this.selected = selected;
-    if (this.record !== record) {
-      this.record = record;
-      this.at = null;
-      this.controls.hidden = record.shape.length !== 3;
-      if (record.shape.length === 3) this.offerSections();
+    if (this.whole === record) {
+      this.draw();
+      return;
     }
+    this.whole = record;
+    this.offerBoxes();
+    this.cut.hidden = record.shape.length !== 3;
+    this.controls.hidden = this.cut.hidden && this.zoom.hidden;
+    if (!this.cut.hidden) this.offerSections();
+    this.enter(record.boxes[this.zoom.value]);
+  }
+
+  // A box stays chosen from one analysis to the next as long as there is one of its number.
+  offerBoxes() {
+    const { boxes } = this.whole, before = Number(this.zoom.value);
+    const names = boxes.map((_, k) => (k ? `box ${k} inside` : "whole box"));
+    this.zoom.replaceChildren(...names.map((name, k) => html("option", { value: k }, name)));
+    this.zoom.value = before < boxes.length ? before : 0;
+    this.zoom.hidden = boxes.length < 2;
+  }
+
+  // Shows one box of the record, with those inside it.
+  enter(box) {
+    this.record = box;
+    this.at = null;
+    if (!this.cut.hidden) this.startSection();
     this.draw();
   }
 
   offerSections() {
-    const { axes } = this.record, before = this.pair.value || "0 1";
+    const { axes } = this.whole, before = this.pair.value || "0 1";
     const options = PAIRS_OF_AXES.map(([a, b]) => {
       return html("option", { value: `${a} ${b}` }, `${axes[a]} × ${axes[b]}`);
     });
     this.pair.replaceChildren(...options);
     this.pair.value = before;
-    this.startSection();
   }
 
   chosenAxes() {
@@ -100,8 +124,13 @@ export class Slice {
     if (k !== null) {
       this.depthText.textContent = `${record.axes[k]} = ${short(section.point(0, 0)[k])}`;
     }
-    this.layout = layoutOf(section, this.frame, this.box.clientWidth);
+    // Axes in common are those of whole boxes.
+    const frame = record === this.whole ? this.frame ?? record : record;
+    this.layout = layoutOf(section, frame, this.box.clientWidth);
     const { size, box } = this.layout;
+    this.layers = boxesWithin(record).map((b) => section.of(b)).filter(Boolean).map((inner) => {
+      return { section: inner, box: placeOf(inner, section, box) };
+    });
     this.box.style.height = `${size.height}px`;
     this.overlay.setAttribute("width", size.width);
     this.overlay.setAttribute("height", size.height);
@@ -109,40 +138,47 @@ export class Slice {
     this.overlay.setAttribute("aria-label", said);
     const style = getComputedStyle(this.box), { selected } = this;
     const color = (name) => style.getPropertyValue(name).trim();
-    paintSlice(this.canvas, section, { size, box, selected, color });
+    paintSlice(this.canvas, this.layers, { size, selected, color });
 
     const { axes, inside } = overlayItems(section, this.layout, selected);
     const look = { fill: "none", stroke: "var(--accent)", "stroke-width": 2 };
     this.cross = svg("rect", { ...look, visibility: "hidden" });
     inside.append(this.cross);
     this.overlay.replaceChildren(...axes, inside);
-    this.probeCell(this.at);
+    const same = (layer) => layer.section.record === this.at?.layer.section.record;
+    const layer = this.layers.find(same);
+    this.probe(layer && { ...this.at, layer });
   }
 
+  // The innermost box at a pixel answers for it.
   probePixel(x, y) {
     if (!this.section) return;
-    const { section, layout: { box } } = this;
-    const u = (x - box.left) / box.width, v = 1 - (y - box.top) / box.height;
-    if (u < 0 || u >= 1 || v < 0 || v >= 1) this.probeCell(null);
-    else this.probeCell([Math.floor(u * section.columns), Math.floor(v * section.rows)]);
+    const layer = this.layers.filter(({ box }) => holds(box, x, y)).pop();
+    this.probe(layer && cellOf(layer, x, y));
   }
 
-  probeCell(at) {
+  // To the cell beside the present one, or in the middle.
+  step(dx, dy) {
+    const { box } = this.layout, at = this.at && boundsOf(this.at);
+    const [x, y] = at ? [at.x + at.width / 2, at.y + at.height / 2] : middleOf(box);
+    if (!at) this.probePixel(x, y);
+    const { width, height } = at ?? boundsOf(this.at);
+    const to = [x + dx * (width / 2 + BEYOND), y - dy * (height / 2 + BEYOND)];
+    if (holds(box, ...to)) this.probePixel(...to);
+    else this.probe(this.at);
+  }
+
+  // at: {layer, i, j}, a cell of one of the layers; nothing to probe no cell.
+  probe(at = null) {
     if (!this.cross) return;
-    const { record, section, layout: { box } } = this, { columns, rows } = section;
+    this.at = at;
     this.cross.setAttribute("visibility", at ? "visible" : "hidden");
     if (!at) {
-      this.at = null;
       this.onProbe(null);
       return;
     }
-    const i = Math.min(Math.max(at[0], 0), columns - 1), j = Math.min(Math.max(at[1], 0), rows - 1);
-    this.at = [i, j];
-    const width = box.width / columns, height = box.height / rows;
-    const x = box.left + i * width, y = box.top + box.height - (j + 1) * height;
-    for (const [name, value] of Object.entries({ x, y, width, height })) {
-      this.cross.setAttribute(name, value);
-    }
+    for (const [name, value] of Object.entries(boundsOf(at))) this.cross.setAttribute(name, value);
+    const { layer: { section }, i, j } = at, { record, columns, rows } = section;
     const cell = section.cell(i, j), owner = record.owner[cell];
     const point = section.point((i + 0.5) / columns, (j + 0.5) / rows);
     this.onProbe({
@@ -154,10 +190,41 @@ export class Slice {
   }
 }
 
+function holds({ left, top, width, height }, x, y) {
+  return x >= left && x < left + width && y > top && y <= top + height;
+}
+
+const middleOf = ({ left, top, width, height }) => [left + width / 2, top + height / 2];
+
+function cellOf(layer, x, y) {
+  const { section: { columns, rows }, box } = layer;
+  const i = Math.floor(((x - box.left) / box.width) * columns);
+  const j = Math.floor((1 - (y - box.top) / box.height) * rows);
+  return { layer, i: Math.min(i, columns - 1), j: Math.min(j, rows - 1) };
+}
+
+function boundsOf({ layer: { section, box }, i, j }) {
+  const width = box.width / section.columns, height = box.height / section.rows;
+  return { x: box.left + i * width, y: box.top + box.height - (j + 1) * height, width, height };
+}
+
+// Where the box of one section lies, in pixels, if another one fills a given place.
+function placeOf({ record: inner, axes, planar }, { record: outer }, place) {
+  const share = (k, v) => (v - outer.lower[k]) / (outer.upper[k] - outer.lower[k]);
+  const span = (k) => [share(k, inner.lower[k]), share(k, inner.upper[k])];
+  const [left, right] = span(axes[0]), [bottom, top] = planar ? span(axes[1]) : [0, 1];
+  return {
+    left: place.left + left * place.width,
+    top: place.top + (1 - top) * place.height,
+    width: (right - left) * place.width,
+    height: (top - bottom) * place.height,
+  };
+}
+
 // Where things are, in pixels: size of the drawing, plot within its margins, and box, the part of
 // the plot that the box of the record takes up in the frame.
 function layoutOf(section, frame, width) {
-  const { record, axes, planar } = section;
+  const { planar } = section;
   const tall = Math.min(width, Math.max(LEAST_HEIGHT, window.innerHeight - HEIGHT_OF_THE_REST));
   const height = planar ? tall : Math.min(tall, HEIGHT_OF_A_LINE * width);
   const plot = {
@@ -166,14 +233,6 @@ function layoutOf(section, frame, width) {
     width: width - MARGIN.left - MARGIN.right,
     height: height - MARGIN.top - MARGIN.bottom,
   };
-  const share = (k, v) => (v - frame.lower[k]) / (frame.upper[k] - frame.lower[k]);
-  const span = (k) => [share(k, record.lower[k]), share(k, record.upper[k])];
-  const [left, right] = span(axes[0]), [bottom, top] = planar ? span(axes[1]) : [0, 1];
-  const box = {
-    left: plot.left + left * plot.width,
-    top: plot.top + (1 - top) * plot.height,
-    width: (right - left) * plot.width,
-    height: (top - bottom) * plot.height,
-  };
+  const box = placeOf(section, { record: frame }, plot);
   return { size: { width, height }, plot, box, frame };
 }
