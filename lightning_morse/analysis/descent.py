@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import minimum_filter
 
 from lightning_morse._typing import Array
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.grids.cubical import CubicalGrid
@@ -17,6 +19,8 @@ from lightning_morse.grids.cubical import CubicalGrid
 _STEP = 0.7
 _MOST_STEPS = 1500
 _PATIENCE = 12
+# Means of neighbouring boxes may send it back and forth: so often it may change boxes.
+_MOST_MOVES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,38 @@ class Descent:
         return end
 
 
+class _Field:
+    """Velocity and height of the mean of one box, at one point at a time."""
+
+    def __init__(self, chart: Chart) -> None:
+        lattice, bounds = chart.lattice, chart.enclosure.bounds
+        self.table = np.concatenate([bounds.velocity, bounds.height], axis=1)
+        self.lower, self.spacing = lattice.grid.lower, lattice.spacing
+        self.cells = lattice.cells
+        self.strides = [
+            math.prod(n + 1 for n in lattice.cells[j + 1 :]) for j in range(lattice.dim)
+        ]
+        self.corners = lattice.grid.lower.tolist(), lattice.grid.upper.tolist()
+
+    def at(self, point: Array) -> tuple[Array, float]:
+        """Velocity in lattice cells, shape ``(d,)``, and height, by multilinear interpolation."""
+        weights, rows = [1.0], [0]
+        y = ((point - self.lower) / self.spacing).tolist()
+        for where, n, stride in zip(y, self.cells, self.strides, strict=True):
+            inside = min(max(where, 0.0), float(n))
+            corner = min(int(inside), n - 1)
+            share = inside - corner
+            weights = [w * s for w in weights for s in (1 - share, share)]
+            rows = [r + (corner + s) * stride for r in rows for s in (0, 1)]
+        found = np.array(weights) @ self.table[rows]
+        return found[:-1], float(found[-1])
+
+    def holds(self, point: Array) -> bool:
+        """Whether a point lies in the box."""
+        lower, upper = self.corners
+        return all(a <= x <= b for a, x, b in zip(lower, point.tolist(), upper, strict=True))
+
+
 def descend(portrait: PhasePortrait, start: Array) -> Descent:
     """Follow the posterior mean of the innermost box at every point, until it rests or leaves.
 
@@ -53,35 +89,35 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
         portrait: The portrait so far.
         start: Shape ``(d,)``, inside the outermost box.
     """
-    nested = portrait.nested
-    point, path = np.array(start, dtype=np.float64), [np.array(start, dtype=np.float64)]
-    k = int(nested.box_of(point[None])[0])
-    lowest, since = np.inf, 0
+    fields = [_Field(chart) for chart in portrait.charts]
+
+    def innermost(point: Array) -> int:
+        return max((k for k, field in enumerate(fields) if field.holds(point)), default=-1)
+
+    point = np.array(start, dtype=np.float64)
+    path, k = [point], innermost(point)
+    lowest, since, best, moves = np.inf, 0, 1, 0
     for _ in range(_MOST_STEPS):
-        chart = portrait.charts[k]
-        lattice, bounds = chart.lattice, chart.enclosure.bounds
-        y = (point - lattice.grid.lower) / lattice.spacing
-        v = bounds.velocity_at(y[None])[0]
-        speed = np.abs(v).max()
-        height = float(bounds.height_at(y[None])[0])
+        velocity, height = fields[k].at(point)
+        speed = np.abs(velocity).max()
         if height < lowest:
             lowest, since, best = height, 0, len(path)
         else:
             since += 1
-        if not speed > 0 or since > _PATIENCE:
-            return Descent(np.array(path[:best]), k)
-        ahead = point + _STEP * lattice.spacing * v / speed
-        now = int(nested.box_of(ahead[None])[0])
+        if not speed > 0 or since > _PATIENCE or moves > _MOST_MOVES:
+            break
+        ahead = point + _STEP * fields[k].spacing * velocity / speed
+        now = innermost(ahead)
         if now < 0:
-            grid = nested.grids[0]
+            grid = portrait.nested.grids[0]
             path.append(np.clip(ahead, grid.lower, grid.upper))
             return Descent(np.array(path), 0, _face_crossed(point, ahead, grid))
         if now != k:
             # Heights in another box are in units of another warp.
-            k, lowest, since = now, np.inf, 0
+            k, lowest, since, moves = now, np.inf, 0, moves + 1
         point = ahead
         path.append(point)
-    return Descent(np.array(path), k)
+    return Descent(np.array(path[:best]), innermost(path[best - 1]))
 
 
 def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:

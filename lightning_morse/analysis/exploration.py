@@ -114,6 +114,7 @@ class Explorer:
 
     def __init__(self, loss: Loss, tower: Tower, plan: Plan, clock: Stopwatch) -> None:
         self.loss, self.tower, self.plan, self.clock = loss, tower, plan, clock
+        self._may_open = True
 
     def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:
         """Sample until it is certain where the flow from a point leads, or samples run out.
@@ -160,6 +161,9 @@ class Explorer:
     def judge(self) -> None:
         """Judge the surrogate of each box by evaluations beside some of its samples."""
         seed = self.tower.settings.seed
+        self._sketch(
+            self.plan.usual
+        )  # no box is without a surrogate after that, if one can have one
         for k, box in enumerate(self.tower.boxes):
             n = 1 if k else n_held_out(self.plan.usual)
             grid = CubicalGrid(box.lower, box.upper, (1,) * len(box.lower))
@@ -184,16 +188,23 @@ class Explorer:
         return max(0, most - kept - self.tower.n_samples)
 
     def _sketch(self, most: int) -> PhasePortrait | None:
-        """The picture so far; fills boxes whose samples determine no surrogate."""
+        """The picture so far; fills boxes whose samples determine no surrogate.
+
+        A box inside that stays without one, as on an exactly flat floor, is taken out again.
+        """
         while True:
             with self.clock("sampling"), one_thread():
                 k = self._undetermined()
                 if k is None:
                     grid = coarse_grid(self.tower.settings.grid)
                     return self.tower.sketch(grid, Stopwatch())
-            if not self._left(most):
+            if k and (self._is_full(k) or not self._left(most)):
+                self.tower.remove(k)
+                self._may_open = False
+            elif self._left(most):
+                self._fill(k, min(self.plan.batch, self._left(most)))
+            else:
                 return None
-            self._fill(k, min(self.plan.batch, self._left(most)))
 
     def _undetermined(self) -> int | None:
         for k in range(len(self.tower)):
@@ -282,25 +293,25 @@ class Explorer:
 
     def _open(self, low: Array, up: Array, k: int, most: int) -> bool:
         """Open a box inside another one, smaller if it has to be; False if there is no room."""
+        if not self._may_open:
+            return False
         box, root = self.tower.boxes[k], self.tower.settings.grid
         smallest = (root.upper - root.lower) / _SMALLEST
         middle, half = 0.5 * (low + up), 0.5 * (up - low)
         for shrunk in (1.0, 0.5, 0.25):
             lower = np.maximum(middle - shrunk * half, box.lower)
             upper = np.minimum(middle + shrunk * half, box.upper)
-            share = np.prod((upper - lower) / (box.upper - box.lower))
+            share = np.prod(np.maximum(upper - lower, 0) / (box.upper - box.lower))
             if ((upper - lower) < smallest).all() or share > _LARGEST:
                 return False
             first = min(self.plan.first_inside, self._left(most))
+            if (upper <= lower).any():
+                return False
             number = self.tower.open(lower, upper, k, first)
-            try:
-                self.tower.nested(coarse_grid(root))
-                self.tower.nested(root)
-            except ValueError:  # it would touch another one
-                self.tower.close(number)
-                continue
-            self._fill(number, first)
-            return True
+            if self.tower.snap(coarse_grid(root), root):
+                self._fill(number, first)
+                return True
+            self.tower.close()  # it would touch another one
         return False
 
     def _larger(self, way: Descent, farthest: tuple[Array, Array]) -> CubicalGrid | None:
@@ -327,3 +338,6 @@ class Explorer:
         with self.clock("loss"):
             losses = evaluate(self.loss, points)
         self.tower.surround(settings, Samples(points, losses))
+        # On the edges of the new grid some boxes may have no room any more.
+        while not self.tower.snap(coarse_grid(grid), grid):
+            self.tower.close()

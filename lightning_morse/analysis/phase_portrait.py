@@ -101,7 +101,11 @@ class PhasePortrait:
 
 
 def phase_portrait(
-    nested: NestedGrid, charts: Sequence[Chart], failure: float, clock: Stopwatch
+    nested: NestedGrid,
+    charts: Sequence[Chart],
+    failure: float,
+    clock: Stopwatch,
+    most_sharp: float = 1.0,
 ) -> PhasePortrait:
     """Find the Morse graph and the basins of the flow of every gradient field inside the bands.
 
@@ -118,6 +122,8 @@ def phase_portrait(
         failure: The probability with which statements about the Morse sets may be false although
             the bands hold.
         clock: Takes the time of the stages.
+        most_sharp: Largest share of the cells of a grid that are followed once more. Where more
+            are recurrent little is known yet, and following them takes long; sound at any value.
     """
     with clock("map"):
         images = [c.box_images(c.images) for c in charts]
@@ -131,7 +137,9 @@ def phase_portrait(
         with clock("enclosure"):
             recurrent = np.concatenate(found.morse_sets)
             for k, c in enumerate(charts):
-                images[k] = c.box_images(c.sharpened(_of_grid(nested, k, recurrent)))
+                mine = _of_grid(nested, k, recurrent)
+                if mine.size <= most_sharp * nested.grids[k].size:
+                    images[k] = c.box_images(c.sharpened(mine))
         with clock("map"):
             image = nested_outer_approximation(images, nested)
         with clock("graph"):

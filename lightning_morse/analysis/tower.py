@@ -28,6 +28,8 @@ _FROM_INSIDE = 24
 _SHARE_OF_OUTERMOST = 0.5
 # Boxes inside that shares are made for while it is open how many there will be.
 _EXPECTED_INSIDE = 4
+# In a sketch no more than this share of the cells of a grid are followed once more.
+_MOST_SHARP = 0.5
 # About how many cells a box inside has along each axis, by dimension.
 _CELLS_INSIDE = {1: 128, 2: 64, 3: 16}
 _CELLS_INSIDE_IN_HIGHER_DIMENSION = 8
@@ -185,7 +187,8 @@ class Tower:
             self._kept_chart(k, nested.grids[k], float(share), clock)
             for k, share in enumerate(shares)
         ]
-        return phase_portrait(nested, charts, self.settings.failure_beside_band, clock)
+        failure = self.settings.failure_beside_band
+        return phase_portrait(nested, charts, failure, clock, _MOST_SHARP)
 
     def _kept_chart(self, k: int, grid: CubicalGrid, share: float, clock: Stopwatch) -> Chart:
         """The chart of a box, made anew if something has changed."""
@@ -217,10 +220,38 @@ class Tower:
         self.boxes.append(Box(lower, upper, parent, none, n_first))
         return len(self.boxes) - 1
 
-    def close(self, k: int) -> None:
-        """Take back the box that was opened last."""
-        assert k == len(self.boxes) - 1, "boxes are taken back in reverse order"
-        self.boxes.pop()
+    def close(self) -> None:
+        """Take back the box that was opened last; its samples go to the one around it."""
+        last = self.boxes.pop()
+        self.add(last.parent, last.samples.points, last.samples.losses)
+
+    def remove(self, k: int) -> None:
+        """Take out a box and all inside it; their samples go to the boxes around them."""
+        for inner in reversed(range(k + 1, len(self.boxes))):
+            if self.boxes[inner].parent == k:
+                self.remove(inner)
+        gone = self.boxes.pop(k)
+        for box in self.boxes:
+            box.parent -= box.parent > k
+        self.add(gone.parent, gone.samples.points, gone.samples.losses)
+
+    def snap(self, *grids: CubicalGrid) -> bool:
+        """Move the faces of all boxes inside to edges of the grids around them.
+
+        Args:
+            grids: Grids of the outermost box on which all boxes must have room; the faces are
+                moved to edges of the first.
+
+        Returns:
+            Whether they have.
+        """
+        try:
+            nested, *_ = [self.nested(grid) for grid in grids]
+        except ValueError:
+            return False
+        for box, inner in zip(self.boxes[1:], nested.grids[1:], strict=True):
+            box.lower, box.upper = inner.lower, inner.upper
+        return True
 
     def depth(self, k: int) -> int:
         """How many boxes lie around a box."""

@@ -91,11 +91,6 @@ class FlowBounds:
         """Velocity by multilinear interpolation, constant beyond the box, shape ``(n, d)``."""
         return self._interpolated(self.velocity, y)
 
-    def height_at(self, y: Array) -> Array:
-        """Mean of the warped loss, likewise, shape ``(n,)``."""
-        height: Array = self._interpolated(self.height, y)[:, 0]
-        return height
-
     def hessian_at(self, y: Array) -> Array:
         """Hessian by multilinear interpolation, constant beyond the box, shape ``(n, d, d)``."""
         d = self.lattice.dim
