@@ -176,16 +176,17 @@ class MorseMonitor(TellingCallback):
             it) becomes one of steps; the monitor says which.
         every_n_steps: Analyse once the optimizer has taken n steps since the last analysis. With
             either period the last weights are analysed at the end of ``fit`` if there is time.
-        n_samples: Loss evaluations per analysis, each over all probe batches; at least 16. A box
-            that has to grow costs up to half as many again.
+        n_samples: Loss evaluations per analysis as a rule, each over all probe batches; at least
+            16. As long as it is open what becomes of the current weights, up to 2.5 times as many.
         resolution: Grid cells per axis.
         confidence: Level of confidence at which the picture has to hold, in (0, 1).
         extent: Half-widths of the box in weight-space units, one number or one per axis. Or a
             percentage of the reach of the trajectory along each axis, such as ``"200%"`` (the reach
             of the given weights with ``"checkpoints"``); each half-width is at least a quarter of
             the longest, and with ``"random"`` at least the norm of the raw direction. ``"auto"``:
-            start at ``"150%"`` and double the box, at most twice, while the attractor of the
-            current weights seems to lie outside; at most once if only a saddle around it does.
+            start at ``"150%"``; where the flow from the current weights leaves through a face, that
+            face moves outwards, up to 16 times the reach of the trajectory. Smaller boxes inside
+            are opened for any extent, where the basin of the weights is not decided otherwise.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch, using the module it is
             given. Default: what ``training_step`` returns, or ``validation_step`` if only that is
             defined; with manual optimisation the one of the two that returns a loss,

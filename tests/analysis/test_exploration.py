@@ -25,7 +25,7 @@ def look(loss, start=HERE, half=ONE, far=16.0, n_samples=64, seed=0):
 def ravine(x):
     """Steep walls around a bent floor that hardly slopes."""
     floor = x[:, 1] - 0.1 - 0.3 * x[:, 0].square()
-    return 20 * floor.square() + 0.5 * (x[:, 0] - 0.15).square()
+    return 100 * floor.square() + 0.5 * (x[:, 0] - 0.15).square()
 
 
 def ends_of_true_flow(loss, points, lower, upper):

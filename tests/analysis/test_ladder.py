@@ -9,13 +9,11 @@ from scipy.ndimage import binary_dilation
 import lightning_morse as lm
 from lightning_morse import CubicalGrid
 from lightning_morse.analysis import blocks, ladder
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.design import design
 from lightning_morse.analysis.ladder import climb
-from lightning_morse.analysis.phase_portrait import PhasePortrait
-from lightning_morse.analysis.resolution import Settled
 from lightning_morse.bands.gradient import failure_bound, gradient_band
 from lightning_morse.bands.levels import failures
-from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.combinatorial_map import cells_met, outer_approximation
 from lightning_morse.conley.morse_sets import morse_graph
 from lightning_morse.enclosure import flow_map as gradient_flow
@@ -50,9 +48,9 @@ class Setting:
         self.attractors = [self.found.morse_sets[a] for a in self.found.attractors]
 
     @property
-    def portrait(self):
-        n_sets, size = len(self.found.morse_sets), self.lattice.grid.size
-        return PhasePortrait(
+    def chart(self):
+        size = self.lattice.grid.size
+        return Chart(
             surrogate=self.gp,
             lattice=self.lattice,
             posterior=self.posterior,
@@ -61,10 +59,6 @@ class Setting:
             images=image_boxes(self.lattice, self.posterior, self.bands[0]),
             diverged=np.zeros(size, dtype=bool) if self.outside is None else self.outside,
             candidates=self.candidates,
-            found=self.found,
-            settled=Settled(np.zeros(n_sets, dtype=bool), np.full(n_sets, -1), 0.0),
-            labels=certain_labels(self.found),
-            failure=0.0,
         )
 
     def map(self, level, plain=True):
@@ -86,7 +80,7 @@ class Setting:
 
     def climb(self, **changes):
         attractors = changes.pop("attractors", self.attractors)
-        return climb(self.portrait, attractors, CONFIDENCE, **{"counted": True, **changes})
+        return climb(self.chart, attractors, CONFIDENCE, **{"counted": True, **changes})
 
 
 def half_plane(grid):

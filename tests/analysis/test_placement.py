@@ -8,7 +8,7 @@ import torch
 
 from lightning_morse import analyze
 from lightning_morse.analysis.design import design
-from lightning_morse.analysis.pipeline import analyze_further
+from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.analysis.placement import most_informative
 from lightning_morse.analysis.samples import evaluate
 from lightning_morse.gp.kernels import MATERN_7_2
@@ -74,7 +74,7 @@ def test_placed_samples_decide_more_than_the_same_number_of_others():
     low, up = [-1.6, -1.6], [1.6, 1.6]
     for seed in range(5):
         x = design(low, up, 128, seed)
-        there = analyze_further(camel, x, evaluate(camel, x), low, up, 128, 64, seed=seed)
+        there = analyze_samples(x, evaluate(camel, x), low, up, 64, seed=seed)
         elsewhere = analyze(camel, low, up, n_samples=128, resolution=64, seed=seed)
         assert len(there.samples) == len(elsewhere.samples) == 128
         fixed, placed = fixed + there.undecided, placed + elsewhere.undecided

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from lightning_morse import CubicalGrid, analyze
 from lightning_morse.analysis import resolution as settling
+from lightning_morse.analysis.charts import chart
 from lightning_morse.analysis.design import design
 from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.analysis.pipeline import analyze_samples
@@ -26,6 +27,7 @@ from lightning_morse.gp.kac_rice import expected_critical_points
 from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.stopwatch import Stopwatch
 from tests.landscapes import himmelblau
 
@@ -196,11 +198,13 @@ def test_what_is_settled_adds_up_to_no_more_than_the_failure_allowed():
     found, grid = line_of_sets(4)
     assert found.attractors == (3,)
     expected = np.array([[1e-4, 1.0], [2e-3, 1.0], [0.4, 1.0], [1.0, 3e-3]])
-    settled = settle(found, grid, expected, failure=4e-3)
+    settled = settle(found, NestedGrid.of(grid), expected, failure=4e-3)
     assert settled.resolved.tolist() == [True, True, False, False]
     assert settled.index.tolist() == [1, 1, -1, -1]
     assert settled.failure == pytest.approx(2.1e-3)
-    assert settle(found, grid, expected, failure=6e-3).resolved.tolist() == [True] * 2 + [
+    assert settle(found, NestedGrid.of(grid), expected, failure=6e-3).resolved.tolist() == [
+        True
+    ] * 2 + [
         False,
         True,
     ]
@@ -209,14 +213,14 @@ def test_what_is_settled_adds_up_to_no_more_than_the_failure_allowed():
 def test_a_set_without_minimum_is_harmless_whatever_its_index():
     found, grid = line_of_sets(2)
     expected = np.array([[1e-5, 1.0, 1.0], [1.0, 1e-5, 0.0]])
-    settled = settle(found, grid, expected, failure=1e-3)
+    settled = settle(found, NestedGrid.of(grid), expected, failure=1e-3)
     assert settled.resolved.tolist() == [True, True]
     assert settled.index.tolist() == [-1, 0]
 
 
 def test_a_set_that_should_hold_a_minimum_is_no_settled_saddle():
     found, grid = line_of_sets(2)
-    settled = settle(found, grid, np.array([[1.0, 1e-9], [1.0, 1e-9]]), failure=1e-3)
+    settled = settle(found, NestedGrid.of(grid), np.array([[1.0, 1e-9], [1.0, 1e-9]]), failure=1e-3)
     assert settled.resolved.tolist() == [False, True]
 
 
@@ -226,7 +230,7 @@ def test_an_attractor_in_two_pieces_is_not_resolved():
     found = morse_graph(csr_array(image))
     assert [cells.tolist() for cells in found.morse_sets] == [[0, 2]]
     grid = CubicalGrid([0], [1], (3,))
-    assert not settle(found, grid, np.array([[1.0, 0.0]]), 0.01).resolved.any()
+    assert not settle(found, NestedGrid.of(grid), np.array([[1.0, 0.0]]), 0.01).resolved.any()
 
 
 def test_himmelblau_has_nine_morse_sets_and_their_indices():
@@ -245,14 +249,15 @@ def test_sets_that_are_not_counted_to_the_end_change_no_claim(n, little_known, m
     losses = himmelblau(torch.from_numpy(x)).numpy()
     lattice = Lattice.of(grid)
     gp = fit_calibrated(x, losses, grid.lower, grid.upper).surrogate
-    portrait = phase_portrait(
+    only = chart(
         gp,
         lattice,
         lambda gp, lattice, posterior: gradient_band(gp, lattice, posterior, 0.95),
-        failure,
         np.zeros(grid.size, dtype=bool),
         Stopwatch(),
     )
+    nested = NestedGrid.of(grid)
+    portrait = phase_portrait(nested, [only], failure, Stopwatch())
     asked = []
     counted = settling.expected_critical_points
     monkeypatch.setattr(
@@ -260,7 +265,7 @@ def test_sets_that_are_not_counted_to_the_end_change_no_claim(n, little_known, m
         "expected_critical_points",
         lambda *a: asked.append(len(a[1])) or counted(*a),
     )
-    arguments = portrait.found, lattice, gp, portrait.candidates
+    arguments = portrait.found, nested, [only]
     full = expected_in_sets(*arguments, np.inf)
     n_full = sum(asked)
     some = expected_in_sets(*arguments, failure)
@@ -269,7 +274,7 @@ def test_sets_that_are_not_counted_to_the_end_change_no_claim(n, little_known, m
     assert (given_up == hopeless(portrait.found, full, failure)).all()
     assert some[~given_up] == pytest.approx(full[~given_up], rel=1e-9, abs=1e-300)
     assert (some <= full * (1 + 1e-9)).all()
-    one, other = (settle(portrait.found, grid, e, failure) for e in (some, full))
+    one, other = (settle(portrait.found, nested, e, failure) for e in (some, full))
     assert (one.resolved == other.resolved).all()
     assert (one.index == other.index).all()
     assert one.failure == pytest.approx(other.failure, rel=1e-9)
@@ -285,9 +290,14 @@ def test_what_can_still_be_claimed_is_not_given_up():
 
 
 def test_connected_cells():
-    grid = CubicalGrid([0, 0], [1, 1], (3, 3))
-    assert is_connected(grid, np.array([0, 4, 8]))  # corner to corner
-    assert not is_connected(grid, np.array([0, 2]))
+    nested = NestedGrid.of(CubicalGrid([0, 0], [1, 1], (3, 3)))
+    assert is_connected(nested, np.array([0, 4, 8]))  # corner to corner
+    assert not is_connected(nested, np.array([0, 2]))
+    nested = NestedGrid.of(CubicalGrid([0, 0], [1, 1], (5, 5))).around([0.3, 0.3], [0.7, 0.7], 0, 6)
+    first = nested.starts[1]
+    assert is_connected(nested, first + np.array([0, 1]))
+    # One that reaches into a box is not recognised as connected.
+    assert not is_connected(nested, np.array([0, first]))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -21,7 +21,7 @@ from tests.callback_models import one_attractor
 @pytest.fixture
 def result():
     samples, losses = np.zeros((1, 2)), np.zeros(1)
-    return one_attractor(None, samples, losses, [-1, -1], [1, 1], 1, 24, 0.95, 0)
+    return one_attractor(lambda x: x.square().sum(1), None, [-1, -1], [1, 1], None, 4, 24, 0.95, 0)
 
 
 @pytest.mark.parametrize("dynamics", ["gradient", "trajectory", "both"])
