@@ -224,7 +224,7 @@ def followed(
     """Ends and fates of the true flow; those that contradict their label are followed twice."""
     go = partial(
         follow,
-        lambda x: slope(x)[1],
+        slope,
         lower=result.grid.lower,
         upper=result.grid.upper,
         unit=partial(finest_cells, result),

@@ -51,24 +51,23 @@ class Slope:
             weight.requires_grad_(True)
         size = _APART * float(self._space.origin.norm())
         points = size * np.vstack([np.zeros(self._space.dim), np.eye(self._space.dim)])
-        alone = self._alone(points)  # also settles which batches count, and how much
+        losses = loss(torch.from_numpy(points)).numpy()  # settles which batches count
+        alone = self._alone(points)
         try:
-            self.together = all(map(_alike, self._together(points), alone))
+            gradients, again = self._mean(points, _with_gradient)
+            self.together = _alike(gradients, alone) and _alike(again, losses)
         except RuntimeError:  # an operation without a batching rule
             self.together = False
-        self.count = 0
 
-    def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Losses, shape ``(n,)``, and gradients, shape ``(n, d)``, at points ``(n, d)``."""
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Gradients at points, both of shape ``(n, d)``."""
         self.count += len(points)
         if not self.together:
             return self._alone(points)
-        parts = [self._together(part) for part in _chunks(points)]
-        losses, gradients = zip(*parts, strict=True)
-        return np.concatenate(losses), np.concatenate(gradients)
+        return np.concatenate([self._mean(part, _with_gradient)[0] for part in _chunks(points)])
 
     def losses(self, points: np.ndarray) -> np.ndarray:
-        """The losses alone, shape ``(n,)``."""
+        """The losses, shape ``(n,)``."""
         if self.together:
             try:
                 return np.concatenate([self._mean(part, vmap)[0] for part in _chunks(points)])
@@ -76,19 +75,14 @@ class Slope:
                 pass
         return self._loss(torch.from_numpy(points)).numpy()
 
-    def _alone(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses = self._loss(torch.from_numpy(points)).numpy()
+    def _alone(self, points: np.ndarray) -> np.ndarray:
         gradients = []
         for point in torch.from_numpy(points):
             with torch.no_grad():
                 self._loss._write(point)
             gradient = loss_gradient(self._shadow).double()
             gradients.append((self._space.directions.double().T @ gradient).numpy())
-        return losses, np.array(gradients).reshape(points.shape)
-
-    def _together(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gradients, losses = self._mean(points, lambda f, **how: vmap(grad_and_value(f), **how))
-        return losses, gradients
+        return np.array(gradients).reshape(points.shape)
 
     def _mean(self, points: np.ndarray, batched: Callable[..., Any]) -> list[np.ndarray]:
         """The weighted mean over the probe batches of what a transformed loss returns."""
@@ -132,6 +126,10 @@ class _Step(nn.Module):
         loss = self._called(b)
         assert loss is not None, "the batches that the step skips are left out"
         return loss
+
+
+def _with_gradient(loss: Callable[..., Tensor], **how: Any) -> Callable[..., Any]:
+    return vmap(grad_and_value(loss), **how)
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> bool:
