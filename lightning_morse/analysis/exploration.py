@@ -49,6 +49,9 @@ _ENOUGH_IN_HIGHER_DIMENSION = 512
 # Where no box can be opened any more, boxes take this many times what they usually hold; beyond
 # that, more samples of one process tell less and less.
 _OVERFULL = 2
+# A batch is the samples of one process divided by this: each batch costs a picture, which takes
+# longest on three axes.
+_PICTURES, _PICTURES_OF_MANY = 16, 6
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
@@ -98,7 +101,7 @@ class Plan:
             full_inside=max(fewest, 5 * min(n_samples, enough) // 16),
             full_picture=enough,
             first_inside=max(8, min(n_samples, enough) // 8),
-            batch=max(1, min(n_samples, enough) // 16),
+            batch=max(1, min(n_samples, enough) // (_PICTURES if dim < 3 else _PICTURES_OF_MANY)),
         )
 
 
@@ -143,7 +146,7 @@ class Explorer:
 
     def complete(self, n_samples: int) -> None:
         """Sample where the picture is undecided, until it is resolved or samples run out."""
-        batch = min(batch_size(self._left(n_samples)), self.plan.batch)
+        batch = min(batch_size(self._left(n_samples)), 2 * self.plan.batch)
         while self._left(n_samples):
             portrait = self._sketch(n_samples)
             if portrait is None or is_resolved(portrait):

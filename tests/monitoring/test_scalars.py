@@ -20,7 +20,6 @@ from tests.callback_models import one_attractor
 
 @pytest.fixture
 def result():
-    samples, losses = np.zeros((1, 2)), np.zeros(1)
     return one_attractor(lambda x: x.square().sum(1), None, [-1, -1], [1, 1], None, 4, 24, 0.95, 0)
 
 
