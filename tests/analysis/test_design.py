@@ -42,6 +42,7 @@ def test_half_of_the_samples_fill_the_box_and_the_others_follow():
 
 
 def test_small_budgets_go_into_the_design():
-    assert [first_samples(n) for n in (16, 20, 32, 33, 128)] == [16, 16, 16, 16, 64]
+    assert [first_samples(n, 2) for n in (16, 20, 32, 33, 128)] == [16, 16, 16, 16, 64]
+    assert [first_samples(1024, d) for d in (1, 2, 3)] == [32, 64, 192]
     result = analyze(bowl, [-1], [1], n_samples=16, resolution=64)
     assert len(result.samples) == 16

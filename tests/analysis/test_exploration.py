@@ -31,15 +31,14 @@ def ravine(x):
 def ends_of_true_flow(loss, points, lower, upper):
     """Where the true flow from each point rests, and whether it leaves the box before."""
 
-    def field(_, flat):
-        x = torch.from_numpy(flat.reshape(points.shape)).requires_grad_()
+    def field(_, point):
+        x = torch.from_numpy(point[None]).requires_grad_()
         (slope,) = torch.autograd.grad(loss(x).sum(), x)
-        return -(slope / (slope.norm(dim=1, keepdim=True) + 1e-3)).numpy().ravel()
+        return -slope[0].numpy()
 
-    way = solve_ivp(field, (0, 60), points.ravel(), rtol=1e-6, atol=1e-8, method="LSODA").y
-    path = way.reshape(*points.shape, -1)
-    outside = (path < lower[:, None]) | (path > upper[:, None])
-    return path[..., -1], outside.any(axis=(1, 2))
+    ways = [solve_ivp(field, (0, 60), x, rtol=1e-6, atol=1e-8, method="LSODA").y for x in points]
+    outside = [(way < lower[:, None]) | (way > upper[:, None]) for way in ways]
+    return np.array([way[:, -1] for way in ways]), np.array([each.any() for each in outside])
 
 
 def test_labels_of_all_boxes_are_true():
@@ -49,7 +48,7 @@ def test_labels_of_all_boxes_are_true():
     rng = np.random.default_rng(0)
     points = np.concatenate(
         [
-            box.grid.lower + rng.random((40, 2)) * (box.grid.upper - box.grid.lower)
+            box.grid.lower + rng.random((20, 2)) * (box.grid.upper - box.grid.lower)
             for box in result.boxes
         ]
     )
