@@ -51,8 +51,10 @@ from scipy.stats import beta
 
 from lightning_morse.analysis import placement
 from lightning_morse.analysis.design import design, first_samples
-from lightning_morse.analysis.pipeline import Settings, sample_where_undecided
+from lightning_morse.analysis.exploration import Explorer, Plan
 from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.settings import Settings
+from lightning_morse.analysis.tower import Tower
 from lightning_morse.bands.gradient import gradient_band, simulated_band
 from lightning_morse.gp.calibration import fit_calibrated
 from lightning_morse.gp.fit import fit
@@ -201,8 +203,15 @@ def place(loss, grid, first, n_samples, seed):
     """Samples as an analysis places them, and the losses there."""
     samples = Samples(first, loss(torch.from_numpy(first)).numpy())
     settings = Settings(grid, confidence=0.95, seed=seed)
-    placed = sample_where_undecided(loss, samples, settings, n_samples, Stopwatch())
-    return placed.points, placed.losses
+    tower = Tower(settings, samples)
+    plan = Plan.of(n_samples, grid.dim, most=2 * n_samples)
+    explorer = Explorer(loss, tower, plan, Stopwatch())
+    # Some evaluations are kept to judge the surrogate and to measure losses; here all are placed.
+    kept = next(
+        k for k in range(n_samples) if explorer.left(n_samples + k) == n_samples - len(first)
+    )
+    explorer.complete(n_samples + kept)
+    return tower.everything.points, tower.everything.losses
 
 
 def surrogate_of(

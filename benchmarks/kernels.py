@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from real_slices import Digits, make_slice
 
+from lightning_morse.analysis.charts import chart
 from lightning_morse.analysis.design import design
 from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.bands.gradient import gradient_band
@@ -30,6 +31,7 @@ from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.stopwatch import Stopwatch
 
 MODELS = {
@@ -76,14 +78,15 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
                     at = surrogate.posterior(points)
                     bend = 1 + (there - surrogate.warp.origin) / surrogate.warp.scale
                     error = np.abs(gradient / bend[:, None] - at.gradient)
-                    portrait = phase_portrait(
+                    only = chart(
                         surrogate,
                         lattice,
                         partial(gradient_band, confidence=0.955),
-                        0.005,
                         np.zeros(lattice.grid.size, dtype=bool),
                         Stopwatch(),
                     )
+                    nested = NestedGrid.of(lattice.grid)
+                    portrait = phase_portrait(nested, [only], 0.005, Stopwatch())
                     row["evidence"] = surrogate.log_evidence
                     row["residual"] = float(np.abs(surrogate.leave_one_out()).max())
                     row["error"] = float((error / at.gradient_deviation).max())

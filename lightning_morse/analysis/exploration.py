@@ -126,7 +126,7 @@ class Explorer:
             start: The point, shape ``(d,)``.
             farthest: The corners of the box that the outermost one may grow to.
         """
-        while self._left(self.plan.most):
+        while self.left(self.plan.most):
             portrait = self._sketch(self.plan.most)
             if portrait is None:
                 return
@@ -146,12 +146,12 @@ class Explorer:
 
     def complete(self, n_samples: int) -> None:
         """Sample where the picture is undecided, until it is resolved or samples run out."""
-        batch = min(batch_size(self._left(n_samples)), 2 * self.plan.batch)
-        while self._left(n_samples):
+        batch = min(batch_size(self.left(n_samples)), 2 * self.plan.batch)
+        while self.left(n_samples):
             portrait = self._sketch(n_samples)
             if portrait is None or is_resolved(portrait):
                 return
-            most = min(batch, self._left(n_samples))
+            most = min(batch, self.left(n_samples))
             k = self._most_undecided(portrait, full=self.plan.full_picture)
             if k is None and self._open_at_minimum(portrait, n_samples):
                 continue
@@ -183,12 +183,12 @@ class Explorer:
         cell = portrait.nested.cell_of(start[None])[0]
         return bool(portrait.labels[cell] != UNDECIDED)
 
-    # ------------------------------------------------------------------ steps
-
-    def _left(self, most: int) -> int:
+    def left(self, most: int) -> int:
         """Samples that may still be placed, those held out or kept to measure not counted."""
         kept = n_held_out(self.plan.usual) + len(self.tower) - 1 + n_kept_to_measure(most)
         return max(0, most - kept - self.tower.n_samples)
+
+    # ------------------------------------------------------------------ steps
 
     def _sketch(self, most: int) -> PhasePortrait | None:
         """The picture so far; fills boxes whose samples determine no surrogate.
@@ -201,11 +201,11 @@ class Explorer:
                 if k is None:
                     grid = coarse_grid(self.tower.settings.grid)
                     return self.tower.sketch(grid, Stopwatch())
-            if k and (self._is_full(k) or not self._left(most)):
+            if k and (self._is_full(k) or not self.left(most)):
                 self.tower.remove(k)
                 self._may_open = False
-            elif self._left(most):
-                self._fill(k, min(self.plan.batch, self._left(most)))
+            elif self.left(most):
+                self._fill(k, min(self.plan.batch, self.left(most)))
             else:
                 return None
 
@@ -229,7 +229,7 @@ class Explorer:
         with self.clock("sampling"), one_thread():
             box = self.tower.boxes[k]
             places = candidate_places(box.lower, box.upper, rng)
-            n = min(n, self._left(self.plan.most))
+            n = min(n, self.left(self.plan.most))
             places = choose_batch(portrait, k, places, n, rng, wanted)
         self._evaluate(k, places)
 
@@ -307,7 +307,7 @@ class Explorer:
             share = np.prod(np.maximum(upper - lower, 0) / (box.upper - box.lower))
             if ((upper - lower) < smallest).all() or share > _LARGEST:
                 return False
-            first = min(self.plan.first_inside, self._left(most))
+            first = min(self.plan.first_inside, self.left(most))
             if (upper <= lower).any():
                 return False
             number = self.tower.open(lower, upper, k, first)
@@ -334,7 +334,7 @@ class Explorer:
     def _surround(self, grid: CubicalGrid) -> None:
         inner = self.tower.settings.grid
         settings = dataclasses.replace(self.tower.settings, grid=grid)
-        n = min(2 * self.plan.first_inside, self._left(self.plan.most))
+        n = min(2 * self.plan.first_inside, self.left(self.plan.most))
         points = spread(grid.lower, grid.upper, n, self._rng())
         inside = np.all((points >= inner.lower) & (points <= inner.upper), axis=1)
         points = points[~inside]
