@@ -51,7 +51,7 @@ _ENOUGH_IN_HIGHER_DIMENSION = 512
 _OVERFULL = 2
 # A batch is the samples of one process divided by this: each batch costs a picture, which takes
 # longest on three axes.
-_PICTURES, _PICTURES_OF_MANY = 16, 6
+_PICTURES, _PICTURES_OF_MANY, _LEAST_BATCH = 16, 6, 6
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
@@ -93,6 +93,7 @@ class Plan:
         """The plan for a usual number of samples on so many axes, and at most so many samples."""
         enough = _ENOUGH.get(dim, _ENOUGH_IN_HIGHER_DIMENSION)
         fewest = min(n_samples, FEWEST_SAMPLES)
+        pictures = _PICTURES if dim < 3 else _PICTURES_OF_MANY
         return cls(
             usual=n_samples,
             most=int(_MOST * n_samples) if most is None else most,
@@ -101,7 +102,7 @@ class Plan:
             full_inside=max(fewest, 5 * min(n_samples, enough) // 16),
             full_picture=enough,
             first_inside=max(8, min(n_samples, enough) // 8),
-            batch=max(1, min(n_samples, enough) // (_PICTURES if dim < 3 else _PICTURES_OF_MANY)),
+            batch=max(_LEAST_BATCH, min(n_samples, enough) // pictures),
         )
 
 

@@ -154,7 +154,7 @@ def analyze_from(
         explorer.follow(point, limits)
         explorer.complete(n_samples)
         explorer.judge()
-        if explorer.is_decided(point):
+        if not explorer.left(plan.most) or explorer.is_decided(point):
             break
     return conclude(tower, clock, Measuring(loss, plan.most), point)
 

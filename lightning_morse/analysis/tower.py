@@ -156,6 +156,7 @@ class Tower:
         """The grids of all boxes, where the outermost has the given one."""
         out = NestedGrid.of(grid)
         cells = _CELLS_INSIDE.get(grid.dim, _CELLS_INSIDE_IN_HIGHER_DIMENSION)
+        cells = min(cells, max(grid.shape))
         for box in self.boxes[1:]:
             out = out.around(box.lower, box.upper, box.parent, cells)
         return out
