@@ -21,7 +21,6 @@ from lightning_morse.analysis.ladder import Climb, climb, unclimbed
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import Samples, nearest_diverged
-from lightning_morse.analysis.settings import Settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import Reach
@@ -198,33 +197,31 @@ def _confidences(
         climbed = climb(only, attractors, settings.confidence, proved=proved, counted=exact)
         together = climbed.exact if exact else climbed.together
         return climbed.ladder, np.maximum(climbed.each, least), max(least, together)
-    each = np.full(n, least)
-    for k, share in enumerate(tower.shares(final=True)):
-        own = _climb_in(portrait, k, settings.with_share(float(share)))
-        if own is not None:
-            numbers, climbed = own
-            each[numbers] = np.maximum(each[numbers], climbed.each)
-    ladder = unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder
-    # The attractors lie in disjoint blocks of the map on which all bands hold; at least so many
-    # are certain with the sum of their own doubts.
-    together = least if portrait.is_exact else max(least, 1 - float((1 - each).sum()))
-    return ladder, each, together
+    everyone = unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder
+    climbed_inside = _climb_in_one_box(portrait, tower)
+    if climbed_inside is None:
+        return everyone, np.full(n, least), least
+    together = least if portrait.is_exact else max(least, climbed_inside.together)
+    return everyone, np.maximum(climbed_inside.each, least), together
 
 
-def _climb_in(
-    portrait: PhasePortrait, k: int, settings: Settings
-) -> tuple[list[int], Climb] | None:
-    """Climb with the attractors whose cells all lie in one grid; None if there are none."""
-    nested, part = portrait.nested, portrait.nested.part(k)
-    numbers, attractors = [], []
-    for i, cells in enumerate(portrait.attracting_cells()):
-        if cells[0] >= part.start and cells[-1] < part.stop:
-            numbers.append(i)
-            attractors.append(nested.uncovered[k][cells - part.start])
-    if not numbers:
+def _climb_in_one_box(portrait: PhasePortrait, tower: Tower) -> Climb | None:
+    """Climb with the attractors if the cells of all of them lie in one grid.
+
+    Blocks in different boxes are not compared, so otherwise they stand at the lowest level only.
+    """
+    attractors, settings = portrait.attracting_cells(), tower.settings
+    if not attractors:
         return None
-    proved = settings.band == "proved"
-    return numbers, climb(portrait.charts[k], attractors, settings.confidence_of_box, proved=proved)
+    cells = np.concatenate(attractors)
+    for k, share in enumerate(tower.shares(final=True)):
+        part = portrait.nested.part(k)
+        if cells.min() >= part.start and cells.max() < part.stop:
+            own = [portrait.nested.uncovered[k][c - part.start] for c in attractors]
+            level = settings.with_share(float(share)).confidence_of_box
+            proved = settings.band == "proved"
+            return climb(portrait.charts[k], own, level, proved=proved)
+    return None
 
 
 def _box(tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, k: int) -> Box:

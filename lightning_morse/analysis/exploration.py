@@ -165,9 +165,7 @@ class Explorer:
     def judge(self) -> None:
         """Judge the surrogate of each box by evaluations beside some of its samples."""
         seed = self.tower.settings.seed
-        self._sketch(
-            self.plan.usual
-        )  # no box is without a surrogate after that, if one can have one
+        self._determine(self.plan.usual)
         for k, box in enumerate(self.tower.boxes):
             n = 1 if k else n_held_out(self.plan.usual)
             grid = CubicalGrid(box.lower, box.upper, (1,) * len(box.lower))
@@ -192,23 +190,29 @@ class Explorer:
     # ------------------------------------------------------------------ steps
 
     def _sketch(self, most: int) -> PhasePortrait | None:
-        """The picture so far; fills boxes whose samples determine no surrogate.
+        """The picture so far; None if the samples determine no surrogate."""
+        if not self._determine(most):
+            return None
+        with self.clock("sampling"), one_thread():
+            return self.tower.sketch(coarse_grid(self.tower.settings.grid), Stopwatch())
+
+    def _determine(self, most: int) -> bool:
+        """Fill boxes whose samples determine no surrogate; whether all have one in the end.
 
         A box inside that stays without one, as on an exactly flat floor, is taken out again.
         """
         while True:
             with self.clock("sampling"), one_thread():
                 k = self._undetermined()
-                if k is None:
-                    grid = coarse_grid(self.tower.settings.grid)
-                    return self.tower.sketch(grid, Stopwatch())
+            if k is None:
+                return True
             if k and (self._is_full(k) or not self.left(most)):
                 self.tower.remove(k)
                 self._may_open = False
             elif self.left(most):
                 self._fill(k, min(self.plan.batch, self.left(most)))
             else:
-                return None
+                return False
 
     def _undetermined(self) -> int | None:
         for k in range(len(self.tower)):
