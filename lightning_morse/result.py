@@ -175,8 +175,9 @@ class MorseAnalysis:
         confidence: The level that was asked for.
         mean_loss: Surrogate mean of the loss at the vertices of the grid, in the units of the loss,
             shape ``shape + 1``.
-        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 is the centre of the box. The
-            last ``n_measured`` rows measure losses that are reported; no surrogate has seen them.
+        samples: Where the loss was evaluated, shape ``(n, d)``; row 0 is the centre of the box that
+            was given. The last ``n_measured`` rows measure losses that are reported; no surrogate
+            has seen them.
         sample_losses: The losses there, shape ``(n,)``; not finite where the loss diverged.
         calibration: Factor by which the surrogate's deviations were inflated because its
             leave-one-out residuals were larger than its own model allows; 1 if they were not.

@@ -84,7 +84,8 @@ class Tower:
     def __init__(self, settings: Settings, samples: Samples) -> None:
         grid = settings.grid
         self.settings = settings
-        self.boxes = [Box.filled(grid, samples)]
+        self._given = Box.filled(grid, samples)
+        self.boxes = [self._given]
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -96,9 +97,10 @@ class Tower:
 
     @property
     def everything(self) -> Samples:
-        """All evaluations, those of the outermost box first."""
-        out = self.boxes[0].samples
-        for box in self.boxes[1:]:
+        """All evaluations, those of the box that was given first."""
+        others = [box for box in self.boxes if box is not self._given]
+        out = self._given.samples
+        for box in others:
             out = out.followed_by(box.samples.points, box.samples.losses)
         return out
 
@@ -223,8 +225,7 @@ class Tower:
 
     def close(self) -> None:
         """Take back the box that was opened last; its samples go to the one around it."""
-        last = self.boxes.pop()
-        self.add(last.parent, last.samples.points, last.samples.losses)
+        self._hand_over(self.boxes.pop())
 
     def remove(self, k: int) -> None:
         """Take out a box and all inside it; their samples go to the boxes around them."""
@@ -234,7 +235,16 @@ class Tower:
         gone = self.boxes.pop(k)
         for box in self.boxes:
             box.parent -= box.parent > k
-        self.add(gone.parent, gone.samples.points, gone.samples.losses)
+        self._hand_over(gone)
+
+    def _hand_over(self, gone: Box) -> None:
+        """Give the samples of a box that was taken out to the one around it."""
+        around = self.boxes[gone.parent]
+        if gone is self._given:  # its first sample stays the first
+            around.samples = gone.samples.followed_by(around.samples.points, around.samples.losses)
+            self._given = around
+        else:
+            self.add(gone.parent, gone.samples.points, gone.samples.losses)
 
     def snap(self, *grids: CubicalGrid) -> bool:
         """Move the faces of all boxes inside to edges of the grids around them.
