@@ -161,7 +161,7 @@ def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
     [
         "tower.fit_calibrated",
         "conclusion.phase_portrait",
-        "conclusion.climb",
+        "conclusion.reading_order",
         "conclusion.describe",
     ],
 )
