@@ -194,7 +194,9 @@ function holds({ left, top, width, height }, x, y) {
   return x >= left && x < left + width && y > top && y <= top + height;
 }
 
-const middleOf = ({ left, top, width, height }) => [left + width / 2, top + height / 2];
+function middleOf({ left, top, width, height }) {
+  return [left + width / 2, top + height / 2];
+}
 
 function cellOf(layer, x, y) {
   const { section: { columns, rows }, box } = layer;
