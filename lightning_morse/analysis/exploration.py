@@ -59,6 +59,8 @@ _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
 _LARGEST = 0.5
 # No box is smaller than the outermost one divided by this.
 _SMALLEST = 64
+# Points drawn in a larger box, of which those outside of the smaller one are evaluated.
+_CANDIDATES_AROUND = 256
 # A face moves outwards by this many widths of the box.
 _GROWTH = 1.5
 
@@ -301,7 +303,8 @@ class Explorer:
 
     def _open(self, low: Array, up: Array, k: int, most: int) -> bool:
         """Open a box inside another one, smaller if it has to be; False if there is no room."""
-        if not self._may_open:
+        first = self.plan.first_inside
+        if not self._may_open or self.left(most) < first:
             return False
         box, root = self.tower.boxes[k], self.tower.settings.grid
         smallest = (root.upper - root.lower) / _SMALLEST
@@ -312,7 +315,6 @@ class Explorer:
             share = np.prod(np.maximum(upper - lower, 0) / (box.upper - box.lower))
             if ((upper - lower) < smallest).all() or share > _LARGEST:
                 return False
-            first = min(self.plan.first_inside, self.left(most))
             if (upper <= lower).any():
                 return False
             number = self.tower.open(lower, upper, k, first)
@@ -324,7 +326,7 @@ class Explorer:
 
     def _larger(self, way: Descent, farthest: tuple[Array, Array]) -> CubicalGrid | None:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
-        if not way.leaves:
+        if not way.leaves or self.left(self.plan.most) < self._cost_of_growth():
             return None
         grid = self.tower.settings.grid
         low, up = grid.lower.copy(), grid.upper.copy()
@@ -339,13 +341,17 @@ class Explorer:
     def _surround(self, grid: CubicalGrid) -> None:
         inner = self.tower.settings.grid
         settings = dataclasses.replace(self.tower.settings, grid=grid)
-        n = min(2 * self.plan.first_inside, self.left(self.plan.most))
-        points = spread(grid.lower, grid.upper, n, self._rng())
+        # More than enough, so that some lie outside of the box there was.
+        points = spread(grid.lower, grid.upper, _CANDIDATES_AROUND, self._rng())
         inside = np.all((points >= inner.lower) & (points <= inner.upper), axis=1)
-        points = points[~inside]
+        points = points[~inside][: self._cost_of_growth()]
         with self.clock("loss"):
             losses = evaluate(self.loss, points)
         self.tower.surround(settings, Samples(points, losses))
         # On the edges of the new grid some boxes may have no room any more.
         while not self.tower.snap(coarse_grid(grid), grid):
             self.tower.close()
+
+    def _cost_of_growth(self) -> int:
+        """Number of samples that fill what a larger box adds."""
+        return 2 * self.plan.first_inside

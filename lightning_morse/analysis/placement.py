@@ -32,7 +32,7 @@ from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 
 # The samples placed after the design come in this many batches: each costs a fit and a portrait.
-_BATCHES = 4
+_BATCHES = 8
 # Most cells per axis of the grid that undecided cells are read from, by dimension: some 4,000 cells
 # show where to look next, and a portrait on them costs little beside a fit.
 _COARSE = {1: 256, 2: 64, 3: 16}

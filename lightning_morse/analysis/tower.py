@@ -116,11 +116,21 @@ class Tower:
             near = ((other.points >= low) & (other.points <= up)).all(axis=1)
             seen = seen.followed_by(other.points[near], other.losses[near])
             around = self.boxes[around].parent
-        for inner in self.boxes[k + 1 :]:
-            if inner.parent == k:
-                chosen = _spread_out(inner.samples.points, box.upper - box.lower, _FROM_INSIDE)
-                seen = seen.followed_by(inner.samples.points[chosen], inner.samples.losses[chosen])
+        for inner in range(len(self.boxes)):
+            if self.boxes[inner].parent == k:
+                held = self._within(inner)
+                chosen = _spread_out(held.points, box.upper - box.lower, _FROM_INSIDE)
+                seen = seen.followed_by(held.points[chosen], held.losses[chosen])
         return seen
+
+    def _within(self, k: int) -> Samples:
+        """The samples of a box and of all boxes inside it."""
+        out, inside = self.boxes[k].samples, {k}
+        for number, box in enumerate(self.boxes):
+            if box.parent in inside:
+                inside.add(number)
+                out = out.followed_by(box.samples.points, box.samples.losses)
+        return out
 
     def fitted(self, k: int) -> Calibrated:
         """A surrogate of what a box sees, of the model chosen before if there is one.

@@ -76,7 +76,7 @@ def test_placed_samples_decide_more_than_the_same_number_of_others():
         x = design(low, up, 128, seed)
         there = analyze_samples(x, evaluate(camel, x), low, up, 64, seed=seed)
         elsewhere = analyze(camel, low, up, n_samples=128, resolution=64, seed=seed)
-        assert len(there.samples) == len(elsewhere.samples) == 128
+        assert len(elsewhere.samples) <= len(there.samples) == 128
         fixed, placed = fixed + there.undecided, placed + elsewhere.undecided
         exact[0] += not there.n_unresolved
         exact[1] += not elsewhere.n_unresolved
