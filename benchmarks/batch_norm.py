@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import tempfile
 import warnings
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, random_split
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ordinary_runs import res_net
 
 from lightning_morse import MorseMonitor
 from lightning_morse.slices.batch_statistics import CHOICES
@@ -28,28 +33,12 @@ from lightning_morse.slices.batch_statistics import CHOICES
 COLUMNS = ("flow_angle", "flow_length", "basin_current", "undecided")
 
 
-class Residual(nn.Module):
-    """Two convolutions with batch norm, and a way around them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
-        self.second, self.last = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.last(self.second(F.relu(self.norm(self.first(x))))))
-
-
 class Classifier(pl.LightningModule):
     """A residual network and its optimiser."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            *(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 16, 3, padding=1)),
-            *(Residual(16), Residual(16)),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
-        )
+        self.net = res_net()
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         return F.cross_entropy(self.net(batch[0]), batch[1])

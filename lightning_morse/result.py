@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -477,26 +478,17 @@ def _restored_way(plain: Mapping[str, Any] | None) -> WayOut | None:
 
 def _arrays(result: MorseAnalysis) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
-        "lower": result.grid.lower,
-        "upper": result.grid.upper,
         "cells": np.concatenate([m.cells for m in result.morse_sets] or [np.zeros(0, int)]),
         "cell_counts": np.array([m.cells.size for m in result.morse_sets], dtype=np.int64),
         "centers": np.array([m.center for m in result.morse_sets]).reshape(-1, result.grid.dim),
-        "labels": result.labels,
-        "diverged": result.diverged,
         "exit_volumes": result.exit_volumes,
-        "mean_loss": result.mean_loss,
         "samples": result.samples,
         "sample_losses": result.sample_losses,
         "ladder_levels": result.ladder.levels,
         "ladder_blocks": result.ladder.blocks,
     }
-    if result.loss_deviation is not None:
-        arrays["loss_deviation"] = result.loss_deviation
-    if result.reach is not None:
-        arrays.update(reach_kinds=result.reach.kinds, reach_of=result.reach.of)
-    if result.faces is not None:
-        arrays["faces"] = result.faces
+    # Which Morse set meets a cell of the outermost box follows from the cells of the sets.
+    arrays.update(_arrays_of_box(dataclasses.replace(result.boxes[0], sets=None)))
     for k, box in enumerate(result.inner, start=1):
         arrays.update({f"box{k}_{name}": array for name, array in _arrays_of_box(box).items()})
     return arrays

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Loss, Mask
-from lightning_morse.analysis.charts import Chart, chart
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.description import (
     CriticalPoints,
     critical_points,
@@ -20,13 +19,12 @@ from lightning_morse.analysis.description import (
 from lightning_morse.analysis.ladder import Climb, climb, unclimbed
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
-from lightning_morse.analysis.samples import Samples, nearest_diverged
+from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
-from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
@@ -79,8 +77,9 @@ def conclude(
             ladder, each, mu = _confidences(portrait, models, tower)
         with clock("record"):
             sets = describe(portrait, located, each)
-            boxes = [_box(tower, portrait, models[k], reach, k) for k in range(len(tower.boxes))]
-            boxes = [_with_faces(box, portrait, faces, k) for k, box in enumerate(boxes)]
+            boxes = [
+                _box(tower, portrait, model, reach, faces, k) for k, model in enumerate(models)
+            ]
     root, everything = boxes[0], tower.everything.followed_by(extra.points, extra.losses)
     return MorseAnalysis(
         grid=root.grid,
@@ -138,17 +137,9 @@ def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], P
     for k, share in enumerate(tower.shares(final=True)):
         with clock("fit"):
             model = tower.fitted(k)
-        grid = nested.grids[k]
-        made = chart(
-            model.surrogate,
-            Lattice.of(grid),
-            settings.with_share(float(share)).make_band,
-            nearest_diverged(grid, tower.seen_by(k)),
-            clock,
-            model.trusted,
-        )
+        make_band = settings.with_share(float(share)).make_band
         models.append(model)
-        charts.append(made)
+        charts.append(tower.chart(k, nested.grids[k], make_band, clock))
     failure = settings.failure_beside_band
     return models, phase_portrait(nested, charts, failure, clock)
 
@@ -172,10 +163,6 @@ def _exit_volumes(portrait: PhasePortrait, faces: Mask) -> Array:
     """Fraction of the box that escapes and can do so through each face of the outermost box."""
     volumes = portrait.nested.volumes if len(portrait.nested.grids) > 1 else None
     return escaping_volumes(faces, portrait.labels, volumes=volumes)
-
-
-def _with_faces(box: Box, portrait: PhasePortrait, faces: Mask, k: int) -> Box:
-    return dataclasses.replace(box, faces=portrait.nested.on_grid(k, faces, np.logical_or))
 
 
 def _confidences(
@@ -224,7 +211,9 @@ def _climb_in_one_box(portrait: PhasePortrait, tower: Tower) -> Climb | None:
     return None
 
 
-def _box(tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, k: int) -> Box:
+def _box(
+    tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, faces: Mask, k: int
+) -> Box:
     """What is recorded of one box."""
     nested, of_box = portrait.nested, portrait.charts[k]
     mean, deviation = _losses_on_grid(of_box)
@@ -242,6 +231,7 @@ def _box(tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach,
         reach=own,
         sets=sets,
         n_samples=len(tower.boxes[k].samples),
+        faces=nested.on_grid(k, faces, np.logical_or),
     )
 
 

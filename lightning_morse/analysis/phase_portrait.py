@@ -48,12 +48,12 @@ class PhasePortrait:
     @property
     def critical(self) -> Mask:
         """Cells that may hold a critical point, shape ``(nested.size,)``."""
-        return _uncovered(self.nested, [c.critical for c in self.charts])
+        return self.nested.gathered([c.critical for c in self.charts])
 
     @property
     def diverged(self) -> Mask:
         """Cells that count as exterior, shape ``(nested.size,)``."""
-        return _uncovered(self.nested, [c.diverged for c in self.charts])
+        return self.nested.gathered([c.diverged for c in self.charts])
 
     @property
     def level(self) -> float:
@@ -130,7 +130,7 @@ def phase_portrait(
         image = nested_outer_approximation(images, nested)
     with clock("graph"):
         masks = [c.critical & ~c.diverged for c in charts]
-        critical = _uncovered(nested, masks)
+        critical = nested.gathered(masks)
         found = morse_graph(image, critical=critical)
     if found.morse_sets:
         # Recurrent cells decide what can be claimed, and they are few.
@@ -171,11 +171,6 @@ def _as_good_as_empty(found: MorseGraph, expected: Array, failure: float) -> tup
     total[list(found.attractors)] = np.inf
     empty = safest(total, failure)
     return empty, float(total[empty].sum())
-
-
-def _uncovered(nested: NestedGrid, masks: Sequence[Mask]) -> Mask:
-    """Masks of the cells of each grid, as one mask of the cells of all."""
-    return np.concatenate([m[cells] for m, cells in zip(masks, nested.uncovered, strict=True)])
 
 
 def _of_grid(nested: NestedGrid, k: int, cells: Cells) -> Cells:

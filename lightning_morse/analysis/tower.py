@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lightning_morse._typing import Array, Cells
-from lightning_morse.analysis.charts import Chart, chart
+from lightning_morse.analysis.charts import Chart, MakeBand, chart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
@@ -205,18 +205,20 @@ class Tower:
 
     def _kept_chart(self, k: int, grid: CubicalGrid, share: float, clock: Stopwatch) -> Chart:
         """The chart of a box, made anew if something has changed."""
-        box, model = self.boxes[k], self.fitted(k)
+        box = self.boxes[k]
+        self._fit(k)
         corners = grid.lower.tobytes(), grid.upper.tobytes()
         key = (id(box.model), box.verdict, share, *corners, grid.shape)
         if key not in box.charts:
-            settings = self.settings.with_share(share)
-            diverged = nearest_diverged(grid, self.seen_by(k))
-            lattice = Lattice.of(grid)
-            made = chart(
-                model.surrogate, lattice, settings.proved_band, diverged, clock, model.trusted
-            )
-            box.charts = {key: made}
+            make_band = self.settings.with_share(share).proved_band
+            box.charts = {key: self.chart(k, grid, make_band, clock)}
         return box.charts[key]
+
+    def chart(self, k: int, grid: CubicalGrid, make_band: MakeBand, clock: Stopwatch) -> Chart:
+        """What the surrogate of a box says on a grid of that box."""
+        model, diverged = self.fitted(k), nearest_diverged(grid, self.seen_by(k))
+        lattice = Lattice.of(grid)
+        return chart(model.surrogate, lattice, make_band, diverged, clock, model.trusted)
 
     def add(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box."""

@@ -72,7 +72,7 @@ def nested_outer_approximation(images: list[BoxImages], nested: NestedGrid) -> c
             rows.append(row)
             columns.append(column)
     row, column = np.concatenate(rows), np.concatenate(columns)
-    outside = np.append(_exterior(images, nested), True)
+    outside = np.append(nested.gathered([of_box.exterior for of_box in images]), True)
     column = np.where(outside[column], nested.size, column)
     # A cell of the exterior maps there alone.
     column = np.where(outside[row], nested.size, column)
@@ -81,12 +81,6 @@ def nested_outer_approximation(images: list[BoxImages], nested: NestedGrid) -> c
     image = csr_array((np.ones(row.size, dtype=bool), (row, column)), shape=(size, size))
     image.sum_duplicates()
     return image
-
-
-def _exterior(images: list[BoxImages], nested: NestedGrid) -> Mask:
-    return np.concatenate(
-        [i.exterior[cells] for i, cells in zip(images, nested.uncovered, strict=True)]
-    )
 
 
 def _from_box(k: int, images: BoxImages, nested: NestedGrid) -> list[tuple[Cells, Cells]]:
@@ -98,13 +92,13 @@ def _from_box(k: int, images: BoxImages, nested: NestedGrid) -> list[tuple[Cells
     exits = images.exits[cells] | beyond
     root = nested.grids[0]
     for axis in range(grid.dim):
-        for side, face, last in (
+        for side, face, outermost in (
             (0, grid.lower[axis], root.lower[axis]),
             (1, grid.upper[axis], root.upper[axis]),
         ):
             leaving = np.flatnonzero(exits[:, axis, side])
             numbers = nested.part(k).start + leaving
-            if face == last:
+            if face == outermost:
                 found.append((numbers, np.full(numbers.size, nested.size)))
                 continue
             first, last = images.swept_lower[cells[leaving]], images.swept_upper[cells[leaving]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,6 +121,10 @@ class NestedGrid:
         """The cells here that belong to grid ``k``."""
         return slice(int(self.starts[k]), int(self.starts[k + 1]))
 
+    def gathered(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Values on all cells here, shape ``(size, ...)``, from those on all cells of each grid."""
+        return np.concatenate([v[cells] for v, cells in zip(values, self.uncovered, strict=True)])
+
     @cached_property
     def volumes(self) -> Array:
         """Fraction of the outermost box that each cell fills, shape ``(size,)``."""
@@ -161,9 +165,7 @@ class NestedGrid:
 
     def cell_centers(self) -> Array:
         """Centres of all cells, shape ``(size, d)``."""
-        return np.concatenate(
-            [g.cell_centers()[cells] for g, cells in zip(self.grids, self.uncovered, strict=True)]
-        )
+        return self.gathered([grid.cell_centers() for grid in self.grids])
 
     def on_grid(
         self, k: int, values: NDArray[Any], combine: Callable[[NDArray[Any], NDArray[Any]], Any]
