@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -45,7 +45,6 @@ class Chart:
     diverged: Mask
     candidates: Mask
     trusted: bool = True
-    _sharp: dict[bytes, FlowImages] = field(default_factory=dict)
 
     @cached_property
     def critical(self) -> Mask:
@@ -58,12 +57,19 @@ class Chart:
         """The images with those of some cells enclosed more sharply."""
         if not cells.size or not self.trusted:
             return self.images
-        key = cells.tobytes()
-        if key not in self._sharp:
-            self._sharp.clear()
-            sharp = self.enclosure.images(self.band, cells, sharp=True)
-            self._sharp[key] = self.images.replaced(cells, sharp)
-        return self._sharp[key]
+        known, sharp = self._sharp
+        new = cells[~known[cells]]
+        if new.size:
+            sharp.put(new, self.enclosure.images(self.band, new, sharp=True))
+            known[new] = True
+        return self.images.replaced(cells, sharp.at(cells))
+
+    @cached_property
+    def _sharp(self) -> tuple[Mask, FlowImages]:
+        """Which cells have been enclosed more sharply so far, and their images among others."""
+        none = np.zeros(0, dtype=np.int64)
+        copy = self.images.replaced(none, self.images.at(none))
+        return np.zeros(self.lattice.grid.size, dtype=bool), copy
 
     def box_images(self, images: FlowImages) -> BoxImages:
         """Images of all cells, as the combinatorial map takes them."""
@@ -89,6 +95,7 @@ def chart(
     diverged: Mask,
     clock: Stopwatch,
     trusted: bool = True,
+    at_rest: float = 0.0,
 ) -> Chart:
     """Enclose the flow of every gradient field inside the band of a surrogate.
 
@@ -99,13 +106,14 @@ def chart(
         diverged: Cells that count as exterior, shape ``(grid.size,)``.
         clock: Takes the time of the stages.
         trusted: Whether the samples do not refute the surrogate.
+        at_rest: When a cell is left (:class:`lightning_morse.enclosure.flow_map.FlowEnclosure`).
     """
     with clock("posterior"):
         posterior = surrogate.lattice_posterior(lattice.axes)
     with clock("band"):
         band = make_band(surrogate, lattice, posterior)
     with clock("enclosure"):
-        enclosure = FlowEnclosure.of(lattice, posterior)
+        enclosure = FlowEnclosure.of(lattice, posterior, at_rest)
         images = enclosure.images(band)
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)

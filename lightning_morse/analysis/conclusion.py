@@ -1,4 +1,4 @@
-"""The end of an analysis: fit, judge and draw, once the loss has been evaluated."""
+"""The end of an analysis: draw and describe, once the loss has been evaluated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrai
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
-from lightning_morse.conley.reach import Reach
+from lightning_morse.conley.reach import UNDECIDED, Reach
 from lightning_morse.facts import SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
@@ -42,29 +42,68 @@ class Measuring:
     most: int
 
 
-def conclude(
-    tower: Tower,
-    clock: Stopwatch,
-    measuring: Measuring | None = None,
-    start: Array | None = None,
-) -> MorseAnalysis:
-    """Fit, judge and draw: all that is done once the loss has been evaluated where it tells most.
+@dataclass(frozen=True, eq=False)
+class Final:
+    """The portrait that claims rest on.
+
+    Attributes:
+        models: The judged surrogates, one for each box.
+        portrait: What they say on the grids asked for.
+    """
+
+    models: list[Calibrated]
+    portrait: PhasePortrait
+
+    def is_decided(self, point: Array) -> bool:
+        """Whether it is certain what becomes of a point, shape ``(d,)``."""
+        cell = self.portrait.nested.cell_of(point[None])[0]
+        return bool(self.portrait.labels[cell] != UNDECIDED)
+
+
+def final_portrait(tower: Tower, clock: Stopwatch) -> Final:
+    """Fit the surrogates to all samples, and draw the portrait on the grids asked for.
 
     Args:
-        tower: The boxes and their samples.
+        tower: The boxes and their samples, judged.
         clock: Wall times so far; the stages add theirs.
-        measuring: How to measure losses that are reported; None where the loss is not at hand.
-        start: The point that the analysis was asked about, shape ``(d,)``, if any.
 
     Raises:
         SurrogateError: If the loss is not finite at any sample, or no surrogate can be trusted.
     """
     settings = tower.settings
+    nested = tower.nested(settings.grid)
+    models, charts = [], []
     with one_thread():
-        models, portrait = _final_portrait(tower, clock)
-        with clock("record"):
-            located = critical_points(portrait)
-            way = None if start is None else way_out(portrait, start)
+        for k, share in enumerate(tower.shares(final=True)):
+            with clock("fit"):
+                model = tower.fitted(k)
+            make_band = settings.with_share(float(share)).make_band
+            models.append(model)
+            charts.append(tower.chart(k, nested.grids[k], make_band, clock))
+        failure = settings.failure_beside_band
+        return Final(models, phase_portrait(nested, charts, failure, clock))
+
+
+def conclude(
+    tower: Tower,
+    final: Final,
+    clock: Stopwatch,
+    measuring: Measuring | None = None,
+    start: Array | None = None,
+) -> MorseAnalysis:
+    """Describe the final portrait: all that is done once nothing is sampled for it any more.
+
+    Args:
+        tower: The boxes and their samples.
+        final: The portrait of all of them.
+        clock: Wall times so far; the stages add theirs.
+        measuring: How to measure losses that are reported; None where the loss is not at hand.
+        start: The point that the analysis was asked about, shape ``(d,)``, if any.
+    """
+    settings, models, portrait = tower.settings, final.models, final.portrait
+    with one_thread(), clock("record"):
+        located = critical_points(portrait)
+        way = None if start is None else way_out(portrait, start)
     located, way, extra = _measure(tower, portrait, located, way, measuring, clock)
     with one_thread():
         with clock("record"):
@@ -127,21 +166,6 @@ def _measure(
     seen = tower.everything.followed_by(extra.points, extra.losses).finite
     is_attractor = np.isin(np.arange(len(located.losses)), portrait.found.attractors)
     return supported(located, is_attractor, float(seen.losses.min())), way, extra
-
-
-def _final_portrait(tower: Tower, clock: Stopwatch) -> tuple[list[Calibrated], PhasePortrait]:
-    """The judged surrogates, and the portrait on the grids asked for."""
-    settings = tower.settings
-    nested = tower.nested(settings.grid)
-    models, charts = [], []
-    for k, share in enumerate(tower.shares(final=True)):
-        with clock("fit"):
-            model = tower.fitted(k)
-        make_band = settings.with_share(float(share)).make_band
-        models.append(model)
-        charts.append(tower.chart(k, nested.grids[k], make_band, clock))
-    failure = settings.failure_beside_band
-    return models, phase_portrait(nested, charts, failure, clock)
 
 
 def _faces(portrait: PhasePortrait) -> Mask:

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
-from lightning_morse._typing import Array
+from lightning_morse._typing import Array, Cells
 from lightning_morse.grids.cubical import check_box
 
 # With fewer samples the evidence cannot tell one surrogate from another.
@@ -73,3 +74,24 @@ def spread(lower: Array, upper: Array, n: int, rng: np.random.Generator) -> Arra
     share = 0.5 * uniform + 0.25 * (1 - np.cos(np.pi * uniform))
     points: Array = lower + share * (upper - lower)
     return points
+
+
+def farthest(points: Array, widths: Array, n: int, n_taken: int = 1) -> Cells:
+    """Numbers of points far from each other: each the farthest from those taken before it.
+
+    Args:
+        points: Shape ``(m, d)``.
+        widths: Unit of length along each axis, shape ``(d,)``.
+        n: Number of points to choose.
+        n_taken: So many of the points, the first ones, are taken already.
+
+    Returns:
+        In the order they were chosen, shape ``(n,)``.
+    """
+    scaled = points / widths
+    distance, _ = cKDTree(scaled[:n_taken]).query(scaled)
+    chosen = []
+    for _ in range(n):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
+    return np.array(chosen, dtype=np.int64)

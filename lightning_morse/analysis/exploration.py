@@ -11,19 +11,20 @@ say at the end.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from lightning_morse._typing import Array, Loss, Mask
 from lightning_morse.analysis.descent import Descent, descend, undecided_minima
-from lightning_morse.analysis.design import FEWEST_SAMPLES, spread
+from lightning_morse.analysis.design import FEWEST_SAMPLES, farthest, spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.placement import (
-    batch_size,
     candidate_places,
     choose_batch,
     coarse_grid,
+    is_decided,
     is_resolved,
 )
 from lightning_morse.analysis.samples import (
@@ -46,12 +47,18 @@ _MOST = 2.5
 # Up to about so many samples one process is as good as several, by dimension (docs/decisions.md).
 _ENOUGH = {1: 64, 2: 128, 3: 384}
 _ENOUGH_IN_HIGHER_DIMENSION = 512
+# The same for the picture of all on three axes or more, where what boxes have in common is worth
+# more: with boxes from 384 samples on, 1 or 2 of five minima were found, with one process 4 or 5.
+_ENOUGH_FOR_PICTURE = 1024
 # Where no box can be opened any more, boxes take this many times what they usually hold; beyond
 # that, more samples of one process tell less and less.
 _OVERFULL = 2
 # A batch is the samples of one process divided by this: each batch costs a picture, which takes
 # longest on three axes.
 _PICTURES, _PICTURES_OF_MANY, _LEAST_BATCH = 16, 6, 6
+# For the picture of all a batch is this share of what the box holds already: there are then few
+# pictures however many samples.
+_SHARE_OF_BATCH = 1 / 3
 # A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
 # followed back from its end within this share of the box, with this much room on both sides.
 _SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
@@ -102,7 +109,7 @@ class Plan:
             first=max(fewest, min(n_samples, enough) // 4),
             full=max(fewest, 3 * min(n_samples, enough) // 8),
             full_inside=max(fewest, 5 * min(n_samples, enough) // 16),
-            full_picture=enough,
+            full_picture=enough if dim < 3 else _ENOUGH_FOR_PICTURE,
             first_inside=max(8, min(n_samples, enough) // 8),
             batch=max(_LEAST_BATCH, min(n_samples, enough) // pictures),
         )
@@ -121,6 +128,7 @@ class Explorer:
     def __init__(self, loss: Loss, tower: Tower, plan: Plan, clock: Stopwatch) -> None:
         self.loss, self.tower, self.plan, self.clock = loss, tower, plan, clock
         self._may_open = True
+        self._last: tuple[tuple[object, ...], PhasePortrait] | None = None
 
     def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:
         """Sample until it is certain where the flow from a point leads, or samples run out.
@@ -148,21 +156,34 @@ class Explorer:
                 self._place(portrait, k, self.plan.batch, self._reached(portrait, start))
 
     def complete(self, n_samples: int) -> None:
-        """Sample where the picture is undecided, until it is resolved or samples run out."""
-        batch = min(batch_size(self.left(n_samples)), 2 * self.plan.batch)
+        """Sample where the picture is undecided, until it is resolved or samples run out.
+
+        A picture that seems resolved is put to the test: half of the samples left go where there
+        are fewest. If it stands, and not much is undecided, that is enough.
+        """
+        tested = False
         while self.left(n_samples):
             portrait = self._sketch(n_samples)
-            if portrait is None or is_resolved(portrait):
+            if portrait is None:
                 return
-            most = min(batch, self.left(n_samples))
+            resolved = is_resolved(portrait)
+            if resolved and not tested:
+                self._fill_gaps(min(math.ceil(self.left(n_samples) / 2), self.tower.n_samples))
+                tested = True
+                continue
             k = self._most_undecided(portrait, full=self.plan.full_picture)
+            if resolved:
+                if k is not None and not is_decided(portrait):
+                    self._place(portrait, k, min(self.left(n_samples), self.tower.n_samples), None)
+                return
             if k is None and self._open_at_minimum(portrait, n_samples):
                 continue
             if k is None:
                 k = self._most_undecided(portrait, full=_OVERFULL * self.plan.full_picture)
             if k is None:
                 return
-            self._place(portrait, k, most, None)
+            batch = max(self.plan.batch, int(_SHARE_OF_BATCH * len(self.tower.boxes[k].samples)))
+            self._place(portrait, k, min(batch, self.left(n_samples)), None)
 
     def judge(self) -> None:
         """Judge the surrogate of each box by evaluations beside some of its samples."""
@@ -176,14 +197,6 @@ class Explorer:
             with self.clock("fit"), one_thread():
                 self.tower.judge(k, held_out)
 
-    def is_decided(self, start: Array) -> bool:
-        """Whether it is certain what becomes of a point."""
-        portrait = self._sketch(self.plan.most)
-        if portrait is None:
-            return False
-        cell = portrait.nested.cell_of(start[None])[0]
-        return bool(portrait.labels[cell] != UNDECIDED)
-
     def left(self, most: int) -> int:
         """Samples that may still be placed, those held out or kept to measure not counted."""
         kept = n_held_out(self.plan.usual) + len(self.tower) - 1 + n_kept_to_measure(most)
@@ -195,8 +208,12 @@ class Explorer:
         """The picture so far; None if the samples determine no surrogate."""
         if not self._determine(most):
             return None
-        with self.clock("sampling"), one_thread():
-            return self.tower.sketch(coarse_grid(self.tower.settings.grid), Stopwatch())
+        state = self.tower.state
+        if self._last is None or self._last[0] != state:
+            with self.clock("sampling"), one_thread():
+                grid = coarse_grid(self.tower.settings.grid)
+                self._last = state, self.tower.sketch(grid, Stopwatch())
+        return self._last[1]
 
     def _determine(self, most: int) -> bool:
         """Fill boxes whose samples determine no surrogate; whether all have one in the end.
@@ -219,7 +236,7 @@ class Explorer:
     def _undetermined(self) -> int | None:
         for k in range(len(self.tower)):
             try:
-                self.tower.fitted(k)
+                self.tower.sketched(k)
             except SurrogateError:
                 self.tower.boxes[k].model = None
                 return k
@@ -229,6 +246,15 @@ class Explorer:
         """Add samples that fill a box."""
         box = self.tower.boxes[k]
         self._evaluate(k, spread(box.lower, box.upper, n, self._rng()))
+
+    def _fill_gaps(self, n: int) -> None:
+        """Add samples to the outermost box, each the farthest from all others."""
+        box, rng = self.tower.boxes[0], self._rng()
+        with self.clock("sampling"):
+            places = candidate_places(box.lower, box.upper, rng)
+            known = self.tower.everything.points
+            chosen = farthest(np.concatenate([known, places]), box.upper - box.lower, n, len(known))
+        self._evaluate(0, places[chosen - len(known)])
 
     def _place(self, portrait: PhasePortrait, k: int, n: int, wanted: Mask | None) -> None:
         """Add samples to a box where they tell most about cells that are open."""

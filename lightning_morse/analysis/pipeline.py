@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Loss
-from lightning_morse.analysis.conclusion import Measuring, conclude
+from lightning_morse.analysis.conclusion import Measuring, conclude, final_portrait
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
 from lightning_morse.analysis.samples import Samples, evaluate
@@ -154,9 +154,10 @@ def analyze_from(
         explorer.follow(point, limits)
         explorer.complete(n_samples)
         explorer.judge()
-        if not explorer.left(plan.most) or explorer.is_decided(point):
+        final = final_portrait(tower, clock)
+        if not explorer.left(plan.most) or final.is_decided(point):
             break
-    return conclude(tower, clock, Measuring(loss, plan.most), point)
+    return conclude(tower, final, clock, Measuring(loss, plan.most), point)
 
 
 def analyze_samples(
@@ -191,7 +192,8 @@ def analyze_samples(
     """
     given = _checked_samples(samples, losses, lower, upper)
     settings = checked_settings(lower, upper, len(given), resolution, confidence, seed, band)
-    return conclude(Tower(settings, given), clock or Stopwatch())
+    tower, clock = Tower(settings, given), clock or Stopwatch()
+    return conclude(tower, final_portrait(tower, clock), clock)
 
 
 def _analyze(
@@ -202,7 +204,7 @@ def _analyze(
     explorer = Explorer(loss, tower, Plan.of(n_samples, settings.grid.dim, most=n_samples), clock)
     explorer.complete(n_samples)
     explorer.judge()
-    return conclude(tower, clock, Measuring(loss, n_samples))
+    return conclude(tower, final_portrait(tower, clock), clock, Measuring(loss, n_samples))
 
 
 def _checked_samples(

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.design import spread
@@ -31,22 +32,21 @@ from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 
-# The samples placed after the design come in this many batches: each costs a fit and a portrait.
-_BATCHES = 8
 # Most cells per axis of the grid that undecided cells are read from, by dimension: some 4,000 cells
 # show where to look next, and a portrait on them costs little beside a fit.
 _COARSE = {1: 256, 2: 64, 3: 16}
 _COARSE_IN_HIGHER_DIMENSION = 12
 # Cells that are to gain from a batch, and places it is chosen from: the choice takes time in
 # proportion to both.
-_TARGETS = 600
-_CANDIDATES = 1024
+_TARGETS = 400
+_CANDIDATES = 512
 # Weight of a decided cell among the targets; that of an undecided one is 1.
 _WEIGHT_OF_DECIDED = 0.02
 # Share of the targets that lie in unresolved Morse sets.
 _SHARE_IN_UNRESOLVED = 0.2
-# Sampling stops where every Morse set is resolved and no larger share than this is undecided.
-_UNDECIDED_IS_FINE = 0.05
+# No larger share than this is undecided where a picture is resolved, cells within so many of a
+# decided one not counted: between basins some stay undecided on any grid.
+_UNDECIDED_IS_FINE, _NEAR_DECIDED = 0.05, 2
 
 
 def coarse_grid(grid: CubicalGrid) -> CubicalGrid:
@@ -55,20 +55,31 @@ def coarse_grid(grid: CubicalGrid) -> CubicalGrid:
     return CubicalGrid(grid.lower, grid.upper, [min(n, most) for n in grid.shape])
 
 
-def batch_size(n_samples: int) -> int:
-    """Samples per batch where ``n_samples`` are still to be placed."""
-    return max(1, math.ceil(n_samples / _BATCHES))
-
-
 def candidate_places(lower: Array, upper: Array, rng: np.random.Generator) -> Array:
     """Points of a box that a batch is chosen from, shape ``(n, d)``."""
     return spread(lower, upper, _CANDIDATES, rng)
 
 
 def is_resolved(portrait: PhasePortrait) -> bool:
-    """Whether further samples would change little: every set resolved, few cells undecided."""
+    """Whether every Morse set is resolved, and few cells undecided but for those at borders."""
+    if not portrait.is_exact:
+        return False
+    nested, open_ = portrait.nested, portrait.labels == UNDECIDED
+    share = 0.0
+    for k, grid in enumerate(nested.grids):
+        # Cells that a smaller box covers are judged there.
+        on_grid = np.ones(grid.size, dtype=bool)
+        on_grid[nested.uncovered[k]] = open_[nested.part(k)]
+        structure = np.ones((2 * _NEAR_DECIDED + 1,) * grid.dim)
+        inner = binary_erosion(on_grid.reshape(grid.shape), structure, border_value=1).ravel()
+        share += nested.volumes[nested.part(k)][inner[nested.uncovered[k]]].sum()
+    return bool(share <= _UNDECIDED_IS_FINE)
+
+
+def is_decided(portrait: PhasePortrait) -> bool:
+    """Whether few cells are undecided, those at borders included."""
     undecided = portrait.nested.volumes[portrait.labels == UNDECIDED].sum()
-    return portrait.is_exact and bool(undecided <= _UNDECIDED_IS_FINE)
+    return bool(undecided <= _UNDECIDED_IS_FINE)
 
 
 def choose_batch(

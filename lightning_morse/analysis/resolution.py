@@ -21,9 +21,10 @@ from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.gp.kac_rice import expected_critical_points
 from lightning_morse.grids.nested import NestedGrid
 
-# Lattice cells counted at a time before sets that are beyond any claim are dropped. It trades
-# overhead against counting in vain; the claims do not depend on it.
-_CELLS_AT_ONCE = 512
+# Lattice cells counted before sets that are beyond any claim are dropped: this many at first, then
+# twice as many each time, up to a limit. It trades overhead against counting in vain; the claims do
+# not depend on it.
+_CELLS_AT_FIRST, _CELLS_AT_ONCE = 64, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +94,10 @@ def _add_expected(
     # In random order, so that the first batches tell something about every set.
     left, n_cells = np.random.default_rng(0).permutation(cells.size), cells.size
     left = left[~hopeless(found, total, failure)[owner[left]]]
+    at_once = _CELLS_AT_FIRST
     while left.size:
-        now, left = left[:_CELLS_AT_ONCE], left[_CELLS_AT_ONCE:]
+        now, left = left[:at_once], left[at_once:]
+        at_once = min(2 * at_once, _CELLS_AT_ONCE)
         centers = lattice.cell_centers(cells[now])
         expected = expected_critical_points(chart.surrogate, centers, lattice.spacing, n_cells)
         np.add.at(total, owner[now], expected)

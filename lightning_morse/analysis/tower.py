@@ -8,9 +8,11 @@ import numpy as np
 
 from lightning_morse._typing import Array, Cells
 from lightning_morse.analysis.charts import Chart, MakeBand, chart
+from lightning_morse.analysis.design import farthest
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
+from lightning_morse.enclosure.flow_map import AT_REST
 from lightning_morse.gp.calibration import Calibrated, check, fit_calibrated, inflate, refit
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
@@ -30,6 +32,9 @@ _SHARE_OF_OUTERMOST = 0.5
 _EXPECTED_INSIDE = 4
 # In a sketch no more than this share of the cells of a grid are followed once more.
 _MOST_SHARP = 0.5
+# Lengthscales, noise and warp are fitted anew once there are this many times as many samples as
+# when they were last.
+_GROWN = 1.25
 # About how many cells a box inside has along each axis, by dimension.
 _CELLS_INSIDE = {1: 128, 2: 64, 3: 16}
 _CELLS_INSIDE_IN_HIGHER_DIMENSION = 8
@@ -46,6 +51,8 @@ class Box:
         samples: The samples that were placed for it.
         n_first: How many samples filled it at first; those held out lie beside these.
         model: The surrogate that was last fitted.
+        n_own: How many samples of its own it was fitted to.
+        n_searched: How many samples its lengthscales, noise and warp were last fitted to.
         verdict: Largest standardised error of held-out derivatives when the surrogate was last
             judged, and how many there were.
         n_judged: How often it was judged.
@@ -58,6 +65,8 @@ class Box:
     samples: Samples
     n_first: int
     model: Calibrated | None = None
+    n_own: int = 0
+    n_searched: int = 0
     verdict: tuple[float, int] = (0.0, 0)
     n_judged: int = 0
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
@@ -94,6 +103,17 @@ class Tower:
     def n_samples(self) -> int:
         """Number of all evaluations."""
         return sum(len(box.samples) for box in self.boxes)
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What a sketch depends on; equal states have equal sketches."""
+        grid = self.settings.grid
+        corners = grid.lower.tobytes(), grid.upper.tobytes()
+        of_boxes = [
+            (len(b.samples), b.verdict, b.parent, b.lower.tobytes(), b.upper.tobytes())
+            for b in self.boxes
+        ]
+        return *corners, *of_boxes
 
     @property
     def everything(self) -> Samples:
@@ -135,12 +155,25 @@ class Tower:
     def fitted(self, k: int) -> Calibrated:
         """A surrogate of what a box sees, of the model chosen before if there is one.
 
-        Its deviations are those that the last judgement calls for.
+        Its deviations are those that the last judgement calls for. Lengthscales, noise and warp are
+        fitted anew only if the samples have become many more since they were.
 
         Raises:
             SurrogateError: If the samples determine none.
         """
         return inflate(self._fit(k), *self.boxes[k].verdict)
+
+    def sketched(self, k: int) -> Calibrated:
+        """A surrogate that has seen all samples of a box, if not the latest of other boxes.
+
+        Raises:
+            SurrogateError: If the samples determine none.
+        """
+        box = self.boxes[k]
+        model = box.model
+        if model is None or box.n_own != len(box.samples):
+            model = self._fit(k)
+        return inflate(model, *box.verdict)
 
     def judge(self, k: int, held_out: HeldOut) -> None:
         """Judge a surrogate of all samples of a box by held-out ones before it has seen them."""
@@ -158,10 +191,12 @@ class Tower:
                 f"the loss is not finite at any of the {len(self.seen_by(k))} samples: the box "
                 "has to be smaller, or the loss is broken"
             )
+        keep = box.model is not None and len(seen) < _GROWN * box.n_searched
         if box.model is None:
             box.model = fit_calibrated(seen.points, seen.losses, box.lower, box.upper)
         elif len(box.model.surrogate.y) != len(seen):
-            box.model = refit(box.model, seen.points, seen.losses, box.lower, box.upper)
+            box.model = refit(box.model, seen.points, seen.losses, box.lower, box.upper, keep=keep)
+        box.n_own, box.n_searched = len(box.samples), box.n_searched if keep else len(seen)
         return box.model
 
     def nested(self, grid: CubicalGrid) -> NestedGrid:
@@ -186,7 +221,9 @@ class Tower:
         return np.array([_SHARE_OF_OUTERMOST, *[rest] * n])
 
     def sketch(self, grid: CubicalGrid, clock: Stopwatch) -> PhasePortrait:
-        """A portrait with proved bands, to see where to look next; charts are kept.
+        """A portrait with proved bands, to see where to look next.
+
+        Only charts of boxes with new samples of their own are made anew.
 
         Args:
             grid: The grid of the outermost box.
@@ -205,20 +242,30 @@ class Tower:
 
     def _kept_chart(self, k: int, grid: CubicalGrid, share: float, clock: Stopwatch) -> Chart:
         """The chart of a box, made anew if something has changed."""
-        box = self.boxes[k]
-        self._fit(k)
+        box, model = self.boxes[k], self.sketched(k)
         corners = grid.lower.tobytes(), grid.upper.tobytes()
         key = (id(box.model), box.verdict, share, *corners, grid.shape)
         if key not in box.charts:
             make_band = self.settings.with_share(share).proved_band
-            box.charts = {key: self.chart(k, grid, make_band, clock)}
+            lattice = Lattice.of_sketch(grid)
+            box.charts = {key: self._chart(k, model, lattice, make_band, clock, AT_REST)}
         return box.charts[key]
 
     def chart(self, k: int, grid: CubicalGrid, make_band: MakeBand, clock: Stopwatch) -> Chart:
         """What the surrogate of a box says on a grid of that box."""
-        model, diverged = self.fitted(k), nearest_diverged(grid, self.seen_by(k))
-        lattice = Lattice.of(grid)
-        return chart(model.surrogate, lattice, make_band, diverged, clock, model.trusted)
+        return self._chart(k, self.fitted(k), Lattice.of(grid), make_band, clock)
+
+    def _chart(
+        self,
+        k: int,
+        model: Calibrated,
+        lattice: Lattice,
+        make_band: MakeBand,
+        clock: Stopwatch,
+        at_rest: float = 0.0,
+    ) -> Chart:
+        diverged, trusted = nearest_diverged(lattice.grid, self.seen_by(k)), model.trusted
+        return chart(model.surrogate, lattice, make_band, diverged, clock, trusted, at_rest)
 
     def add(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box."""
@@ -298,13 +345,7 @@ class Tower:
 
 
 def _spread_out(points: Array, widths: Array, n: int) -> Cells:
-    """Numbers of points far from each other: each the farthest from those chosen before it."""
+    """Numbers of some points far from each other, the first one among them."""
     if len(points) <= n:
         return np.arange(len(points))
-    scaled = points / widths
-    chosen = [0]
-    distance = np.square(scaled - scaled[0]).sum(axis=1)
-    for _ in range(n - 1):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.square(scaled - scaled[chosen[-1]]).sum(axis=1))
-    return np.array(chosen)
+    return np.concatenate([[0], farthest(points, widths, n - 1)])

@@ -57,7 +57,7 @@ class FlowBounds:
             widest: The largest reach to compute bounds for.
         """
         d, spacing = lattice.dim, lattice.spacing
-        velocity = -posterior.gradient / spacing
+        velocity = np.ascontiguousarray(-posterior.gradient / spacing)
         low, high = lattice.cell_range(posterior.hessian * (spacing / spacing[:, None]))
         matrix = np.maximum(np.abs(low), np.abs(high))
         diagonal = np.arange(d)
@@ -69,7 +69,8 @@ class FlowBounds:
             velocity=velocity,
             height=posterior.mean[:, None],
             interpolation=lattice.interpolation_error(velocity),
-            hessian=posterior.hessian[(slice(None), *np.triu_indices(d))],
+            # Adjacent in memory, or each look-up would copy the table.
+            hessian=np.ascontiguousarray(posterior.hessian[(slice(None), *np.triu_indices(d))]),
             reaches=reaches,
             matrix=spread(lattice, matrix.reshape(-1, d * d), reaches),
         )
@@ -130,17 +131,38 @@ class FlowBounds:
         return np.asarray(matrix)
 
     def _interpolated(self, table: Array, y: Array) -> Array:
-        cells = np.array(self.lattice.cells)
-        inside = np.clip(y, 0, cells)
-        corner = np.minimum(inside.astype(np.int64), cells - 1)
+        """Multilinear interpolation of values at the lattice points, shape ``(n, k)``."""
+        # One row per axis, so that what is done to a coordinate runs over adjacent numbers.
+        most = self._lattice_cells[:, None]
+        inside = np.clip(y.T, 0, most)
+        corner = np.minimum(inside.astype(np.int64), most - 1)
         share = inside - corner
-        strides = np.append(np.cumprod((cells + 1)[::-1])[-2::-1], 1)
-        base = corner @ strides
+        rest = 1 - share
+        base = self._strides @ corner
         out = np.zeros((len(y), table.shape[1]))
-        for bits in np.ndindex(*(2,) * y.shape[1]):
-            weight = np.prod(np.where(bits, share, 1 - share), axis=1)
-            out += weight[:, None] * table[base + np.array(bits) @ strides]
+        for bits, offset in self._corners:
+            weight = share[0] if bits[0] else rest[0]
+            for axis in range(1, len(bits)):
+                weight = weight * (share[axis] if bits[axis] else rest[axis])
+            values = table.take(base + offset, axis=0)
+            values *= weight[:, None]
+            out += values
         return out
+
+    @cached_property
+    def _lattice_cells(self) -> Cells:
+        return np.array(self.lattice.cells)
+
+    @cached_property
+    def _strides(self) -> Cells:
+        """Difference in number of neighbouring lattice points along each axis."""
+        return np.append(np.cumprod((self._lattice_cells + 1)[::-1])[-2::-1], 1)
+
+    @cached_property
+    def _corners(self) -> list[tuple[tuple[int, ...], int]]:
+        """Corners of a cell: at which end along each axis, and how much higher in number."""
+        bits = list(np.ndindex(*(2,) * self.lattice.dim))
+        return [(corner, int(np.array(corner) @ self._strides)) for corner in bits]
 
 
 def spread(lattice: Lattice, bounds: Array, reaches: Cells) -> Array:

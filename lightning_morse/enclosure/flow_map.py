@@ -22,8 +22,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
@@ -33,9 +35,9 @@ from lightning_morse.enclosure.integrate import FARTHEST, Inclusion, follow
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
 
-# Among many bands a cell is also left once a step changes its box by less than this many grid
-# cells. Sound at any value, because times are free.
-_AT_REST = 0.01
+# Among many bands, and in a sketch, a cell is also left once a step changes its box by less than
+# this many grid cells. Sound at any value, because times are free.
+AT_REST = 0.01
 # Cells followed together: bounds the memory, never the result.
 _CHUNK = 8192
 # Inflation of image boxes against rounding, relative to the coordinates of the box: thousands of
@@ -64,12 +66,24 @@ class FlowImages:
     times: Array
     swept: Cells
 
+    def at(self, rows: Cells) -> FlowImages:
+        """Some of the rows."""
+        return FlowImages(**{name: values[rows] for name, values in self._arrays})
+
     def replaced(self, rows: Cells, by: FlowImages) -> FlowImages:
         """A copy with some rows taken from ``by``."""
-        new = {f.name: getattr(self, f.name).copy() for f in dataclasses.fields(self)}
-        for name, values in new.items():
+        new = FlowImages(**{name: values.copy() for name, values in self._arrays})
+        new.put(rows, by)
+        return new
+
+    def put(self, rows: Cells, by: FlowImages) -> None:
+        """Overwrite some rows."""
+        for name, values in self._arrays:
             values[rows] = getattr(by, name)
-        return FlowImages(**new)
+
+    @property
+    def _arrays(self) -> list[tuple[str, NDArray[Any]]]:
+        return [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
 
 
 def critical_cells(lattice: Lattice, posterior: Posterior, band: GradientBand) -> Mask:
@@ -122,20 +136,24 @@ class FlowEnclosure:
 
     Attributes:
         bounds: The posterior mean of the gradient between the lattice points.
+        at_rest: A cell is left once a step changes its box by less than this, in grid cells. Faster
+            above 0, but what is followed less far may be recurrent.
     """
 
     bounds: FlowBounds
+    at_rest: float = 0.0
 
     @classmethod
-    def of(cls, lattice: Lattice, posterior: Posterior) -> FlowEnclosure:
+    def of(cls, lattice: Lattice, posterior: Posterior, at_rest: float = 0.0) -> FlowEnclosure:
         """Prepare the enclosure.
 
         Args:
             lattice: The lattice of the grid.
             posterior: The posterior at its points.
+            at_rest: When a cell is left, in grid cells.
         """
         widest = math.ceil(FARTHEST * max(lattice.refinement))
-        return cls(FlowBounds.of(lattice, posterior, widest))
+        return cls(FlowBounds.of(lattice, posterior, widest), at_rest)
 
     @property
     def lattice(self) -> Lattice:
@@ -156,7 +174,7 @@ class FlowEnclosure:
             One row per cell of ``cells``.
         """
         numbers = np.arange(self.lattice.grid.size) if cells is None else np.asarray(cells)
-        inclusion = Inclusion(self.bounds, self._forcing(band))
+        inclusion = Inclusion(self.bounds, self._forcing(band), self.at_rest)
         return _images(inclusion, numbers, None, sharp)
 
     def between(self, narrow: GradientBand, wide: GradientBand) -> BandsBetween:
@@ -177,7 +195,7 @@ class FlowEnclosure:
                 "bands swapped?"
             )
         first, last = self._forcing(narrow), self._forcing(wide)
-        return BandsBetween(narrow, wide, Inclusion(self.bounds, first, last - first, _AT_REST))
+        return BandsBetween(narrow, wide, Inclusion(self.bounds, first, AT_REST, last - first))
 
     def _forcing(self, band: GradientBand) -> Array:
         # The centre follows the interpolated mean, whose error is part of the forcing.

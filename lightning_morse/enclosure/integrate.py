@@ -64,14 +64,14 @@ class Inclusion:
     Attributes:
         bounds: Bounds that do not depend on the band.
         forcing: Upper bounds of the forcing over windows, shape ``(n_windows, n_cells, d)``.
-        widening: What is added to it at share 1, same shape; None for one band.
         at_rest: Stop a cell when a step changes its box by less than this, in grid cells.
+        widening: What is added to the forcing at share 1, same shape; None for one band.
     """
 
     bounds: FlowBounds
     forcing: Array
+    at_rest: float
     widening: Array | None = None
-    at_rest: float = 0.0
 
     def over(self, cell: Cells, window: Cells, shares: Array | None) -> Array:
         """Forcing over the windows of given number around lattice cells, shape ``(n, d)``."""

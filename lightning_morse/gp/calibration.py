@@ -142,7 +142,13 @@ def _refuse_noise(surrogate: GaussianProcess, losses: Array) -> None:
 
 
 def refit(
-    previous: Calibrated, x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
+    previous: Calibrated,
+    x: ArrayLike,
+    losses: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    *,
+    keep: bool = False,
 ) -> Calibrated:
     """Fit the model chosen before to more samples, starting where the last fit ended.
 
@@ -152,13 +158,16 @@ def refit(
         losses: Finite losses there, shape ``(n,)``.
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner of the box.
+        keep: Whether to keep its lengthscales, noise ratio and warp, and only add the samples.
 
     Raises:
         ValueError: As :func:`lightning_morse.gp.fit.fit`.
     """
     model = previous.surrogate
     warped = math.isfinite(model.warp.scale)
-    return _judged(_cautious(fit(x, losses, lower, upper, model.kernel, warped, start=model)))
+    options = {"most_iterations": 0} if keep else {}
+    fitted = fit(x, losses, lower, upper, model.kernel, warped, start=model, **options)
+    return _judged(_cautious(fitted))
 
 
 def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after: Array) -> float:

@@ -49,6 +49,7 @@ def fit(
     kernel: Matern = MATERN_5_2,
     warped: bool = True,
     start: GaussianProcess | None = None,
+    most_iterations: int = _MOST_ITERATIONS,
 ) -> GaussianProcess:
     r"""Fit the surrogate to losses by maximising the evidence, including over the warp.
 
@@ -68,6 +69,8 @@ def fit(
         kernel: The correlation along each axis.
         warped: Whether the loss may be warped.
         start: A surrogate of the same loss to start from, instead of the fixed points.
+        most_iterations: Of the optimiser; with 0 the lengthscales, the noise ratio and the scale of
+            the warp stay those of ``start``.
 
     Returns:
         The fitted surrogate.
@@ -93,7 +96,7 @@ def fit(
     else:
         bend = min(start.warp.scale / span, _NO_WARP)
         starts = [[*np.log(start.lengthscales), math.log(start.noise), math.log(bend)]]
-    value, parameters = _maximised(starts, bounds, z, differences, kernel)
+    value, parameters = _maximised(starts, bounds, z, differences, kernel, most_iterations)
     lengthscales = np.exp(parameters[:d])
     noise, bend = np.exp(parameters[d:])
     warp = Warp(origin, math.inf if bend > 0.5 * _NO_WARP else float(bend) * span)
@@ -153,21 +156,27 @@ def _maximised(
     z: Array,
     differences: list[Array],
     kernel: Matern,
+    most_iterations: int,
 ) -> tuple[float, Array]:
     """The best local optimum: its negative log evidence up to a constant, and the parameters."""
     best: tuple[float, Array] | None = None
     for point in starts:
-        found = minimize(
-            _negative_log_evidence,
-            np.clip(point, *np.transpose(bounds)),
-            args=(z, differences, kernel),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": _MOST_ITERATIONS, "ftol": _TOLERANCE},
-        )
-        if best is None or found.fun < best[0] - _NO_GAIN:
-            best = (float(found.fun), found.x)
+        begin = np.clip(point, *np.transpose(bounds))
+        if most_iterations:
+            found = minimize(
+                _negative_log_evidence,
+                begin,
+                args=(z, differences, kernel),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"maxiter": most_iterations, "ftol": _TOLERANCE},
+            )
+            value, parameters = float(found.fun), found.x
+        else:
+            value, parameters = _negative_log_evidence(begin, z, differences, kernel)[0], begin
+        if best is None or value < best[0] - _NO_GAIN:
+            best = value, parameters
     assert best is not None
     if not best[0] < _FAILED:
         raise SurrogateError(

@@ -122,7 +122,7 @@ def _at(surrogate: GaussianProcess, points: Array, widths: Array, log_draws: int
     draws, weights = _normal_draws(bend.shape[1], log_draws)
     values, vectors = np.linalg.eigh(left)
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
-    entries = mean_there[:, None] + np.einsum("mab,nb->mna", root, draws)
+    entries = mean_there[:, None] + draws @ root.swapaxes(1, 2)
     size, index = _inertia(entries, rows, columns, d)
     for k in range(d + 1):
         expected[near, k] = density * ((size * weights) * (index == k)).mean(axis=1)

@@ -71,13 +71,43 @@ class Matern:
             >>> MATERN_5_2.derivative(np.zeros(1), np.zeros(1), 0.5, 2).round(3).tolist()
             [[-6.667]]
         """
-        u = (a[:, None] - b[None, :]) * (self.rate / scale)
-        value = self.scaled(np.abs(u), order) * (self.rate / scale) ** order
-        return np.sign(u) * value if order == 1 else value
+        return self.derivatives(a, b, scale, (order,))[0]
+
+    def derivatives(
+        self, a: Array, b: Array, scale: float, orders: Sequence[int] = (0, 1, 2)
+    ) -> list[Array]:
+        """:meth:`derivative` of several orders; they share the exponential."""
+        rate = self.rate / scale
+        u = (a[:, None] - b[None, :]) * rate
+        t = np.abs(u)
+        decay = np.exp(-t)
+        found = []
+        for order in orders:
+            value = self._polynomial(t, order)
+            value *= decay
+            if order:
+                value *= rate**order
+            if order == 1:
+                value *= np.sign(u)
+            found.append(value)
+        return found
 
     def scaled(self, t: Array, order: int) -> Array:
         """Derivative of the correlation in the scaled distance ``t >= 0``, any shape."""
-        return np.asarray(np.polynomial.polynomial.polyval(t, self.polynomials[order]) * np.exp(-t))
+        value = self._polynomial(t, order)
+        value *= np.exp(-t)
+        return value
+
+    def _polynomial(self, t: Array, order: int) -> Array:
+        """The polynomial of a derivative by Horner's rule, in one new array."""
+        *rest, constant = self.polynomials[order][::-1]
+        value = np.full_like(t, rest[0])
+        for coefficient in rest[1:]:
+            value *= t
+            value += coefficient
+        value *= t
+        value += constant
+        return value
 
 
 def product(factors: Sequence[Array]) -> Array:

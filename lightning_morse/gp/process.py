@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.linalg.blas import dtrsm
 from scipy.linalg.lapack import dpotri
@@ -166,7 +165,15 @@ class GaussianProcess:
             ValueError: If the shape does not match the samples.
         """
         at = self._checked(points)
-        return self._posterior(list(at.T), [np.arange(len(at))] * at.shape[1])
+        factor = self._factors(list(at.T))
+        orders = _orders(at.shape[1])
+        means, variances = {}, {}
+        for order in orders:
+            cross = _cross(factor, order)
+            means[order] = cross @ self.weights
+            if sum(order) < 2:
+                variances[order] = self._variance(cross, self._prior_variance(order))
+        return self._gathered(means, variances)
 
     def lattice_posterior(self, axes: list[Array]) -> Posterior:
         """Posterior at all points of a lattice, in C order (the last axis runs fastest).
@@ -176,8 +183,39 @@ class GaussianProcess:
         Args:
             axes: Coordinates of the lattice along each of the ``d`` axes.
         """
-        shape = tuple(len(a) for a in axes)
-        return self._posterior(axes, list(np.unravel_index(np.arange(math.prod(shape)), shape)))
+        orders = _orders(len(axes))
+        means = self._on_lattice(axes, orders, variances=False)
+        variances = self._on_lattice(axes, [o for o in orders if sum(o) < 2], variances=True)
+        return self._gathered(means, variances)
+
+    def _on_lattice(
+        self, axes: list[Array], orders: list[tuple[int, ...]], variances: bool
+    ) -> dict[tuple[int, ...], Array]:
+        """Means of derivatives, less that of the process, or variances, over the signal variance.
+
+        Args:
+            axes: Coordinates of the lattice along each axis.
+            orders: Orders of the derivatives along each axis.
+            variances: Which of the two.
+        """
+        *leading, last = self._factors(axes)
+        shape = tuple(len(a) for a in axes[:-1])
+        rows = max(1, _CHUNK // len(axes[-1]))
+        found = {order: np.empty((math.prod(shape), len(axes[-1]))) for order in orders}
+        for start in range(0, math.prod(shape), rows):
+            part = slice(start, start + rows)
+            index = np.unravel_index(np.arange(math.prod(shape))[part], shape) if shape else ()
+            # Products over all axes but the last; a mean over the samples is a matrix product then.
+            first = [[t[i] for t in table] for table, i in zip(leading, index, strict=True)]
+            for order, values in found.items():
+                ahead = _cross(first, order[:-1]) if first else np.ones((1, len(self.y)))
+                if variances:
+                    cross = (ahead[:, None] * last[order[-1]]).reshape(-1, len(self.y))
+                    variance = self._variance(cross, self._prior_variance(order))
+                    values[part] = variance.reshape(-1, len(axes[-1]))
+                else:
+                    values[part] = (ahead * self.weights) @ last[order[-1]].T
+        return {order: values.ravel() for order, values in found.items()}
 
     def derivative_distribution(self, points: ArrayLike) -> tuple[Array, Array]:
         """Joint posterior of the gradient and the Hessian, at each point by itself.
@@ -196,18 +234,17 @@ class GaussianProcess:
         at = self._checked(points)
         d = at.shape[1]
         factor = self._factors(list(at.T))
-        axes = [(i,) for i in range(d)] + [(i, j) for i in range(d) for j in range(i, d)]
-        orders = [tuple(entry.count(k) for k in range(d)) for entry in axes]
+        orders = _orders(d)[1:]
         prior = self.variance * np.array(
             [[self._at_one_point(a, b) for b in orders] for a in orders]
         )
         mean = np.empty((len(at), len(orders)))
-        reduced = np.empty((len(orders), len(self.y), len(at)))
+        reduced = np.empty((len(at), len(orders), len(self.y)))
         for number, order in enumerate(orders):
             cross = _cross(factor, order)
             mean[:, number] = cross @ self.weights
-            reduced[number] = dtrsm(1.0, self.cholesky, cross.T, lower=1)
-        explained = np.einsum("anm,bnm->mab", reduced, reduced, optimize=True)
+            reduced[:, number] = dtrsm(1.0, self.cholesky, cross.T, lower=1, overwrite_b=1).T
+        explained = reduced @ reduced.swapaxes(1, 2)
         covariance = prior - self.variance * explained
         diagonal = np.arange(len(orders))
         least = self._rounding * np.diag(prior)
@@ -270,48 +307,37 @@ class GaussianProcess:
 
     def _factors(self, coordinates: list[Array]) -> list[list[Array]]:
         """Kernel factors with the samples along each axis, of derivative order 0, 1 and 2."""
-        return [
-            [self.kernel.derivative(coordinates[j], self.x[:, j], s, order) for order in range(3)]
-            for j, s in self._axes
-        ]
+        return [self.kernel.derivatives(coordinates[j], self.x[:, j], s) for j, s in self._axes]
 
-    def _posterior(self, axes: list[Array], rows: list[NDArray[Any]]) -> Posterior:
-        """Posterior at points whose coordinates are the given rows of per-axis tables."""
-        m, d = len(rows[0]), len(rows)
-        tables = self._factors(axes)
-        slope = self.kernel.slope_variance
-        value, value_var = np.empty(m), np.empty(m)
-        gradient, gradient_var = np.empty((m, d)), np.empty((m, d))
-        hessian = np.empty((m, d, d))
-        for start in range(0, m, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            # Kernel factors of derivative order 0, 1, 2 along each axis, for this part.
-            factor = [
-                [t[row[part]] for t in table] for table, row in zip(tables, rows, strict=True)
-            ]
-            cross = _cross(factor, (0,) * d)
-            value[part] = cross @ self.weights
-            value_var[part] = self._variance(cross, 1.0)
-            for i in range(d):
-                cross = _cross(factor, tuple(int(k == i) for k in range(d)))
-                gradient[part, i] = cross @ self.weights
-                gradient_var[part, i] = self._variance(cross, slope / self.lengthscales[i] ** 2)
-                for j in range(i, d):
-                    cross = _cross(factor, tuple((k == i) + (k == j) for k in range(d)))
-                    hessian[part, i, j] = hessian[part, j, i] = cross @ self.weights
+    def _gathered(
+        self, means: dict[tuple[int, ...], Array], variances: dict[tuple[int, ...], Array]
+    ) -> Posterior:
+        """The posterior from means and relative variances by derivative order along each axis."""
+        d = len(self.lengthscales)
+        (value, *slopes) = [order for order in means if sum(order) < 2]
+        hessian = np.empty((len(means[value]), d, d))
+        for i in range(d):
+            for j in range(i, d):
+                hessian[:, i, j] = hessian[:, j, i] = means[_order(d, i, j)]
         return Posterior(
-            mean=self.mean + value,
-            deviation=np.sqrt(self.variance * value_var),
-            gradient=gradient,
-            gradient_deviation=np.sqrt(self.variance * gradient_var),
+            mean=self.mean + means[value],
+            deviation=np.sqrt(self.variance * variances[value]),
+            gradient=np.stack([means[order] for order in slopes], axis=1),
+            gradient_deviation=np.sqrt(
+                self.variance * np.stack([variances[order] for order in slopes], axis=1)
+            ),
             hessian=hessian,
         )
+
+    def _prior_variance(self, order: tuple[int, ...]) -> float:
+        """Prior variance of a derivative, over the signal variance."""
+        return self._at_one_point(order, order)
 
     def _variance(self, cross: Array, prior: float) -> Array:
         """Posterior variance from covariances with the samples, over the signal variance."""
         # Variances are accurate only as a difference with a triangular solve, and even that is
         # known to no better than about n eps times the prior.
-        reduced = dtrsm(1.0, self.cholesky, cross.T, lower=1)
+        reduced = dtrsm(1.0, self.cholesky, cross.T, lower=1, overwrite_b=1)
         explained = np.einsum("ij,ij->j", reduced, reduced)
         return np.asarray(np.maximum(prior - explained, 0.0) + self._rounding * prior)
 
@@ -327,6 +353,17 @@ class GaussianProcess:
         """
         inverse, _ = dpotri(self.cholesky, lower=1)
         return self.weights / np.sqrt(np.diag(inverse) * self.variance)
+
+
+def _order(d: int, *axes: int) -> tuple[int, ...]:
+    """Derivative order along each of ``d`` axes of a derivative along the given ones."""
+    return tuple(axes.count(k) for k in range(d))
+
+
+def _orders(d: int) -> list[tuple[int, ...]]:
+    """Derivative orders of the value, the gradient, and the upper triangle of the Hessian."""
+    second = [_order(d, i, j) for i in range(d) for j in range(i, d)]
+    return [_order(d), *[_order(d, i) for i in range(d)], *second]
 
 
 def _cross(factor: list[list[Array]], order: tuple[int, ...]) -> Array:

@@ -17,6 +17,8 @@ from lightning_morse.grids.cubical import CubicalGrid
 # on these numbers, since the allowance is computed for the spacing there is; the interpolation
 # errors estimated below are the more accurate the finer the lattice.
 _MIN_CELLS_PER_AXIS = {1: 256, 2: 128, 3: 32}
+# The same for a sketch, which only shows where to look next.
+_MIN_CELLS_OF_SKETCH = {1: 128, 2: 64, 3: 16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,16 @@ class Lattice:
     @classmethod
     def of(cls, grid: CubicalGrid) -> Lattice:
         """The lattice used for a grid: its corners, subdivided where the grid is coarse."""
-        least = _MIN_CELLS_PER_AXIS.get(grid.dim, 1)
-        return cls(grid, tuple(math.ceil(least / n) for n in grid.shape))
+        return cls._of(grid, _MIN_CELLS_PER_AXIS)
+
+    @classmethod
+    def of_sketch(cls, grid: CubicalGrid) -> Lattice:
+        """The coarser lattice that is enough to see where to look next."""
+        return cls._of(grid, _MIN_CELLS_OF_SKETCH)
+
+    @classmethod
+    def _of(cls, grid: CubicalGrid, least: dict[int, int]) -> Lattice:
+        return cls(grid, tuple(math.ceil(least.get(grid.dim, 1) / n) for n in grid.shape))
 
     @property
     def dim(self) -> int:

@@ -128,7 +128,7 @@ class TestBlocks:
         """No image leads out of a block: not to the exterior, not to a cell of another."""
         setting, up = climbed
         if plain:  # the flights of image_boxes do not end at rest
-            monkeypatch.setattr(gradient_flow, "_AT_REST", 0.0)
+            monkeypatch.setattr(gradient_flow, "AT_REST", 0.0)
             up = setting.climb()
         assert len(setting.attractors) > 0
         for level in range(len(setting.fails)):
