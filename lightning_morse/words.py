@@ -1,7 +1,8 @@
-"""Results in words: what a Morse set is called, and how a bound on a probability is written."""
+"""Results and lengths of time in words."""
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 # What is said of the number of attractors where nothing is claimed.
@@ -83,3 +84,32 @@ def floored(mu: float) -> str:
 def _floored(mu: float, unit: str) -> Decimal:
     # Through the shortest decimal: 0.57 is not to become 0.569 because a double is a little less.
     return Decimal(repr(float(mu))).quantize(Decimal(unit), ROUND_FLOOR)
+
+
+_UNITS = (("a second", 1.0), ("a minute", 60.0), ("an hour", 3600.0), ("a day", 86400.0))
+
+
+def length_of_time(seconds: float) -> str:
+    """Write a length of time as people say it.
+
+    Args:
+        seconds: Its length; NaN or infinite if unknown.
+
+    Example:
+        >>> [length_of_time(seconds) for seconds in (0.2, 1.2, 7, 44, 57, 240)]
+        ... # doctest: +NORMALIZE_WHITESPACE
+        ['less than a second', 'about a second', 'about 7 seconds', 'about 40 seconds',
+         'about a minute', 'about 4 minutes']
+        >>> [length_of_time(seconds) for seconds in (2600, 5400, 1e5, float("nan"))]
+        ['about 40 minutes', 'about 2 hours', 'about a day', 'an unknown time']
+    """
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 1:
+        return "less than a second"
+    for k, (one, size) in enumerate(_UNITS):
+        exact = seconds / size
+        count = round(exact) if exact < 10 else 10 * round(exact / 10)
+        if k + 1 == len(_UNITS) or count * size < _UNITS[k + 1][1]:
+            return f"about {one}" if count == 1 else f"about {count} {one.split()[1]}s"
+    raise AssertionError("the last unit takes all")

@@ -99,7 +99,9 @@ def fit(
     return module, runner
 
 
-def one_attractor(loss, start, lower, upper, farthest, n_samples, resolution, confidence, seed):
+def one_attractor(
+    loss, start, lower, upper, farthest, n_samples, resolution, confidence, seed, **limits
+):
     """Stand-in for the analysis: one attractor at the centre, a saddle beside it."""
     samples = design(lower, upper, n_samples // 2, seed)
     losses = evaluate(loss, samples)

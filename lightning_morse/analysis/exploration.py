@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ from lightning_morse.analysis.placement import (
 )
 from lightning_morse.analysis.samples import (
     Samples,
-    evaluate,
+    evaluate_until,
     hold_out,
     n_held_out,
     n_kept_to_measure,
@@ -123,10 +124,19 @@ class Explorer:
         tower: The boxes and their samples.
         plan: How samples are spent.
         clock: Takes the time of the evaluations ("loss") and of the choices ("sampling").
+        is_over: Whether no more samples may be placed, for lack of time; None if time has no end.
     """
 
-    def __init__(self, loss: Loss, tower: Tower, plan: Plan, clock: Stopwatch) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        tower: Tower,
+        plan: Plan,
+        clock: Stopwatch,
+        is_over: Callable[[], bool] | None = None,
+    ) -> None:
         self.loss, self.tower, self.plan, self.clock = loss, tower, plan, clock
+        self.is_over = is_over
         self._may_open = True
         self._last: tuple[tuple[object, ...], PhasePortrait] | None = None
 
@@ -199,6 +209,8 @@ class Explorer:
 
     def left(self, most: int) -> int:
         """Samples that may still be placed, those held out or kept to measure not counted."""
+        if self.is_over is not None and self.is_over():
+            return 0
         kept = n_held_out(self.plan.usual) + len(self.tower) - 1 + n_kept_to_measure(most)
         return max(0, most - kept - self.tower.n_samples)
 
@@ -267,8 +279,10 @@ class Explorer:
         self._evaluate(k, places)
 
     def _evaluate(self, k: int, places: Array) -> None:
+        if not len(places):  # time has run out since they were planned
+            return
         with self.clock("loss"):
-            losses = evaluate(self.loss, places)
+            places, losses = evaluate_until(self.loss, places, self.is_over)
         self.tower.add(k, places, losses)
 
     def _rng(self) -> np.random.Generator:
@@ -372,7 +386,7 @@ class Explorer:
         inside = np.all((points >= inner.lower) & (points <= inner.upper), axis=1)
         points = points[~inside][: self._cost_of_growth()]
         with self.clock("loss"):
-            losses = evaluate(self.loss, points)
+            points, losses = evaluate_until(self.loss, points, self.is_over)
         self.tower.surround(settings, Samples(points, losses))
         # On the edges of the new grid some boxes may have no room any more.
         while not self.tower.snap(coarse_grid(grid), grid):

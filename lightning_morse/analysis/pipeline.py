@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from lightning_morse._typing import Loss
 from lightning_morse.analysis.conclusion import Measuring, conclude, final_portrait
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
-from lightning_morse.analysis.samples import Samples, evaluate
+from lightning_morse.analysis.samples import Samples, evaluate, evaluate_until
 from lightning_morse.analysis.settings import Settings, checked_settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.grids.cubical import check_box
@@ -107,6 +107,8 @@ def analyze_from(
     seed: int = 0,
     band: str = "proved",
     clock: Stopwatch | None = None,
+    most: int | None = None,
+    is_over: Callable[[], bool] | None = None,
 ) -> MorseAnalysis:
     """Analyse a loss around a point: first where the flow from it leads, then the rest of the box.
 
@@ -128,6 +130,9 @@ def analyze_from(
         seed: As in :func:`analyze`.
         band: As in :func:`analyze`.
         clock: Wall times so far; the stages add theirs.
+        most: Most loss evaluations, instead of 2.5 times ``n_samples``.
+        is_over: Says that time is up: no more samples are placed, and those there are have to do.
+            Asked after every evaluation, and before every choice of places.
 
     Returns:
         The analysis.
@@ -143,12 +148,12 @@ def analyze_from(
             f"start must be a point of the box from {grid.lower.tolist()} to "
             f"{grid.upper.tolist()}, got {point.tolist()}"
         )
-    plan = Plan.of(n_samples, grid.dim)
+    plan = Plan.of(n_samples, grid.dim, most)
     with clock("loss"):
         points = design(grid.lower, grid.upper, plan.first, seed)
-        samples = Samples(points, evaluate(loss, points))
+        samples = Samples(*evaluate_until(loss, points, is_over))
     tower = Tower(settings, samples)
-    explorer = Explorer(loss, tower, plan, clock)
+    explorer = Explorer(loss, tower, plan, clock, is_over)
     limits = (grid.lower, grid.upper) if farthest is None else check_box(*farthest)
     for _ in range(_MOST_JUDGEMENTS):
         explorer.follow(point, limits)
@@ -157,7 +162,8 @@ def analyze_from(
         final = final_portrait(tower, clock)
         if not explorer.left(plan.most) or final.is_decided(point):
             break
-    return conclude(tower, final, clock, Measuring(loss, plan.most), point)
+    room = tower.n_samples if is_over is not None and is_over() else plan.most
+    return conclude(tower, final, clock, Measuring(loss, room), point)
 
 
 def analyze_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +161,27 @@ def evaluate(loss: Loss, points: Array) -> Array:
         )
     losses: Array = values.detach().to("cpu", torch.float64).numpy()
     return losses
+
+
+def evaluate_until(
+    loss: Loss, points: Array, is_over: Callable[[], bool] | None
+) -> tuple[Array, Array]:
+    """Evaluate the loss at points one by one until the time is up, but at one point at least.
+
+    Args:
+        loss: As in :func:`lightning_morse.analyze`.
+        points: Shape ``(n, d)``.
+        is_over: Whether the time is up; None if there is no end to it.
+
+    Returns:
+        The points that were evaluated, shape ``(k, d)``, and the losses, shape ``(k,)``.
+    """
+    if is_over is None or not len(points):
+        return points, evaluate(loss, points)
+    losses = [evaluate(loss, points[:1])]
+    while len(losses) < len(points) and not is_over():
+        losses.append(evaluate(loss, points[len(losses) : len(losses) + 1]))
+    return points[: len(losses)], np.concatenate(losses)
 
 
 def nearest_diverged(grid: CubicalGrid, samples: Samples) -> Mask:

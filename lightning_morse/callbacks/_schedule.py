@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_morse.callbacks._lightning import Period, TrainerLike
+from lightning_morse.callbacks._lightning import Period, TrainerLike, callbacks_of
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.distributed.processes import Processes
-from lightning_morse.monitoring.budget import Budget, planned_seconds
+from lightning_morse.monitoring.budget import Budget
+from lightning_morse.monitoring.costs import Portion, slowness
+from lightning_morse.monitoring.meter import Meter
+from lightning_morse.monitoring.pace import Ahead, Decision, Pace
+from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.timetable import distance
+from lightning_morse.words import length_of_time
+
+# An analysis that is planned to take longer is announced.
+ANNOUNCED_FROM_SECONDS = 5.0
+# Share of the time to an analysis after which to look again: that time is an estimate.
+LOOK_AGAIN_AFTER = 0.5
 
 
 class Schedule:
     """Counts the steps of a run and the time that the monitor takes of it.
 
+    Whatever the clock says is decided in the first process, for all of them. They look together,
+    at batches that all of them know beforehand.
+
     Args:
         asked: The period that the user asked for.
-        max_overhead: Largest share of the wall time, in (0, 1].
+        settings: What else the user asked for.
+        automatic: Whether the user left the period open, so that the schedule chooses.
 
     Attributes:
         period: The period of this run.
@@ -24,63 +40,60 @@ class Schedule:
         epoch: Number of the epoch, from 0 on, that the last training batch was in.
     """
 
-    def __init__(self, asked: Period, max_overhead: float) -> None:
+    def __init__(self, asked: Period, settings: Settings, automatic: bool) -> None:
         self._asked = self.period = asked
-        self._max_overhead = max_overhead
-        self.budget = Budget(max_overhead)
+        self._settings = settings
+        self.budget = Budget(settings.max_overhead, grace=settings.grace)
+        # Without a limit nothing depends on the clock, so that two machines do the same.
+        self._chooses = automatic and self.budget.is_limited
+        self._pace = Pace(settings, self.budget, self._chooses)
         self.epoch = 0
-        self._last_step = self._seen_step = 0
+        self._last_step = self._seen_step = self._first_step = 0
         self._analysed_step = -1
-        self._longest: float | None = None
+        self._n_batches = self._look_at = 0
+        self._batch_idx = 0
+        self._trained_before = 0.0
+        self._ends_batch = False
+
+    # ------------------------------------------------------------------ counting
 
     def begin(self, trainer: TrainerLike, messages: Messages, is_new: bool) -> None:
         """Begin a run or go on with one."""
-        self._seen_step = trainer.global_step
+        self._seen_step = self._first_step = trainer.global_step
+        self._n_batches = self._look_at = 0
+        self._trained_before = self.budget.trained()
         if is_new:
             self._last_step = trainer.global_step
         self.period = self._asked.that_ends(trainer)
-        if self.period != self._asked:
+        if self.period != self._asked and not self._chooses:
             messages.inform(
                 f"a period of {self._asked.epochs} epochs does not end in this run; there is "
                 f"an analysis every {self.period.steps} steps",
                 "MorseMonitor",
             )
 
-    def has_stepped(self, trainer: TrainerLike) -> bool:
-        """Whether the optimizer has stepped since the last batch; else gradients accumulate."""
+    def expect(self, n_weights: int) -> None:
+        """Look at a network before its first analysis."""
+        if self.budget.is_limited:
+            self._pace.costs.expect(n_weights, slowness(self.budget.now))
+
+    def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
+        """Count a batch; whether the optimizer has stepped since the last, or accumulates."""
         stepped = trainer.global_step != self._seen_step
         self._seen_step, self.epoch = trainer.global_step, trainer.current_epoch
+        self._n_batches += 1
+        self._batch_idx, self._ends_batch = batch_idx, bool(trainer.is_last_batch)
         return stepped
 
     def is_due(self, trainer: TrainerLike) -> bool:
-        """Whether a period is over; the next one begins if so."""
+        """Whether a period is over, or it is time to look; the same in every process."""
+        if self._chooses:
+            looks = self._ends_batch or self._n_batches >= self._look_at
+            return looks and trainer.global_step > max(0, self._analysed_step)
         over = self.period.is_over(trainer, self._last_step)
         if over:
             self._last_step = trainer.global_step
         return over
-
-    def has_time(
-        self, trainer: TrainerLike, processes: Processes, n_made: int, messages: Messages
-    ) -> tuple[bool, float]:
-        """Whether there is time for an analysis, and the overhead; the same in every process."""
-        longest = self._longest
-        wait = 0.0 if longest is None else self.budget.wait(planned_seconds(longest, n_made))
-        wait, overhead = processes.share((wait, self.budget.overhead()))
-        if longest is None or wait <= 0:
-            return True, overhead
-        messages.inform(
-            f"no analysis, the longest so far took {longest:.2g} s and "
-            f"max_overhead={self._max_overhead:g} has room for another in {wait:.2g} s; "
-            "what is due until then is left out",
-            self.where(trainer),
-            about="budget",
-        )
-        return False, overhead
-
-    def analysed(self, trainer: TrainerLike, seconds: float) -> None:
-        """Note an analysis that took some time."""
-        self._analysed_step = trainer.global_step
-        self._longest = max(seconds, self._longest or 0.0)
 
     def is_analysed(self, trainer: TrainerLike) -> bool:
         """Whether the present weights have been analysed."""
@@ -94,16 +107,202 @@ class Schedule:
 
     def where(self, trainer: TrainerLike) -> str:
         """When in the run this is, in words."""
-        if self._asked.steps is not None:
+        if self._asked.steps is not None or (self._chooses and not self._ends_batch):
             return f"step {trainer.global_step}"
         return f"epoch {self.epoch + 1}"
+
+    # ------------------------------------------------------------------ deciding
+
+    def decide(
+        self,
+        trainer: TrainerLike,
+        processes: Processes,
+        n_made: int,
+        n_snapshots: int,
+        *,
+        ended: bool,
+    ) -> Decision:
+        """Whether to analyse, the same in every process.
+
+        Args:
+            trainer: The trainer.
+            processes: The processes.
+            n_made: Number of analyses so far.
+            n_snapshots: Number of snapshots of the trajectory.
+            ended: Whether training has ended.
+        """
+        self._pace.costs.n_snapshots = max(1, n_snapshots)
+        decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
+        return decision
+
+    def _decided(self, trainer: TrainerLike, n_made: int, ended: bool) -> tuple[Decision, int]:
+        ahead = self._ahead(trainer, ended)
+        final = ended or ahead.seconds <= 0
+        decision = self._pace.decide(n_made, ahead, final=final)
+        seconds = max(decision.due_in, decision.wait)
+        look_at = self._n_batches + 1
+        if not self._epochs_are_short(trainer, n_made, ahead):
+            batches = LOOK_AGAIN_AFTER * seconds / max(self._seconds_per_batch, 1e-9)
+            look_at = self._n_batches + max(1, int(min(batches, 1e9)))
+        elif not decision.must_time:
+            look_at += int(trainer.num_training_batches)
+            if not self._ends_batch and not ended:  # within an epoch that turned out short
+                due_in = max(seconds, self._seconds_per_batch)
+                decision = Decision(due_in=max(due_in, 1e-9), overhead=decision.overhead)
+        return decision, look_at
+
+    def timed(self, trainer: TrainerLike, seconds: float, n_made: int, *, ended: bool) -> None:
+        """Note what the loss takes on one probe batch."""
+        ahead = self._ahead(trainer, ended)
+        if math.isnan(seconds):  # a step takes longer
+            seconds = self._seconds_per_batch
+        self._pace.timed(seconds, n_made, ahead, final=ended or ahead.seconds <= 0)
+
+    def meter(self, decision: Decision) -> Meter:
+        """What takes the time of the analysis that was decided on."""
+        assert decision.portion is not None
+        if self.budget.is_limited:
+            self._pace.portions.batches = decision.portion.batches  # in the other processes too
+        coarse = decision.portion.resolution < self._settings.cells
+        end = self.budget.now() + decision.limit
+        kept = self._pace.costs.kept(coarse)
+        return Meter(self.budget.now, decision.portion, end, kept)
+
+    def endless_meter(self) -> Meter:
+        """A meter for an analysis whose time has no end."""
+        return Meter(self.budget.now, self._pace.portions.whole())
+
+    def analysed(self, trainer: TrainerLike, seconds: float, meter: Meter, outcome: str) -> None:
+        """Note an analysis that took some time.
+
+        Args:
+            trainer: The trainer.
+            seconds: What it took.
+            meter: What took its time.
+            outcome: ``"made"``, ``"failed"`` or ``"out of time"``.
+        """
+        self._pace.analysed(seconds)
+        if outcome != "out of time":
+            self._analysed_step = trainer.global_step
+        if outcome == "made":
+            coarse = meter.portion.resolution < self._settings.cells
+            stages = meter.before, meter.seconds, meter.places
+            given = meter.n_evaluations, meter.portion, coarse
+            self._pace.costs.measured(seconds, *stages, *given)
+        else:
+            self._pace.costs.failed(seconds - meter.seconds, meter.before)
+        if outcome == "out of time":
+            each = meter.seconds / max(1, meter.n_evaluations)
+            self._pace.costs.evaluated(each / meter.portion.batches)
+
+    # ------------------------------------------------------------------ the rest of the run
+
+    @property
+    def _seconds_per_batch(self) -> float:
+        trained = self.budget.trained() - self._trained_before
+        return max(0.0, trained) / max(1, self._n_batches)
+
+    def _ahead(self, trainer: TrainerLike, ended: bool) -> Ahead:
+        if ended:
+            return Ahead(0.0)
+        callbacks = callbacks_of(trainer)
+        batches = self._batches_left(trainer)
+        seconds = batches * self._seconds_per_batch if math.isfinite(batches) else math.inf
+        for timer in callbacks:  # Lightning's own keeps to max_time
+            known = hasattr(timer, "time_remaining") and hasattr(timer, "time_elapsed")
+            left = timer.time_remaining() if known else None
+            if isinstance(left, (int, float)) and math.isfinite(left):
+                # Not quite 0: the last weights are those of the step after which training ends.
+                seconds = min(seconds, max(left, self._seconds_per_batch))
+        stops = any(hasattr(other, "stopped_epoch") for other in callbacks)
+        each = self.period.n_steps(trainer) * trainer.accumulate_grad_batches
+        dues = math.inf
+        if not self._chooses and 0 < each < math.inf and math.isfinite(batches):
+            dues = 1 + batches // each
+        stops = stops and bool(batches)
+        return Ahead(seconds if batches else 0.0, stops, dues, self._seconds_per_batch)
+
+    def _batches_left(self, trainer: TrainerLike) -> float:
+        """Training batches to come; infinite if nobody knows."""
+        left, per_epoch, epochs = math.inf, trainer.num_training_batches, trainer.max_epochs
+        if epochs is not None and epochs >= 0 and math.isfinite(per_epoch):
+            left = (epochs - trainer.current_epoch) * per_epoch - self._batch_idx - 1
+        if trainer.max_steps >= 0:
+            # Not by accumulation alone: with several optimizers the counter goes up by more.
+            steps = trainer.global_step - self._first_step
+            each = self._n_batches / steps if steps else trainer.accumulate_grad_batches
+            left = min(left, math.ceil((trainer.max_steps - trainer.global_step) * each))
+        return max(0.0, left)
+
+    def _epochs_are_short(self, trainer: TrainerLike, n_made: int, ahead: Ahead) -> bool:
+        """Whether to analyse at the ends of epochs only."""
+        if not self._chooses:
+            return False
+        epoch = trainer.num_training_batches * self._seconds_per_batch
+        return epoch <= distance(n_made, self.budget.trained(), ahead.planned)
+
+    # ------------------------------------------------------------------ telling
+
+    def tell(
+        self, trainer: TrainerLike, decision: Decision, messages: Messages, *, ended: bool
+    ) -> None:
+        """Say what was decided, where it is not as usual."""
+        limits = f"max_overhead={self._settings.max_overhead:g} with grace="
+        limits += f"{self._settings.grace:g}"
+        where = self.where(trainer)
+        if decision.portion is not None:
+            self._tell_portion(decision.portion, limits, where, messages)
+        elif decision.due_in <= 0:
+            least = length_of_time(self._pace.portions.smallest().seconds)
+            if ended:
+                messages.inform(
+                    f"the last weights are not analysed: the smallest analysis takes {least}, for "
+                    f"which {limits} has no room",
+                    where,
+                    "last",
+                )
+                return
+            when = f"{length_of_time(decision.wait)} from now"
+            if math.isinf(decision.wait):
+                when = "at the end of the run at the earliest"
+            left_out = "" if self._chooses else "; what is due until then is left out"
+            messages.inform(
+                f"no analysis, the smallest takes {least} and {limits} has room for it "
+                f"{when}{left_out}",
+                where,
+                "budget",
+            )
+
+    def _tell_portion(self, portion: Portion, limits: str, where: str, messages: Messages) -> None:
+        whole, given = self._pace.portions.whole(), self._settings.probe_batches
+        unusual = []
+        if portion.usual < whole.usual:
+            unusual.append(f"{portion.most} samples instead of {whole.usual}")
+        if portion.batches < given:
+            unusual.append(f"{portion.batches} of {given} probe batches")
+        if portion.resolution < whole.resolution:
+            unusual.append(f"{portion.resolution} cells per axis instead of {whole.resolution}")
+        if unusual:
+            each = self._pace.costs.each(portion.batches)
+            messages.inform(
+                f"{', '.join(unusual)}: a sample takes {each:.2g} s, and {limits} leaves "
+                f"{length_of_time(portion.seconds)}",
+                where,
+                f"portion {portion.batches} {portion.resolution} {len(unusual)}",
+            )
+        if portion.seconds > ANNOUNCED_FROM_SECONDS:
+            messages.inform(
+                f"an analysis begins that takes {length_of_time(portion.seconds)}", where
+            )
+
+    # ------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
         return {
             "last_step": self._last_step,
             "analysed_step": self._analysed_step,
-            "longest": self._longest,
+            "pace": self._pace.state_dict(),
             "budget": self.budget.state_dict(),
         }
 
@@ -111,5 +310,8 @@ class Schedule:
         """Go on from a state written by :meth:`state_dict`."""
         self._last_step = state["last_step"]
         self._analysed_step = state.get("analysed_step", -1)  # not in checkpoints of 0.1
-        self._longest = state["longest"]
+        if "pace" in state:
+            self._pace.load_state_dict(state["pace"])
+        else:  # a checkpoint of 0.1 has the length of the longest analysis
+            self._pace.costs.failed(state["longest"] or 0.0, 0.0)
         self.budget.load_state_dict(state["budget"])

@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_morse.callbacks._account import Account, When
 from lightning_morse.callbacks._bulletin import Bulletin
 from lightning_morse.callbacks._checks import check_directions_of_sharded, check_name
-from lightning_morse.callbacks._figures import draw, succeeded, summary_of
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
@@ -20,30 +20,32 @@ from lightning_morse.callbacks._lightning import (
     learning_rate,
     logging_step,
 )
-from lightning_morse.callbacks._messages import LOG, Messages
+from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._run_folder import RunFolder
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.callbacks._telling import TellingCallback
-from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
-from lightning_morse.distributed.errors import Guard, cause, origin
+from lightning_morse.distributed.errors import Guard
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.distributed.sharding import check_sharding, is_sharded
+from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
+from lightning_morse.monitoring.pace import Decision
 from lightning_morse.monitoring.run_record import RunRecord
-from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
 from lightning_morse.monitoring.settings import Settings
-from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.monitoring.snapshots import Trajectory
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
-from lightning_morse.slices.parameters import has_lazy_parameters, trainable_parameters
+from lightning_morse.slices.parameters import (
+    count_of_weights,
+    has_lazy_parameters,
+    trainable_parameters,
+)
 
 # Soundness depends on none of these.
 # Snapshots per period: enough to see a curve between two analyses.
 SNAPSHOTS_PER_PERIOD = 8
-# A run with shorter analyses need not be told of each; a longer one is noticed as a pause.
-QUIET_BELOW_SECONDS = 1.0
+OUT_OF_TIME = "no analysis, the loss has become too dear for what was planned"
 
 
 class MorseMonitor(TellingCallback):
@@ -171,14 +173,19 @@ class MorseMonitor(TellingCallback):
             returns any of these tensors, called at each analysis as ``directions(module, batches)``
             with a copy of the module, in the modes in which it is evaluated, and the probe batches.
         dim: Dimension of the slice: 1, 2 or 3.
-        every_n_epochs: Analyse at the end of every n-th epoch; 1 if neither period is given. A
-            period that cannot end in this run (an endless stream of data, or ``max_steps`` within
-            it) becomes one of steps; the monitor says which.
+        every_n_epochs: Analyse at the end of every n-th epoch. A period that cannot end in this run
+            (an endless stream of data, or ``max_steps`` within it) becomes one of steps; the
+            monitor says which.
         every_n_steps: Analyse once the optimizer has taken n steps since the last analysis. With
-            either period the last weights are analysed at the end of ``fit`` if there is time.
-        n_samples: Loss evaluations per analysis as a rule, each over all probe batches; at least
-            16. As long as it is open what becomes of the current weights, up to 2.5 times as many.
-        resolution: Grid cells per axis.
+            neither period the monitor chooses (:mod:`lightning_morse.monitoring.timetable`): often
+            in the beginning and then evenly, at the ends of epochs, or within those that are long;
+            every epoch with ``max_overhead=1``. The last weights are analysed in any case, as long
+            as ``max_overhead`` allows.
+        n_samples: Most loss evaluations of an analysis, at least 16. ``"auto"``: as many as there
+            is time for, 64 to 512 (320 with ``max_overhead=1``), beyond 128 only as long as it is
+            open what becomes of the current weights; where there is no time for 64, part of the
+            probe set, the same throughout the run.
+        resolution: Grid cells per axis; ``"auto"`` is 128, or 64 where there is little time.
         confidence: Level of confidence at which the picture has to hold, in (0, 1).
         extent: Half-widths of the box in weight-space units, one number or one per axis. Or a
             percentage of the reach of the trajectory along each axis, such as ``"200%"`` (the reach
@@ -198,10 +205,11 @@ class MorseMonitor(TellingCallback):
         checkpoints: With ``directions="checkpoints"``: ``dim + 1`` weights, each a flat tensor of
             the trainable weights, a state dict, or the path of a checkpoint.
         max_overhead: Largest share of the wall time since the start that the callback may take, in
-            (0, 1]; 1 for no limit. An analysis that is due is skipped if one half as long again as
-            the longest so far (seven times as long if there has been only one) would exceed the
-            share. The first analysis is always made; if it alone exceeds the share, the next waits
-            until the run has made up for it.
+            (0, 1]; 1 for no limit. Each analysis is planned from what earlier ones took, after the
+            loss has been timed; it gets smaller, or waits, and stops sampling when its time is up.
+            Time for the last weights is kept back.
+        grace: Seconds, at least 0, that the callback may take in all beside that share, so that
+            short runs see something.
         snapshot_dtype: Type of the weights kept along the trajectory: ``"float64"``, ``"float32"``,
             ``"bfloat16"`` or ``"float16"``. Half precision blurs the principal directions once
             steps are smaller than its rounding.
@@ -221,10 +229,6 @@ class MorseMonitor(TellingCallback):
             Layers that are in eval mode while the network trains always use the running ones.
 
     Attributes:
-        result: The last analysis, None before the first; in the first process of several.
-        history: One row per analysis: ``step``, ``epoch``, the scalars under their published names,
-            and ``basins``, the share of the box of each certain basin (the 32 largest), by the
-            identity of its attractor.
         period: How often analyses are due.
         settings: The other arguments, checked.
 
@@ -250,8 +254,8 @@ class MorseMonitor(TellingCallback):
         *,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
-        n_samples: int = 128,
-        resolution: int = 128,
+        n_samples: int | str = "auto",
+        resolution: int | str = "auto",
         confidence: float = 0.95,
         extent: str | float | Sequence[float] = "auto",
         loss_fn: Callable[[Any, Any], Any] | None = None,
@@ -260,6 +264,7 @@ class MorseMonitor(TellingCallback):
         seed: int = 0,
         checkpoints: Sequence[Weights] | None = None,
         max_overhead: float = 0.05,
+        grace: float = 2.0,
         snapshot_dtype: str = "float32",
         on_error: str = "warn",
         name: str = "morse",
@@ -268,6 +273,7 @@ class MorseMonitor(TellingCallback):
     ) -> None:
         super().__init__()
         self.period = Period.of(every_n_epochs, every_n_steps)
+        self._automatic = every_n_epochs is None and every_n_steps is None
         self.settings = Settings(
             dim=dim,
             n_samples=n_samples,
@@ -278,6 +284,7 @@ class MorseMonitor(TellingCallback):
             max_snapshots=max_snapshots,
             seed=seed,
             max_overhead=max_overhead,
+            grace=grace,
             snapshot_dtype=snapshot_dtype,
             on_error=on_error,
             name=name,
@@ -294,20 +301,35 @@ class MorseMonitor(TellingCallback):
         self._bulletin = Bulletin(name)
         self._run = RunRecord(self.settings, self._messages.warn)
         self._folder = RunFolder()
+        told = self._messages, self._bulletin, self._folder
+        self._account = Account(name, dynamics, *told)
         self._forget()
 
     def _forget(self) -> None:
         """Begin a run."""
-        self.result: MorseAnalysis | None = None
-        self.history: list[dict[str, Any]] = []
-        self._view: View | None = None
-        self._scalars: dict[str, float] = {}
-        self._basins: dict[int, float] = {}
+        self._account.forget()
         self._run.forget()
         self._ready = self._waits = False
         self._folder.name = ""
-        self._schedule = Schedule(self.period, self.settings.max_overhead)
+        self._schedule = Schedule(self.period, self.settings, self._automatic)
         self._messages.forget()
+
+    @property
+    def result(self) -> MorseAnalysis | None:
+        """The last analysis, None before the first; in the first process of several."""
+        return self._account.result
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row per analysis: ``step``, ``epoch``, the published scalars, and ``basins``.
+
+        The last are shares of the box of the 32 largest certain basins, by identity of attractor.
+        """
+        return self._account.history
+
+    @property
+    def _view(self) -> View | None:
+        return self._account.view
 
     @property
     def _trajectory(self) -> Trajectory:
@@ -349,7 +371,9 @@ class MorseMonitor(TellingCallback):
         steps = self._schedule.period.n_steps(trainer)
         stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
         self._run.begin(module, stride, module.device)
-        self._source.bind(dict(trainable_parameters(module)))
+        parameters = dict(trainable_parameters(module))
+        self._source.bind(parameters)
+        self._schedule.expect(count_of_weights(parameters.values()))
         self._ready = True
 
     def on_train_batch_start(
@@ -372,14 +396,14 @@ class MorseMonitor(TellingCallback):
         if is_dry_run(trainer):
             return
         with self._schedule.budget.work():
-            stepped = self._schedule.has_stepped(trainer)
+            stepped = self._schedule.has_stepped(trainer, batch_idx)
             with self._guard("recording the trajectory"):
                 if self._waits:
                     self._prepare(trainer, pl_module)
                 elif self._ready and stepped:
                     self._run.add_weights(pl_module)
-            if self._schedule.is_due(trainer) and self._has_time(trainer):
-                self._analyze_and_tell(trainer, pl_module)
+            if self._schedule.is_due(trainer):
+                self._look(trainer, pl_module)
             age = self._schedule.age(trainer)
             if trainer.is_last_batch and age:
                 self._bulletin.show(trainer, {"age": age})
@@ -398,8 +422,7 @@ class MorseMonitor(TellingCallback):
         if done or not trainer.global_step or is_dry_run(trainer):
             return
         with self._schedule.budget.work():
-            if self._has_time(trainer):
-                self._analyze_and_tell(trainer, pl_module, ended=True)
+            self._look(trainer, pl_module, ended=True)
 
     # ------------------------------------------------------------------ state
 
@@ -425,10 +448,8 @@ class MorseMonitor(TellingCallback):
         return {
             **record,
             **self._schedule.state_dict(),
+            **self._account.state_dict(),
             "run_folder": self._folder.name,
-            "scalars": dict(self._scalars),
-            "basins": dict(self._basins),
-            "history": [dict(row) for row in self.history],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -436,60 +457,67 @@ class MorseMonitor(TellingCallback):
         self._forget()
         self._run.load_state_dict(state_dict)
         self._schedule.load_state_dict(state_dict)
-        self._scalars.update(from_checkpoint(state_dict["scalars"]))
+        self._account.load_state_dict(state_dict)
         self._folder.name = state_dict.get("run_folder", "")  # not in checkpoints of 0.1
-        self._basins = dict(state_dict["basins"])
-        self.history = [dict(row) for row in state_dict["history"]]
 
     # --------------------------------------------------------------- analysis
 
-    def _has_time(self, trainer: TrainerLike) -> bool:
-        """Whether there is time for an analysis; the same answer in every process."""
-        has, overhead = self._schedule.has_time(
-            trainer, self._run.processes, len(self.history), self._messages
-        )
-        if not has:
+    def _look(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
+        """Analyse if there is time; all processes do the same."""
+        decision = self._decide(trainer, module, ended)
+        if decision.portion is not None:
+            self._analyze_and_tell(trainer, module, self._schedule.meter(decision), ended)
+        elif decision.due_in <= 0 and (ended or trainer.is_last_batch):
             age = self._schedule.age(trainer) or 0.0
-            self._bulletin.show(trainer, {"overhead": overhead, "age": age})
-        return has
+            self._bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
 
-    def _analyze_and_tell(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
+    def _decide(self, trainer: TrainerLike, module: Any, ended: bool) -> Decision:
+        schedule, n_made = self._schedule, len(self.history)
+        given = trainer, self._run.processes, n_made, len(self._trajectory)
+        decision = schedule.decide(*given, ended=ended)
+        if decision.must_time:
+            seconds = self._analysis(module).seconds_of_one(schedule.budget.now)
+            schedule.timed(trainer, seconds, n_made, ended=ended)
+            decision = schedule.decide(*given, ended=ended)
+        schedule.tell(trainer, decision, self._messages, ended=ended)
+        return decision
+
+    def _analyze_and_tell(
+        self, trainer: TrainerLike, module: Any, meter: Meter, ended: bool
+    ) -> None:
         failures: list[Exception] = []
-        start = self._schedule.budget.now()
+        schedule, processes = self._schedule, self._run.processes
+        start = schedule.budget.now()
         with self._guard("publishing"), preserved_random_state():
             # When training has ended the counts are those of the step after the last one.
-            step, epoch = (n - ended for n in (logging_step(trainer), self._schedule.epoch + ended))
+            step, epoch = (n - ended for n in (logging_step(trainer), schedule.epoch + ended))
+            when, found = When(step, epoch, schedule.where(trainer)), None
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone
                     self._prepare(trainer, module)
-                self._take_over(self._analyze(module, f"epoch {epoch + 1}"))
+                found = self._analyze(module, f"epoch {epoch + 1}", meter)
             if failures:
-                self._scalars["failed"] = 1.0
-                self._tell_failure(failures[0], self._schedule.where(trainer))
-            elif self._run.processes.leads:
-                self._draw(trainer, step, epoch)
-            took = self._schedule.budget.now() - start
-            self._schedule.analysed(trainer, took)
+                self._account.fail(failures[0], when, ends_run=self.on_error == "raise")
+            elif found is not None:
+                self._account.take_over(found)
+                if processes.leads:
+                    self._account.draw(trainer, when)
+            took = schedule.budget.now() - start
+            outcome = "failed" if failures else "made" if found else "out of time"
+            schedule.analysed(trainer, took, meter, outcome)
+            if outcome == "out of time":
+                self._messages.inform(OUT_OF_TIME, when.words)
+                return
             # The times are those of the first process, so that all of them publish the same.
-            seconds, overhead = self._run.processes.share((took, self._schedule.budget.overhead()))
-            self._scalars["overhead"] = overhead
-            if not failures:
-                self._scalars["seconds"] = seconds
-                if seconds > QUIET_BELOW_SECONDS and self.result is not None:
-                    assert self._view is not None
-                    summary = summary_of(self.result, self._view.verdict, seconds)
-                    self._messages.inform(summary, self._schedule.where(trainer))
-            self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
-            named = published(self.name, self._scalars)
-            unknown = {**UNKNOWN, **before_first(self.settings.dynamics)}
-            row = {"step": step, "epoch": epoch, **published(self.name, unknown)}
-            self.history.append({**row, **named, "basins": dict(self._basins)})
-            if self._run.processes.leads:
-                log_scalars(trainer, named, step, self._messages.guard)
+            times = processes.share((took, schedule.budget.overhead()))
+            self._account.close(trainer, when, *times, leads=processes.leads)
         if failures and self.on_error == "raise":
             raise failures[0]
 
-    def _analyze(self, module: Any, title: str) -> Findings:
+    def _analyze(self, module: Any, title: str, meter: Meter | None = None) -> Findings | None:
+        return self._analysis(module, title, meter).run()
+
+    def _analysis(self, module: Any, title: str = "", meter: Meter | None = None) -> OneAnalysis:
         return OneAnalysis(
             settings=self.settings,
             source=self._source,
@@ -499,15 +527,8 @@ class MorseMonitor(TellingCallback):
             title=title,
             warn=lambda message, about: self._messages.warn(message, about=about),
             inform=lambda message, about: self._messages.inform(message, "MorseMonitor", about),
-        ).run()
-
-    def _take_over(self, found: Findings) -> None:
-        self._scalars.update(found.scalars)
-        self._basins = found.basins
-        if found.result is not None:
-            self.result, self._view = found.result, found.view
-
-    # ---------------------------------------------------------------- telling
+            meter=meter or self._schedule.endless_meter(),
+        )
 
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.
@@ -517,27 +538,7 @@ class MorseMonitor(TellingCallback):
         Raises:
             RuntimeError: If there has been no analysis in this process.
         """
-        if self.result is None or self._view is None:
-            raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return draw(self.result, self._view, succeeded(self.name, self.history))
-
-    def _draw(self, trainer: TrainerLike, step: int, epoch: int) -> None:
-        """Give away figures and tables; a failure here is no failed analysis."""
-        assert self.result is not None
-        assert self._view is not None
-        known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
-        report = Report(self.result, self._view, published(self.name, known), step, epoch)
-        row = {"step": step, "epoch": epoch, **report.scalars, "basins": self._basins}
-        guard, figures = self._messages.guard, dict[str, Figure]()
-        with guard("drawing"):
-            figures = draw(self.result, self._view, succeeded(self.name, [*self.history, row]))
-        with guard("logging pictures"):
-            log_pictures(trainer, report, figures, guard, self._folder.path, self.name)
-
-    def _tell_failure(self, error: Exception, where: str) -> None:
-        goes_on = "" if self.on_error == "raise" else ", training goes on"
-        self._messages.warn(f"no analysis{goes_on} ({cause(error)})", where, about=origin(error))
-        LOG.debug("the analysis that failed", exc_info=error)
+        return self._account.figures()
 
     def _guard(self, what: str) -> Guard:
         """Keep failures from ending the run, unless the user wants them to."""

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-# How long the next analysis is assumed to take, relative to the longest so far: its box may have to
-# grow. After a single one much longer, since its first samples may have resolved it: 0.63 s were
-# once followed by 4.3 s. Soundness does not depend on it.
-PLANNED_OVER_LONGEST = 1.5
-PLANNED_OVER_ONLY = 7.0
 # Seconds below which wall time counts as none, against division by zero at the start.
 SHORTEST_ELAPSED_SECONDS = 1e-9
+# A clock that has moved further than this between two looks has been set, or the machine slept.
+LONGEST_STEP_SECONDS = 3600.0
 
 
-def planned_seconds(longest: float, n_made: int) -> float:
-    """How long the next analysis is assumed to take.
+class SteadyClock:
+    """Seconds that only ever go on, whatever the clock below does.
+
+    A step backwards, to NaN, or by more than an hour at once counts as none.
 
     Args:
-        longest: Duration of the longest analysis so far, seconds.
-        n_made: Number of analyses so far.
+        clock: Seconds since an arbitrary moment.
 
     Example:
-        >>> planned_seconds(2.0, 1), planned_seconds(2.0, 2)
-        (14.0, 3.0)
+        >>> now = SteadyClock(iter([5.0, 6.0, 2.0, 4.0, float("nan"), 90000.0, 90001.0]).__next__)
+        >>> [now() for _ in range(7)]
+        [0.0, 1.0, 1.0, 3.0, 3.0, 3.0, 4.0]
     """
-    return longest * (PLANNED_OVER_LONGEST if n_made > 1 else PLANNED_OVER_ONLY)
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen = math.nan
+        self._seconds = 0.0
+
+    def __call__(self) -> float:
+        """Seconds since the first call."""
+        reading = self._clock()
+        step = reading - self._seen
+        if 0 < step <= LONGEST_STEP_SECONDS:
+            self._seconds += step
+        if math.isfinite(reading):
+            self._seen = reading
+        return self._seconds
 
 
 class Budget:
     """Measures the share of the wall time that some work takes, and says when there is room.
 
+    At any time work may have taken ``grace + max_overhead * elapsed`` seconds.
+
     Args:
         max_overhead: Largest share of the wall time, in (0, 1]; 1 is no limit.
         clock: Seconds since an arbitrary moment.
+        grace: Seconds that are allowed in all whatever the share.
 
     Example:
         >>> now = iter([0.0, 0.0, 2.0, 10.0, 38.0]).__next__
@@ -46,9 +63,15 @@ class Budget:
         (False, True)
     """
 
-    def __init__(self, max_overhead: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        max_overhead: float,
+        clock: Callable[[], float] = time.perf_counter,
+        grace: float = 0.0,
+    ) -> None:
         self.max_overhead = max_overhead
-        self.now = clock
+        self.grace = grace
+        self.now = SteadyClock(clock)
         self._began: float | None = None
         self._before = 0.0
         self._spent = 0.0
@@ -60,35 +83,64 @@ class Budget:
         if self._began is None:
             self._began = self.now() - self._before
 
-    def _elapsed(self) -> float:
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.max_overhead < 1
+
+    def elapsed(self) -> float:
+        """Wall time since the start, seconds."""
         return self._before if self._began is None else self.now() - self._began
+
+    def spent(self) -> float:
+        """Time spent on work, seconds, including work under way."""
+        return self._spent + (0.0 if self._working is None else self.now() - self._working)
+
+    def trained(self) -> float:
+        """Wall time since the start that was not spent on work, seconds."""
+        return max(0.0, self.elapsed() - self.spent())
 
     def work(self) -> Work:
         """Count the time inside ``with budget.work():``; nested blocks count once."""
         return Work(self)
 
     def overhead(self) -> float:
-        """Share of the wall time since the start spent on work, including work under way."""
-        spent = self._spent + (0.0 if self._working is None else self.now() - self._working)
-        return spent / max(spent, self._elapsed(), SHORTEST_ELAPSED_SECONDS)
+        """Share of the wall time since the start spent on work, in [0, 1]."""
+        spent = self.spent()
+        return spent / max(spent, self.elapsed(), SHORTEST_ELAPSED_SECONDS)
+
+    def room(self, ahead: float = 0.0) -> float:
+        """The longest work that is allowed, seconds; negative if too much has been done.
+
+        Args:
+            ahead: Seconds of training until then.
+        """
+        if not self.is_limited:
+            return math.inf
+        allowed = self.grace + self.max_overhead * (self.elapsed() + ahead)
+        return (allowed - self.spent()) / (1 - self.max_overhead)
 
     def allows(self, seconds: float) -> bool:
         """Whether work of that length would keep the share within the limit."""
         return self.wait(seconds) <= 0
 
     def wait(self, seconds: float) -> float:
-        """Seconds until work of that length is allowed, not counting work under way."""
-        if self.max_overhead >= 1:
+        """Seconds of training until work of that length is allowed."""
+        if not self.is_limited:
             return 0.0
-        return max(0.0, (self._spent + seconds) / self.max_overhead - seconds - self._elapsed())
+        needed = (self.spent() + seconds - self.grace) / self.max_overhead
+        return max(0.0, needed - seconds - self.elapsed())
 
     def state_dict(self) -> dict[str, float]:
         """Time spent on work and wall time, seconds."""
-        return {"spent": self._spent, "elapsed": self._elapsed()}
+        return {"spent": self.spent(), "elapsed": self.elapsed()}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from a state; call :meth:`start` next."""
-        self._spent, self._before = state["spent"], state["elapsed"]
+        spent, elapsed = (float(state[key]) for key in ("spent", "elapsed"))
+        known = math.isfinite(spent) and math.isfinite(elapsed)
+        self._before = max(0.0, elapsed) if known else 0.0
+        self._spent = min(max(0.0, spent), self._before) if known else 0.0
         self._began = None
 
 

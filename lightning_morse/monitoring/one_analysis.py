@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightning_morse._typing import Array, Loss
+from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.analysis.verdict import in_words, verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
@@ -22,8 +23,10 @@ from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharded_slice import ShardedSlice
 from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
+from lightning_morse.gp.process import SurrogateError
 from lightning_morse.monitoring.extent import FARTHEST, half_widths
 from lightning_morse.monitoring.flow_check import flow_check
+from lightning_morse.monitoring.meter import Meter, OutOfTimeError
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
 from lightning_morse.monitoring.settings import Settings
@@ -38,6 +41,7 @@ from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.batch_statistics import Statistics
 from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
+from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss
@@ -48,6 +52,11 @@ MOST_BASINS_IN_HISTORY = 32
 
 # Names listed of what a step writes to: the first ones tell what it is about.
 MOST_NAMES_TOLD = 5
+
+# An evaluation that takes longer is timed once.
+SLOW_SECONDS = 0.05
+# Keeps the choice of probe batches apart from the other random numbers of a seed.
+_PROBES_STREAM = 4
 
 LossFn = Callable[[Any, Any], Tensor | None]
 
@@ -125,6 +134,7 @@ class OneAnalysis:
         title: When this is.
         warn: Takes a message and what identifies its cause.
         inform: Takes a message that is no reason to worry, and what it is about.
+        meter: Says how large the analysis is, takes its time, and says when that is up.
     """
 
     settings: Settings
@@ -135,12 +145,14 @@ class OneAnalysis:
     title: str
     warn: Callable[[str, str], None]
     inform: Callable[[str, str], None]
+    meter: Meter
 
-    def run(self) -> Findings:
+    def run(self) -> Findings | None:
         """Make the analysis; all processes call it together.
 
         Returns:
-            The findings; result and view in the first process only.
+            The findings; result and view in the first process only. None if the time was up before
+            there were samples enough.
 
         Raises:
             ProcessError: If it failed in another process.
@@ -152,17 +164,50 @@ class OneAnalysis:
         record.gather_probes()
         shared = SharedLoss(loss, lambda: loss.n_examples, record.processes)
 
-        def explore() -> tuple[dict[str, float], dict[int, float]]:
+        def explore() -> tuple[dict[str, float], dict[int, float]] | None:
             nonlocal found
             assert look is not None, "only the first process explores, and it chose the slice"
-            found = self._explore(shared, look)
+            try:
+                found = self._explore(shared, look)
+            except OutOfTimeError:
+                return None
             return found.scalars, found.basins
 
         try:
-            scalars, basins = shared.explore(explore)
+            told = shared.explore(explore)
         finally:
             self._tell_of(loss)
-        return Findings(scalars, basins) if found is None else found
+        return found if found is not None or told is None else Findings(*told)
+
+    def seconds_of_one(self, clock: Callable[[], float]) -> float:
+        """What the loss at the current weights takes on one probe batch; all processes call it.
+
+        Args:
+            clock: Seconds since an arbitrary moment.
+
+        Returns:
+            Seconds in the first process; NaN if the loss cannot be evaluated there, or not by one
+            process alone.
+        """
+        if self.record.sharded:
+            return math.nan
+
+        def timed() -> float:
+            took = math.nan
+            with Guard(lambda error: None), preserved_random_state():
+                loss = self._shadow_loss(most=1)
+                with plain_arithmetic(loss.weights[0].device.type):
+                    for _ in range(2):  # the first one may set things up
+                        loss.reset()
+                        start = clock()
+                        for _, value in loss.parts():
+                            value.item()
+                        took = clock() - start
+                        if took > SLOW_SECONDS:
+                            break
+            return took
+
+        return self.record.processes.share(self.record.processes.each(timed))
 
     def _tell_of(self, loss: LossSlice) -> None:
         """Say, once, what the steps did that the run did not get to see."""
@@ -233,23 +278,37 @@ class OneAnalysis:
             chosen.coverage(weights, snapshots),
         )
 
-    def _shadow_loss(self) -> ShadowLoss:
-        given = self._probe_set(), self.loss_fn, self.settings.seed
-        return ShadowLoss(self.module, *given, batch_norm=self.settings.batch_norm)
+    def _shadow_loss(self, most: int | None = None) -> ShadowLoss:
+        batches, indices = self._probe_set(most)
+        given = self.loss_fn, self.settings.seed
+        norm = self.settings.batch_norm
+        return ShadowLoss(self.module, batches, *given, indices=indices, batch_norm=norm)
 
     def _loss_slice(self, subspace: AffineSubspace) -> LossSlice:
-        given = self._probe_set(), self.loss_fn, self.settings.seed
+        batches, indices = self._probe_set()
+        given = batches, self.loss_fn, self.settings.seed
         norm = self.settings.batch_norm
         if self.record.sharded:  # a failure in one process ends the evaluation in all
             return ShardedSlice(self.module, subspace, *given, batch_norm=norm)
         subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
-        indices = self.record.probe_indices
         return LossSlice(self.module, subspace, *given, indices, failing="nan", batch_norm=norm)
 
-    def _probe_set(self) -> list[Any]:
-        if not self.record.probe:
+    def _probe_set(self, most: int | None = None) -> tuple[list[Any], list[int]]:
+        """The batches that the loss is evaluated on, and their indices; the same all through a run.
+
+        Where there is no time for all it is a random part.
+
+        Args:
+            most: At most so many batches, instead of what was planned.
+        """
+        probe, indices = self.record.probe, self.record.probe_indices
+        if not probe:
             raise RuntimeError("no training batch has passed by that could be the probe set")
-        return self.record.probe
+        n = self.meter.portion.batches if most is None else most
+        rng = np.random.default_rng([self.settings.seed, _PROBES_STREAM])
+        order = rng.permutation(max(self.settings.probe_batches, len(probe)))
+        chosen = sorted([b for b in order if b < len(probe)][:n])
+        return [probe[b] for b in chosen], [indices[b] for b in chosen]
 
     # ------------------------------------------------------------ exploration
 
@@ -291,22 +350,35 @@ class OneAnalysis:
         settings, current = self.settings, look.current
         # Before any other point: what fails here is no matter of the point, and batches that the
         # step skips here are no part of the probe set.
-        now = float(loss(current[None])[0])
+        now = float(self.meter.of(loss)(current[None])[0])
+        if not self.meter.affords(FEWEST_SAMPLES):
+            raise OutOfTimeError("an evaluation takes too long")
         half = self._half_widths(look.chosen)
         start = current.numpy().clip(-half, half)
         # Up to so many reaches of the trajectory the flow is followed.
         far = np.maximum(half, FARTHEST / settings.box.margin * half)
-        result = analyze_from(
-            loss,
-            start,
-            -half,
-            half,
-            (-far, far) if settings.box.grows else None,
-            settings.n_samples,
-            settings.resolution,
-            settings.confidence,
-            settings.seed,
-        )
+        portion = self.meter.portion
+        # The limit is for all evaluations. That of the weights is one of the samples at the centre.
+        beside = int(bool((current != 0).any())) if portion.most > FEWEST_SAMPLES else 0
+        try:
+            result = analyze_from(
+                self.meter.of(loss, (current, now)),
+                start,
+                -half,
+                half,
+                (-far, far) if settings.box.grows else None,
+                portion.usual - beside,
+                portion.resolution,
+                settings.confidence,
+                settings.seed,
+                most=portion.most - beside,
+                is_over=self.meter.is_over if self.meter.is_limited else None,
+            )
+        except SurrogateError as error:
+            if self.meter.is_limited and self.meter.is_over():
+                raise OutOfTimeError("there are too few samples") from error
+            raise
+        self.meter.places = result.seconds.get("sampling", 0.0)
         return result, now
 
     def _compare_with_training(
@@ -328,9 +400,8 @@ class OneAnalysis:
 
     def _snapshot_map(self, states: Array, half: Array) -> MorseAnalysis:
         settings = self.settings
-        return analyze_snapshots(
-            states, half, settings.resolution, settings.confidence, settings.seed
-        )
+        cells = self.meter.portion.resolution
+        return analyze_snapshots(states, half, cells, settings.confidence, settings.seed)
 
     def _half_widths(self, chosen: Slice) -> Array:
         box = self.settings.box

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ from lightning_morse.slices.directions import FEWEST_FOR_PCA
 MOST_DIMENSIONS = 3
 FEWEST_CELLS = 4  # per axis: a coarser grid separates nothing
 FEWEST_SNAPSHOTS = FEWEST_FOR_PCA
+# Samples of an analysis that is to find their number by itself: fewer decide too little, and more
+# of one process tell less and less.
+FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 64, 128, 512
+# The most where no clock says whether the loss is dear: what :func:`analyze_from` takes by itself.
+MOST_WITHOUT_CLOCK = 320
+# Cells per axis where the user has not said, and where there is little time.
+USUAL_CELLS, COARSE_CELLS = 128, 64
+AUTO = "auto"
 
 SNAPSHOT_DTYPES = {
     "float64": torch.float64,
@@ -35,14 +44,15 @@ class Settings:
 
     Attributes:
         dim: Dimension of the slice.
-        n_samples: Loss evaluations per analysis.
-        resolution: Grid cells per axis.
+        n_samples: Most loss evaluations per analysis, or ``"auto"``.
+        resolution: Grid cells per axis, or ``"auto"``.
         confidence: Level at which the picture has to be true.
         extent: Size of the box as the user gave it.
         probe_batches: Number of training batches to keep.
         max_snapshots: Number of weight vectors to keep along the trajectory.
         seed: Seed of every random choice.
         max_overhead: Largest share of the wall time.
+        grace: Seconds that are allowed whatever the share.
         snapshot_dtype: Name of the type of the kept weights.
         on_error: ``"warn"`` or ``"raise"``.
         name: Name of the monitor.
@@ -54,8 +64,8 @@ class Settings:
     """
 
     dim: int
-    n_samples: int
-    resolution: int
+    n_samples: int | str
+    resolution: int | str
     confidence: float
     extent: str | float | Sequence[float]
     probe_batches: int
@@ -67,6 +77,7 @@ class Settings:
     name: str
     dynamics: str
     batch_norm: str
+    grace: float = 2.0
 
     def __post_init__(self) -> None:
         for argument, least in (
@@ -77,7 +88,9 @@ class Settings:
             ("max_snapshots", FEWEST_SNAPSHOTS),
             ("seed", 0),
         ):
-            integer_of_at_least(argument, getattr(self, argument), least)
+            value = getattr(self, argument)
+            if not (_is_auto(value) and argument in ("n_samples", "resolution")):
+                integer_of_at_least(argument, value, least)
         if self.dim > MOST_DIMENSIONS:
             raise ValueError(
                 f"dim must be 1, 2 or 3, got {self.dim}: the cells of a grid grow with its power"
@@ -101,6 +114,11 @@ class Settings:
                 "max_overhead must be a share of the wall time in (0, 1], 1 for no limit, got "
                 f"{share!r}"
             )
+        if type(self.grace) not in (int, float) or not 0 <= self.grace < math.inf:
+            raise ValueError(
+                f"grace must be a number of seconds of at least 0, got {self.grace!r}. It is what "
+                "the callback may take in all whatever max_overhead"
+            )
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(
                 f"name must be letters, digits, '_', '-' or '.', got {self.name!r}. It goes before "
@@ -114,6 +132,30 @@ class Settings:
         return given_extent(self.extent, self.dim)
 
     @property
+    def most_samples(self) -> int | None:
+        """The hard limit on evaluations; None if the monitor chooses."""
+        return None if isinstance(self.n_samples, str) else self.n_samples
+
+    @property
+    def cells(self) -> int:
+        """Grid cells per axis where time does not matter."""
+        return USUAL_CELLS if isinstance(self.resolution, str) else self.resolution
+
+    @property
+    def may_coarsen(self) -> bool:
+        """Whether the grid may be coarser where there is little time."""
+        return _is_auto(self.resolution)
+
+    @property
+    def coarse_cells(self) -> int:
+        """Grid cells per axis where there is little time."""
+        return COARSE_CELLS if self.may_coarsen else self.cells
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type in which weights are kept along the trajectory."""
         return SNAPSHOT_DTYPES[self.snapshot_dtype]
+
+
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == AUTO

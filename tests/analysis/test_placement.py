@@ -109,8 +109,8 @@ def test_a_curved_valley_is_resolved():
 @pytest.mark.parametrize("loss", [bowl, plane])
 def test_no_more_samples_than_the_picture_needs(loss):
     result = analyze(loss, [-1, -1], [1, 1], n_samples=128, resolution=64)
-    # Half of what is left (two are kept to measure losses) puts it to the test. Four derivatives are
-    # held out all the same, and the loss of the attractor is measured.
+    # Half of what is left (two are kept to measure losses) puts it to the test. Four derivatives
+    # are held out all the same, and the loss of the attractor is measured.
     assert len(result.samples) == 64 + (128 - 64 - 4 - 2) // 2 + 4 + result.n_attractors
     assert result.n_unresolved == 0
     assert result.undecided < 0.1

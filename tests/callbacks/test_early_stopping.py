@@ -1,9 +1,18 @@
-"""The pattern for EarlyStopping in the README and in the docstring of MorseMonitor."""
+"""The pattern for EarlyStopping in the docs, and what is known of the end of a run."""
+
+import math
+from types import SimpleNamespace
 
 import pytest
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, Timer
 
-from tests.callback_models import Net, loader, monitor, trainer
+from lightning_morse import MorseMonitor
+from lightning_morse.callbacks._lightning import Period
+from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._schedule import Schedule
+from lightning_morse.monitoring.budget import Budget
+from tests.callback_models import Net, fit, loader, monitor, rng_state, stub_analysis, trainer
 
 
 class Looks(Callback):
@@ -30,3 +39,68 @@ def test_patience_counts_analyses(tmp_path, validates):
     assert runner.current_epoch == 6
     assert [row["epoch"] for row in watch.history] == [2, 5]
     assert not any(row["morse/failed"] for row in watch.history)
+
+
+# ------------------------------------------------------------------ the end of a run
+
+
+def ahead(*callbacks, after=4, **options):
+    """What a schedule knows of the rest of a run of 1 s per batch, 6 batches per epoch."""
+    now = [0.0]
+    schedule = Schedule(Period.of(None, None), MorseMonitor().settings, True)
+    schedule.budget = Budget(0.05, lambda: now[0], 2.0)
+    given = {
+        "max_epochs": 3,
+        "max_steps": -1,
+        "num_training_batches": 6,
+        "accumulate_grad_batches": 1,
+        "current_epoch": 0,
+        "global_step": 0,
+        "callbacks": list(callbacks),
+    }
+    runner = SimpleNamespace(**(given | options))
+    schedule.budget.start()
+    schedule.begin(runner, Messages("M"), is_new=True)
+    for k in range(after):
+        now[0] += 1
+        runner.global_step += 1
+        runner.is_last_batch = k % 6 == 5
+        runner.current_epoch = k // 6
+        schedule.has_stepped(runner, k % 6)
+    return schedule._ahead(runner, ended=False)
+
+
+def test_the_end_is_known_from_epochs_steps_and_time():
+    assert ahead().seconds == pytest.approx(14)
+    assert ahead(after=18).seconds == 0
+    assert ahead(max_steps=9).seconds == pytest.approx(5)
+    assert math.isinf(ahead(max_epochs=-1).seconds)
+    assert math.isinf(ahead(num_training_batches=math.inf).seconds)
+    timer = Timer(duration={"seconds": 8})
+    timer.time_remaining = lambda stage=None: 6.5
+    assert ahead(timer).seconds == pytest.approx(6.5)
+    assert ahead(timer, max_epochs=-1).seconds == pytest.approx(6.5)
+    endless = Timer()  # measures, and ends nothing
+    assert ahead(endless).seconds == pytest.approx(14)
+
+
+def test_with_early_stopping_the_end_may_come_at_any_time():
+    found = ahead(EarlyStopping("loss"))
+    assert found.ends_by_surprise
+    assert found.known == 0
+    assert math.isinf(found.planned)
+    assert not ahead(EarlyStopping("loss"), after=18).ends_by_surprise  # it has come
+
+
+def test_a_default_run_is_analysed_to_its_end_and_stays_the_same(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    bare, _ = fit(tmp_path / "a", max_epochs=3)
+    bare_state = rng_state()
+    watch = MorseMonitor(grace=60.0)
+    watched, _ = fit(tmp_path / "b", watch, max_epochs=3)
+    assert rng_state() == bare_state
+    assert bare.seen == watched.seen
+    for name, value in bare.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name])
+    assert watch.history[-1]["step"] == 17
+    assert not watch.history[-1]["morse/failed"]

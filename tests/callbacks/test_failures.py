@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import lightning_morse.analysis.pipeline
+import lightning_morse.callbacks._account
 import lightning_morse.callbacks._figures
-import lightning_morse.callbacks.morse_monitor
 import lightning_morse.monitoring.one_analysis
 import lightning_morse.monitoring.run_record
 import lightning_morse.slices.loss_slice
@@ -207,7 +207,7 @@ def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, mo
     fault = Fault(ERRORS["odd"])
     homes = {
         "plot_basins": lightning_morse.callbacks._figures,
-        "log_pictures": lightning_morse.callbacks.morse_monitor,
+        "log_pictures": lightning_morse.callbacks._account,
     }
     home = homes[place]
     monkeypatch.setattr(home, place, fault.before(getattr(home, place)))

@@ -26,7 +26,7 @@ assert not logging.getLogger().handlers
 
 RUN = """
 import logging, sys
-import lightning_morse.callbacks.morse_monitor as home
+import lightning_morse.callbacks._account as home
 import pytest
 from tests.callback_models import fit, monitor, stub_analysis
 

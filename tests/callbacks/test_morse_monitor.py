@@ -294,11 +294,11 @@ def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch
     stub_analysis(monkeypatch)
     drawn, calls = [], []
 
-    def sometimes(*args):
+    def sometimes(*args, **options):
         calls.append(None)
         if len(calls) == 2:
             raise ValueError("lost")
-        return one_attractor(*args)
+        return one_attractor(*args, **options)
 
     monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", sometimes)
     monkeypatch.setattr(
@@ -313,8 +313,8 @@ def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch
 
 
 def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
-    def sure(*args):
-        result = one_attractor(*args)
+    def sure(*args, **options):
+        result = one_attractor(*args, **options)
         sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
         return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
 
@@ -369,7 +369,7 @@ def test_a_failing_logger_ends_nothing_and_spares_the_others(tmp_path, caplog):
 
 
 def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lightning_morse.callbacks.morse_monitor.QUIET_BELOW_SECONDS", 0.0)
+    monkeypatch.setattr("lightning_morse.callbacks._account.QUIET_BELOW_SECONDS", 0.0)
     watch = monitor()
     with caplog.at_level(logging.INFO, "lightning_morse"):
         fit(tmp_path, watch, max_epochs=1)

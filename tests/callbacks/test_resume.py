@@ -103,9 +103,9 @@ def test_a_checkpoint_of_0_1_is_read():
         basins = {str(k): v for k, v in row["basins"].items()}
         assert {**row, "basins": basins} == known
     assert all(name.startswith("morse/") for name in state["scalars"])
-    assert published("morse", watch._scalars) == state["scalars"]
-    added = {"analysed_step", "run_folder", "probe_indices", "weights"}
-    assert set(watch.state_dict()) - added == set(state)
+    assert published("morse", watch._account._scalars) == state["scalars"]
+    added = {"analysed_step", "run_folder", "probe_indices", "weights", "pace"}
+    assert set(watch.state_dict()) - added == set(state) - {"longest"}
 
 
 def test_a_run_of_0_1_goes_on(tmp_path, monkeypatch):

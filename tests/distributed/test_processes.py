@@ -143,9 +143,10 @@ def test_pruning_ends_all(reports):
 
 @pytest.mark.slow
 def test_all_leave_out_the_same_analyses(reports):
-    first, second = reports["budget"]
-    assert first["history"] == second["history"]
-    assert 1 <= len(first["history"]) < 8
+    for name in ("budget", "chosen"):
+        first, second = reports[name]
+        assert first["history"] == second["history"]
+        assert 1 <= len(first["history"]) < 8
 
 
 def test_one_process_exchanges_nothing():

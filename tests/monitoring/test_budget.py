@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 
 import pytest
@@ -41,9 +42,9 @@ def clock(monkeypatch):
     """A run with 1 s per batch, 6 s per epoch and 3 s per analysis."""
     clock = Clock()
 
-    def slow(*args):
+    def slow(*args, **options):
         clock.now += 3
-        return one_attractor(*args)
+        return one_attractor(*args, **options)
 
     stub_analysis(monkeypatch)
     monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
@@ -51,42 +52,35 @@ def clock(monkeypatch):
     return clock
 
 
-def test_the_period_is_stretched_to_the_share_allowed(clock, tmp_path, caplog):
-    watch = monitor(max_overhead=0.05)
+def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
+    watch = monitor(max_overhead=0.05, grace=4.0, every_n_epochs=1)
     with caplog.at_level(logging.INFO, "lightning_morse"):
-        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=77)
-    # Planned are 21 s, then 4.5. 3 + 21 <= 0.05 (6 n + 24), then 6 + 4.5 <= 0.05 (6 n + 10.5).
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 76, 77]
-    shares = [row["morse/overhead"] for row in watch.history]
-    assert shares == pytest.approx([3 / 9, 6 / 462, 9 / 471])
-    assert [row["morse/seconds"] for row in watch.history] == [3.0] * 3
-    assert runner.callback_metrics["morse/overhead"] == pytest.approx(9 / 471)
-    said = [r.getMessage() for r in caplog.records if "max_overhead" in r.getMessage()]
-    assert said == [
-        "epoch 2: no analysis, the longest so far took 3 s and max_overhead=0.05 has room for "
-        "another in 4.4e+02 s; what is due until then is left out"
-    ]
+        _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=60)
+    rows = watch.history
+    assert rows[-1]["epoch"] == 59
+    # 3 s each, out of 4 + 0.05 * 381 = 23 s.
+    assert len(rows) == 7
+    assert [row["morse/seconds"] for row in rows] == [3.0] * 7
+    for row in rows[1:]:
+        elapsed = 6 * (row["epoch"] + 1) + 3 * (rows.index(row) + 1)
+        spent = row["morse/overhead"] * elapsed
+        assert spent == pytest.approx(3 * (rows.index(row) + 1))
+        assert spent <= 4 + 0.05 * elapsed
+    assert runner.callback_metrics["morse/overhead"] == pytest.approx(21 / 381)
+    said = [r.getMessage() for r in caplog.records if "has room for it" in r.getMessage()]
+    assert len(said) == 1
+    assert "no analysis, the smallest takes about 4 seconds and max_overhead=0.05" in said[0]
+    assert "e+" not in said[0]
 
 
-def test_a_step_period_is_stretched_too(clock, tmp_path):
-    watch = monitor(max_overhead=0.3, every_n_steps=4)
+def test_a_step_period_waits_too(clock, tmp_path):
+    watch = monitor(max_overhead=0.3, grace=0.0, every_n_steps=4)
     fit(tmp_path, watch, Ticks(clock), max_epochs=10)
-    # 3 + 21 <= 0.3 (n + 24), then 6 + 4.5 <= 0.3 (n + 10.5).
-    assert [row["step"] + 1 for row in watch.history] == [4, 56, 60]
-
-
-def test_the_longest_analysis_so_far_is_planned_with(clock, tmp_path, monkeypatch):
-    lengths = iter([9.0, 1.0, 1.0])
-
-    def varies(*args):
-        clock.now += next(lengths)
-        return one_attractor(*args)
-
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", varies)
-    watch = monitor(max_overhead=0.5)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=13)
-    # 9 + 63 <= 0.5 (6 n + 9 + 63), then 10 + 13.5 <= 0.5 (6 n + 10 + 13.5).
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 12, 13]
+    spent, elapsed = watch._schedule.budget.spent(), watch._schedule.budget.elapsed()
+    assert spent <= 0.3 * elapsed
+    assert 2 <= len(watch.history) < 15
+    assert watch.history[-1]["step"] == 59
+    assert all((row["step"] + 1) % 4 == 0 for row in watch.history)
 
 
 def test_without_a_limit_every_analysis_is_made(clock, tmp_path):
@@ -96,27 +90,87 @@ def test_without_a_limit_every_analysis_is_made(clock, tmp_path):
 
 
 def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
-    def fails(*args):
+    def fails(*args, **options):
         clock.now += 3
         raise ValueError("in the end")
 
     monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", fails)
-    watch = monitor(max_overhead=0.05)
-    fit(tmp_path, watch, Ticks(clock), max_epochs=76)
-    assert [row["epoch"] + 1 for row in watch.history] == [1, 76]
+    watch = monitor(max_overhead=0.05, grace=4.0)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=60)
+    assert len(watch.history) >= 2
+    assert watch.history[-1]["epoch"] == 59
+    assert watch._schedule.budget.spent() <= 4 + 0.05 * watch._schedule.budget.elapsed()
 
 
 def test_a_resumed_run_goes_on_with_its_budget(clock, tmp_path):
-    first = monitor(max_overhead=0.05)
+    first = monitor(max_overhead=0.05, grace=4.0)
     fit(tmp_path, first, Ticks(clock), max_epochs=2)
     state = first.state_dict()
+    spent, elapsed = first._schedule.budget.spent(), first._schedule.budget.elapsed()
+    assert spent
     clock.now += 1000  # does not count
-    second = monitor(max_overhead=0.05)
+    second = monitor(max_overhead=0.05, grace=4.0)
     second.load_state_dict(state)
-    assert second._schedule.budget.overhead() == pytest.approx(3 / 15)
+    assert second._schedule.budget.overhead() == pytest.approx(spent / elapsed)
     second._schedule.budget.start()
     clock.now += 1
-    assert second._schedule.budget.overhead() == pytest.approx(3 / 16)
+    assert second._schedule.budget.overhead() == pytest.approx(spent / (elapsed + 1))
+    assert second._schedule._pace.costs == first._schedule._pace.costs
+    assert second._schedule._pace.costs.is_measured
+
+
+class Jumps(Clock):
+    """Falls back by two hours, leaps ahead by a day, and is broken at times."""
+
+    calls = 0
+
+    def __call__(self) -> float:
+        self.calls += 1
+        odd = {3: -7200.0, 5: math.nan, 8: 86400.0, 9: math.inf}
+        return self.now + odd.get(self.calls % 11, 0.0)
+
+
+def test_a_clock_that_jumps_spoils_nothing(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    clock = Jumps()
+    monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
+    watch = monitor(max_overhead=0.3)
+    _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=20)
+    assert len(watch.history) >= 2
+    assert watch.history[-1]["step"] == 119
+    for row in watch.history:
+        assert 0 <= row["morse/overhead"] <= 1
+        assert math.isfinite(row["morse/seconds"])
+        assert row["morse/seconds"] >= 0
+    assert all(torch.isfinite(value) for value in runner.callback_metrics.values())
+
+
+def test_broken_times_in_a_checkpoint_count_as_none():
+    for broken in ({"spent": math.nan, "elapsed": 5.0}, {"spent": 9.0, "elapsed": -3.0}):
+        budget = Budget(0.5, Clock())
+        budget.load_state_dict(broken)
+        budget.start()
+        assert budget.overhead() == 0
+    budget.load_state_dict({"spent": 9.0, "elapsed": 3.0})
+    assert budget.overhead() == 1
+
+
+@pytest.mark.parametrize(("share", "grace"), [(0.05, 2.0), (0.5, 0.0)])
+def test_room_and_wait_agree(share, grace):
+    clock = Clock()
+    budget = Budget(share, clock, grace)
+    budget.start()
+    with budget.work():
+        clock.now += 3
+    clock.now += 10
+    room = budget.room()
+    more = room + 3.0
+    wait = budget.wait(more)
+    assert budget.allows(room - 1e-9)
+    assert not budget.allows(room + 1e-9)
+    assert budget.room(wait) == pytest.approx(more)
+    clock.now += wait
+    assert budget.allows(more - 1e-6)
 
 
 def test_budget_counts_nested_work_once():

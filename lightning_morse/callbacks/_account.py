@@ -1,0 +1,152 @@
+"""What the analyses of a run have found, and how others are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lightning_morse.callbacks._bulletin import Bulletin
+from lightning_morse.callbacks._figures import draw, succeeded, summary_of
+from lightning_morse.callbacks._lightning import TrainerLike
+from lightning_morse.callbacks._messages import LOG, Messages
+from lightning_morse.callbacks._run_folder import RunFolder
+from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
+from lightning_morse.distributed.errors import cause, origin
+from lightning_morse.monitoring.one_analysis import Findings, View
+from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
+from lightning_morse.monitoring.snapshot_map import before_first
+from lightning_morse.result import MorseAnalysis
+
+# A run with shorter analyses need not be told of each; a longer one is noticed as a pause.
+QUIET_BELOW_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class When:
+    """When in a run an analysis is.
+
+    Attributes:
+        step: The step under which Lightning logs.
+        epoch: The epoch, from 0 on.
+        words: The same in words.
+    """
+
+    step: int
+    epoch: int
+    words: str
+
+
+class Account:
+    """Keeps the findings of a run, and hands them to loggers and other callbacks.
+
+    Args:
+        name: Name of the monitor.
+        dynamics: Whose Morse graphs are made.
+        messages: Tells the user.
+        bulletin: Tells other callbacks.
+        folder: Where files go.
+
+    Attributes:
+        result: The last analysis, in the first process; None before.
+        view: Training in its slice.
+        history: One row per analysis.
+    """
+
+    def __init__(
+        self, name: str, dynamics: str, messages: Messages, bulletin: Bulletin, folder: RunFolder
+    ) -> None:
+        self._name = name
+        self._before_first = {**UNKNOWN, **before_first(dynamics)}
+        self._messages, self._bulletin, self._folder = messages, bulletin, folder
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a run."""
+        self.result: MorseAnalysis | None = None
+        self.view: View | None = None
+        self.history: list[dict[str, Any]] = []
+        self._scalars: dict[str, float] = {}
+        self._basins: dict[int, float] = {}
+
+    def take_over(self, found: Findings) -> None:
+        """Note what an analysis has found."""
+        self._scalars.update(found.scalars)
+        self._basins = found.basins
+        if found.result is not None:
+            self.result, self.view = found.result, found.view
+
+    def fail(self, error: Exception, when: When, *, ends_run: bool) -> None:
+        """Note that an analysis has failed, and say why."""
+        self._scalars["failed"] = 1.0
+        goes_on = "" if ends_run else ", training goes on"
+        message = f"no analysis{goes_on} ({cause(error)})"
+        self._messages.warn(message, when.words, about=origin(error))
+        LOG.debug("the analysis that failed", exc_info=error)
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the last analysis.
+
+        Raises:
+            RuntimeError: If there has been none in this process.
+        """
+        if self.result is None or self.view is None:
+            raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
+        return draw(self.result, self.view, succeeded(self._name, self.history))
+
+    def draw(self, trainer: TrainerLike, when: When) -> None:
+        """Give away figures and tables; a failure here is no failed analysis."""
+        assert self.result is not None
+        assert self.view is not None
+        known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
+        scalars = published(self._name, known)
+        report = Report(self.result, self.view, scalars, when.step, when.epoch)
+        row = {"step": when.step, "epoch": when.epoch, **scalars, "basins": self._basins}
+        guard, figures = self._messages.guard, dict[str, Figure]()
+        with guard("drawing"):
+            figures = draw(self.result, self.view, succeeded(self._name, [*self.history, row]))
+        with guard("logging pictures"):
+            log_pictures(trainer, report, figures, guard, self._folder.path, self._name)
+
+    def close(
+        self, trainer: TrainerLike, when: When, seconds: float, overhead: float, *, leads: bool
+    ) -> None:
+        """Add a row to the history, and publish it.
+
+        Args:
+            trainer: The trainer.
+            when: When this is.
+            seconds: What the analysis took.
+            overhead: Share of the wall time so far.
+            leads: Whether this is the first process, which writes to the loggers.
+        """
+        self._scalars["overhead"] = overhead
+        if not self._scalars["failed"]:
+            self._scalars["seconds"] = seconds
+            if seconds > QUIET_BELOW_SECONDS and self.result is not None:
+                assert self.view is not None
+                said = summary_of(self.result, self.view.verdict, seconds)
+                self._messages.inform(said, when.words)
+        self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
+        named = published(self._name, self._scalars)
+        row: dict[str, Any] = {"step": when.step, "epoch": when.epoch}
+        row |= {**published(self._name, self._before_first), **named}
+        self.history.append({**row, "basins": dict(self._basins)})
+        if leads:
+            log_scalars(trainer, named, when.step, self._messages.guard)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "scalars": dict(self._scalars),
+            "basins": dict(self._basins),
+            "history": [dict(row) for row in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint of this version or of 0.1."""
+        self._scalars.update(from_checkpoint(state["scalars"]))
+        self._basins = dict(state["basins"])
+        self.history = [dict(row) for row in state["history"]]

@@ -1,0 +1,267 @@
+"""What an analysis costs, learnt from those before, and how large one may be for a given time.
+
+The cost is taken to be ``snapshots * per_snapshot + fixed + n (per_sample + batches * per_batch)``:
+the first for the slice, whose directions are found from the snapshots; then what surrounds the
+samples (last fit, picture, figures, files); then, for each sample, choosing its place and the loss
+on the probe batches. None of this bears on what an analysis claims.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_morse.monitoring.settings import (
+    FEWEST_AUTO,
+    MOST_AUTO,
+    MOST_WITHOUT_CLOCK,
+    USUAL_SAMPLES,
+    Settings,
+)
+from lightning_morse.stopwatch import one_thread
+
+# What the first analysis is taken to cost before one has been measured, on 128 x 128 cells: seconds
+# apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
+# sample. Should it take longer, its samples end with its time, so that these mostly decide when it
+# begins.
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.4, 2e-8, 0.003
+# The computation by which the speed of a machine is told, and what it took there.
+_PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
+# What is planned, over what has been measured: analyses differ.
+PLANNED_OVER_MEASURED = 1.25
+# What is kept, of that, for the end of an analysis when its samples take longer than planned.
+KEPT_OVER_MEASURED = 1.1
+# What was measured before counts so much less with each analysis since.
+FADES = 0.8
+# Cost apart from the samples on half as many cells per axis, over that on all of them.
+COARSE_COST = 0.7
+
+
+@dataclass(frozen=True)
+class Portion:
+    """How large an analysis is.
+
+    Attributes:
+        usual: Samples as a rule.
+        most: Most samples, as long as the question of the weights is open.
+        batches: Number of probe batches.
+        resolution: Grid cells per axis.
+        seconds: What it costs at most, as far as that can be known.
+    """
+
+    usual: int
+    most: int
+    batches: int
+    resolution: int
+    seconds: float = 0.0
+
+
+@dataclass
+class Costs:
+    """Costs of analyses, in seconds.
+
+    Attributes:
+        fixed: What surrounds the samples, on the grid that the user asked for.
+        per_snapshot: The slice, per snapshot of the trajectory.
+        per_sample: Choosing the place of one.
+        per_batch: The loss at a point on one probe batch; None until it has been measured.
+        is_measured: Whether an analysis has been measured.
+        n_snapshots: Number of snapshots that there are now.
+    """
+
+    fixed: float = FIXED_SECONDS
+    per_snapshot: float = 0.0
+    per_sample: float = PLACE_SECONDS
+    per_batch: float | None = None
+    is_measured: bool = False
+    n_snapshots: int = 1
+
+    def expect(self, n_weights: int, slower: float = 1.0) -> None:
+        """Look at a network before its first analysis.
+
+        Args:
+            n_weights: Number of trainable weights.
+            slower: How many times slower the machine is than where the constants were measured.
+        """
+        if not self.is_measured:
+            self.fixed = slower * FIXED_SECONDS
+            self.per_snapshot = slower * SLICE_SECONDS * n_weights
+            self.per_sample = slower * PLACE_SECONDS
+
+    def measured(
+        self,
+        seconds: float,
+        of_slice: float,
+        of_loss: float,
+        of_places: float,
+        n_evaluations: int,
+        portion: Portion,
+        coarse: bool,
+    ) -> None:
+        """Learn from an analysis.
+
+        Args:
+            seconds: What it took in all.
+            of_slice: What choosing the slice took of this.
+            of_loss: What evaluating the loss took of this.
+            of_places: What choosing places took of this.
+            n_evaluations: Number of evaluations.
+            portion: How large it was.
+            coarse: Whether it was made on a coarser grid than asked for.
+        """
+        fixed = max(0.0, seconds - of_slice - of_loss - of_places)
+        fixed /= COARSE_COST if coarse else 1.0
+        n, per_snapshot = max(1, n_evaluations), of_slice / self.n_snapshots
+        if self.is_measured:
+            per_snapshot = max(per_snapshot, FADES * self.per_snapshot)
+            fixed = max(fixed, FADES * self.fixed)
+            of_places = max(of_places, FADES * self.per_sample * n)
+        self.fixed, self.per_sample, self.is_measured = fixed, of_places / n, True
+        self.per_snapshot = per_snapshot
+        if n_evaluations:
+            self.evaluated(of_loss / n / portion.batches)
+
+    def evaluated(self, seconds: float) -> None:
+        """Learn what the loss at a point on one probe batch took."""
+        self.per_batch = max(seconds, FADES * (self.per_batch or 0.0))
+
+    def failed(self, seconds: float, of_slice: float) -> None:
+        """Learn from an analysis without a result, which says only how long it took.
+
+        Args:
+            seconds: What it took without the evaluations.
+            of_slice: What choosing the slice took of this.
+        """
+        self.fixed = max(self.fixed, seconds - of_slice)
+        self.per_snapshot = max(self.per_snapshot, of_slice / self.n_snapshots)
+
+    def around(self, coarse: bool) -> float:
+        """Planned seconds of what surrounds the samples."""
+        after = self.fixed * (COARSE_COST if coarse else 1.0)
+        return PLANNED_OVER_MEASURED * (self.per_snapshot * self.n_snapshots + after)
+
+    def kept(self, coarse: bool) -> float:
+        """Seconds that samples have to leave to what follows them."""
+        return KEPT_OVER_MEASURED * self.fixed * (COARSE_COST if coarse else 1.0)
+
+    def each(self, batches: int) -> float:
+        """Planned seconds of one sample."""
+        return PLANNED_OVER_MEASURED * (self.per_sample + batches * (self.per_batch or 0.0))
+
+    def of(self, n_samples: int, batches: int, coarse: bool) -> float:
+        """Planned seconds of an analysis."""
+        return self.around(coarse) + n_samples * self.each(batches)
+
+    def state_dict(self) -> dict[str, float | bool | None]:
+        """What a resumed run needs."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, float | bool | None]) -> None:
+        """Go on from a state written by :meth:`state_dict`."""
+        for key in vars(self).keys() & state.keys():
+            setattr(self, key, state[key])
+
+
+class Portions:
+    """Chooses how large analyses are.
+
+    Args:
+        settings: What the user asked for.
+        costs: What analyses cost.
+
+    Attributes:
+        batches: Number of probe batches of this run, once it has been chosen; else None.
+    """
+
+    def __init__(self, settings: Settings, costs: Costs) -> None:
+        self._settings = settings
+        self._costs = costs
+        self.batches: int | None = None
+
+    def whole(self) -> Portion:
+        """An analysis where time does not matter."""
+        usual = self._settings.most_samples or USUAL_SAMPLES
+        most = self._settings.most_samples or MOST_WITHOUT_CLOCK
+        return Portion(usual, most, self._n_batches(), self._settings.cells)
+
+    def smallest(self) -> Portion:
+        """The least that is worth while."""
+        return self._sized(self._fewest, self._settings.may_coarsen)
+
+    def choose(self, limit: float, aim: float) -> Portion | None:
+        """The largest analysis that does not cost more than it should.
+
+        Args:
+            limit: Seconds that it may take.
+            aim: Seconds that it should take, so that enough are left for others; it may take more
+                if the smallest one does.
+
+        Returns:
+            Its size; None if even the smallest one takes longer than it may.
+        """
+        if math.isinf(limit):
+            return self.whole()
+        n = self._n_batches()
+        fewest = self._fewest
+        coarse = self._settings.may_coarsen and self._costs.of(fewest, n, False) > min(limit, aim)
+        smallest = self._costs.of(fewest, n, coarse)
+        if smallest > limit:
+            return None
+        wish = min(limit, max(aim, smallest)) - self._costs.around(coarse)
+        each = self._costs.each(n)
+        most = MOST_AUTO if each * MOST_AUTO <= wish else int(wish / each)
+        return self._sized(max(fewest, min(most, self._most)), coarse)
+
+    def choose_batches(self, aim: float) -> int:
+        """Choose the number of probe batches for the run, if it has not been.
+
+        Args:
+            aim: Seconds that an analysis should take.
+        """
+        if self.batches is None:
+            self.batches = self._settings.probe_batches
+            coarse = self._settings.may_coarsen
+            if self._settings.most_samples is None:
+                while self.batches > 1 and self._costs.of(FEWEST_AUTO, self.batches, coarse) > aim:
+                    self.batches -= 1
+        return self.batches
+
+    @property
+    def _fewest(self) -> int:
+        return self._settings.most_samples or FEWEST_AUTO
+
+    @property
+    def _most(self) -> int:
+        return self._settings.most_samples or MOST_AUTO
+
+    def _n_batches(self) -> int:
+        return self._settings.probe_batches if self.batches is None else self.batches
+
+    def _sized(self, most: int, coarse: bool) -> Portion:
+        whole, n = self.whole(), self._n_batches()
+        cells = self._settings.coarse_cells if coarse else whole.resolution
+        seconds = self._costs.of(most, n, coarse)
+        return Portion(min(whole.usual, most), most, n, cells, seconds)
+
+
+def slowness(clock: Callable[[], float]) -> float:
+    """How many times slower this machine is at present than where the constants were measured.
+
+    Args:
+        clock: Seconds since an arbitrary moment.
+
+    Returns:
+        The factor, at least 1.
+    """
+    x = np.linspace(0.0, 1.0, _PROBE_SIZE)
+    took = []
+    with one_thread():
+        for _ in range(_PROBES):
+            start = clock()
+            kernel = np.exp(-50 * np.square(x[:, None] - x)) + np.eye(_PROBE_SIZE)
+            np.linalg.inv(np.linalg.cholesky(kernel))
+            took.append(clock() - start)
+    return max(1.0, sorted(took)[_PROBES // 2] / _PROBE_SECONDS)

@@ -1,0 +1,110 @@
+"""Takes the time of an analysis while it runs, and says when it is up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_morse._typing import Loss
+from lightning_morse.analysis.samples import n_held_out, n_kept_to_measure
+from lightning_morse.monitoring.costs import Portion
+
+# Evaluations after the last sample that are in no other count: beside one in each box inside.
+_IN_BOXES = 3
+
+
+class OutOfTimeError(RuntimeError):
+    """An analysis cannot be made in the time it has."""
+
+
+class Meter:
+    """Times the evaluations of an analysis.
+
+    Args:
+        clock: Seconds since an arbitrary moment.
+        portion: How large the analysis is.
+        end: Reading of the clock at which all has to be done; infinite for no limit.
+        kept: Seconds that are needed once the last sample has been taken.
+
+    Attributes:
+        n_evaluations: Number of evaluations so far.
+        seconds: What they took.
+        before: Seconds before the first evaluation.
+        places: Seconds spent on choosing places, which whoever knows them puts here.
+
+    Example:
+        >>> now = iter([0.0, 0.0, 1.0, 1.0]).__next__
+        >>> meter = Meter(now, Portion(64, 64, 1, 128), end=8.5, kept=2.0)
+        >>> _ = meter.of(lambda x: x[:, 0])(torch.zeros(1, 2))  # takes 1 s; 6 more are kept
+        >>> meter.n_evaluations, meter.is_over()
+        (1, True)
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        portion: Portion,
+        end: float = math.inf,
+        kept: float = 0.0,
+    ) -> None:
+        self.portion = portion
+        self.n_evaluations = 0
+        self.before = self.seconds = self.places = 0.0
+        self._clock = clock
+        self._end = end
+        self._kept = kept
+        self._began = clock()
+        self._last = 0.0
+        self._evaluations_kept = (
+            n_held_out(portion.usual) + n_kept_to_measure(portion.most) + _IN_BOXES
+        )
+
+    def of(self, loss: Loss, known: tuple[Tensor, float] | None = None) -> Loss:
+        """The loss, whose evaluations are timed from now on.
+
+        Args:
+            loss: The loss.
+            known: A point, shape ``(d,)``, and the loss there, which is not evaluated again.
+        """
+
+        def timed(points: Tensor) -> Tensor:
+            found = torch.full((len(points),), math.nan, dtype=torch.float64)
+            new = torch.ones(len(points), dtype=torch.bool)
+            if known is not None:
+                new = (points != known[0].to(points)).any(dim=1)
+                found[~new] = known[1]
+            if new.any():
+                found[new] = self._timed(loss, points[new]).to("cpu", torch.float64)
+            return found
+
+        return timed
+
+    def _timed(self, loss: Loss, points: Tensor) -> Tensor:
+        start = self._clock()
+        if not self.n_evaluations:
+            self.before = start - self._began
+        values = loss(points)
+        took = self._clock() - start
+        self.seconds += took
+        self.n_evaluations += len(points)
+        self._last = took / len(points)
+        return values
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the time has an end."""
+        return math.isfinite(self._end)
+
+    def is_over(self) -> bool:
+        """Whether sampling has to end now, so that what comes after it is done in time.
+
+        An evaluation is taken to last as long as the last one.
+        """
+        return self._clock() + self._kept + self._evaluations_kept * self._last > self._end
+
+    def affords(self, n: int) -> bool:
+        """Whether there is time for so many evaluations as long as the last one, and the rest."""
+        return self._clock() + self._kept + n * self._last <= self._end

@@ -1,0 +1,205 @@
+"""Whether to analyse now, and how large an analysis: the budget and the timetable together.
+
+The rule, at each look:
+
+1. At any time the callback has taken at most ``grace + max_overhead * elapsed`` seconds.
+2. Time for the smallest analysis of the final weights is kept back: out of what will have come
+   together by then where the end of the run is known, else out of what there is.
+3. What is left is shared out over the analyses that the run is worth. An analysis gets smaller
+   before one is given up, and is waited for until the smallest one is affordable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_morse.monitoring.budget import Budget
+from lightning_morse.monitoring.costs import Costs, Portion, Portions
+from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.timetable import due_after, n_worth
+
+# Share of what is allowed at a time that one analysis should take, while others are to follow.
+SHARE_OF_ROOM = 0.5
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is known of the rest of a run.
+
+    Attributes:
+        seconds: Seconds of training to come; infinite if unknown.
+        ends_by_surprise: Whether it may end earlier.
+        dues: Number of analyses that are due in it, the final one included; infinite if unknown.
+        step: Seconds of training per batch.
+    """
+
+    seconds: float = math.inf
+    ends_by_surprise: bool = False
+    dues: float = math.inf
+    step: float = 0.0
+
+    @property
+    def known(self) -> float:
+        """Seconds of training that certainly come."""
+        return 0.0 if self.ends_by_surprise or math.isinf(self.seconds) else self.seconds
+
+    @property
+    def planned(self) -> float:
+        """Seconds of training to come; infinite unless the end is certain."""
+        return math.inf if self.ends_by_surprise else self.seconds
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        portion: How large an analysis to make now; None to make none.
+        limit: Seconds within which all of it has to be done; infinite for no limit.
+        must_time: Whether to time an evaluation first, and then to decide again.
+        due_in: Seconds of training until an analysis is due; 0 if one is.
+        wait: Seconds of training until there is time for one; infinite if there will be none before
+            the end of the run.
+        overhead: Share of the wall time so far.
+    """
+
+    portion: Portion | None = None
+    limit: float = math.inf
+    must_time: bool = False
+    due_in: float = 0.0
+    wait: float = 0.0
+    overhead: float = 0.0
+
+
+class Pace:
+    """Decides, from measured times, whether to analyse.
+
+    Args:
+        settings: What the user asked for.
+        budget: Measures the time.
+        automatic: Whether it also decides when an analysis is due.
+
+    Attributes:
+        costs: What analyses cost.
+        portions: How large they may be.
+    """
+
+    def __init__(self, settings: Settings, budget: Budget, automatic: bool) -> None:
+        self._budget = budget
+        self._automatic = automatic
+        self._needs_loss = settings.dynamics != "trajectory"
+        self._timed = False
+        self._analysing = 0.0
+        self._start: tuple[float, float] | None = None
+        self.costs = Costs()
+        self.portions = Portions(settings, self.costs)
+
+    def decide(self, n_made: int, ahead: Ahead, *, final: bool) -> Decision:
+        """Decide; in the first process.
+
+        Args:
+            n_made: Number of analyses so far.
+            ahead: What is known of the rest of the run.
+            final: Whether these are the final weights.
+        """
+        budget, overhead = self._budget, self._budget.overhead()
+        if not budget.is_limited:
+            return Decision(self.portions.whole(), overhead=overhead)
+        if self._start is None:  # what was spent before then comes once
+            self._start = self._around_and_trained()
+        if self._automatic and not final:
+            due_in = due_after(n_made, budget.trained(), ahead.planned) - budget.trained()
+            if due_in > 0:
+                return Decision(due_in=due_in, overhead=overhead)
+        limit, aim = self._limit(ahead, final), self._aim(n_made, ahead, final)
+        if self._needs_loss and not self._timed:
+            # A step of training takes longer than the evaluation that is to be timed.
+            if limit <= self.portions.smallest().seconds + ahead.step:
+                return Decision(wait=self._wait(ahead, final), overhead=overhead)
+            return Decision(must_time=True, overhead=overhead)
+        portion = self.portions.choose(limit, aim)
+        if portion is None or (not final and ahead.seconds < portion.seconds):
+            # What is due that late is left to the end.
+            return Decision(wait=self._wait(ahead, final), overhead=overhead)
+        # The first costs are guesses: then it may take what there is.
+        if self.costs.is_measured:
+            limit = min(limit, portion.seconds)
+        return Decision(portion, limit, overhead=overhead)
+
+    def timed(self, seconds: float, n_made: int, ahead: Ahead, *, final: bool) -> None:
+        """Learn what the loss takes on one probe batch, and choose how many there are for the run.
+
+        Args:
+            seconds: What it took; NaN if it could not be evaluated.
+            n_made: As in :meth:`decide`.
+            ahead: As there.
+            final: As there.
+        """
+        self._timed = True
+        if math.isfinite(seconds):
+            self.costs.evaluated(seconds)
+        self.portions.choose_batches(self._aim(n_made, ahead, final))
+
+    def analysed(self, seconds: float) -> None:
+        """Note how long an analysis took, whatever came of it."""
+        self._analysing += seconds
+
+    # ------------------------------------------------------------------ seconds
+
+    def _limit(self, ahead: Ahead, final: bool) -> float:
+        """Seconds that an analysis may take."""
+        now = self._budget.room()
+        if final:
+            return now
+        then = self._room_at_end(ahead.known) - self.portions.smallest().seconds
+        return min(now, then)
+
+    def _aim(self, n_made: int, ahead: Ahead, final: bool) -> float:
+        """Seconds that an analysis should take."""
+        if final:
+            return self._budget.room()
+        trained = self._budget.trained()
+        # A run that has lasted so long lasts as long again, where nobody knows.
+        to_come = trained if math.isinf(ahead.planned) else ahead.planned
+        n_left = max(1, min(n_worth(trained + to_come) - n_made, ahead.dues))
+        # The first ones leave something of the grace to those that soon follow.
+        return min(self._room_at_end(to_come) / n_left, SHARE_OF_ROOM * self._budget.room())
+
+    def _room_at_end(self, to_come: float) -> float:
+        """What analyses may still take in all, after so many seconds of training."""
+        around, trained = self._around_and_trained()
+        start = self._start or (around, trained)
+        since = trained - start[1]
+        rate = max(0.0, around - start[0]) / since if since > 0 else 0.0
+        return self._budget.room(to_come) - min(rate, 1.0) * to_come
+
+    def _around_and_trained(self) -> tuple[float, float]:
+        """Seconds spent beside analyses, and seconds of training."""
+        return max(0.0, self._budget.spent() - self._analysing), self._budget.trained()
+
+    def _wait(self, ahead: Ahead, final: bool) -> float:
+        """Seconds of training until the smallest analysis is affordable."""
+        smallest = self.portions.smallest().seconds
+        if final or (ahead.known and self._room_at_end(ahead.known) < 2 * smallest):
+            return math.inf
+        return self._budget.wait(smallest if ahead.known else 2 * smallest)
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "costs": self.costs.state_dict(),
+            "batches": self.portions.batches,
+            "analysing": self._analysing,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state written by :meth:`state_dict`."""
+        self.costs.load_state_dict(state["costs"])
+        self.portions.batches = state["batches"]
+        self._analysing = state["analysing"]
+        self._timed = state["batches"] is not None

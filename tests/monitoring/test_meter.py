@@ -1,0 +1,198 @@
+"""An analysis ends within its time, and uses what samples there are."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.monitoring.budget import Budget
+from lightning_morse.monitoring.costs import Portion
+from lightning_morse.monitoring.meter import Meter
+from tests.callback_models import Net, fit, monitor, stub_analysis
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def wells(x):
+    return (x.square() - 1).square().sum(dim=1) + 0.3 * x[:, 0]
+
+
+class Loss:
+    """Takes time, ten times as much from some evaluation on."""
+
+    def __init__(self, clock, seconds, dear_from=math.inf):
+        self.clock, self.seconds, self.dear_from = clock, seconds, dear_from
+        self.n = 0
+
+    def __call__(self, points):
+        for _ in points:
+            self.n += 1
+            self.clock.now += self.seconds * (10 if self.n > self.dear_from else 1)
+        return wells(points)
+
+
+def analysed(meter, loss, n=48, most=None):
+    return analyze_from(
+        meter.of(loss),
+        [0.0, 0.0],
+        [-2.0, -2.0],
+        [2.0, 2.0],
+        None,
+        n,
+        24,
+        most=most,
+        is_over=meter.is_over if meter.is_limited else None,
+    )
+
+
+def test_an_evaluation_that_takes_ten_times_as_long_ends_sampling():
+    clock = Clock()
+    loss = Loss(clock, 0.01, dear_from=24)
+    meter = Meter(clock, Portion(48, 48, 1, 24), end=2.0)
+    result = analysed(meter, loss, most=48)
+    assert clock.now <= 2.0
+    assert 24 < len(result.samples) < 48
+    assert meter.n_evaluations == loss.n
+    assert meter.seconds == pytest.approx(clock.now)
+
+
+def test_time_enough_changes_nothing():
+    clock = Clock()
+    free = analysed(Meter(clock, Portion(48, 48, 1, 24)), Loss(clock, 0.01), most=48)
+    meter = Meter(clock, Portion(48, 48, 1, 24), end=clock.now + 100)
+    limited = analysed(meter, Loss(clock, 0.01), most=48)
+    assert (free.samples == limited.samples).all()
+    assert (free.labels == limited.labels).all()
+    assert free.mu == limited.mu
+
+
+@pytest.mark.parametrize("most", [17, 32, 48])
+def test_the_limit_on_evaluations_is_hard(most):
+    loss = Loss(Clock(), 0.0)
+    analysed(Meter(Clock(), Portion(most, most, 1, 24)), loss, n=most, most=most)
+    assert loss.n <= most
+
+
+def test_what_is_known_is_not_evaluated_again():
+    clock = Clock()
+    meter, loss = Meter(clock, Portion(16, 16, 1, 24)), Loss(clock, 1.0)
+    known = torch.tensor([0.5, 0.5], dtype=torch.float64), 7.0
+    points = torch.tensor([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]], dtype=torch.float64)
+    assert meter.of(loss, known)(points)[1] == 7.0
+    assert (loss.n, meter.n_evaluations) == (2, 2)
+
+
+# ------------------------------------------------------------------------- in a run
+
+
+def counted(watch_options, tmp_path, **options):
+    calls = []
+
+    def loss_fn(module, batch):
+        calls.append(None)
+        return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
+
+    watch = monitor(loss_fn=loss_fn, probe_batches=1, **watch_options)
+    fit(tmp_path, watch, **options)
+    return watch, len(calls)
+
+
+def test_a_monitor_evaluates_no_more_than_it_was_told(tmp_path):
+    watch, n = counted({"n_samples": 24, "max_overhead": 1.0}, tmp_path, max_epochs=2)
+    assert len(watch.history) == 2
+    assert not watch.history[-1]["morse/failed"]
+    assert n <= 2 * 24
+
+
+def test_two_machines_of_different_speed_agree(tmp_path, monkeypatch):
+    rows = []
+    for name, speed in (("slow", 1000.0), ("fast", 1e-3)):
+        ticks = iter(range(10**9))
+        clock = lambda ticks=ticks, speed=speed: speed * next(ticks)  # noqa: E731
+        monkeypatch.setattr(
+            "lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock)
+        )
+        watch = monitor(n_samples=32, max_overhead=1.0)
+        fit(tmp_path / name, watch, max_epochs=2)
+        clocks = ("morse/seconds", "morse/overhead")
+        rows.append([{k: v for k, v in row.items() if k not in clocks} for row in watch.history])
+        assert watch.history[0]["morse/seconds"] > 0
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2
+
+
+class SlowLoss:
+    """Ten times as dear after so many evaluations."""
+
+    def __init__(self, clock, dear_from):
+        self.clock, self.dear_from, self.n = clock, dear_from, 0
+
+    def __call__(self, module, batch):
+        self.n += 1
+        self.clock.now += 0.002 * (10 if self.n > self.dear_from else 1)
+        return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
+
+
+def test_a_loss_that_becomes_dear_breaks_no_promise(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
+    monkeypatch.setattr("lightning_morse.stopwatch.time", SimpleNamespace(perf_counter=clock))
+
+    class Ticking(Net):
+        def training_step(self, batch, batch_idx):
+            clock.now += 0.5
+            return super().training_step(batch, batch_idx)
+
+    watch = monitor(
+        loss_fn=SlowLoss(clock, 150), n_samples="auto", max_overhead=0.05, every_n_epochs=1
+    )
+    fit(tmp_path, watch, module=Ticking(), max_epochs=24)
+    budget = watch._schedule.budget
+    assert watch.history
+    assert budget.spent() <= 2 + 0.05 * budget.elapsed()
+    assert watch.history[-1]["step"] == 143
+
+
+def test_part_of_the_probe_set_is_the_same_throughout(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    seen = []
+
+    def loss_fn(module, batch):
+        seen.append(float(batch[0].sum()))
+        return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
+
+    watch = monitor(loss_fn=loss_fn, n_samples=24, probe_batches=4)
+    module, _ = fit(tmp_path, watch, max_epochs=1)
+    meter = Meter(Clock(), Portion(24, 24, 2, 24))
+    seen.clear()
+    watch._analyze(module, "", meter)
+    first = set(seen)
+    seen.clear()
+    watch._analyze(module, "", meter)
+    assert set(seen) == first
+    assert len(first) == 2
+    assert first < {float(x.sum()) for x, _ in watch._run.probe}
+
+
+def test_the_last_weights_are_not_forgotten_where_steps_end_the_run(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    for options, last in (
+        ({"max_steps": 15, "max_epochs": 9}, 14),
+        ({"max_epochs": 3}, 17),
+        ({"max_epochs": 1}, 5),
+    ):
+        watch = monitor(max_overhead=0.05)
+        fit(tmp_path / str(last), watch, **options)
+        steps = [row["step"] for row in watch.history]
+        assert steps[-1] == last
+        assert len(set(steps)) == len(steps)
