@@ -265,6 +265,7 @@ class MorseMonitor(TellingCallback):
         name: str = "morse",
         dynamics: str = "gradient",
         batch_norm: str = "batch",
+        max_memory: int | str | None = None,
     ) -> None:
         super().__init__()
         self.period = Period.of(every_n_epochs, every_n_steps)
@@ -283,6 +284,7 @@ class MorseMonitor(TellingCallback):
             name=name,
             dynamics=dynamics,
             batch_norm=batch_norm,
+            max_memory=max_memory,
         )
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
@@ -320,7 +322,7 @@ class MorseMonitor(TellingCallback):
         super().on_fit_start(trainer, pl_module)
         others = [m for m in callbacks_of(trainer) if isinstance(m, MorseMonitor) and m is not self]
         check_name(self.name, [other.name for other in others])
-        self._run.processes = Processes.of(trainer.world_size)
+        self._run.meet(Processes.of(trainer.world_size))
         # Asking for the log directory is an exchange between all processes, made only here.
         with self._guard("finding a folder"):
             self._folder.begin(trainer)

@@ -223,7 +223,8 @@ class OneAnalysis:
         path = self.record.trajectory.up_to(weights)
         parameters = dict(trainable_parameters(self.module))
         chosen = self.source.slice_at(weights, path, parameters, self._shadow_loss, rows)
-        if chosen.fallback:
+        without_record = self.source.kind == "pca" and not self.record.trajectory.max_snapshots
+        if chosen.fallback and not without_record:  # which has been told
             self.warn(f"random directions instead of {self.source.kind}: {chosen.fallback}", "")
         snapshots = self.record.trajectory.snapshots()
         return Look(
@@ -264,7 +265,8 @@ class OneAnalysis:
             training = self._compare_with_training(result, states, current)
         # Maps of successive snapshots are not one function, and of sharded weights no process holds
         # the directions by which slices are compared.
-        if self.settings.dynamics == "trajectory" or self.record.sharded:
+        # Nor where there is no memory for earlier slices.
+        if not self.record.plan.slices:
             tracked = untracked(result, current)
         else:
             tracked = self.record.tracker.update(look.subspace, result, current)

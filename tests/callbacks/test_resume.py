@@ -104,7 +104,7 @@ def test_a_checkpoint_of_0_1_is_read():
         assert {**row, "basins": basins} == known
     assert all(name.startswith("morse/") for name in state["scalars"])
     assert published("morse", watch._scalars) == state["scalars"]
-    added = {"analysed_step", "run_folder", "probe_indices", "weights"}
+    added = {"analysed_step", "run_folder", "probe_indices", "weights", "memory"}
     assert set(watch.state_dict()) - added == set(state)
 
 
