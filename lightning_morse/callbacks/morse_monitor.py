@@ -21,10 +21,11 @@ from lightning_morse.callbacks._lightning import (
     logging_step,
 )
 from lightning_morse.callbacks._messages import LOG, Messages
+from lightning_morse.callbacks._painter import Painter
 from lightning_morse.callbacks._run_folder import RunFolder
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.callbacks._telling import TellingCallback
-from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
+from lightning_morse.callbacks.loggers import Report, log_report, log_scalars
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.distributed.sharding import check_sharding, is_sharded
@@ -296,6 +297,7 @@ class MorseMonitor(TellingCallback):
         self._bulletin = Bulletin(name)
         self._run = RunRecord(self.settings, self._messages.warn)
         self._folder = RunFolder()
+        self._painter = Painter(self._messages)
         self._forget()
 
     def _forget(self) -> None:
@@ -374,6 +376,8 @@ class MorseMonitor(TellingCallback):
         if is_dry_run(trainer):
             return
         with self._schedule.budget.work():
+            with self._guard("giving pictures away"):
+                self._painter.collect()
             stepped = self._schedule.has_stepped(trainer)
             with self._guard("recording the trajectory"):
                 if self._waits:
@@ -402,6 +406,17 @@ class MorseMonitor(TellingCallback):
         with self._schedule.budget.work():
             if self._has_time(trainer):
                 self._analyze_and_tell(trainer, pl_module, ended=True)
+
+    def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
+        """Wait for the last pictures."""
+        with self._schedule.budget.work(), self._guard("giving pictures away"):
+            self._painter.finish()
+
+    def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
+        """Give away the pictures that are there."""
+        with self._guard("giving pictures away"):
+            self._painter.finish(patience=0)
+        super().on_exception(trainer, pl_module, exception)
 
     # ------------------------------------------------------------------ state
 
@@ -469,7 +484,7 @@ class MorseMonitor(TellingCallback):
                 self._scalars["failed"] = 1.0
                 self._tell_failure(failures[0], self._schedule.where(trainer))
             elif self._run.processes.leads:
-                self._draw(trainer, step, epoch)
+                self._draw(trainer, step, epoch, ended)
             took = self._schedule.budget.now() - start
             self._schedule.analysed(trainer, took)
             # The times are those of the first process, so that all of them publish the same.
@@ -523,18 +538,21 @@ class MorseMonitor(TellingCallback):
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
         return draw(self.result, self._view, succeeded(self.name, self.history))
 
-    def _draw(self, trainer: TrainerLike, step: int, epoch: int) -> None:
-        """Give away figures and tables; a failure here is no failed analysis."""
+    def _draw(self, trainer: TrainerLike, step: int, epoch: int, last: bool) -> None:
+        """Give away records, and have figures drawn; a failure here is no failed analysis."""
         assert self.result is not None
         assert self._view is not None
         known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
         report = Report(self.result, self._view, published(self.name, known), step, epoch)
         row = {"step": step, "epoch": epoch, **report.scalars, "basins": self._basins}
-        guard, figures = self._messages.guard, dict[str, Figure]()
+        guard, takers = self._messages.guard, None
+        with guard("logging the analysis"):
+            takers = log_report(trainer, report, guard, self._folder.path, self.name)
+        if takers is None:
+            return
         with guard("drawing"):
-            figures = draw(self.result, self._view, succeeded(self.name, [*self.history, row]))
-        with guard("logging pictures"):
-            log_pictures(trainer, report, figures, guard, self._folder.path, self.name)
+            history = succeeded(self.name, [*self.history, row])
+            self._painter.submit(self.result, self._view, history, takers.take, last=last)
 
     def _tell_failure(self, error: Exception, where: str) -> None:
         goes_on = "" if self.on_error == "raise" else ", training goes on"

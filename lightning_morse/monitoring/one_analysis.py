@@ -227,12 +227,11 @@ class OneAnalysis:
         if chosen.fallback and not without_record:  # which has been told
             self.warn(f"random directions instead of {self.source.kind}: {chosen.fallback}", "")
         snapshots = self.record.trajectory.snapshots()
-        return Look(
-            chosen,
-            chosen.subspace.project(weights),
-            chosen.subspace.project(snapshots),
-            chosen.coverage(weights, snapshots),
-        )
+        # Those of the path are what a box has to hold, except where it has to hold checkpoints.
+        known = chosen.kind != "checkpoints" and len(chosen.inside) == len(snapshots)
+        at = chosen.inside if known else chosen.subspace.project(snapshots)
+        coverage = chosen.coverage(weights, snapshots, at)
+        return Look(chosen, chosen.subspace.project(weights), at, coverage)
 
     def _shadow_loss(self) -> ShadowLoss:
         given = self._probe_set(), self.loss_fn, self.settings.seed

@@ -29,7 +29,7 @@ from lightning_morse.slices.columns import blocks, gram_matrix, in_double, large
 # the projected flow of the network holds to this relative accuracy.
 _ORTHONORMAL_WITHIN_EPSILONS = 1000
 # Weight vectors projected at a time. Only memory depends on it.
-_AT_A_TIME = 4
+_AT_A_TIME = 8
 # Weights closer than this, relative to their largest entry, count as identical: the same weights
 # summed in another order. Only an error message depends on it.
 _IDENTICAL_WITHIN_EPSILONS = 8
@@ -164,11 +164,12 @@ class AffineSubspace:
         x = self.rows.sum(x)
         return x.reshape(*theta.shape[:-1], self.dim)
 
-    def residual(self, theta: Tensor) -> Tensor:
+    def residual(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
         """Euclidean distance of weights from the subspace.
 
         Args:
             theta: Flat weights, shape ``(p,)`` or ``(k, p)``.
+            x: What :meth:`project` returns for them, if that is known.
 
         Returns:
             Distances in weight-space units, shape ``()`` or ``(k,)``, float64 on the CPU. Summed
@@ -179,7 +180,7 @@ class AffineSubspace:
             ValueError: If the weights do not have ``p`` entries.
         """
         rows = self._checked(theta)
-        x = self.project(rows)
+        x = self.project(rows) if x is None else x.reshape(len(rows), self.dim)
         squares = torch.zeros(len(rows), dtype=torch.float64)
         for here, at, some in zip(*_few(squares, x, rows), strict=True):
             for block, offset in self._offsets(some):
