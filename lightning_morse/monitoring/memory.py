@@ -23,6 +23,7 @@ FEWEST_SNAPSHOTS = 3
 # plane turns by 10 degrees and more (docs/decisions.md).
 ENOUGH_SNAPSHOTS = 8
 
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
@@ -98,7 +99,7 @@ def _free_in_control_groups() -> int | None:
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            root, limit, used = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
+            root, limit, used = _CONTROL_GROUPS, "memory.max", "memory.current"
             cache = "inactive_file"
             if controllers:  # version 1
                 if "memory" not in controllers.split(","):

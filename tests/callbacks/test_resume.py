@@ -187,7 +187,7 @@ def test_a_killed_run_leaves_what_it_had_found(place, logger, tmp_path):
         rows = [row for row in csv.DictReader(file) if row.get("morse/mu")]
     assert [int(row["step"]) for row in rows] == [5]
     written = sorted((folder / "morse").glob("step-*"))
-    # Pictures of the first analysis may still be on their way, if it is not this process that draws.
+    # Pictures of the first analysis may be on their way, unless it is this process that draws.
     drawn = ("-basins.png", "-graph.png", "-merge.png") if place.endswith(".png") else ()
     ends = (".npz", ".json", ".view.json", *drawn)
     assert {p.name for p in written} >= {f"step-0000005{end}" for end in ends}
