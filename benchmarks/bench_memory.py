@@ -1,7 +1,7 @@
 """Peak memory of a run with a monitor, beyond that of the run itself.
 
-    python benchmarks/bench_memory.py                      # three minutes, 6 GB
-    python benchmarks/bench_memory.py --weights 1e6 1e7
+    python benchmarks/bench_memory.py --weights 1e6 1e7    # a few minutes
+    python benchmarks/bench_memory.py --weights 1e8 --epochs 2    # 6 GB
 
 A module with so many weights, of which its forward pass reads a few, is trained for some epochs in
 a process of its own, once without and once with a monitor. "Kept" are snapshots and slices of
@@ -58,13 +58,14 @@ def status(name: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def train(n_weights: int, max_memory: str, room: int) -> dict[str, Any]:
+def train(n_weights: int, max_memory: str, room: int, epochs: int) -> dict[str, Any]:
     """Train in this process, and say what it took.
 
     Args:
         n_weights: Number of weights.
         max_memory: The limit of the monitor; empty for none.
         room: Bytes of address space that training may take from here on; 0 for no limit.
+        epochs: Number of epochs, each with an analysis at its end.
     """
     watch = MorseMonitor(
         dim=DIM, max_memory=max_memory or None, n_samples=16, resolution=32, max_overhead=1.0
@@ -73,7 +74,7 @@ def train(n_weights: int, max_memory: str, room: int) -> dict[str, Any]:
     data = TensorDataset(torch.randn(8 * BATCHES, READ, generator=generator))
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            max_epochs=EPOCHS,
+            max_epochs=epochs,
             accelerator="cpu",
             callbacks=[watch] if max_memory else [],
             logger=False,
@@ -101,10 +102,15 @@ def train(n_weights: int, max_memory: str, room: int) -> dict[str, Any]:
 
 
 def in_a_process(
-    n_weights: int, max_memory: str = "", room: int = 0, timeout: float = 600
+    n_weights: int,
+    max_memory: str = "",
+    room: int = 0,
+    epochs: int = EPOCHS,
+    timeout: float = 1500,
 ) -> dict[str, Any]:
     """:func:`train` in a process of its own."""
     command = [sys.executable, __file__, "--one", str(n_weights), max_memory, str(room)]
+    command += ["--epochs", str(epochs)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
@@ -123,20 +129,22 @@ def in_a_process(
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Print a row for each number of weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", nargs="+", type=float, default=[1e6, 1e7, 1e8])
+    parser.add_argument("--weights", nargs="+", type=float, default=[1e6, 1e7])
     parser.add_argument("--max-memory", default="2GB")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
         n, limit, room = args.one
-        print(json.dumps(train(int(n), limit, int(room))))
+        print(json.dumps(train(int(n), limit, int(room), args.epochs)))
         return []
     print(f"max_memory {args.max_memory} ({bytes_of(args.max_memory) / 1e6:.0f} MB), dim {DIM}")
     print("| weights | run alone, MB | with monitor, MB | kept, MB | snapshots | slices | copies |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     for n in map(int, args.weights):
-        alone, watched = in_a_process(n), in_a_process(n, args.max_memory)
+        alone = in_a_process(n, epochs=args.epochs)
+        watched = in_a_process(n, args.max_memory, epochs=args.epochs)
         copies = (watched["peak"] - alone["peak"] - watched["kept"]) / (4 * n)
         rows.append({"weights": n, **watched, "alone": alone["peak"], "copies": copies})
         kinds = f"{watched['snapshots']} {watched['dtype']}"

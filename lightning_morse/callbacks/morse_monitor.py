@@ -88,7 +88,7 @@ class MorseMonitor(TellingCallback):
     ``calibration``         factor by which residuals ask to inflate the surrogate's deviation; 1
                             is none
     ``age``                 steps since the analysis; in ``trainer.callback_metrics`` only
-    ``seconds``             wall time of the last analysis, figures included
+    ``seconds``             wall time of the last analysis, files included
     ``overhead``            share of the wall time since the start taken by the callback
     ``failed``              1 if the last analysis failed; the other values are then those of the
                             last one that succeeded, if any
@@ -105,8 +105,9 @@ class MorseMonitor(TellingCallback):
     TensorBoard also gets the figures ``morse/basins``, ``morse/graph`` and ``morse/merge`` (the
     confidence up to which attractors stay apart), from the second analysis on ``morse/timeline``
     (the basins over training), and ``morse/sets``: what becomes of the weights, in a sentence, and
-    the table of Morse sets. Without a logger that takes figures
-    the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
+    the table of Morse sets. Figures are drawn from records by a process of their own, which starts
+    with the first; they arrive a little later, under the step of their analysis, and the last ones
+    at the end of ``fit``. Without a logger that takes figures the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
     any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
     ``default_root_dir``.
 
@@ -115,7 +116,7 @@ class MorseMonitor(TellingCallback):
     :mod:`lightning_morse.monitoring.tracking` states the rule and its premise. For this the first
     process keeps one to three slices on the CPU, up to ``3 (dim + 1)`` weight vectors: with
     ``dim=2`` and 4-byte weights 12 to 36 bytes per weight in memory, on top of
-    132 bytes per weight for the snapshots.
+    132 bytes per weight for the snapshots. Where that is more than ``max_memory``, less is kept.
 
     The loss is the one that training minimises: the module's own, on the first training batches of
     the run, with the batch statistics of each in layers that keep running ones (``batch_norm``),
@@ -138,10 +139,9 @@ class MorseMonitor(TellingCallback):
     hold their names (what is small is in the checkpoint itself). If the files are gone the record
     begins anew.
 
-    On top of the snapshots an analysis needs memory for ``3 dim + 3`` copies of the trainable
-    weights while it computes principal directions, and for ``dim + 3`` while it evaluates the loss
-    (the shadow copy, the weights, the point and the directions), plus one forward pass without
-    gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch, and in
+    On top of what it keeps an analysis needs memory for at most ``dim + 4`` copies of the trainable
+    weights (the shadow copy, the weights, the point and the directions), plus one forward pass
+    without gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch, and in
     more than one dimension the graph of its gradient; ``"hessian"`` needs these and ``2 dim + 6``
     vectors in double precision.
 
@@ -220,6 +220,13 @@ class MorseMonitor(TellingCallback):
             that tracks them) use those of each batch, as in a training step, and update nothing.
             ``"running"``: they use the running ones, for the loss of the network as deployed.
             Layers that are in eval mode while the network trains always use the running ones.
+        max_memory: Bytes that may be kept between analyses for snapshots and earlier slices, or a
+            text such as ``"500MB"``; in each process that keeps a record. By default a tenth of
+            what is free when ``fit`` begins (by the system, control groups and the limit on the
+            address space), at most 2 GB. Fewer snapshots are kept as it asks, then fewer slices by
+            which to recognise attractors, and half precision only where three snapshots do not fit
+            otherwise (:class:`lightning_morse.monitoring.memory.Plan`); a line says what. If not
+            even these fit, directions are random, scaled by the current weights.
 
     Attributes:
         result: The last analysis, None before the first; in the first process of several.
