@@ -107,9 +107,9 @@ class MorseMonitor(TellingCallback):
     (the basins over training), and ``morse/sets``: what becomes of the weights, in a sentence, and
     the table of Morse sets. Figures are drawn from records by a process of their own, which starts
     with the first; they arrive a little later, under the step of their analysis, and the last ones
-    at the end of ``fit``. Without a logger that takes figures the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
-    any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
-    ``default_root_dir``.
+    at the end of ``fit``. Without a logger that takes figures the same is written to ``morse/`` in
+    the log directory as PNG, JSON and NumPy archive. Without any logger each run has a folder of
+    its own, ``morse_runs/run_0`` and so on, below the Trainer's ``default_root_dir``.
 
     An attractor keeps its identity and colour from one analysis to the next where it can be
     recognised, and a change of basins is counted where a single slice proves it:
@@ -141,9 +141,9 @@ class MorseMonitor(TellingCallback):
 
     On top of what it keeps an analysis needs memory for at most ``dim + 4`` copies of the trainable
     weights (the shadow copy, the weights, the point and the directions), plus one forward pass
-    without gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch, and in
-    more than one dimension the graph of its gradient; ``"hessian"`` needs these and ``2 dim + 6``
-    vectors in double precision.
+    without gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch,
+    and in more than one dimension the graph of its gradient; ``"hessian"`` needs these and
+    ``2 dim + 6`` vectors in double precision.
 
     With several processes (DDP) each keeps its own first batches as its probe set. The loss is the
     mean over the examples of all processes, just as the gradient of the run is a mean over them.
