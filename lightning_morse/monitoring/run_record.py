@@ -268,7 +268,8 @@ class RunRecord:
                 raise MissingStateError("there was no folder to write it to")
             found = fetched(wanted, folder)
             if here and len(rows["snapshots"]):
-                self._make_plan(len(fetched(rows["snapshots"][0], folder)))
+                if said := self._make_plan(len(fetched(rows["snapshots"][0], folder))):
+                    self._warn(said)
                 self.trajectory = self._new_trajectory()
                 self.time = TrainingTime(self.trajectory)
                 self.trajectory.load_state_dict(rows, partial(fetched, folder=folder))
