@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 MOST_WAITING = 32
 # How long the end of a fit waits for pictures: that of the last analysis takes two seconds.
 PATIENCE_SECONDS = 20.0
-_LOOK_AGAIN_SECONDS = 0.02
+# Training calls at every step, and asking the file system takes a tenth of a millisecond.
+_LOOK_AGAIN_SECONDS = 0.05
 _LEFT_OUT = "'lightning-morse report' shows what is in the records"
 
 Pictures = Mapping[str, bytes]
@@ -115,6 +116,7 @@ class Painter:
         self._jobs: deque[_Job] = deque()
         self._n_jobs = 0
         self._here = False
+        self._next_look = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has no process of its own."""
@@ -179,7 +181,13 @@ class Painter:
         return True
 
     def collect(self) -> None:
-        """Give away the pictures that are there."""
+        """Give away the pictures that are there; mostly this does nothing and returns at once."""
+        if not self._jobs or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
+        self._deliver()
+
+    def _deliver(self) -> None:
         while self._jobs:
             job = self._jobs[0]
             if not job.path.with_name(job.path.name + ANSWER).exists():
@@ -205,13 +213,13 @@ class Painter:
             return
         until = time.monotonic() + patience
         try:
-            self.collect()
+            self._deliver()
             while self._jobs and time.monotonic() < until:
                 if self._worker.process.poll() is None:
                     time.sleep(_LOOK_AGAIN_SECONDS)
                 else:
                     self._paint_here()
-                self.collect()
+                self._deliver()
             if self._jobs:
                 self._messages.warn(
                     f"the figures of {len(self._jobs)} analyses are left out, they were not drawn "
@@ -224,7 +232,7 @@ class Painter:
 
     def _paint_here(self) -> None:
         """Draw the next job of a worker that has died."""
-        self.collect()  # what it may have left behind
+        self._deliver()  # what it may have left behind
         if not self._jobs:
             return
         job = self._jobs.popleft()

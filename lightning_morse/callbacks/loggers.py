@@ -228,8 +228,7 @@ class _TensorBoard:
                 height=height, width=width, colorspace=_RGBA, encoded_image_string=png
             )
             summary = Summary(value=[Summary.Value(tag=f"{name}/{kind}", image=image)])
-            writer.file_writer.add_summary(summary, step)
-        writer.flush()
+            writer.file_writer.add_summary(summary, step)  # flushed with what comes next
 
 
 class _WandB:

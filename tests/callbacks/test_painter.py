@@ -153,8 +153,8 @@ class LeavesEarly(Callback):
 
 def test_steps_are_those_of_the_analyses_whenever_pictures_arrive(tmp_path, monkeypatch):
     stub_analysis(monkeypatch, pictures=True)
-    collect = Painter.collect
-    monkeypatch.setattr(Painter, "collect", lambda self: late(collect, self))
+    deliver = Painter._deliver
+    monkeypatch.setattr(Painter, "_deliver", lambda self: late(deliver, self))
     board = TensorBoardLogger(tmp_path, name="x", version=0)
     watch = monitor()
     looks = LeavesEarly(watch)
@@ -178,10 +178,10 @@ def test_steps_are_those_of_the_analyses_whenever_pictures_arrive(tmp_path, monk
     }  # drawn here, on request
 
 
-def late(collect, painter):
-    """As ``Painter.collect``, but nothing is ready until all have been submitted."""
+def late(deliver, painter):
+    """As ``Painter._deliver``, but nothing is ready until all have been submitted."""
     if painter._n_jobs == 3:
-        collect(painter)
+        deliver(painter)
 
 
 def test_a_run_that_fails_leaves_no_process(tmp_path, monkeypatch):
