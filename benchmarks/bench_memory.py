@@ -7,7 +7,7 @@ A module with so many weights, of which its forward pass reads a few, is trained
 a process of its own, once without and once with a monitor. "Kept" are snapshots and slices of
 earlier analyses, which ``max_memory`` bounds; "copies" is what analyses take on top, in copies of
 the weights: at most ``dim + 4`` is promised, plus what does not depend on the weights (libraries, a
-surrogate and its pictures of the plane, some 130 MB).
+surrogate and its pictures of the plane, some 80 MB).
 """
 
 from __future__ import annotations

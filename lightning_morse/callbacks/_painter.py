@@ -40,6 +40,13 @@ MOST_WAITING = 32
 PATIENCE_SECONDS = 20.0
 # Training calls at every step, and asking the file system takes a tenth of a millisecond.
 _LOOK_AGAIN_SECONDS = 0.05
+# This package comes from where it came from here; what is found without its folder stays first.
+_PROGRAM = """import sys
+folder, home = sys.argv[1:]
+if home not in sys.path:
+    sys.path.insert(0, home)
+from lightning_morse.callbacks._painting import main
+main(folder)"""
 _LEFT_OUT = "'lightning-morse report' shows what is in the records"
 
 Pictures = Mapping[str, bytes]
@@ -83,18 +90,16 @@ def start() -> Worker:
         raise OSError("there is no Python to start")
     folder = Path(tempfile.mkdtemp(prefix="lightning_morse_"))
     home = str(Path(lightning_morse.__file__).parents[1])
-    # Nothing of the folder in which the user works is imported; the backend of a notebook is not
-    # that of a process.
+    # The backend of a notebook is not that of a process.
     kept = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
-    path = os.pathsep.join(filter(None, [home, *sys.path]))
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_morse.callbacks._painting", str(folder)],
+            [sys.executable, "-c", _PROGRAM, str(folder), home],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=folder,
-            env={**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            cwd=folder,  # nothing of the folder in which the user works is imported
+            env={**kept, "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # an interrupt is for the run
         )
     except OSError:

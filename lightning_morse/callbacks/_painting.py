@@ -1,10 +1,10 @@
 """A process that draws the figures of a run while it trains: what runs inside it.
 
-It is started as ``python -m lightning_morse.callbacks._painting FOLDER`` and reads names of jobs,
-one a line. A job is a file in the folder: result, view and history, pickled, by and for processes
-of one user in a folder that only they can read. The answer is a file beside it: the pictures by
-name, or what went wrong. It ends with its input, also when the process that trains is killed, and
-takes the folder along.
+It is started by :mod:`lightning_morse.callbacks._painter` and reads names of jobs, one a line. A
+job is a file in the folder: result, view and history, pickled, by and for processes of one user in
+a folder that only they can read. The answer is a file beside it: the pictures by name, or what went
+wrong. It ends with its input, also when the process that trains is killed, and takes the folder
+along.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def read_answer(path: Path) -> Any:
     return pickle.loads(path.with_name(path.name + ANSWER).read_bytes())
 
 
-def main(folder: Path) -> None:
-    """Draw until there is no more input."""
+def main(shared: str) -> None:
+    """Draw jobs in a folder until there is no more input."""
+    folder = Path(shared)
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     parent = os.getppid()
@@ -52,7 +53,3 @@ def main(folder: Path) -> None:
             answer(folder / line.strip())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
