@@ -413,3 +413,15 @@ def test_the_flow_of_local_maps_has_the_limits_it_says():
         later = bench.rings(later, 2000)
     radius = np.linalg.norm(later, axis=1)
     assert radius == pytest.approx(np.linalg.norm(bench.limit(x), axis=1), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_bench_memory_prints_a_row_a_size(capsys):
+    (row,) = load("bench_memory").main(
+        ["--weights", "1e5", "--max-memory", "10MB", "--epochs", "2"]
+    )
+    assert (row["snapshots"], row["slices"]) == (15, 3)
+    assert row["kept"] <= 10**7
+    assert row["peak"] > row["alone"] > 0
+    assert row["failed"] == [0.0, 0.0]
+    assert "| 1e+05 | " in capsys.readouterr().out

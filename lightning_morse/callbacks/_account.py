@@ -12,8 +12,9 @@ from lightning_morse.callbacks._bulletin import Bulletin
 from lightning_morse.callbacks._figures import draw, succeeded, summary_of
 from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._messages import LOG, Messages
+from lightning_morse.callbacks._painter import Painter
 from lightning_morse.callbacks._run_folder import RunFolder
-from lightning_morse.callbacks.loggers import Report, log_pictures, log_scalars
+from lightning_morse.callbacks.loggers import Report, log_report, log_scalars
 from lightning_morse.distributed.errors import cause, origin
 from lightning_morse.monitoring.one_analysis import Findings, View
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
@@ -53,6 +54,7 @@ class Account:
         result: The last analysis, in the first process; None before.
         view: Training in its slice.
         history: One row per analysis.
+        painter: Has figures drawn.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Account:
         self._name = name
         self._before_first = {**UNKNOWN, **before_first(dynamics)}
         self._messages, self._bulletin, self._folder = messages, bulletin, folder
+        self.painter = Painter(messages)
         self.forget()
 
     def forget(self) -> None:
@@ -96,19 +99,28 @@ class Account:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
         return draw(self.result, self.view, succeeded(self._name, self.history))
 
-    def draw(self, trainer: TrainerLike, when: When) -> None:
-        """Give away figures and tables; a failure here is no failed analysis."""
+    def draw(self, trainer: TrainerLike, when: When, *, last: bool) -> None:
+        """Give away records, and have figures drawn; a failure here is no failed analysis.
+
+        Args:
+            trainer: The trainer.
+            when: When this is.
+            last: Whether no other analysis will follow.
+        """
         assert self.result is not None
         assert self.view is not None
         known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
         scalars = published(self._name, known)
         report = Report(self.result, self.view, scalars, when.step, when.epoch)
         row = {"step": when.step, "epoch": when.epoch, **scalars, "basins": self._basins}
-        guard, figures = self._messages.guard, dict[str, Figure]()
+        guard, takers = self._messages.guard, None
+        with guard("logging the analysis"):
+            takers = log_report(trainer, report, guard, self._folder.path, self._name)
+        if takers is None:
+            return
         with guard("drawing"):
-            figures = draw(self.result, self.view, succeeded(self._name, [*self.history, row]))
-        with guard("logging pictures"):
-            log_pictures(trainer, report, figures, guard, self._folder.path, self._name)
+            history = succeeded(self._name, [*self.history, row])
+            self.painter.submit(self.result, self.view, history, takers.take, last=last)
 
     def close(
         self, trainer: TrainerLike, when: When, seconds: float, overhead: float, *, leads: bool

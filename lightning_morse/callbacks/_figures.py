@@ -1,19 +1,25 @@
-"""The figures of a monitor."""
+"""The figures of a monitor.
+
+Imports neither torch nor Lightning, so that a process that only draws starts quickly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.timeline import plot_timeline
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import floored
+
+if TYPE_CHECKING:
+    from lightning_morse.monitoring.one_analysis import View
 
 
 def draw(
@@ -46,6 +52,18 @@ def draw(
     if len(history) > 1:
         figures["timeline"] = plot_timeline(history)
     return figures
+
+
+def painted(
+    result: MorseAnalysis, view: View, history: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """The figures of :func:`draw`, each as a PNG file."""
+    pictures = {}
+    for kind, figure in draw(result, view, history).items():
+        png = BytesIO()
+        figure.savefig(png, format="png")
+        pictures[kind] = png.getvalue()
+    return pictures
 
 
 def succeeded(name: str, history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

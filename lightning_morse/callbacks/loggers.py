@@ -6,6 +6,7 @@ Nothing here ends a run: each destination is tried on its own, under a guard of 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from lightning_morse.atomic import write_whole
 from lightning_morse.callbacks._lightning import TrainerLike
@@ -25,6 +25,8 @@ from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
 
 # Takes what is being done, and keeps a failure of it from ending the run.
 GuardOf = Callable[[str], AbstractContextManager[object]]
+
+_RGBA = 4  # of TensorBoard's colour spaces
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +65,53 @@ def log_scalars(
             logger.save()
 
 
-def log_pictures(
-    trainer: TrainerLike,
-    report: Report,
-    figures: Mapping[str, Figure],
-    guard: GuardOf,
-    folder: Path,
-    name: str = PLUGIN,
-) -> None:
-    """Give figures and the table of Morse sets to the loggers that take them, or write files.
+@dataclass(frozen=True, eq=False)
+class Destination:
+    """Where the pictures of an analysis go, whenever they are there.
 
-    TensorBoard, W&B and MLflow take figures. If no logger has taken them, files are written:
-    ``<name>/step-<step>-<figure>.png``, ``.json`` (scalars, verdict and table) and ``.npz`` (read
-    by :meth:`MorseAnalysis.load`) in the log directory, each whole or not at all.
+    Attributes:
+        loggers: The loggers that have taken its text; none for files.
+        folder: The log directory.
+        step: The step of the analysis under which Lightning logs.
+        name: Name of the monitor.
+        guard: Makes the guard for each destination.
+    """
+
+    loggers: tuple[Any, ...]
+    folder: Path
+    step: int
+    name: str
+    guard: GuardOf
+
+    def take(self, pictures: Mapping[str, bytes]) -> None:
+        """Take the figures.
+
+        Args:
+            pictures: PNG files by the name of the figure.
+        """
+        taken = False
+        for logger in self.loggers:
+            with self.guard(f"drawing to {type(logger).__name__}"):
+                kind = _kind_of(logger)
+                assert kind is not None, "a logger that has taken text"
+                kind.show(logger, pictures, self.step, self.name)
+                taken = True
+        if taken:
+            return
+        with self.guard("writing pictures"):
+            for figure, png in pictures.items():
+                write_whole(self.folder / self.name / f"{_stem(self.step)}-{figure}.png", png)
+
+
+def log_report(
+    trainer: TrainerLike, report: Report, guard: GuardOf, folder: Path, name: str = PLUGIN
+) -> Destination:
+    """Give an analysis to the loggers that take figures, or write files: all but the figures.
+
+    TensorBoard, W&B and MLflow take figures, and with them the table of Morse sets. If no logger
+    has taken it, files are written: ``<name>/step-<step>.json`` (scalars, verdict and table) and
+    ``.npz`` (read by :meth:`MorseAnalysis.load`) in the log directory, each whole or not at all;
+    figures will be ``<name>/step-<step>-<figure>.png``.
 
     In either case ``step-<step>.view.json`` is written there: the record that
     ``lightning-morse report`` shows (:mod:`lightning_morse.view.record`). TensorBoard gets the same
@@ -84,34 +120,38 @@ def log_pictures(
     Args:
         trainer: The Lightning trainer.
         report: The analysis.
-        figures: Figures by name.
         guard: Makes the guard for each destination.
         folder: The log directory. Not read from the trainer here, where only the first process
             comes by: ``trainer.log_dir`` is an exchange between all of them.
         name: Name of the monitor, with which tags and the folder begin.
+
+    Returns:
+        Where the figures go.
     """
     _log_view(trainer, report, guard, folder, name)
     said = report.view.verdict
     table = report.result.table()
     text = f"{said}\n\n{table}" if said else table
-    taken = False
+    takers = []
     for logger in trainer.loggers:
         with guard(f"drawing to {type(logger).__name__}"):
-            taken |= any(take(logger, figures, text, report.step, name) for take in _TAKERS)
-    if taken:
-        return
-    with guard("writing pictures"):
-        folder = folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = f"step-{report.step:07d}"
-        report.result.save(folder / f"{stem}.npz")
-        row = {"step": report.step, "epoch": report.epoch, **report.scalars}
-        facts = json.dumps({**row, "verdict": said, "sets": table.splitlines()}, indent=2)
-        write_whole(folder / f"{stem}.json", facts.encode())
-        for kind, figure in figures.items():
-            png = BytesIO()
-            figure.savefig(png, format="png")
-            write_whole(folder / f"{stem}-{kind}.png", png.getvalue())
+            kind = _kind_of(logger)
+            if kind is not None:
+                kind.tell(logger, text, report.step, name)
+                takers.append(logger)
+    if not takers:
+        with guard("writing files"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            stem = folder / name / _stem(report.step)
+            report.result.save(f"{stem}.npz")
+            row = {"step": report.step, "epoch": report.epoch, **report.scalars}
+            facts = json.dumps({**row, "verdict": said, "sets": table.splitlines()}, indent=2)
+            write_whole(f"{stem}.json", facts.encode())
+    return Destination(tuple(takers), folder, report.step, name, guard)
+
+
+def _stem(step: int) -> str:
+    return f"step-{step:07d}"
 
 
 def _log_view(
@@ -136,7 +176,7 @@ def _log_view(
         return
     with guard("writing the view record"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name / f"step-{report.step:07d}{SUFFIX}", text.encode())
+        write_whole(folder / name / f"{_stem(report.step)}{SUFFIX}", text.encode())
     for logger in trainer.loggers:
         with guard("giving the view record to TensorBoard"):
             writer: Any = getattr(logger, "experiment", None)
@@ -165,43 +205,76 @@ def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
 # Loggers are told apart by what they can do: each Lightning package has classes of its own.
 
 
-def _tensorboard(
-    logger: Any, figures: Mapping[str, Figure], table: str, step: int, name: str
-) -> bool:
-    writer: Any = getattr(logger, "experiment", None)
-    if not _can(writer, "add_figure", "add_text", "flush"):
-        return False
-    for kind, figure in figures.items():
-        writer.add_figure(f"{name}/{kind}", figure, step, close=False)
-    writer.add_text(f"{name}/sets", table, step)
-    writer.flush()
-    return True
+class _TensorBoard:
+    """A SummaryWriter; pictures go to its event file as they are, not decoded and coded again."""
+
+    @staticmethod
+    def knows(logger: Any) -> bool:
+        return _can(getattr(logger, "experiment", None), "add_image", "add_text", "flush")
+
+    @staticmethod
+    def tell(logger: Any, text: str, step: int, name: str) -> None:
+        logger.experiment.add_text(f"{name}/sets", text, step)
+        logger.experiment.flush()
+
+    @staticmethod
+    def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        writer: Any = logger.experiment
+        for kind, png in pictures.items():
+            width, height = struct.unpack(">II", png[16:24])  # the head of every PNG
+            image = Summary.Image(
+                height=height, width=width, colorspace=_RGBA, encoded_image_string=png
+            )
+            summary = Summary(value=[Summary.Value(tag=f"{name}/{kind}", image=image)])
+            writer.file_writer.add_summary(summary, step)  # flushed with what comes next
 
 
-def _wandb(logger: Any, figures: Mapping[str, Figure], table: str, step: int, name: str) -> bool:
-    if not _can(logger, "log_image", "log_table"):
-        return False
-    for kind, figure in figures.items():
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
-        logger.log_image(f"{name}/{kind}", [np.asarray(canvas.buffer_rgba())], step)
-    lines = [[line] for line in table.splitlines() if line]
-    logger.log_table(f"{name}/sets", columns=["sets"], data=lines, step=step)
-    return True
+class _WandB:
+    """A WandbLogger; the step is a value beside the picture, so it may arrive late."""
+
+    @staticmethod
+    def knows(logger: Any) -> bool:
+        return _can(logger, "log_image", "log_table")
+
+    @staticmethod
+    def tell(logger: Any, text: str, step: int, name: str) -> None:
+        lines = [[line] for line in text.splitlines() if line]
+        logger.log_table(f"{name}/sets", columns=["sets"], data=lines, step=step)
+
+    @staticmethod
+    def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
+        for kind, png in pictures.items():
+            logger.log_image(f"{name}/{kind}", [_pixels(png)], step)
 
 
-def _mlflow(logger: Any, figures: Mapping[str, Figure], table: str, step: int, name: str) -> bool:
-    client: Any = getattr(logger, "experiment", None)
-    if not _can(client, "log_figure", "log_text"):
-        return False
-    stem = f"{name}/step-{step:07d}"
-    for kind, figure in figures.items():
-        client.log_figure(logger.run_id, figure, f"{stem}-{kind}.png")
-    client.log_text(logger.run_id, table, f"{stem}-sets.md")
-    return True
+class _MLflow:
+    """An MLFlowLogger."""
+
+    @staticmethod
+    def knows(logger: Any) -> bool:
+        return _can(getattr(logger, "experiment", None), "log_image", "log_text")
+
+    @staticmethod
+    def tell(logger: Any, text: str, step: int, name: str) -> None:
+        logger.experiment.log_text(logger.run_id, text, f"{name}/{_stem(step)}-sets.md")
+
+    @staticmethod
+    def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
+        for kind, png in pictures.items():
+            path = f"{name}/{_stem(step)}-{kind}.png"
+            logger.experiment.log_image(logger.run_id, _pixels(png), path)
 
 
-_TAKERS = (_tensorboard, _wandb, _mlflow)
+def _kind_of(logger: Any) -> type[_TensorBoard] | type[_WandB] | type[_MLflow] | None:
+    kinds = (_TensorBoard, _WandB, _MLflow)
+    return next((kind for kind in kinds if kind.knows(logger)), None)
+
+
+def _pixels(png: bytes) -> Any:
+    """Pixels of a PNG, shape ``(height, width, 4)``, 0 to 255."""
+    return np.rint(255 * imread(BytesIO(png), format="png")).astype(np.uint8)
 
 
 def _can(thing: Any, *methods: str) -> bool:

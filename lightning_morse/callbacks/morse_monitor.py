@@ -89,7 +89,7 @@ class MorseMonitor(TellingCallback):
     ``calibration``         factor by which residuals ask to inflate the surrogate's deviation; 1
                             is none
     ``age``                 steps since the analysis; in ``trainer.callback_metrics`` only
-    ``seconds``             wall time of the last analysis, figures included
+    ``seconds``             wall time of the last analysis, files included
     ``overhead``            share of the wall time since the start taken by the callback
     ``failed``              1 if the last analysis failed; the other values are then those of the
                             last one that succeeded, if any
@@ -106,17 +106,18 @@ class MorseMonitor(TellingCallback):
     TensorBoard also gets the figures ``morse/basins``, ``morse/graph`` and ``morse/merge`` (the
     confidence up to which attractors stay apart), from the second analysis on ``morse/timeline``
     (the basins over training), and ``morse/sets``: what becomes of the weights, in a sentence, and
-    the table of Morse sets. Without a logger that takes figures
-    the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
-    any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
-    ``default_root_dir``.
+    the table of Morse sets. Figures are drawn from records by a process of their own, which starts
+    with the first; they arrive a little later, under the step of their analysis, and the last ones
+    at the end of ``fit``. Without a logger that takes figures the same is written to ``morse/`` in
+    the log directory as PNG, JSON and NumPy archive. Without any logger each run has a folder of
+    its own, ``morse_runs/run_0`` and so on, below the Trainer's ``default_root_dir``.
 
     An attractor keeps its identity and colour from one analysis to the next where it can be
     recognised, and a change of basins is counted where a single slice proves it:
     :mod:`lightning_morse.monitoring.tracking` states the rule and its premise. For this the first
     process keeps one to three slices on the CPU, up to ``3 (dim + 1)`` weight vectors: with
     ``dim=2`` and 4-byte weights 12 to 36 bytes per weight in memory, on top of
-    132 bytes per weight for the snapshots.
+    132 bytes per weight for the snapshots. Where that is more than ``max_memory``, less is kept.
 
     The loss is the one that training minimises: the module's own, on the first training batches of
     the run, with the batch statistics of each in layers that keep running ones (``batch_norm``),
@@ -139,12 +140,11 @@ class MorseMonitor(TellingCallback):
     hold their names (what is small is in the checkpoint itself). If the files are gone the record
     begins anew.
 
-    On top of the snapshots an analysis needs memory for ``3 dim + 3`` copies of the trainable
-    weights while it computes principal directions, and for ``dim + 3`` while it evaluates the loss
-    (the shadow copy, the weights, the point and the directions), plus one forward pass without
-    gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch, and in
-    more than one dimension the graph of its gradient; ``"hessian"`` needs these and ``2 dim + 6``
-    vectors in double precision.
+    On top of what it keeps an analysis needs memory for at most ``dim + 4`` copies of the trainable
+    weights (the shadow copy, the weights, the point and the directions), plus one forward pass
+    without gradients, whatever ``n_samples``. ``"gradient"`` needs the graph of one probe batch,
+    and in more than one dimension the graph of its gradient; ``"hessian"`` needs these and
+    ``2 dim + 6`` vectors in double precision.
 
     With several processes (DDP) each keeps its own first batches as its probe set. The loss is the
     mean over the examples of all processes, just as the gradient of the run is a mean over them.
@@ -227,6 +227,13 @@ class MorseMonitor(TellingCallback):
             that tracks them) use those of each batch, as in a training step, and update nothing.
             ``"running"``: they use the running ones, for the loss of the network as deployed.
             Layers that are in eval mode while the network trains always use the running ones.
+        max_memory: Bytes that may be kept between analyses for snapshots and earlier slices, or a
+            text such as ``"500MB"``; in each process that keeps a record. By default a tenth of
+            what is free when ``fit`` begins (by the system, control groups and the limit on the
+            address space), at most 2 GB. Fewer snapshots are kept as it asks, then fewer slices by
+            which to recognise attractors, and half precision only where three snapshots do not fit
+            otherwise (:class:`lightning_morse.monitoring.memory.Plan`); a line says what. If not
+            even these fit, directions are random, scaled by the current weights.
 
     Attributes:
         period: How often analyses are due.
@@ -270,6 +277,7 @@ class MorseMonitor(TellingCallback):
         name: str = "morse",
         dynamics: str = "gradient",
         batch_norm: str = "batch",
+        max_memory: int | str | None = None,
     ) -> None:
         super().__init__()
         self.period = Period.of(every_n_epochs, every_n_steps)
@@ -290,6 +298,7 @@ class MorseMonitor(TellingCallback):
             name=name,
             dynamics=dynamics,
             batch_norm=batch_norm,
+            max_memory=max_memory,
         )
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
@@ -342,7 +351,7 @@ class MorseMonitor(TellingCallback):
         super().on_fit_start(trainer, pl_module)
         others = [m for m in callbacks_of(trainer) if isinstance(m, MorseMonitor) and m is not self]
         check_name(self.name, [other.name for other in others])
-        self._run.processes = Processes.of(trainer.world_size)
+        self._run.meet(Processes.of(trainer.world_size))
         # Asking for the log directory is an exchange between all processes, made only here.
         with self._guard("finding a folder"):
             self._folder.begin(trainer)
@@ -396,6 +405,8 @@ class MorseMonitor(TellingCallback):
         if is_dry_run(trainer):
             return
         with self._schedule.budget.work():
+            with self._guard("giving pictures away"):
+                self._account.painter.collect()
             stepped = self._schedule.has_stepped(trainer, batch_idx)
             with self._guard("recording the trajectory"):
                 if self._waits:
@@ -423,6 +434,17 @@ class MorseMonitor(TellingCallback):
             return
         with self._schedule.budget.work():
             self._look(trainer, pl_module, ended=True)
+
+    def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
+        """Wait for the last pictures."""
+        with self._schedule.budget.work(), self._guard("giving pictures away"):
+            self._account.painter.finish()
+
+    def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
+        """Give away the pictures that are there."""
+        with self._guard("giving pictures away"):
+            self._account.painter.finish(patience=0)
+        super().on_exception(trainer, pl_module, exception)
 
     # ------------------------------------------------------------------ state
 
@@ -501,7 +523,7 @@ class MorseMonitor(TellingCallback):
             elif found is not None:
                 self._account.take_over(found)
                 if processes.leads:
-                    self._account.draw(trainer, when)
+                    self._account.draw(trainer, when, last=ended)
             took = schedule.budget.now() - start
             outcome = "failed" if failures else "made" if found else "out of time"
             schedule.analysed(trainer, took, meter, outcome)

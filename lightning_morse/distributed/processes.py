@@ -21,6 +21,13 @@ from lightning_morse.distributed.errors import ProcessError, cause, must_end_run
 T = TypeVar("T")
 
 
+def is_another_process() -> bool:
+    """Whether this is not the first process, as far as torch.distributed knows."""
+    return (
+        distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0
+    )
+
+
 class Processes:
     """The processes of a run.
 

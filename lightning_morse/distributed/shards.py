@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_morse.distributed.normal_stream import NormalStream
 from lightning_morse.distributed.processes import Lockstep
 from lightning_morse.distributed.sharding import piece_of, reshard
-from lightning_morse.slices.bases import Whole, orthonormal_columns
+from lightning_morse.slices.bases import Whole, orthonormalised
 from lightning_morse.slices.parameters import flatten, trainable_parameters
 
 
@@ -133,9 +133,7 @@ class Shards(Whole):
             here = torch.linalg.vector_norm(raw, dim=1, dtype=torch.float64).square()
             lengths = self.sum(here).sqrt()
             try:
-                columns = orthonormal_columns(
-                    raw.T.to(flat.device), name="random directions", rows=self
-                )
+                columns = orthonormalised(raw.T.to(flat.device), "random directions", self)
             except ValueError as error:  # zero or collinear: all processes agree, sums are the same
                 problem = error
                 continue

@@ -268,15 +268,15 @@ class OneAnalysis:
         path = self.record.trajectory.up_to(weights)
         parameters = dict(trainable_parameters(self.module))
         chosen = self.source.slice_at(weights, path, parameters, self._shadow_loss, rows)
-        if chosen.fallback:
+        without_record = self.source.kind == "pca" and not self.record.trajectory.max_snapshots
+        if chosen.fallback and not without_record:  # which has been told
             self.warn(f"random directions instead of {self.source.kind}: {chosen.fallback}", "")
         snapshots = self.record.trajectory.snapshots()
-        return Look(
-            chosen,
-            chosen.subspace.project(weights),
-            chosen.subspace.project(snapshots),
-            chosen.coverage(weights, snapshots),
-        )
+        # Those of the path are what a box has to hold, except where it has to hold checkpoints.
+        known = chosen.kind != "checkpoints" and len(chosen.inside) == len(snapshots)
+        at = chosen.inside if known else chosen.subspace.project(snapshots)
+        coverage = chosen.coverage(weights, snapshots, at)
+        return Look(chosen, chosen.subspace.project(weights), at, coverage)
 
     def _shadow_loss(self, most: int | None = None) -> ShadowLoss:
         batches, indices = self._probe_set(most)
@@ -323,7 +323,8 @@ class OneAnalysis:
             training = self._compare_with_training(result, states, current)
         # Maps of successive snapshots are not one function, and of sharded weights no process holds
         # the directions by which slices are compared.
-        if self.settings.dynamics == "trajectory" or self.record.sharded:
+        # Nor where there is no memory for earlier slices.
+        if not self.record.plan.slices:
             tracked = untracked(result, current)
         else:
             tracked = self.record.tracker.update(look.subspace, result, current)

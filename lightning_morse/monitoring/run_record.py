@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lightning_morse.distributed.errors import cause
-from lightning_morse.distributed.processes import Processes
+from lightning_morse.distributed.processes import Processes, is_another_process
 from lightning_morse.distributed.sharding import flat_shards
+from lightning_morse.monitoring.memory import (
+    SHARE_OF_FREE_WHEN_RESUMED,
+    Plan,
+    free_memory,
+    memory_limit,
+)
 from lightning_morse.monitoring.probe_batches import copied, is_plain, moved
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshots import Trajectory
@@ -21,9 +29,15 @@ from lightning_morse.monitoring.state_files import (
     fetched,
     n_bytes,
 )
-from lightning_morse.monitoring.tracking import AttractorTracker
+from lightning_morse.monitoring.tracking import MAX_PICTURES, AttractorTracker
 from lightning_morse.monitoring.training_time import TrainingTime
-from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
+from lightning_morse.slices.columns import working_dtype
+from lightning_morse.slices.parameters import (
+    as_real,
+    count_of_weights,
+    flat_parameters,
+    trainable_parameters,
+)
 
 
 class RunRecord:
@@ -39,6 +53,8 @@ class RunRecord:
     Attributes:
         processes: The processes of the run.
         sharded: Whether the weights are spread over them.
+        free: Memory that was free in the first process at the start, bytes; None if unknown.
+        plan: What is kept of the weights.
         trajectory: Snapshots of the weights.
         time: When each was taken, in time of the gradient flow.
         probe: The batches of this process that the loss is evaluated on.
@@ -54,26 +70,70 @@ class RunRecord:
         self._warn = warn
         self.processes = Processes()
         self.sharded = False
+        self.free = free_memory()
+        self._files = StateFiles()
         self.forget()
 
     def forget(self) -> None:
         """Start over, for another run."""
-        self.trajectory = self._new_trajectory()
-        self.time = TrainingTime(self.trajectory)
+        self.plan = self._asked
+        self._limit: int | None = None
+        self._weight_dtype = torch.float32
+        self._begun = self._lost = False
+        self._files = StateFiles()
+        self._begin_anew()
         self.probe: list[Any] = []
         self.probe_indices: list[int] = []
         self._weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self.probes_of_all: list[list[Any]] = []
-        self.tracker = AttractorTracker()
-        self._files = StateFiles()
+
+    def meet(self, processes: Processes) -> None:
+        """Learn which processes there are, and how much memory the first has; all call it.
+
+        Where one did not find what was to be loaded, none goes on with it: they would not agree on
+        the probe set.
+        """
+        self.processes = processes
+        self.free = processes.share(free_memory())
+        if any(processes.gather(self._lost)):
+            self._begin_anew()
+            self.probes_of_all, self.probe_indices = [], []
+        self._lost = False
 
     def _new_trajectory(self) -> Trajectory:
-        return Trajectory(self._settings.max_snapshots, dtype=self._settings.dtype)
+        return Trajectory(self.plan.max_snapshots, dtype=self.plan.dtype)
+
+    @property
+    def _asked(self) -> Plan:
+        """What is kept where memory is no matter."""
+        tracks = not self.sharded and self._settings.dynamics != "trajectory"
+        slices = MAX_PICTURES if tracks else 0
+        return Plan(self._settings.max_snapshots, self._settings.dtype, slices)
+
+    def _make_plan(self, n_weights: int) -> str:
+        """Decide what fits into memory; the same in all processes, without an exchange.
+
+        Args:
+            n_weights: Length of a snapshot.
+
+        Returns:
+            What to tell the user.
+        """
+        asked, free = self._settings.max_memory, self.free
+        if free is not None and self.sharded:
+            free //= self.processes.size  # as if all were on this machine
+        again = memory_limit(asked, free, SHARE_OF_FREE_WHEN_RESUMED)
+        if asked is not None or self._limit is None or self._limit > again:
+            self._limit = memory_limit(asked, free)
+        dim, most = self._settings.dim, self._limit / max(1, n_weights)
+        self.plan = self._asked.within(most, dim, self._weight_dtype)
+        self.tracker.max_pictures = self.plan.slices
+        return self.plan.told(self._asked, self._limit, n_weights)
 
     @property
     def is_new(self) -> bool:
-        """Whether :meth:`begin` will start the trajectory, not go on with one that was loaded."""
-        return self.sharded or not len(self.trajectory)
+        """Whether :meth:`begin` will start the record; the same in all processes."""
+        return not self._begun
 
     def begin(self, module: nn.Module, stride: int, device: Any) -> None:
         """Begin a run or go on with one.
@@ -83,16 +143,34 @@ class RunRecord:
             stride: Optimizer steps between two snapshots of a new trajectory.
             device: Where the network is.
         """
-        if self.is_new:
-            if self.sharded:  # whatever was loaded is not this process's own rows
-                self.trajectory = self._new_trajectory()
-            self.trajectory.stride = stride
+        self._begun = True
+        # Whatever was loaded is not this process's own rows, if weights are sharded.
+        if self.sharded or not len(self.trajectory):
+            self._begin_trajectory(module, stride)
             self.add_weights(module)
         if len(self.probes_of_all) == self.processes.size:
             self.probe = self.probes_of_all[self.processes.rank]
         self.probe = moved(self.probe[: self._settings.probe_batches], device)
         n = len(self.probe)
         self.probe_indices = [*self.probe_indices, *range(len(self.probe_indices), n)][:n]
+
+    def _begin_trajectory(self, module: nn.Module, stride: int) -> None:
+        parameters = [p for _, p in trainable_parameters(module)]
+        self._weight_dtype = working_dtype(as_real(parameters[0].detach()).dtype)
+        n = count_of_weights(parameters)
+        if said := self._make_plan(-(-n // self.processes.size) if self.sharded else n):
+            self._warn(said)
+        rate = self.time.rate
+        self._begin_anew(stride)
+        self.time.rate = rate
+
+    def _begin_anew(self, stride: int = 1) -> None:
+        """Forget the trajectory and the attractors."""
+        self.trajectory = self._new_trajectory()
+        self.trajectory.stride = stride
+        self.time = TrainingTime(self.trajectory)
+        self.tracker = AttractorTracker(self.plan.slices)
+        self._files.forget()
 
     def _begin_anew_if_changed(self, module: nn.Module) -> None:
         """Start another trajectory where other weights are trained than before.
@@ -105,11 +183,7 @@ class RunRecord:
         self._weights = weights
         if not changed:
             return
-        stride = self.trajectory.stride
-        self.trajectory = self._new_trajectory()
-        self.trajectory.stride = stride
-        self.time = TrainingTime(self.trajectory)
-        self.tracker = AttractorTracker()
+        self._begin_trajectory(module, self.trajectory.stride)
         self._warn(
             "other weights are trained from here on: the record of the trajectory and the "
             "identities of attractors begin anew"
@@ -154,6 +228,7 @@ class RunRecord:
         trajectory = self._new_trajectory() if self.sharded else self.trajectory
         state: dict[str, Any] = {
             "trajectory": trajectory.state_dict(),
+            "memory": [self._limit, str(self._weight_dtype)],
             "time": self.time.state_dict(),
             "probes": [moved(p, "cpu") for p in probes] if is_plain(probes) else [],
             "probe_indices": list(self.probe_indices),
@@ -180,18 +255,34 @@ class RunRecord:
 
         If its files are gone, the record is empty, and the user is told.
         """
+        self._begun, folder = True, Path(state.get("folder", ""))
+        if "memory" in state:
+            self._limit, dtype = state["memory"]
+            self._weight_dtype = getattr(torch, dtype.removeprefix("torch."))
+        # Snapshots are read one by one, and by the process that goes on with them.
+        rows = state.get("trajectory", {})
+        here = not is_another_process()
+        wanted = {k: state[k] for k in ("time", "probes") if k in state}
         try:
-            if "trajectory" not in state:
+            if not rows:
                 raise MissingStateError("there was no folder to write it to")
-            if "folder" in state:
-                state = fetched(dict(state), Path(state["folder"]))
+            found = fetched(wanted, folder)
+            if here and len(rows["snapshots"]):
+                if said := self._make_plan(len(fetched(rows["snapshots"][0], folder))):
+                    self._warn(said)
+                self.trajectory = self._new_trajectory()
+                self.time = TrainingTime(self.trajectory)
+                self.trajectory.load_state_dict(rows, partial(fetched, folder=folder))
+            if here and self.plan.slices:
+                self.tracker.load_state_dict(fetched(state["tracker"], folder))
         except MissingStateError as error:
+            self._lost = True
+            self._begin_anew()
             self._warn(f"the record of the trajectory begins anew: {error}")
             return
-        self.trajectory.load_state_dict(state["trajectory"])
-        if "time" in state:  # not in the earliest checkpoints of 0.1
-            self.time.load_state_dict(state["time"])
-        self.probes_of_all = list(state["probes"])
+        self._files.take_over(state)
+        if "time" in found:  # not in the earliest checkpoints of 0.1
+            self.time.load_state_dict(found["time"])
+        self.probes_of_all = list(found["probes"])
         self.probe_indices = list(state.get("probe_indices", ()))  # not in checkpoints of 0.1
         self._weights = tuple((name, tuple(shape)) for name, shape in state.get("weights", ()))
-        self.tracker.load_state_dict(state["tracker"])

@@ -13,6 +13,7 @@ import torch
 from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.arguments import integer_of_at_least, level_of_confidence
 from lightning_morse.monitoring.extent import Extent, given_extent
+from lightning_morse.monitoring.memory import bytes_of
 from lightning_morse.monitoring.snapshot_map import DYNAMICS
 from lightning_morse.slices.batch_statistics import checked_choice
 from lightning_morse.slices.directions import FEWEST_FOR_PCA
@@ -58,6 +59,7 @@ class Settings:
         name: Name of the monitor.
         dynamics: Whose Morse graph to make.
         batch_norm: ``"batch"`` or ``"running"``.
+        max_memory: Bytes that may be kept between analyses; None for a share of what is free.
 
     Raises:
         ValueError: If one is out of range.
@@ -78,6 +80,7 @@ class Settings:
     dynamics: str
     batch_norm: str
     grace: float = 2.0
+    max_memory: int | str | None = None
 
     def __post_init__(self) -> None:
         for argument, least in (
@@ -124,6 +127,8 @@ class Settings:
                 f"name must be letters, digits, '_', '-' or '.', got {self.name!r}. It goes before "
                 "the slash in the names of the metrics"
             )
+        if self.max_memory is not None:
+            bytes_of(self.max_memory)
         _ = self.box
 
     @cached_property

@@ -15,12 +15,13 @@ class Trajectory:
     Snapshots are kept on the CPU: ``max_snapshots + 1`` rows of the trainable parameters in
     ``dtype`` (one row is for the current weights), however long the run. With the defaults of
     :class:`lightning_morse.MorseMonitor`, 33 rows of 4 bytes, these are 132 bytes per parameter, 66
-    in half precision. Memory is taken as the record fills. When it is full, every second snapshot
+    in half precision; fewer where memory is limited (:mod:`lightning_morse.monitoring.memory`).
+    Memory is taken as the record fills. When it is full, every second snapshot
     is dropped and the stride doubles; the first one always stays. Weights of another length
     (parameters were frozen or unfrozen) start the record over.
 
     Args:
-        max_snapshots: Number of snapshots to keep, at least 3.
+        max_snapshots: Number of snapshots to keep, at least 3; or 0 to count steps only.
         stride: Initial number of calls of :meth:`step` from one snapshot to the next, at least 1.
         dtype: Floating-point type of the snapshots.
 
@@ -68,7 +69,7 @@ class Trajectory:
         Args:
             weights: Returns the flat weights, shape ``(p,)``; called only when a snapshot is due.
         """
-        if self._steps % self.stride == 0:
+        if self.max_snapshots and self._steps % self.stride == 0:
             flat = weights()
             self._make_room(len(flat))
             if self._n == self.max_snapshots:
@@ -88,11 +89,14 @@ class Trajectory:
         """All snapshots and the current weights, shape ``(T + 1, p)``, on the CPU.
 
         A view, valid until the next call. Weights of another length become the first snapshot of a
-        new record.
+        new record. Where no snapshots are kept these are the current weights twice.
 
         Args:
             weights: Flat current weights, shape ``(p,)``.
         """
+        if not self.max_snapshots:
+            self._rows = torch.empty(0, len(weights), dtype=self.dtype)
+            return weights.detach().cpu().expand(2, -1)
         self._make_room(len(weights))
         self._rows[self._n].copy_(weights.detach())
         if not self._n:
@@ -110,26 +114,35 @@ class Trajectory:
             "steps": self._steps,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a record written by :meth:`state_dict`."""
+    def load_state_dict(
+        self, state: Mapping[str, Any], fetch: Callable[[Any], Tensor] = lambda row: row
+    ) -> None:
+        """Go on from a record written by :meth:`state_dict`.
+
+        Args:
+            state: The state.
+            fetch: Gets a snapshot from what stands for it in the state; called for one after the
+                other, so that no second copy of the record is in memory.
+        """
         kept = state["snapshots"]  # one tensor in checkpoints of 0.1
         self.stride = state["stride"]
         taken = list(state.get("taken", (self.stride * i for i in range(len(kept)))))
-        while len(kept) > self.max_snapshots:
+        while len(kept) > max(1, self.max_snapshots):
             kept, taken = kept[::2], taken[::2]
             self.stride *= 2
         self._n = 0
-        if len(kept):
-            self._make_room(len(kept[0]))
-            self._n, self._taken = len(kept), taken
-            for row, snapshot in zip(self._rows, kept, strict=False):
-                row.copy_(snapshot)
+        for i in range(len(kept) if self.max_snapshots else 0):
+            snapshot = fetch(kept[i])
+            self._make_room(len(snapshot))
+            self._rows[i].copy_(snapshot)
+            self._n, self._taken = i + 1, taken[: i + 1]
         self._steps = state["steps"]  # last, since making room resets it
 
     def _make_room(self, n_parameters: int) -> None:
         # Compare the number of rows too: a process of a sharded run may hold no weights at all.
         if self._rows.shape != (self.max_snapshots + 1, n_parameters):
             self._n = self._steps = 0
+            self._rows = torch.empty(0, 0, dtype=self.dtype)  # the old ones go before the new come
             self._rows = torch.empty(self.max_snapshots + 1, n_parameters, dtype=self.dtype)
 
     def _thin(self) -> None:

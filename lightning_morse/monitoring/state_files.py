@@ -1,15 +1,18 @@
 """What is too large for a checkpoint, in files beside the run's other files.
 
 A checkpoint holds the names of these files, which say what is in them: the name of a file is the
-digest of its content. A file is written once, whole, and stays as long as one of the last two
-checkpoints refers to it. Whoever resumes from an older one, or has moved the files, starts a new
-record.
+digest of its content, and a mark of the process that wrote it. A file is written once, whole, and
+stays as long as one of the last two checkpoints refers to it. Runs may share a folder: each deletes
+no files but its own, and those of the checkpoint that it was resumed from. Whoever resumes from an
+older one, or has moved the files, starts a new record.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import secrets
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +46,12 @@ class StateFiles:
     """
 
     def __init__(self) -> None:
-        # Digests of tensors that are known not to change, and the tensors, so that an id is theirs.
-        self._known: dict[Any, tuple[str, Tensor | None]] = {}
+        # Names of tensors that are known not to change. An id is theirs as long as they exist, and
+        # they are not kept for that.
+        self._known: dict[Any, tuple[str, weakref.ref[Tensor] | None]] = {}
         self._before: set[str] = set()
+        self._own: set[str] = set()
+        self._mark = secrets.token_hex(4)
 
     def put_away(
         self, state: Any, folder: Path, rows: Mapping[int, tuple[int, Tensor]] | None = None
@@ -65,7 +71,7 @@ class StateFiles:
             OSError: If the files cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        used: dict[Any, tuple[str, Tensor | None]] = {}
+        used: dict[Any, tuple[str, weakref.ref[Tensor] | None]] = {}
 
         def put(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -73,12 +79,12 @@ class StateFiles:
                     return value.clone()
                 own = None if rows is None else rows.get(id(value))
                 key = id(value) if own is None else ("row", own[0])
-                known = self._known.get(key)
-                path = None if known is None else folder / f"{known[0]}{_SUFFIX}"
-                if known is None or path is None or not path.exists():
-                    known = _written(value, folder), value if own is None else None
-                used[key] = known
-                return {_MARK: known[0]}
+                name, of = self._known.get(key, ("", None))
+                same = of is None or of() is value
+                if not name or not same or not (folder / f"{name}{_SUFFIX}").exists():
+                    name = _written(value, folder, self._mark)
+                used[key] = name, weakref.ref(value) if own is None else None
+                return {_MARK: name}
             if isinstance(value, dict):
                 return {k: put(v) for k, v in value.items()}
             return [put(v) for v in value] if isinstance(value, list) else value
@@ -86,11 +92,20 @@ class StateFiles:
         made = put(state)
         self._known = used
         names = {name for name, _ in used.values()}
-        for path in folder.glob(f"*{_SUFFIX}"):
-            if path.stem not in names | self._before:
-                path.unlink(missing_ok=True)
+        for name in self._own - names - self._before:
+            (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+        self._own = names | self._before
         self._before = names
         return made
+
+    def forget(self) -> None:
+        """Write everything again, numbered tensors too: they begin anew."""
+        self._known = {}
+
+    def take_over(self, state: Any) -> None:
+        """Let files that a state refers to go once two later states have been put away."""
+        self._before = set(_names(state))
+        self._own |= self._before
 
 
 def fetched(state: Any, folder: Path) -> Any:
@@ -122,15 +137,31 @@ def _tensors(state: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _written(tensor: Tensor, folder: Path) -> str:
+def _names(state: Any) -> Iterator[str]:
+    if isinstance(state, dict):
+        if list(state) == [_MARK]:
+            yield state[_MARK]
+        else:
+            for value in state.values():
+                yield from _names(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _names(value)
+
+
+def _written(tensor: Tensor, folder: Path, mark: str) -> str:
     buffer = io.BytesIO()
     torch.save(tensor.detach().cpu().clone(), buffer)
     content = buffer.getbuffer()
-    name = hashlib.blake2b(content, digest_size=16).hexdigest()
+    name = f"{_digest(content)}-{mark}"
     path = folder / f"{name}{_SUFFIX}"
     if not path.exists():
         write_whole(path, content)
     return name
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _read(path: Path) -> Tensor:
@@ -138,7 +169,7 @@ def _read(path: Path) -> Tensor:
         content = path.read_bytes()
     except OSError as error:
         raise MissingStateError(f"{path.name} cannot be read: {error}") from error
-    if hashlib.blake2b(content, digest_size=16).hexdigest() != path.stem:
+    if _digest(content) != path.stem.partition("-")[0]:  # earlier files have no mark
         raise MissingStateError(f"{path.name} is not what was written")
     tensor: Tensor = torch.load(io.BytesIO(content), weights_only=True)
     return tensor

@@ -85,12 +85,17 @@ class AttractorTracker:
     Identities are 0, 1, 2, ... in order of first appearance, by ascending loss within an analysis.
     The rule is stated in :mod:`lightning_morse.monitoring.tracking`.
 
-    The tracker keeps at most three pictures: the last one, that of the last certain basin and, as
-    far as there is room, those that were the last to show an attractor missing from all later ones.
+    The tracker keeps at most three pictures: the last one, as far as there is room that of the last
+    certain basin, and those that were the last to show an attractor missing from all later ones.
     Each consists of an affine subspace (``dim + 1`` weight vectors, on the CPU) and the labels of
     the cells of all its boxes.
 
+    Args:
+        max_pictures: Number of pictures to keep where memory is limited, at least 1; each is
+            ``dim + 1`` weight vectors. With fewer, identities are lost sooner and changes missed.
+
     Attributes:
+        max_pictures: As given.
         switches: Number of times the weights have certainly changed basins.
 
     Example:
@@ -109,7 +114,8 @@ class AttractorTracker:
         Tracked(identities={0: 1, 1: 0}, current=1, switch=(0, 1))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_pictures: int = MAX_PICTURES) -> None:
+        self.max_pictures = max_pictures
         self.switches = 0
         self._next = 0
         self._pictures: list[_Picture] = []  # oldest first
@@ -165,7 +171,7 @@ class AttractorTracker:
         home = next((p for p in reversed(kept) if p.home >= 0), None)
         switch = None if home is None else _switch(home, new)
         self.switches += switch is not None
-        self._pictures = _worth_keeping([*kept, new])
+        self._pictures = _worth_keeping([*kept, new], self.max_pictures)
         return Tracked({a: known[a] for a in numbers.tolist()}, new.basin(x), switch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -180,7 +186,8 @@ class AttractorTracker:
         """Continue from a state returned by :meth:`state_dict`."""
         self.switches = state["switches"]
         self._next = state["next"]
-        self._pictures = [_Picture.of(p) for p in state["pictures"]]
+        pictures = state["pictures"][-self.max_pictures :] if self.max_pictures else []
+        self._pictures = [_Picture.of(p) for p in pictures]
 
 
 def untracked(result: MorseAnalysis, current: ArrayLike) -> Tracked:
@@ -352,7 +359,7 @@ def _carried(source: AffineSubspace, points: Array, target: AffineSubspace) -> t
     return (x @ within.T).numpy(), squares.sqrt().numpy()
 
 
-def _worth_keeping(pictures: list[_Picture]) -> list[_Picture]:
+def _worth_keeping(pictures: list[_Picture], most: int) -> list[_Picture]:
     """The last picture, that of the last certain basin, and the last ones of lost attractors."""
     home = next((p for p in reversed(pictures) if p.home >= 0), None)
     shown: set[int] = set()
@@ -362,6 +369,7 @@ def _worth_keeping(pictures: list[_Picture]) -> list[_Picture]:
         if not kept or picture is home or names - shown:
             kept.append(picture)
             shown |= names
-    while len(kept) > MAX_PICTURES:
-        kept.remove(next(p for p in reversed(kept[1:]) if p is not home))
+    while len(kept) > most:
+        others = [p for p in kept[1:] if p is not home]
+        kept.remove((others or kept)[-1])
     return kept[::-1]

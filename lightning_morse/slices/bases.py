@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lightning_morse.slices.columns import (
     blocks,
+    empty_columns,
     gram_matrix,
     in_double,
     largest,
-    times,
+    multiply,
     working_dtype,
 )
 from lightning_morse.slices.parameters import flatten
@@ -79,6 +80,20 @@ def orthonormal_columns(
         [[0.0, 1.0], [1.0, 0.0]]
     """
     columns = as_columns(vectors, name, rows)
+    if isinstance(vectors, Tensor):  # the caller's
+        own = empty_columns(columns, (len(columns), columns.shape[1]), columns.dtype)
+        columns = own.copy_(columns)
+    return orthonormalised(columns, name, rows)
+
+
+def orthonormalised(columns: Tensor, name: str, rows: Whole = WHOLE) -> Tensor:
+    """As :func:`orthonormal_columns`, in the memory of the columns that are given.
+
+    Args:
+        columns: Shape ``(p, d)``, at least float32; what they held is lost, also if this raises.
+        name: As there.
+        rows: As there.
+    """
     sizes = rows.largest(largest(columns))
     for j, size in enumerate(sizes.tolist()):
         if not 0 < size < float("inf"):
@@ -86,7 +101,7 @@ def orthonormal_columns(
                 f"{name}[{j}] must be finite and not zero, got largest entry {size}. Leave that "
                 "vector out or replace it"
             )
-    columns = columns / sizes
+    columns /= sizes
     dependent = first_dependent(columns, rows)
     if dependent is not None:
         raise ValueError(
@@ -96,15 +111,16 @@ def orthonormal_columns(
         )
     for _ in range(2):
         upper = torch.linalg.cholesky(rows.sum(gram_matrix(columns))).T
-        columns = times(columns, torch.linalg.inv(upper))
+        multiply(columns, torch.linalg.inv(upper))
     return columns
 
 
 def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     """Top principal directions of a trajectory of weights.
 
-    Computed from the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots: no
-    ``p x p`` matrix is formed.
+    Computed from the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots, which is
+    summed over blocks of weights: on top of the snapshots and the directions it takes a few
+    megabytes, whatever ``p``.
 
     Args:
         snapshots: Flat weights along the trajectory, shape ``(T, p)``, oldest first.
@@ -138,7 +154,7 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
             )
     n, p = snapshots.shape
     gram = torch.zeros(n, n, dtype=torch.float64)
-    for block in blocks(p):
+    for block in blocks(p, n):
         offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
         gram += (offsets @ offsets.T).cpu()
     gram = rows.sum(gram)
@@ -157,12 +173,12 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     leading = torch.where(leading[-1] < 0, -leading, leading)
     # Coefficients that sum to zero make the mean of the snapshots drop out.
     leading -= leading.mean(dim=0)
-    directions = snapshots.new_empty((dim, p), dtype=working_dtype(snapshots.dtype)).T
-    for block in blocks(p):
+    directions = empty_columns(snapshots, (p, dim), working_dtype(snapshots.dtype))
+    for block in blocks(p, n):
         offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
         directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
     # The Gram matrix squared the condition number; this recovers the digits that cost.
-    return orthonormal_columns(directions, "principal directions of the snapshots", rows)
+    return orthonormalised(directions, "principal directions of the snapshots", rows)
 
 
 def random_directions(
@@ -228,7 +244,7 @@ def random_directions(
         norms = gram_matrix(raw.T).diagonal().sqrt()
         if norms.all() and first_dependent(raw.T) is None:
             break
-    return orthonormal_columns(raw.T.to(flat.device), name="random directions"), norms
+    return orthonormalised(raw.T.to(flat.device), "random directions"), norms
 
 
 def as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOLE) -> Tensor:
@@ -250,7 +266,7 @@ def as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOL
                     f"{tuple(vector.shape)} and {tuple(vectors[0].shape)}. Use flatten() on the "
                     "parameters of one network"
                 )
-        columns = torch.stack([v.detach().to(vectors[0].device) for v in vectors], dim=1)
+        columns = torch.stack([v.detach().to(vectors[0].device) for v in vectors]).T
     if not columns.dtype.is_floating_point:
         raise ValueError(f"{name} must be floating point, got {columns.dtype}. Use .float()")
     return columns.to(working_dtype(columns.dtype))

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Rows converted to float64 at a time: half a megabyte per column. Only memory depends on it, and
-# the last digits of sums.
+# Rows converted to float64 at a time: half a megabyte per column, and two megabytes in all where
+# there are more than four columns. Only memory depends on it, and the last digits of sums.
 BLOCK_ROWS = 1 << 16
+_FULL_COLUMNS = 4
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -36,26 +37,32 @@ def in_double(tensor: Tensor) -> Tensor:
     return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
 
 
-def blocks(length: int) -> Iterator[slice]:
-    """Slices that cut this many rows into blocks."""
-    return (slice(start, start + BLOCK_ROWS) for start in range(0, length, BLOCK_ROWS))
+def blocks(length: int, columns: int = 1) -> Iterator[slice]:
+    """Slices that cut this many rows into blocks, of fewer rows where there are many columns."""
+    rows = max(1, BLOCK_ROWS * _FULL_COLUMNS // max(_FULL_COLUMNS, columns))
+    return (slice(start, start + rows) for start in range(0, length, rows))
 
 
 def gram_matrix(columns: Tensor) -> Tensor:
     """Inner products of the columns, shape ``(d, d)``, float64 on the CPU."""
     d = columns.shape[1]
     gram = torch.zeros(d, d, dtype=torch.float64)
-    for block in blocks(len(columns)):
+    for block in blocks(len(columns), d):
         some = in_double(columns[block])
         gram += (some.T @ some).cpu()
     return gram
 
 
-def times(columns: Tensor, matrix: Tensor) -> Tensor:
-    """Product with a small float64 matrix, rounded once to the dtype of the columns."""
-    # Column-major in memory, the order in which AffineSubspace.point reads them fastest.
-    product = columns.new_empty(columns.shape[::-1]).T
-    for block in blocks(len(columns)):
+def multiply(columns: Tensor, matrix: Tensor) -> None:
+    """Replace columns by their product with a small square float64 matrix, rounded once."""
+    for block in blocks(len(columns), columns.shape[1]):
         rows = in_double(columns[block])
-        product[block] = (rows @ matrix.to(rows.device)).to(product)
-    return product
+        columns[block] = (rows @ matrix.to(rows.device)).to(columns)
+
+
+def empty_columns(like: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Columns to write to, on the device of another tensor.
+
+    Column-major in memory, the order in which AffineSubspace.point reads them fastest.
+    """
+    return like.new_empty(shape[::-1], dtype=dtype).T

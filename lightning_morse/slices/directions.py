@@ -53,22 +53,27 @@ class Slice:
     natural: Tensor | None = None
     fallback: str = ""
 
-    def coverage(self, weights: Tensor, snapshots: Tensor) -> Coverage:
+    def coverage(self, weights: Tensor, snapshots: Tensor, at: Tensor) -> Coverage:
         """How much of a trajectory the slice shows.
 
         Args:
             weights: The current weights, shape ``(p,)``.
-            snapshots: Earlier weights, shape ``(T, p)``.
+            snapshots: Earlier weights, shape ``(T, p)``; perhaps none.
+            at: Their coordinates in the slice, shape ``(T, d)``.
         """
-        about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
-        along = about.project(snapshots).square().sum(dim=0)
-        total = float(along.sum() + about.residual(snapshots).square().sum())
+        off = distances = self.subspace.residual(snapshots, at)
+        if not torch.equal(self.subspace.origin, weights):  # true of all processes or of none
+            about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
+            at = about.project(snapshots)
+            off = about.residual(snapshots, at)
+        along = at.square().sum(dim=0)
+        total = float(along.sum() + off.square().sum())
         shares = along / total if total > 0 else torch.zeros(self.subspace.dim)
-        off_slice = self.subspace.residual(snapshots).square().mean().sqrt()
+        off_slice = distances.square().sum() / max(1, len(snapshots))
         return Coverage(
             shares=tuple(shares.tolist()),
             explained=float(shares.sum()) if total > 0 else 1.0,
-            residual=float(off_slice),
+            residual=float(off_slice.sqrt()),
         )
 
 
@@ -79,7 +84,8 @@ class Coverage:
     Attributes:
         shares: Share of the squared displacements from the current weights along each axis.
         explained: Share of them inside the slice, the sum of ``shares``; 1 if nothing moved.
-        residual: Root mean square distance of the trajectory from the slice, weight-space units.
+        residual: Root mean square distance of the trajectory from the slice, weight-space units; 0
+            if there is no trajectory.
     """
 
     shares: tuple[float, ...]

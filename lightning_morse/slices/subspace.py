@@ -28,6 +28,8 @@ from lightning_morse.slices.columns import blocks, gram_matrix, in_double, large
 # weights. Claims about the loss as a function of x do not depend on it; that its gradient flow is
 # the projected flow of the network holds to this relative accuracy.
 _ORTHONORMAL_WITHIN_EPSILONS = 1000
+# Weight vectors projected at a time. Only memory depends on it.
+_AT_A_TIME = 8
 # Weights closer than this, relative to their largest entry, count as identical: the same weights
 # summed in another order. Only an error message depends on it.
 _IDENTICAL_WITHIN_EPSILONS = 8
@@ -155,16 +157,19 @@ class AffineSubspace:
         """
         rows = self._checked(theta)
         x = torch.zeros(len(rows), self.dim, dtype=torch.float64)
-        for block, offset in self._offsets(rows):
-            x += (offset @ in_double(self.directions[block]).contiguous()).cpu()
+        # A few at a time, so that memory does not grow with their number.
+        for here, some in zip(*_few(x, rows), strict=True):
+            for block, offset in self._offsets(some):
+                here += (offset @ in_double(self.directions[block]).contiguous()).cpu()
         x = self.rows.sum(x)
         return x.reshape(*theta.shape[:-1], self.dim)
 
-    def residual(self, theta: Tensor) -> Tensor:
+    def residual(self, theta: Tensor, x: Tensor | None = None) -> Tensor:
         """Euclidean distance of weights from the subspace.
 
         Args:
             theta: Flat weights, shape ``(p,)`` or ``(k, p)``.
+            x: What :meth:`project` returns for them, if that is known.
 
         Returns:
             Distances in weight-space units, shape ``()`` or ``(k,)``, float64 on the CPU. Summed
@@ -175,12 +180,13 @@ class AffineSubspace:
             ValueError: If the weights do not have ``p`` entries.
         """
         rows = self._checked(theta)
-        x = self.project(rows)
+        x = self.project(rows) if x is None else x.reshape(len(rows), self.dim)
         squares = torch.zeros(len(rows), dtype=torch.float64)
-        for block, offset in self._offsets(rows):
-            directions = in_double(self.directions[block]).contiguous()
-            off_slice = offset - x.to(directions.device) @ directions.T
-            squares += off_slice.square().sum(dim=1).cpu()
+        for here, at, some in zip(*_few(squares, x, rows), strict=True):
+            for block, offset in self._offsets(some):
+                directions = in_double(self.directions[block]).contiguous()
+                offset -= at.to(directions.device) @ directions.T
+                here += offset.square().sum(dim=1).cpu()
         return self.rows.sum(squares).sqrt().reshape(theta.shape[:-1])
 
     def _checked(self, theta: Tensor) -> Tensor:
@@ -199,6 +205,11 @@ class AffineSubspace:
                 block,
                 in_double(rows[:, block].to(self.origin.device)) - in_double(self.origin[block]),
             )
+
+
+def _few(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each tensor cut into a few rows at a time."""
+    return [torch.split(tensor, _AT_A_TIME) for tensor in tensors]
 
 
 def plane_through(weights: Sequence[Tensor]) -> AffineSubspace:

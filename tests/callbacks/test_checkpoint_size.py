@@ -1,12 +1,16 @@
 """Checkpoints stay small, and a resumed run is the uninterrupted one."""
 
+import dataclasses
+import os
 import shutil
+import weakref
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
+from lightning_morse.monitoring import state_files
 from tests.callback_models import Net, fit, monitor, seed_all, stub_analysis
 
 WIDTH = 400
@@ -77,3 +81,72 @@ def test_without_a_place_to_write_the_record_stays_in_memory(tmp_path, monkeypat
     state = torch.load(path, weights_only=True)["callbacks"]
     (ours,) = (v for k, v in state.items() if k.startswith("MorseMonitor"))
     assert "trajectory" not in ours
+
+
+def test_a_record_that_began_anew_is_what_comes_back(tmp_path):
+    """Snapshots are known by their step, and steps are counted anew."""
+
+    class Unfreezes(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            pl_module.net[0].requires_grad_(trainer.current_epoch > 1)
+
+    kept, back = monitor(), monitor()
+    path = checkpoint(tmp_path, Unfreezes(), kept, max_epochs=4).with_stem("epoch=3")
+    back.load_state_dict(torch.load(path, weights_only=True)["callbacks"][kept.state_key])
+    assert len(kept._trajectory) > 3
+    assert back._trajectory.snapshots().equal(kept._trajectory.snapshots())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for the superuser")
+def test_a_read_only_folder_is_no_place_to_write(tmp_path, caplog):
+    root = tmp_path / "log"
+    root.mkdir()
+    root.chmod(0o500)
+    state = kept_by(root / "state")
+    assert "trajectory" not in state
+    assert "the record is not in checkpoints (PermissionError" in caplog.text
+
+
+def test_a_folder_that_is_a_file_is_no_place_to_write(tmp_path, caplog):
+    (tmp_path / "state").touch()
+    assert "trajectory" not in kept_by(tmp_path / "state")
+    assert "the record is not in checkpoints (FileExistsError" in caplog.text
+
+
+def kept_by(folder):
+    watch = monitor()
+    watch._run.begin(Wide(), 1, "cpu")
+    return watch._run.state_dict(folder)
+
+
+def test_a_snapshot_cut_short_begins_the_record_anew(tmp_path, caplog):
+    path = checkpoint(tmp_path, monitor(), max_epochs=2)
+    rows = [p for p in tmp_path.rglob("state/*.pt") if p.stat().st_size > 4 * WIDTH**2]
+    rows[-1].write_bytes(rows[-1].read_bytes()[:-1000])
+    watch = monitor()
+    fit(tmp_path, watch, module=Wide(), max_epochs=3, ckpt_path=str(path))
+    assert "begins anew" in caplog.text
+    assert "is not what was written" in caplog.text
+    assert len(watch.history) == 3
+    assert not any(row["morse/failed"] for row in watch.history)
+
+
+def test_a_record_is_read_row_by_row(tmp_path, monkeypatch):
+    """A resumed run has no second copy of its record in memory."""
+    kept, back = monitor(), monitor()
+    path = checkpoint(tmp_path, kept, max_epochs=2)
+    state = torch.load(path, weights_only=True)["callbacks"][kept.state_key]
+    read, rows = state_files._read, []
+
+    def reading(path):
+        assert sum(row() is not None for row in rows) <= 1
+        tensor = read(path)
+        if tensor.ndim == 1 and len(tensor) > WIDTH**2:
+            rows.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(state_files, "_read", reading)
+    back._run._settings = dataclasses.replace(back.settings, dynamics="trajectory")  # no slices
+    back._run.load_state_dict(state)
+    assert back._trajectory.snapshots().equal(kept._trajectory.snapshots())
+    assert len(rows) > len(kept._trajectory)  # the first one twice

@@ -201,13 +201,13 @@ def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch,
     ]
 
 
-@pytest.mark.parametrize("place", ["plot_basins", "log_pictures"])
+@pytest.mark.parametrize("place", ["plot_basins", "log_report"])
 def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["odd"])
     homes = {
         "plot_basins": lightning_morse.callbacks._figures,
-        "log_pictures": lightning_morse.callbacks._account,
+        "log_report": lightning_morse.callbacks._account,
     }
     home = homes[place]
     monkeypatch.setattr(home, place, fault.before(getattr(home, place)))

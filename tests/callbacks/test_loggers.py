@@ -73,7 +73,7 @@ def test_a_logger_that_cannot_draw_costs_the_others_nothing(tmp_path, caplog):
         @property
         def experiment(self):
             writer = super().experiment
-            writer.add_figure = writer.add_text = writer.flush = fails
+            writer.add_image = writer.add_text = writer.flush = fails
             return writer
 
     with caplog.at_level(logging.WARNING, "lightning_morse"):

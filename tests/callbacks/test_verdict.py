@@ -10,7 +10,7 @@ import torch
 
 from lightning_morse import MorseMonitor
 from lightning_morse.callbacks._figures import summary_of
-from lightning_morse.callbacks.loggers import Report, log_pictures
+from lightning_morse.callbacks.loggers import Report, log_report
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.view.record import decode
@@ -28,7 +28,7 @@ class _Board:
     def __init__(self) -> None:
         self.experiment, self.texts = self, []
 
-    def add_figure(self, *args, **options) -> None: ...
+    def add_image(self, *args, **options) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -50,7 +50,8 @@ def test_it_stands_above_the_table(tmp_path):
     runner = _Runner()
     runner.loggers = (board,)
     report = Report(result, view, {}, 7, 1)
-    log_pictures(runner, report, {}, lambda what: Guard(failures.append), tmp_path)
+    taken = log_report(runner, report, lambda what: Guard(failures.append), tmp_path)
+    assert taken.loggers == (board,)
     assert board.texts == [("morse/sets", f"leaving\n\n{result.table()}", 7)]
     assert not failures
 

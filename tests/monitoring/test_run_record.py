@@ -79,3 +79,50 @@ def test_it_can_start_over():
     kept.forget()
     assert kept.is_new
     assert kept.probe == []
+
+
+class Two:
+    """Two processes, of which the other has not found its files."""
+
+    rank, size, leads = 0, 2, True
+
+    def share(self, value):
+        return value
+
+    def gather(self, value):
+        return [value, True]
+
+
+def loaded(**options):
+    kept, module, after = record(**options), Net(), record(**options)
+    kept.begin(module, 1, "cpu")
+    kept.add_weights(module)
+    kept.add_batch([torch.ones(2)], 0)
+    after.load_state_dict(kept.state_dict())
+    return after
+
+
+def test_what_one_process_has_lost_none_goes_on_with():
+    after = loaded()
+    assert len(after.trajectory) == 2
+    after.meet(Two())
+    assert not len(after.trajectory)
+    assert after.probes_of_all == []
+    assert not after.is_new  # the schedule goes on
+
+
+def test_only_the_first_process_reads_the_snapshots(monkeypatch):
+    home = "lightning_morse.monitoring.run_record.is_another_process"
+    monkeypatch.setattr(home, lambda: True)
+    after = loaded()
+    assert not len(after.trajectory)
+    assert len(after.probes_of_all[0]) == 1
+    assert not after.is_new
+
+
+def test_the_limit_is_part_of_the_state(monkeypatch):
+    n = sum(p.numel() for p in Net().parameters())
+    home = "lightning_morse.monitoring.run_record.free_memory"
+    monkeypatch.setattr(home, lambda: 500 * n)
+    assert loaded().plan.max_snapshots == 8
+    assert loaded(max_memory=20 * n).plan.max_snapshots == 4

@@ -1,5 +1,7 @@
 """What is too large for a checkpoint is in files, and is found again or said to be gone."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -73,3 +75,51 @@ def test_a_file_that_was_lost_is_written_again(tmp_path):
     for path in tmp_path.glob("*.pt"):
         path.unlink()
     assert same(fetched(files.put_away(whole, tmp_path), tmp_path), whole)
+
+
+def test_runs_that_share_a_folder_leave_each_others_files_alone(tmp_path):
+    """Even where these hold the same."""
+    one, other = StateFiles(), StateFiles()
+    kept = one.put_away(state(), tmp_path)
+    for seed in (0, 1, 2, 3):
+        last = other.put_away(state(seed), tmp_path)
+    assert same(fetched(kept, tmp_path), state())
+    assert same(fetched(last, tmp_path), state(3))
+    assert len(list(tmp_path.glob("*.pt"))) == 3 * 4  # of the one, and the last two of the other
+
+
+def test_files_of_the_checkpoint_resumed_from_go_in_time(tmp_path):
+    first = StateFiles().put_away(state(), tmp_path)
+    after = StateFiles()
+    after.take_over(first)
+    after.put_away(state(1), tmp_path)
+    assert same(fetched(first, tmp_path), state())  # a run killed now may be resumed from it again
+    after.put_away(state(2), tmp_path)
+    with pytest.raises(MissingStateError):
+        fetched(first, tmp_path)
+
+
+def test_numbers_that_begin_anew_are_of_other_rows(tmp_path):
+    files = StateFiles()
+    for seed in (0, 1):
+        whole = state(seed)
+        numbered = {id(row): (step, row) for step, row in enumerate(whole["rows"])}
+        small = files.put_away(whole, tmp_path, numbered)
+        assert same(fetched(small, tmp_path), whole)
+        files.forget()
+
+
+def test_what_is_known_is_not_kept_alive(tmp_path):
+    files, whole = StateFiles(), {"w": torch.ones(9000)}
+    gone = weakref.ref(whole["w"])
+    files.put_away(whole, tmp_path)
+    whole.clear()
+    assert gone() is None
+    zeros = {"w": torch.zeros(9000)}  # perhaps in the same place
+    assert same(fetched(files.put_away(zeros, tmp_path), tmp_path), zeros)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        StateFiles().put_away(state(), tmp_path / "file")

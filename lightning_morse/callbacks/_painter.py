@@ -1,0 +1,249 @@
+"""Pictures off the critical path: drawn by a process of their own, given away once they are there.
+
+Drawing takes a second, handing over a record some milliseconds. The process gets the record of an
+analysis, never the network, through a folder of its own. It is started with the first record, as a
+new program that imports nothing of the user's. Where there can be none, pictures are drawn here and
+now.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, TYPE_CHECKING, Any
+
+import lightning_morse
+from lightning_morse.callbacks._figures import painted
+from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._painting import ANSWER, read_answer
+from lightning_morse.distributed.errors import cause
+
+if TYPE_CHECKING:
+    from lightning_morse.monitoring.one_analysis import View
+    from lightning_morse.result import MorseAnalysis
+
+# Records that may wait for the painter; they wait on disk. A run that makes analyses faster than
+# figures are drawn would fall behind by more and more.
+MOST_WAITING = 32
+# How long the end of a fit waits for pictures: that of the last analysis takes two seconds.
+PATIENCE_SECONDS = 20.0
+# Training calls at every step, and asking the file system takes a tenth of a millisecond.
+_LOOK_AGAIN_SECONDS = 0.05
+# This package comes from where it came from here; what is found without its folder stays first.
+_PROGRAM = """import sys
+folder, home = sys.argv[1:]
+if home not in sys.path:
+    sys.path.insert(0, home)
+from lightning_morse.callbacks._painting import main
+main(folder)"""
+_LEFT_OUT = "'lightning-morse report' shows what is in the records"
+
+Pictures = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    path: Path
+    deliver: Callable[[Pictures], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Worker:
+    """A process that draws, and the folder it shares with this one."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def orders(self) -> IO[bytes]:
+        """Takes the names of jobs."""
+        assert self.process.stdin is not None
+        return self.process.stdin
+
+    def end(self) -> None:
+        """End the process, and remove the folder."""
+        self.process.kill()
+        self.process.wait()
+        with suppress(OSError):  # orders that it did not read
+            self.orders.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start() -> Worker:
+    """Start a worker.
+
+    Raises:
+        OSError: If there can be none.
+    """
+    if not sys.executable:  # a program that embeds Python
+        raise OSError("there is no Python to start")
+    folder = Path(tempfile.mkdtemp(prefix="lightning_morse_"))
+    home = str(Path(lightning_morse.__file__).parents[1])
+    # The backend of a notebook is not that of a process.
+    kept = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(folder), home],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,  # nothing of the folder in which the user works is imported
+            env={**kept, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # an interrupt is for the run
+        )
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Worker(process, folder)
+
+
+class Painter:
+    """Has the figures of a run drawn.
+
+    Args:
+        messages: Tells people.
+    """
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+        self._worker: Worker | None = None
+        self._jobs: deque[_Job] = deque()
+        self._n_jobs = 0
+        self._here = False
+        self._next_look = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no process of its own."""
+        return {"messages": self._messages}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        Painter.__init__(self, state["messages"])
+
+    def submit(
+        self,
+        result: MorseAnalysis,
+        view: View,
+        history: Sequence[Mapping[str, Any]],
+        deliver: Callable[[Pictures], None],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Have an analysis drawn.
+
+        Args:
+            result: The analysis.
+            view: Training in its slice.
+            history: Rows of the analyses that succeeded, this one last.
+            deliver: Takes the pictures, now or in a later call of :meth:`collect` or
+                :meth:`finish`.
+            last: Whether there will be no other; then no process is started for it.
+        """
+        if len(self._jobs) >= MOST_WAITING:
+            self._messages.warn(
+                f"the figures of an analysis are left out, {MOST_WAITING} others wait to be drawn; "
+                f"{_LEFT_OUT}",
+                about="waiting",
+            )
+            return
+        # Of a class that unpickles without torch.
+        job = (result, SimpleNamespace(**vars(view)), [dict(row) for row in history])
+        if self._hand_over(job, deliver, last):
+            return
+        deliver(painted(result, view, history))
+
+    def _hand_over(self, job: Any, deliver: Callable[[Pictures], None], last: bool) -> bool:
+        """Give a job to the worker; whether there is one."""
+        if self._here or (last and self._worker is None):
+            return False
+        try:
+            if self._worker is None:
+                self._worker = start()
+            path = self._worker.folder / str(self._n_jobs)
+            path.write_bytes(pickle.dumps(job))
+            self._worker.orders.write(f"{path.name}\n".encode())
+            self._worker.orders.flush()
+        except Exception as error:  # no space, no process, nothing that can be pickled
+            self._here = True
+            self._messages.inform(
+                f"figures are drawn in the process that trains ({cause(error)})",
+                "MorseMonitor",
+                about="painter",
+            )
+            return False
+        self._n_jobs += 1
+        self._jobs.append(_Job(path, deliver))
+        return True
+
+    def collect(self) -> None:
+        """Give away the pictures that are there; mostly this does nothing and returns at once."""
+        if not self._jobs or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._jobs:
+            job = self._jobs[0]
+            if not job.path.with_name(job.path.name + ANSWER).exists():
+                return
+            self._jobs.popleft()
+            found = read_answer(job.path)
+            for path in (job.path, job.path.with_name(job.path.name + ANSWER)):
+                path.unlink(missing_ok=True)
+            if isinstance(found, str):
+                self._messages.warn(f"drawing failed: {found}")
+            else:
+                job.deliver(found)
+
+    def finish(self, patience: float = PATIENCE_SECONDS) -> None:
+        """Wait for the pictures that are still to come, and end the process.
+
+        Where the process has died, they are drawn here.
+
+        Args:
+            patience: How long to wait, seconds; what is not there by then is left out.
+        """
+        if self._worker is None:
+            return
+        until = time.monotonic() + patience
+        try:
+            self._deliver()
+            while self._jobs and time.monotonic() < until:
+                if self._worker.process.poll() is None:
+                    time.sleep(_LOOK_AGAIN_SECONDS)
+                else:
+                    self._paint_here()
+                self._deliver()
+            if self._jobs:
+                self._messages.warn(
+                    f"the figures of {len(self._jobs)} analyses are left out, they were not drawn "
+                    f"within {patience:g} s of the end; {_LEFT_OUT}"
+                )
+        finally:
+            self._jobs.clear()
+            worker, self._worker = self._worker, None
+            worker.end()
+
+    def _paint_here(self) -> None:
+        """Draw the next job of a worker that has died."""
+        self._deliver()  # what it may have left behind
+        if not self._jobs:
+            return
+        job = self._jobs.popleft()
+        self._messages.inform(
+            "the process that draws has ended, figures are drawn here",
+            "MorseMonitor",
+            about="painter",
+        )
+        job.deliver(painted(*pickle.loads(job.path.read_bytes())))
