@@ -94,7 +94,7 @@ class TestReading:
         (run,) = read_runs(tmp_path)
         assert [r.record is None for r in run.readings] == [False, True, False]
         assert run.readings[1].step == 19
-        assert "step-0000019.view.json: not a view record, or cut off" in run.readings[1].error
+        assert "step-0000019.view.json: not a view record: it should be JSON that is not cut off" in run.readings[1].error
         drawn.double_well(4, 4).save(tmp_path / "four.npz")
         (run,) = read_runs(tmp_path / "four.npz")
         assert "the analysis has 4" in run.readings[0].error
