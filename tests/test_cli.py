@@ -150,7 +150,7 @@ def test_a_report_that_cannot_be_written(tmp_path):
     write_run(tmp_path / "v0", 1)
     done = command("report", tmp_path / "v0", "-o", tmp_path / "no" / "r.html")
     assert done.returncode == 1
-    assert "No such file or directory" in done.stderr
+    assert "there is no folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 

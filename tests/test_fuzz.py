@@ -61,7 +61,7 @@ def sound_analysis(result):
 def sound_run(run):
     assert isinstance(run.run_id, str)
     assert run.seed is None or type(run.seed) is int
-    assert isinstance(run.hyper_parameters, dict)
+    assert run.hyper_parameters is None or isinstance(run.hyper_parameters, dict)
     assert run.states.dtype.kind == run.losses.dtype.kind == "f"
     assert run.states.shape[:1] == run.losses.shape == run.steps.shape
     assert all(a < b for a, b in zip(run.steps.tolist(), run.steps.tolist()[1:], strict=False))

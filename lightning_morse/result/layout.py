@@ -195,6 +195,13 @@ def _enough_samples(m: Mapping[str, Any]) -> bool:
     return bool(inside + (m["n_measured"] or 0) <= len(m["samples"]))
 
 
+def _has_volume(m: Mapping[str, Any]) -> bool:
+    if not m["inner"]:
+        return True
+    with np.errstate(over="ignore"):
+        return bool(0 < np.prod(m["upper"] - m["lower"]) < np.inf)
+
+
 def _is_way(m: Mapping[str, Any]) -> bool:
     way = m["way_out"]
     return way is None or (way["face"][0] < len(m["shape"]) and way["face"][1] <= 1)
@@ -213,6 +220,7 @@ RELATIONS = (
     Relation("attractors come before other Morse sets", _attractors_first),
     Relation("the levels of the ladder ascend", lambda m: _ascending(m["ladder_levels"])),
     Relation("there are samples for the boxes inside and for what was measured", _enough_samples),
+    Relation("the volume of a box with boxes inside is a number", _has_volume),
     Relation("the way out leads through a face", _is_way),
 )
 BOX_RELATIONS = (

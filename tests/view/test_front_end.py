@@ -436,7 +436,9 @@ def test_a_broken_record_is_said_so_and_the_others_are_shown(show, tmp_path):
     page.press(*LEFT)
     page.wait("!document.querySelector('.message').hidden")
     said = page.run("document.querySelector('.message').innerText")
-    assert "step-0000019.view.json: not a view record: it should be JSON that is not cut off" in said
+    assert (
+        "step-0000019.view.json: not a view record: it should be JSON that is not cut off" in said
+    )
     page.press(*LEFT)
     page.wait("document.querySelector('#view').dataset.shown.endsWith(' 9')")
     assert page.run("document.querySelector('.message').hidden")
