@@ -345,9 +345,13 @@ def as_markdown(members: Iterable[Member], inside: str = "") -> list[str]:
     """The rows of a table of members, those of objects under the object."""
     rows = []
     for m in members:
-        sizes = " x ".join("any" if s is None else f"*{s}*" for s in m.shape)
+        sizes = " x ".join(_size_in_words(s) for s in m.shape)
         name = f"`{inside}{m.name}`" + ("" if m.needed else " (may be missing)")
         what = _IN_WORDS[m.kind] + m.bounds + (" or null" if m.null else "")
         rows.append(f"| {name} | {what} | {sizes} | {m.says} |")
         rows += as_markdown(m.parts, f"{inside}{m.name}{'[]' if m.shape else ''}.")
     return rows
+
+
+def _size_in_words(size: Size) -> str:
+    return "any" if size is None else f"*{size}*" if isinstance(size, str) else str(size)

@@ -6,6 +6,9 @@ const isList = Array.isArray;
 const isWhole = Number.isSafeInteger;
 const isNumber = Number.isFinite; // of no text, and of no null
 const isObject = (v) => typeof v === "object" && v !== null && !isList(v);
+const isShare = (v) => isNumber(v) && v >= 0 && v <= 1;
+const isPoint = (v, d) => isList(v) && v.length === d && v.every(isNumber);
+const isText = (text, length) => typeof text === "string" && text.length === length;
 const product = (values) => values.reduce((a, b) => a * b, 1);
 
 function expect(right, name) {
@@ -27,9 +30,6 @@ export function checkRecord(raw) {
   expect(isObject(raw.facts) && typeof raw.facts.claim === "string", "facts");
   for (const name of ["mu", "escape", "undecided"]) expect(isShare(raw.facts[name]), name);
 }
-
-const isShare = (v) => isNumber(v) && v >= 0 && v <= 1;
-const isPoint = (v, d) => isList(v) && v.length === d && v.every(isNumber);
 
 function isSet(m, d) {
   const known = isObject(m) && typeof m.attractor === "boolean" && typeof m.resolved === "boolean";
@@ -75,8 +75,6 @@ function checkLoss({ loss, deviation }, d) {
   expect(isNumber(deviation.low) && isNumber(deviation.top), "deviation");
   expect(isText(deviation.data, length(points)), "deviation");
 }
-
-const isText = (text, length) => typeof text === "string" && text.length === length;
 
 function checkReach(reach, size, sets) {
   const length = Math.floor(sets / 4) + 1;
