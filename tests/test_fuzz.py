@@ -4,11 +4,16 @@ MORSE_MUTATIONS=3000 python -m pytest tests/test_fuzz.py    # the long form, som
 """
 
 import dataclasses
+import json
 import os
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy
 
 from lightning_morse import DamagedFile, MorseAnalysis, Run
 from lightning_morse.view.record import decode, encode
@@ -147,3 +152,54 @@ def test_damage_is_refused_or_harmless(name, tmp_path):
         tracemalloc.stop()
     print(f"{name}: {refused} of {MUTATIONS} refused, the others are sound")
     assert refused > MUTATIONS / 3
+
+
+EXAMPLES = int(os.environ.get("MORSE_EXAMPLES", "20"))
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+anything = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from("abc") | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+RECORD = json.loads(encode(drawn.plane(4)))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True)
+@given(name=st.sampled_from(sorted(RECORD)), value=anything)
+def test_any_value_in_the_place_of_a_part_of_a_record(name, value):
+    with suppress(DamagedFile):
+        sound_record(decode(json.dumps({**RECORD, name: value})))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True)
+@given(text=st.binary(max_size=200) | st.text(max_size=200) | anything.map(json.dumps))
+def test_any_text_is_no_record(text):
+    with pytest.raises(DamagedFile):
+        decode(text)
+
+
+arrays = st.sampled_from(["f8", "f2", "i8", "u1", "?", "c8", "S2", "<U1", "M8[s]"]).flatmap(
+    lambda dtype: numpy.arrays(dtype, numpy.array_shapes(min_dims=0, max_dims=3, max_side=3))
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True)
+@given(
+    facts=anything | st.fixed_dictionaries(
+        {"format": st.just(1) | leaves, "run_id": leaves, "seed": leaves,
+         "hyper_parameters": anything}
+    ),
+    members=st.fixed_dictionaries({"steps": arrays, "states": arrays, "losses": arrays}),
+    tail=st.binary(max_size=3),
+)  # fmt: skip
+def test_any_members_in_the_file_of_a_run(facts, members, tail, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.npz"
+    text = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+    np.savez(path, facts=text, **members)
+    with path.open("ab") as file:
+        file.write(tail)
+    with suppress(DamagedFile):
+        sound_run(Run.load(path))
