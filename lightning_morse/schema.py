@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -106,7 +107,7 @@ class Member:
     null: bool = False
     parts: tuple[Member, ...] = ()
 
-    @property
+    @cached_property
     def wanted(self) -> str:
         """What it should be, in words."""
         sizes = " x ".join("n" if s is None else str(s) for s in self.shape)
@@ -264,8 +265,11 @@ class Check:
             shape += (len(rows[0]) if rows else self._otherwise(member, len(shape)),)
             rows = [entry for row in rows for entry in row]
         self._fit(member, shape)
+        low, high = self._range(member)
         for entry in rows:
-            self._single(member, entry)
+            self.expect(_is(member.kind, entry), member.name, member.wanted, entry)
+            if low is not None or high is not None:
+                self._expect_within(member, entry, low, high)
         return value
 
     def _otherwise(self, member: Member, axis: int) -> int:
@@ -280,9 +284,14 @@ class Check:
             return
         self.expect(_is(member.kind, value), member.name, member.wanted, value)
         if type(value) in (int, float):
-            low, high = self._range(member)
-            right = (low is None or not value < low) and (high is None or not value > high)
-            self.expect(right, member.name, member.wanted, value)
+            self._expect_within(member, value, *self._range(member))
+
+    def _expect_within(
+        self, member: Member, value: Any, low: float | None, high: float | None
+    ) -> None:
+        # Where NaN is allowed it is no value out of range.
+        right = (low is None or not value < low) and (high is None or not value > high)
+        self.expect(right, member.name, member.wanted, value)
 
 
 def _is(kind: Kind, value: Any) -> bool:
