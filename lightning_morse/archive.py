@@ -44,7 +44,7 @@ def write(
     facts: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
     *,
-    version: int = FORMAT_VERSION,
+    version: int | None = None,
     packed: bool = True,
 ) -> None:
     """Write facts and arrays to one file, which appears as a whole or not at all.
@@ -53,10 +53,11 @@ def write(
         path: The file; an existing one is replaced.
         facts: Values that JSON can hold, by name; what it cannot hold is written as text.
         arrays: The arrays, by name.
-        version: Number of the format.
+        version: Number of the format; that of analyses by default.
         packed: Whether to compress.
     """
-    text = json.dumps({"format": version, **facts}, default=str)
+    number = FORMAT_VERSION if version is None else version
+    text = json.dumps({"format": number, **facts}, default=str)
     named: dict[str, Any] = {FACTS: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
     with written_whole(path) as file:
         (np.savez_compressed if packed else np.savez)(file, **named)
