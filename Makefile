@@ -53,6 +53,7 @@ docs: $(VENV)/.installed-docs
 
 figures: $(VENV)/.installed-docs
 	$(BIN)/python docs/architecture_picture.py
+	$(BIN)/python docs/formats_page.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

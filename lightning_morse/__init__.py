@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lightning_morse.plotting.morse_graph import plot_morse_graph
     from lightning_morse.plotting.timeline import plot_timeline
     from lightning_morse.result import Ladder, MorseAnalysis, MorseSet
+    from lightning_morse.schema import DamagedFile
     from lightning_morse.slices.loss_slice import LossSlice
     from lightning_morse.slices.subspace import AffineSubspace, plane_through
     from lightning_morse.trajectories.pipeline import analyze_trajectories
@@ -52,6 +53,7 @@ _HOMES = {
     "AttractorTracker": "monitoring.tracking",
     "ConleyIndex": "conley.index",
     "CubicalGrid": "grids.cubical",
+    "DamagedFile": "schema",
     "DeepLinearMonitor": "callbacks.deep_linear_monitor",
     "Ladder": "result",
     "LossSlice": "slices.loss_slice",

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+# No write takes so long: what is older was left by a process that was killed.
+_LEFT_OVER_AFTER = 86_400.0  # seconds
+_PARTIAL = re.compile(r"\..+?\.(\d+)(?:\.\d+)?\.partial", re.DOTALL)
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -14,7 +22,9 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file that takes its name only once it is complete and on the disk.
 
     It is written beside ``path`` and renamed when the block ends. If the block raises, or the
-    process dies, a file that was there before is still there, unchanged.
+    process dies, a file that was there before is still there, unchanged. Of two that write at the
+    same time, each writes a file of its own, and the last one to end counts. What killed processes
+    left in the folder is removed after a day.
 
     Args:
         path: Where to; an existing file is replaced. Its folder must exist.
@@ -23,7 +33,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         The open file.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.{next(_numbers)}.partial")
+    _remove_left_overs(target.parent)
     try:
         with partial.open("wb") as file:
             yield file
@@ -39,3 +50,31 @@ def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> No
     """Write some bytes by :func:`written_whole`."""
     with written_whole(path) as file:
         file.write(content)
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove partial files of writes that died; whatever goes wrong there is no matter."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                match = _PARTIAL.fullmatch(entry.name)
+                if match is None or not entry.is_file(follow_symlinks=False):
+                    continue
+                age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if age > _LEFT_OVER_AFTER and not _is_alive(int(match[1])):
+                    os.unlink(entry.path)
+    except OSError:
+        pass
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process with this number runs here; on another machine it is one too."""
+    if os.name == "nt":  # asking would end it
+        return process == os.getpid()
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -9,13 +9,14 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_morse.view.record import ViewRecord
-from lightning_morse.view.report import report
+from lightning_morse.view.report import write_report
 from lightning_morse.view.runs import Run, read_runs
-from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
+from lightning_morse.words import NO_CLAIM, kind_of_set, printable, short_of_one
 
 _RUN = "log directory of a run, a folder of runs, or an archive of MorseAnalysis.save"
 _KILOBYTES_BELOW = 1e5  # bytes; larger reports are given in megabytes
@@ -100,31 +101,43 @@ def _add_arguments_of_analyze(command: argparse.ArgumentParser) -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"lightning-morse: {message}", file=sys.stderr)
+    # A message may quote names and texts from files.
+    lines = map(printable, message.splitlines())
+    print("lightning-morse: " + "\n".join(lines), file=sys.stderr)
     return 1
 
 
-def _read(paths: Iterable[str]) -> tuple[list[Run], bool]:
-    """Read runs and name their unreadable records; the second value says whether there is none."""
-    runs = [run for path in paths for run in read_runs(path)]
-    whole = True
-    for run in runs:
-        for reading in run.readings:
-            if reading.error:
-                whole = False
-                _complain(f"{run.name}: {reading.error}")
-    return runs, whole
+def _say(text: str) -> None:
+    """Print a line that may hold names or texts from files."""
+    print(printable(text))
+
+
+class _Complaints:
+    """Complains of what cannot be read or is left out, and knows whether there was anything."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def __call__(self, name: str, error: str) -> None:
+        self.code = _complain(f"{name}: {error}" if name else f"left out: {error}")
+
+
+def _found(paths: Iterable[str], complain: _Complaints) -> list[Run]:
+    return [run for path in paths for run in read_runs(path, partial(complain, ""))]
 
 
 def _report(args: argparse.Namespace) -> int:
-    runs, whole = _read(args.runs)
-    page = report(runs).encode()
-    args.output.write_bytes(page)
-    count = sum(len(run.readings) for run in runs)
-    small = len(page) <= _KILOBYTES_BELOW
-    size = f"{len(page) / 1e3:.0f} kB" if small else f"{len(page) / 1e6:.1f} MB"
-    print(f"{args.output}: {_counted(count, 'record')} of {_counted(len(runs), 'run')}, {size}")
-    return 0 if whole else 1
+    complain = _Complaints()
+    runs = _found(args.runs, complain)
+    if fault := _why_not_written(args.output):
+        return _complain(f"{args.output}: {fault}")
+    written = write_report(runs, args.output, complain)
+    small = written.size <= _KILOBYTES_BELOW
+    size = f"{written.size / 1e3:.0f} kB" if small else f"{written.size / 1e6:.1f} MB"
+    split = f" on {_counted(written.pages, 'page')} and an index" if written.pages else ""
+    count = f"{_counted(written.records, 'record')} of {_counted(len(runs), 'run')}"
+    _say(f"{args.output}: {count}{split}, {size}")
+    return complain.code
 
 
 def _counted(n: int, what: str) -> str:
@@ -132,36 +145,44 @@ def _counted(n: int, what: str) -> str:
 
 
 def _show(args: argparse.Namespace) -> int:
-    runs, whole = _read(args.runs)
-    for run in runs:
-        print(run.name)
-        rows = _without_empty_switches([_facts(r.record) for r in run.readings if r.record])
-        if not rows:
+    complain = _Complaints()
+    for run in _found(args.runs, complain):
+        _say(run.name)
+        rows, last = [], None
+        for reading in run.readings:  # one at a time: a run may have thousands
+            record, error = reading.tried()
+            if record is None:
+                complain(run.name, error)
+            else:
+                rows.append(_facts(record))
+                last = record
+        if last is None:
             continue
+        rows = _without_empty_switches(rows)
         _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
-        assert run.last is not None
-        said = [run.last.facts["claim"], run.last.facts.get("verdict")]
-        print(
-            f"\nMorse sets at step {run.last.step}: {_written('', '; '.join(filter(None, said)))}"
-        )
-        _print_table(
-            [
-                {
-                    "set": i,
-                    "type": kind_of_set(
-                        m["attractor"], m["resolved"], m["index"], len(run.last.shape)
-                    ),
-                    "index": "?" if m["index"] is None else m["index"],
-                    "loss": m["loss"],
-                    "volume": m["volume"],
-                    "basin": m["basin"],
-                    "mu": m["mu"],
-                }
-                for i, m in enumerate(run.last.sets)
-            ]
-        )
-        print()
-    return 0 if whole else 1
+        _show_sets(last)
+    return complain.code
+
+
+def _show_sets(record: ViewRecord) -> None:
+    said = [record.facts["claim"], record.facts.get("verdict")]
+    print()
+    _say(f"Morse sets at step {record.step}: {'; '.join(filter(None, said))}")
+    _print_table(
+        [
+            {
+                "set": i,
+                "type": kind_of_set(m["attractor"], m["resolved"], m["index"], len(record.shape)),
+                "index": "?" if m["index"] is None else m["index"],
+                "loss": m["loss"],
+                "volume": m["volume"],
+                "basin": m["basin"],
+                "mu": m["mu"],
+            }
+            for i, m in enumerate(record.sets)
+        ]
+    )
+    print()
 
 
 def _facts(record: ViewRecord) -> dict[str, Any]:
@@ -197,13 +218,15 @@ def _without_empty_switches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    runs, whole = _read(args.runs)
+    complain = _Complaints()
+    runs = _found(args.runs, complain)
     names = dict.fromkeys(k for run in runs for k in run.hparams)
     rows = []
     for run in runs:
-        if run.last is not None:
+        last = run.last(partial(complain, run.name))
+        if last is not None:
             given = {f"hparams.{k}": run.hparams.get(k) for k in names}
-            rows.append({"run": run.name, **given, **_facts(run.last)})
+            rows.append({"run": run.name, **given, **_facts(last)})
     rows = _without_empty_switches(rows)
     if not rows:
         return _complain("none of the records can be read, so there is nothing to compare")
@@ -212,13 +235,24 @@ def _compare(args: argparse.Namespace) -> int:
     rows.sort(key=lambda row: _rank(row[args.sort]))
     if args.csv:
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({k: printable(k) for k in rows[0]})
+        writer.writerows({k: _clean(v) for k, v in row.items()} for row in rows)
     else:
         # The folders that all runs share are left out of their names.
-        shared = os.path.commonpath([os.path.dirname(row["run"]) for row in rows])
+        shared = _shared_folder([row["run"] for row in rows])
         _print_table([{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows])
-    return 0 if whole else 1
+    return complain.code
+
+
+def _shared_folder(names: Sequence[str]) -> str:
+    try:
+        return os.path.commonpath([os.path.dirname(name) for name in names])
+    except ValueError:  # some are absolute and some are not
+        return ""
+
+
+def _clean(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
@@ -234,9 +268,9 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Print rows under the names of their columns, numbers flush right."""
     head = list(rows[0])
     cells = [[_written(k, row[k]) for k in head] for row in rows]
-    wide = [max(len(k), *(len(c[j]) for c in cells)) for j, k in enumerate(head)]
+    wide = [max([len(k), *(len(c[j]) for c in cells)]) for j, k in enumerate(head)]
     right = [all(not isinstance(row[k], str) or row[k] == "?" for row in rows) for k in head]
-    for line in [head, *cells]:
+    for line in [[*map(printable, head)], *cells]:
         padded = [
             c.rjust(n) if r else c.ljust(n) for c, n, r in zip(line, wide, right, strict=True)
         ]
@@ -250,9 +284,7 @@ def _written(name: str, value: Any) -> str:
         return short_of_one(value)  # a bound: never rounded up
     if name in ("undecided", "escape", "volume") or (name == "basin" and isinstance(value, float)):
         return f"{value:.1%}"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    # Text from a file must not control the terminal.
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def _analyze(args: argparse.Namespace) -> int:
@@ -265,8 +297,8 @@ def _analyze(args: argparse.Namespace) -> int:
         loss = _imported(args.callable)
     except (ImportError, AttributeError, TypeError) as error:
         return _complain(f"--callable {args.callable}: {error}")
-    if args.output is not None and not args.output.parent.is_dir():
-        return _complain(f"{args.output}: there is no folder {args.output.parent}")
+    if args.output is not None and (fault := _why_not_written(args.output)):
+        return _complain(f"{args.output}: {fault}")
     from lightning_morse.analysis.pipeline import analyze
 
     result = analyze(
@@ -282,8 +314,17 @@ def _analyze(args: argparse.Namespace) -> int:
     print(result.table())
     if args.output is not None:
         result.save(args.output)
-        print(f"{args.output}: lightning-morse report {args.output}")
+        _say(f"{args.output}: lightning-morse report {args.output}")
     return 0
+
+
+def _why_not_written(path: Path) -> str:
+    """Why a file cannot be written, as far as that can be told before; empty if it can."""
+    if path.is_dir():
+        return "it is a folder; --output must be a file"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    return "" if os.access(path.parent, os.W_OK) else f"{path.parent} cannot be written to"
 
 
 def _imported(name: str) -> Callable[..., Any]:

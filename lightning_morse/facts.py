@@ -123,8 +123,13 @@ def restored(raw: Mapping[str, Any] | None) -> Facts | None:
     """
     if not raw:
         return None
-    given = {_EARLIER_NAMES.get(name, name): _tuples(value) for name, value in raw.items()}
+    given = {name: _tuples(value) for name, value in with_names_of_today(raw).items()}
     return _record(MapFacts, given) if "periods" in given else _record(SurrogateFacts, given)
+
+
+def with_names_of_today(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of an earlier file, under the names they have now."""
+    return {_EARLIER_NAMES.get(name, name): value for name, value in raw.items()}
 
 
 def _record(kind: type[_Record], given: Mapping[str, Any]) -> _Record:

@@ -13,6 +13,21 @@ _WRITTEN_BY_WHAT_IT_LACKS = 0.9999
 _ROUNDING = Decimal("1.2e-16")
 
 
+def printable(text: str) -> str:
+    r"""Text from a file or a name, with everything replaced that could control a terminal.
+
+    Also what no terminal can show: halves of characters, from names that are not UTF-8.
+
+    Args:
+        text: The text; line breaks are replaced, too.
+
+    Example:
+        >>> printable("a\x1b[2Jb"), printable("a\nb"), printable("\udcff")
+        ('a?[2Jb', 'a?b', '?')
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def kind_of_set(is_attractor: bool, resolved: bool, index: int | None, dim: int) -> str:
     """Name the kind of a Morse set, as in tables.
 

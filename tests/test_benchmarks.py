@@ -349,10 +349,12 @@ def test_snapshot_claims_counts_what_is_wrong(monkeypatch):
 def test_bench_view_prints_its_figures(capsys):
     find_browser()
     options = ["--steps", "3", "--resolution", "32", "--switches", "2"]
+    options += ["--runs", "4", "--records", "3"]
     found = load("bench_view").main(options)
     assert json.loads(capsys.readouterr().out) == found
     assert (found["steps"], found["cells"]) == (3, 1024)
-    assert all(value > 0 for value in found.values())
+    assert all(value >= 0 for value in found.values())
+    assert (found["list_runs"], found["list_records"]) == (4, 12)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_a_broken_record_is_reported_and_the_rest_written(tmp_path):
     (tmp_path / "v0/morse/step-0000009.view.json").write_text("{}")
     done = command("report", tmp_path / "v0", "-o", tmp_path / "r.html")
     assert done.returncode == 1
-    assert 'step-0000009.view.json: not a view record: its "format" should be' in done.stderr
+    assert 'step-0000009.view.json: broken view record: "format" should be' in done.stderr
     assert (tmp_path / "r.html").exists()
 
 
@@ -150,7 +150,7 @@ def test_a_report_that_cannot_be_written(tmp_path):
     write_run(tmp_path / "v0", 1)
     done = command("report", tmp_path / "v0", "-o", tmp_path / "no" / "r.html")
     assert done.returncode == 1
-    assert "No such file or directory" in done.stderr
+    assert "there is no folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from lightning_morse._typing import Array, Cells, Loss, Mask
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.slices.isolation import preserved_settings
 
 # One directional derivative is held out per this many samples: enough that a surrogate which is
 # wrong about gradients is noticed, few enough that the evaluations are not missed elsewhere. The
@@ -149,7 +150,8 @@ def evaluate(loss: Loss, points: Array) -> Array:
         ValueError: If the loss does not return one number per point.
     """
     n = len(points)
-    values = loss(torch.from_numpy(points.copy()))
+    with preserved_settings():
+        values = loss(torch.from_numpy(points.copy()))
     if not isinstance(values, torch.Tensor):
         raise ValueError(
             f"loss must return a tensor of shape ({n},) for {n} points, got {type(values).__name__}"

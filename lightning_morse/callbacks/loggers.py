@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -60,9 +60,29 @@ def log_scalars(
         guard: Makes the guard for each logger.
     """
     for logger in trainer.loggers:
-        with guard(f"logging to {type(logger).__name__}"):
+        with guard(f"logging to {type(logger).__name__}"), _taken_back(logger):
             logger.log_metrics(dict(scalars), step=step)
             logger.save()
+
+
+@contextmanager
+def _taken_back(logger: Any) -> Iterator[None]:
+    """If the block fails, take rows out of a logger that would try to write them again and again.
+
+    A CSVLogger keeps rows that it could not write, as on a full disk, and fails once more when the
+    run ends: a run that would have ended well but for our values.
+    """
+    experiment: Any = getattr(logger, "experiment", None)
+    rows, keys = (getattr(experiment, name, None) for name in ("metrics", "metrics_keys"))
+    if not isinstance(rows, list) or not isinstance(keys, list):
+        yield
+        return
+    rows, keys = list(rows), list(keys)
+    try:
+        yield
+    except Exception:
+        experiment.metrics, experiment.metrics_keys = rows, keys
+        raise
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Evaluations that leave precision settings and random number generators as they were."""
+"""Evaluations that leave the settings of torch and random number generators as they were."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import io
 import logging
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,19 +47,62 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Restore the global random number generators on exit."""
+    """Restore the global random number generators on exit, and :func:`preserved_settings`."""
     cuda = _cuda_is_initialized()
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
     numpy_state = np.random.get_state()  # noqa: NPY002 (user code may draw from the global one)
     try:
-        yield
+        with preserved_settings():
+            yield
     finally:
         torch.set_rng_state(torch_state)
         if cuda:
             torch.cuda.set_rng_state_all(cuda_states)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+
+
+@contextmanager
+def preserved_settings() -> Iterator[None]:
+    """Restore on exit what a loss may have set for the whole process.
+
+    These are torch's default dtype, its number of threads, deterministic algorithms, the
+    precision of matrix products, and the switches of cuDNN. What has not changed is not set again.
+    """
+    before = [(get(), put) for get, put in _SETTINGS]
+    try:
+        yield
+    finally:
+        for (get, _), (value, put) in zip(_SETTINGS, before, strict=True):
+            if get() != value:
+                put(value)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+def _set_deterministic(value: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(value[0], warn_only=value[1])
+
+
+def _cudnn(name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    return partial(getattr, torch.backends.cudnn, name), partial(
+        setattr, torch.backends.cudnn, name
+    )
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_num_threads, torch.set_num_threads),
+    (_deterministic, _set_deterministic),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    *map(_cudnn, ("deterministic", "benchmark", "enabled")),
+)
 
 
 def seed_everything(seed: int) -> None:

@@ -6,21 +6,24 @@ TensorBoard itself loads this package, in a process that may have neither torch 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from tensorboard import plugin_util
+from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
 from tensorboard.data.provider import RunTagFilter
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from lightning_morse.tensorboard_plugin.listing import Event, Listing
+from lightning_morse.tensorboard_plugin.listing import Event, Listing, Stamp
 from lightning_morse.view import asset, asset_names
 from lightning_morse.view.record import PLUGIN, RECORD_TAG, decode, record_tag
 
 # Records kept of each run; one of 128 x 128 cells has about 20 kB.
 MAX_RECORDS = 1000
+_STEP = re.compile("-?[0-9]{1,18}")
 
 
 class MorseLoader(base_plugin.TBLoader):
@@ -85,7 +88,17 @@ class MorsePlugin(base_plugin.TBPlugin):
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
         experiment = plugin_util.experiment_id(request.environ)
-        listed = self._listing.of(experiment, self._read(request, None, None))
+        context = plugin_util.context(request.environ)
+        try:
+            series = self._data.list_tensors(context, experiment_id=experiment, plugin_name=PLUGIN)
+        except errors.PublicError as error:
+            return _answer(request, {"error": str(error)}, error.http_code)
+        stamps = {
+            (run, tag): Stamp(int(one.max_step), float(one.max_wall_time))
+            for run, tags in series.items()
+            for tag, one in tags.items()
+        }
+        listed = self._listing.of(experiment, stamps, partial(self._read, context, experiment))
         found = [
             {
                 "name": run if tag == record_tag(PLUGIN) else f"{run} ({_monitor(tag)})",
@@ -99,41 +112,36 @@ class MorsePlugin(base_plugin.TBPlugin):
 
     def _record(self, request: wrappers.Request) -> wrappers.Response:
         run, step = request.args.get("run"), request.args.get("step", "")
-        if run is None or not step.lstrip("-").isdecimal():
-            error = f"expected ?run=<name>&step=<number>, got run {run!r} and step {step!r}"
+        if run is None or not _STEP.fullmatch(step):
+            error = f"expected ?run=<name>&step=<number>, got run {run!r:.80}, step {step!r:.80}"
             return _answer(request, {"error": error}, 400)
         tag = request.args.get("tag", record_tag(PLUGIN))
-        events = self._read(request, run, tag).get((run, tag), [])
-        texts = [event.text for event in events if event.step == int(step)]
-        if not texts:
-            error = f"there is no record {tag!r} of run {run!r} at step {step}"
-            return _answer(request, {"error": error}, 404)
+        context = plugin_util.context(request.environ)
+        experiment = plugin_util.experiment_id(request.environ)
         try:
-            record = decode(texts[0])
-        except ValueError as error:
+            events = self._read(context, experiment, (run, tag))
+            texts = [event.text for event in events if event.step == int(step)]
+            if texts:
+                return _respond(request, decode(texts[0]).text, "application/json")
+        except errors.PublicError as error:
+            return _answer(request, {"error": str(error)}, error.http_code)
+        except Exception as error:  # of the record, or whatever TensorBoard meets in the run
             return _answer(request, {"error": str(error)})
-        return _respond(request, record.text, "application/json")
+        said = f"there is no record {tag!r:.80} of run {run!r:.80} at step {step}"
+        return _answer(request, {"error": said}, 404)
 
-    def _read(
-        self, request: wrappers.Request, run: str | None, tag: str | None
-    ) -> dict[tuple[str, str], list[Event]]:
-        """Records by run and tag, in order of their steps; the last of several at one step."""
+    def _read(self, context: Any, experiment: str, key: tuple[str, str]) -> list[Event]:
+        """The records of a series, in order of their steps; the last of several at one step."""
+        run, tag = key
         read = self._data.read_tensors(
-            plugin_util.context(request.environ),
-            experiment_id=plugin_util.experiment_id(request.environ),
+            context,
+            experiment_id=experiment,
             plugin_name=PLUGIN,
             downsample=MAX_RECORDS,
-            run_tag_filter=RunTagFilter(
-                runs=None if run is None else [run], tags=None if tag is None else [tag]
-            ),
+            run_tag_filter=RunTagFilter(runs=[run], tags=[tag]),
         )
-        return {
-            (name, which): list(
-                {event.step: event for event in map(_event, _ordered(data))}.values()
-            )
-            for name, tags in read.items()
-            for which, data in tags.items()
-        }
+        events = map(_event, _ordered(read.get(run, {}).get(tag, [])))
+        return list({event.step: event for event in events}.values())
 
 
 def _ordered(data: Any) -> list[Any]:
@@ -142,7 +150,7 @@ def _ordered(data: Any) -> list[Any]:
 
 def _event(datum: Any) -> Event:
     value = datum.numpy.item() if datum.numpy.size == 1 else b""
-    text = value if isinstance(value, bytes) else str(value).encode()
+    text = value if isinstance(value, bytes) else str(value).encode(errors="replace")
     return Event(int(datum.step), float(datum.wall_time), text)
 
 

@@ -1,15 +1,20 @@
-"""Summaries of the records of all runs, each record decoded once."""
+"""Summaries of the records of all runs: from the heads of the records, and only of what is new."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from lightning_morse.view.record import decode, summary
+from lightning_morse.view.record import HEAD_BYTES, decode, read_summary, summary
 
 # About 2 kB each for a few attractors: 40 MB at most. Soundness does not depend on it.
 MAX_SUMMARIES = 20_000
+# Seconds of a listing that are spent on series which seem to be as they were.
+SECOND_LOOKS = 0.25
 
 
 @dataclass(frozen=True)
@@ -27,65 +32,124 @@ class Event:
     text: bytes
 
 
-_Key = tuple[str, str, str, int]  # experiment, run, tag, step
+@dataclass(frozen=True)
+class Stamp:
+    """What TensorBoard says of a series without reading it.
+
+    Attributes:
+        step: The largest step.
+        wall_time: The latest time.
+    """
+
+    step: int
+    wall_time: float
+
+
+Key = tuple[str, str]  # run, tag
+Read = Callable[[Key], Sequence[Event]]
 _Entry = tuple[float, int, dict[str, Any]]  # wall time, length, summary
 
 
-class Listing:
-    """Keeps the summaries of the last listing, so that the next one decodes what is new only.
+@dataclass
+class _Series:
+    stamp: Stamp
+    entries: dict[int, _Entry]
+    looked: float
 
-    TensorBoard offers no sign of a rewritten record but the wall time of its event. A summary is
-    used again if experiment, run, tag, step, wall time and length are those of the record it was
-    made from.
+
+class Listing:
+    """Keeps the summaries of the last listing, so that the next one reads what is new only.
+
+    A series is read when its stamp has changed. A stamp does not tell of a record that was written
+    anew by a clock which has been set back; so every listing also looks again at series that seem
+    unchanged, the ones not looked at for longest first, for a little while. In a series that is
+    read, a summary is used again if wall time and length are those of the record it was made from.
+
+    Series are read one by one, so that their records are never all in memory, and one listing at a
+    time: requests that come together share the work.
 
     Args:
-        limit: Summaries kept at most; the records beyond are decoded at each listing.
+        limit: Summaries kept at most; series beyond are read at each listing.
+        second_looks: Seconds spent on series that seem unchanged.
     """
 
-    def __init__(self, limit: int = MAX_SUMMARIES) -> None:
+    def __init__(self, limit: int = MAX_SUMMARIES, second_looks: float = SECOND_LOOKS) -> None:
         self._limit = limit
-        self._kept: dict[_Key, _Entry] = {}
+        self._second_looks = second_looks
+        self._kept: dict[tuple[str, Key], _Series] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return the number of summaries kept."""
-        return len(self._kept)
+        return sum(len(series.entries) for series in self._kept.values())
 
     def of(
-        self, experiment: str, series: Mapping[tuple[str, str], Iterable[Event]]
-    ) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        """Return the summaries of records by run and tag, in the order given.
+        self, experiment: str, stamps: Mapping[Key, Stamp], read: Read
+    ) -> dict[Key, list[dict[str, Any]]]:
+        """Return the summaries of records by run and tag, in the order of their steps.
 
         What no longer occurs is forgotten.
 
         Args:
             experiment: TensorBoard's name of the experiment; empty for a local log directory.
-            series: The records of each run and tag.
+            stamps: The series that are there.
+            read: Reads one of them.
 
         Returns:
             For each run and tag a summary per record, see
             :func:`lightning_morse.view.record.summary`; ``{"step": step, "error": why}`` for a
-            record that cannot be read.
+            record that cannot be read, and as the only one of a series that cannot.
         """
-        before = self._kept
-        kept: dict[_Key, _Entry] = {}
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for (run, tag), events in series.items():
-            found[run, tag] = []
-            for event in events:
-                key = (experiment, run, tag, event.step)
-                stamp = (event.wall_time, len(event.text))
-                entry = before.get(key)
-                known = entry[2] if entry and entry[:2] == stamp else _summary(event)
-                if len(kept) < self._limit:
-                    kept[key] = (*stamp, known)
-                found[run, tag].append(known)
-        # Set at once: of requests that are answered at the same time the last one is kept.
-        self._kept = kept
+        with self._lock:
+            return self._listed(experiment, stamps, read)
+
+    def _listed(
+        self, experiment: str, stamps: Mapping[Key, Stamp], read: Read
+    ) -> dict[Key, list[dict[str, Any]]]:
+        before, self._kept = self._kept, {}
+        found: dict[Key, list[dict[str, Any]]] = {}
+        n_kept = 0
+        due = self._due(experiment, stamps, before)
+        until = time.monotonic() + self._second_looks
+        for key, stamp in sorted(stamps.items(), key=lambda item: due[item[0]]):
+            series = before.get((experiment, key))
+            if series is None or series.stamp != stamp or time.monotonic() < until:
+                series = _read(stamp, series, partial(read, key))
+            found[key] = [summary for _, _, summary in series.entries.values()]
+            if n_kept + len(series.entries) <= self._limit:
+                self._kept[experiment, key] = series
+                n_kept += len(series.entries)
         return found
+
+    def _due(
+        self, experiment: str, stamps: Mapping[Key, Stamp], before: Mapping[Any, _Series]
+    ) -> dict[Key, float]:
+        """When each series was looked at last."""
+        known = {key: before.get((experiment, key)) for key in stamps}
+        return {key: series.looked if series else 0.0 for key, series in known.items()}
+
+
+def _read(stamp: Stamp, before: _Series | None, read: Callable[[], Sequence[Event]]) -> _Series:
+    try:
+        events = read()
+    except Exception as error:  # whatever TensorBoard meets in one run spoils no other
+        broken = {"step": stamp.step, "error": f"the run cannot be read: {error}"}
+        # Not a stamp that comes again: the next listing tries once more.
+        return _Series(Stamp(stamp.step, float("nan")), {stamp.step: (0.0, 0, broken)}, 0.0)
+    entries: dict[int, _Entry] = {}
+    for event in events:
+        entry = before.entries.get(event.step) if before else None
+        same = entry is not None and entry[:2] == (event.wall_time, len(event.text))
+        known = entry[2] if entry is not None and same else _summary(event)
+        entries[event.step] = (event.wall_time, len(event.text), known)
+    return _Series(stamp, entries, time.monotonic())
 
 
 def _summary(event: Event) -> dict[str, Any]:
-    try:
-        return {**summary(decode(event.text)), "step": event.step}
-    except ValueError as error:
-        return {"step": event.step, "error": str(error)}
+    found = read_summary(event.text[:HEAD_BYTES], event.text[-1:])
+    if found is None:  # of an earlier version, or damaged
+        try:
+            found = summary(decode(event.text))
+        except ValueError as error:
+            found = {"error": str(error)}
+    return {**found, "step": event.step}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_morse import archive
 from lightning_morse._typing import Array, Cells
-from lightning_morse.atomic import written_whole
+from lightning_morse.regular_files import files_below
+from lightning_morse.schema import Check, DamagedFile, Member, Relation
 
 # Version of the file layout; files of any other version are refused.
 RUN_FORMAT = 1
+WHAT = "a recorded run"
+
+FACTS = (
+    Member("run_id", "text", "name of the run"),
+    Member("seed", "integer", "seed of the run", null=True),
+    Member("hyper_parameters", "plain", "hyper-parameters by name", null=True),
+)
+ARRAYS = (
+    Member("steps", "integer", "optimizer steps taken at each state", ("T",)),
+    Member("states", "number", "weights, or coordinates in a subspace", ("T", "p")),
+    Member("losses", "number", "loss before each state, NaN if there was none", ("T",)),
+)
+
+
+def _increase(steps: NDArray[Any]) -> bool:
+    # Differences of unsigned numbers would never fall.
+    return bool((steps[1:] > steps[:-1]).all())
+
+
+RELATIONS = (Relation("the steps increase", lambda m: _increase(m["steps"])),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +72,7 @@ class Run:
                 f"states must have shape ({n}, p) and losses ({n},) for {n} steps, got "
                 f"{self.states.shape} and {self.losses.shape}, in run {self.run_id!r}"
             )
-        if (np.diff(self.steps) <= 0).any():
+        if np.asarray(self.steps).dtype.kind not in "iu" or not _increase(self.steps):
             raise ValueError(f"the steps of run {self.run_id!r} must increase, got {self.steps}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -62,19 +83,12 @@ class Run:
                 most a hidden partial file is left beside it, which :func:`load_runs` ignores.
         """
         facts = {
-            "format": RUN_FORMAT,
             "run_id": self.run_id,
-            "seed": self.seed,
+            "seed": None if self.seed is None else int(self.seed),
             "hyper_parameters": dict(self.hyper_parameters or {}),
         }
-        with written_whole(path) as file:
-            np.savez(
-                file,
-                facts=np.frombuffer(json.dumps(facts, default=str).encode(), dtype=np.uint8),
-                steps=self.steps,
-                states=self.states,
-                losses=self.losses,
-            )
+        arrays = {"steps": self.steps, "states": self.states, "losses": self.losses}
+        archive.write(path, facts, arrays, version=RUN_FORMAT, packed=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
@@ -84,29 +98,30 @@ class Run:
             path: The file.
 
         Raises:
-            ValueError: If the file does not hold a recorded run, or is of another format.
+            DamagedFile: A ``ValueError``, if the file does not hold a recorded run, is damaged, or
+                is of another format.
             FileNotFoundError: If there is no such file.
         """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = dict(archive.items())
-            facts = json.loads(arrays.pop("facts").tobytes().decode())
-            if facts["format"] != RUN_FORMAT:
-                raise ValueError(
-                    f"its format is {facts['format']}, this version reads {RUN_FORMAT}"
-                )
+        with archive.opened(path, WHAT) as file:
+            check = Check(WHAT)
+            facts = check.facts(file.facts(RUN_FORMAT), FACTS)
+            arrays = file.arrays(ARRAYS, check)
+            check.relations(RELATIONS, arrays)
             return cls(
                 run_id=facts["run_id"],
+                steps=arrays["steps"],
+                states=arrays["states"],
+                losses=arrays["losses"],
                 seed=facts["seed"],
                 hyper_parameters=facts["hyper_parameters"],
-                **arrays,
             )
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
-            raise ValueError(f"{path} does not hold a recorded run: {err}") from err
 
 
 def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """Read all runs in a folder, sorted by id; parts of the same run are joined by their steps.
+
+    Files that are damaged or hold no run are left out, each with a warning, and so are links out of
+    the folder and what is no regular file.
 
     Args:
         folder: Every ``*.npz`` file in it is read, including those in subfolders.
@@ -117,22 +132,40 @@ def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
 
     Raises:
         FileNotFoundError: If the folder does not exist or contains no run.
-        ValueError: If a file does not hold a run, or two files share a run id without being parts
-            of one run: their seeds, hyper-parameters or numbers of weights differ, or their states
-            at the same step do.
+        ValueError: If no file holds a run (then :class:`~lightning_morse.DamagedFile`), or two
+            files share a run id without being parts of one run: their seeds, hyper-parameters or
+            numbers of weights differ, or their states at the same step do.
     """
     place = Path(folder)
-    files = sorted(place.rglob("*.npz"))
+    left_out: list[str] = []
+    files = sorted(files_below(place, lambda name: name.endswith(".npz"), left_out.append))
     if not files:
-        raise FileNotFoundError(f"{place} must be a folder with recorded runs (*.npz), got none")
+        raise FileNotFoundError(
+            f"{place} must be a folder with recorded runs (*.npz), got none"
+            + "".join(f"; left out: {line}" for line in left_out)
+        )
     found: dict[str, tuple[Run, Path]] = {}
+    damage: DamagedFile | None = None
     for file in files:
-        run = Run.load(file)
+        try:
+            run = Run.load(file)
+        except (DamagedFile, OSError) as error:  # one bad file takes no other with it
+            damage = damage or (error if isinstance(error, DamagedFile) else None)
+            left_out.append(str(error))
+            continue
         if run.run_id in found:
             other, where = found[run.run_id]
             run = _joined(other, run, f"{where} and {file}")
         found[run.run_id] = run, file
+    if not found:
+        raise damage or FileNotFoundError(f"{place} holds no run: {'; '.join(left_out)}")
+    _warn(left_out)
     return [found[run_id][0] for run_id in sorted(found)]
+
+
+def _warn(left_out: Iterable[str]) -> None:
+    for line in left_out:
+        warnings.warn(f"left out: {line}", stacklevel=3)
 
 
 def _joined(a: Run, b: Run, where: str) -> Run:

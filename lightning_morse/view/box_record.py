@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.reach import Reach
+from lightning_morse.schema import Check, DamagedFile
+from lightning_morse.view.layout import BOX, WHAT
 from lightning_morse.view.packing import (
     MAX_CELLS,
     expect,
-    numbers,
     pack_deviation,
     pack_loss,
     pack_reach,
@@ -102,13 +103,14 @@ def unpack_box(raw: Mapping[str, Any], n_sets: int, attractors: Sequence[int]) -
         attractors: Those that are attractors.
 
     Raises:
-        ValueError: If a part does not fit; ``KeyError`` and others as
+        DamagedFile: If a part does not fit; ``KeyError`` and others as
             :mod:`lightning_morse.view.packing` says.
     """
     shape, lower, upper = _checked_corners(raw)
+    parts = Check(WHAT, {"axes": len(shape)}).facts(raw, BOX)
     d, size = len(shape), math.prod(shape)
     labels = unpack_runs(raw, "labels", size, -2, n_sets - 1)
-    loss, deviation = unpack_loss(raw["loss"], d), raw.get("deviation")
+    loss, deviation = unpack_loss(raw["loss"], d), parts["deviation"]
     return BoxRecord(
         lower=lower,
         upper=upper,
@@ -117,9 +119,9 @@ def unpack_box(raw: Mapping[str, Any], n_sets: int, attractors: Sequence[int]) -
         owner=unpack_runs(raw, "owner", size, -1, n_sets - 1),
         diverged=unpack_runs(raw, "diverged", size, 0, 1).astype(bool),
         loss=loss,
-        levels=tuple(numbers(raw, "levels", (None,)).tolist()),
+        levels=tuple(map(float, parts["levels"])),
         deviation=None if deviation is None else unpack_deviation(deviation, loss.shape),
-        reach=_checked_reach(raw.get("reach"), labels, n_sets, attractors),
+        reach=_checked_reach(parts["reach"], labels, n_sets, attractors),
     )
 
 
@@ -129,7 +131,7 @@ def unpack_inner(
     """Return the boxes inside a whole one, each after those around it.
 
     Raises:
-        ValueError: As :func:`unpack_box` does, or if they have too many cells or lie elsewhere.
+        DamagedFile: As :func:`unpack_box` does, or if they have too many cells or lie elsewhere.
     """
     expect(isinstance(raw, list), "inner", raw, "a list of boxes")
     boxes: list[BoxRecord] = []
@@ -144,24 +146,21 @@ def unpack_inner(
             cells = sum(math.prod(s) for s in (whole.shape, shape, *(b.shape for b in boxes)))
             expect(cells <= MAX_CELLS, "shape", shape, f"of at most {MAX_CELLS} cells in all boxes")
             boxes.append(unpack_box(one, n_sets, attractors))
-        except ValueError as error:
-            raise ValueError(f"{error} (box {k} inside)") from error
+        except DamagedFile as error:
+            member = f"box {k} inside: {error.member}"
+            raise DamagedFile(WHAT, member, error.expected, error.came) from error
     return tuple(boxes)
 
 
 def _checked_corners(raw: Mapping[str, Any]) -> tuple[tuple[int, ...], Array, Array]:
     """Shape of the grid, and the corners of its box."""
-    shape = tuple(raw["shape"])
-    d = len(shape)
-    expect(1 <= d <= MAX_AXES and all(type(s) is int and s > 0 for s in shape), "shape", shape)
-    size = math.prod(shape)
-    if size > MAX_CELLS:
-        raise ValueError(
-            f'broken view record: "shape" {list(shape)} asks for {size} cells, '
-            f"at most {MAX_CELLS} are read"
-        )
-    lower, upper = numbers(raw, "lower", (d,)), numbers(raw, "upper", (d,))
+    check = Check(WHAT)
+    given = {member.name: check.fact(member, raw) for member in BOX[:3]}
+    shape, lower, upper = tuple(given["shape"]), *map(np.array, (given["lower"], given["upper"]))
+    expect(1 <= len(shape) <= MAX_AXES, "shape", shape, f"of 1 to {MAX_AXES} axes")
+    expect(math.prod(shape) <= MAX_CELLS, "shape", shape, f"of at most {MAX_CELLS} cells")
     expect(bool((lower < upper).all()), "lower", raw["lower"], 'below "upper" on every axis')
+    lower, upper = lower.astype(np.float64), upper.astype(np.float64)
     return shape, lower, upper
 
 

@@ -1,6 +1,6 @@
 """Arrays in few characters of JSON: run lengths, quantised losses, masks; checked when read.
 
-Each ``pack_*`` has its ``unpack_*``. Reading raises ``ValueError`` for what does not fit, and
+Each ``pack_*`` has its ``unpack_*``. Reading raises ``DamagedFile`` for what does not fit, and
 before anything large is allocated; ``KeyError``, ``TypeError`` and ``binascii.Error`` pass for the
 caller to explain.
 """
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.reach import Reach
+from lightning_morse.schema import DamagedFile, is_number
+from lightning_morse.view.layout import WHAT
 
 MAX_CELLS = 2**24  # a record that asks for more is refused before anything is allocated
 
@@ -30,6 +32,7 @@ _DEVIATION_RATIO = 1e6
 _EVEN_BELOW_QUANTILE = 0.1
 _LEAST_SCALE = 1e-6  # of the range of the loss; keeps the logarithm finite
 _SLACK = 1e-9  # so that rounding leaves the largest deviation within the scale
+_MAX_TOP = 700  # where the exponential is still a number
 _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 
 
@@ -43,36 +46,10 @@ def expect(right: bool, name: str, came: Any, wanted: str = "something else") ->
         wanted: What it should be.
 
     Raises:
-        ValueError: If it is not right.
+        DamagedFile: If it is not right.
     """
     if not right:
-        raise ValueError(f'broken view record: "{name}" should be {wanted}, got {came!r:.80}')
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value from JSON is a finite number; true and false are none."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def numbers(raw: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) -> Array:
-    """Return a part of a record as finite numbers of a given shape; None stands for any length.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    try:
-        values = np.array(raw[name], dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f'broken view record: "{name}" should be numbers: {error}') from error
-    fits = values.ndim == len(shape)
-    fits = fits and all(w in (None, s) for w, s in zip(shape, values.shape, strict=True))
-    if not fits or not np.isfinite(values).all():
-        wanted = " x ".join("n" if s is None else str(s) for s in shape)
-        raise ValueError(
-            f'broken view record: "{name}" should be {wanted} finite numbers, '
-            f"got shape {values.shape}"
-        )
-    return values
+        raise DamagedFile(WHAT, name, wanted, f"{came!r:.80}")
 
 
 def short(values: Array) -> list[Any]:
@@ -96,24 +73,18 @@ def unpack_runs(
     """Return the ``size`` values of runs.
 
     Raises:
-        ValueError: If they are no runs, cover another number of values, or a value does not lie
+        DamagedFile: If they are no runs, cover another number of values, or a value does not lie
             between ``least`` and ``most``.
     """
     flat = raw[name]
-    if not isinstance(flat, list) or len(flat) % 2 or not all(type(v) is int for v in flat):
-        raise ValueError(f'broken view record: "{name}" should be pairs of integers')
+    pairs = isinstance(flat, list) and not len(flat) % 2 and all(type(v) is int for v in flat)
+    expect(pairs, name, flat, "pairs of integers")
     values, lengths = flat[::2], flat[1::2]
     # Summed as Python integers: no overflow can make a wrong sum look right.
-    if sum(lengths) != size or any(k <= 0 for k in lengths):
-        raise ValueError(
-            f'broken view record: "{name}" should cover {size} cells by runs of positive length, '
-            f"got {sum(lengths)}"
-        )
-    if any(v < least or v > most for v in values):
-        raise ValueError(
-            f'broken view record: "{name}" should lie between {least} and {most}, '
-            f"got {min(values)} to {max(values)}"
-        )
+    covered = sum(lengths) == size and all(k > 0 for k in lengths)
+    expect(covered, name, sum(lengths), f"runs of positive length that cover {size} cells")
+    inside = all(least <= v <= most for v in values)
+    expect(inside, name, sorted({*values})[:9], f"between {least} and {most}")
     return np.repeat(np.array(values, dtype=np.int32), lengths)
 
 
@@ -148,7 +119,7 @@ def unpack_loss(raw: Mapping[str, Any], d: int) -> Array:
     """Return a loss on its lattice of ``d`` axes; NaN where it was not finite.
 
     Raises:
-        ValueError: If the lattice, the scale or the data do not fit.
+        DamagedFile: If the lattice, the scale or the data do not fit.
     """
     shape = tuple(raw["shape"])
     expect(len(shape) == d and all(type(s) is int and s > 1 for s in shape), "loss shape", shape)
@@ -157,7 +128,9 @@ def unpack_loss(raw: Mapping[str, Any], d: int) -> Array:
     expect(all(map(is_number, (low, scale, top))), "loss", (low, scale, top), "three numbers")
     expect(scale > 0 and top > 0, "loss", (scale, top), "scaled by positive numbers")
     code = _codes(raw["data"], "loss", "<u2", shape)
-    loss = low + scale * np.expm1(code / _LOSS_CODES * top)
+    expect(top <= _MAX_TOP, "loss", top, f"of a range of at most exp({_MAX_TOP})")
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss = low + scale * np.expm1(code / _LOSS_CODES * top)
     return np.where(code == _NO_LOSS, np.nan, loss)
 
 
@@ -180,7 +153,7 @@ def unpack_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> Array:
     """Return a deviation on the lattice of its loss; NaN where it was not finite.
 
     Raises:
-        ValueError: If the scale or the data do not fit.
+        DamagedFile: If the scale or the data do not fit.
     """
     low, top = raw["low"], raw["top"]
     expect(all(map(is_number, (low, top))), "deviation", (low, top), "two numbers")
@@ -193,11 +166,8 @@ def unpack_deviation(raw: Mapping[str, Any], shape: tuple[int, ...]) -> Array:
 def _codes(data: Any, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     count = math.prod(shape)
     length = 4 * -(-np.dtype(dtype).itemsize * count // 3)
-    if not isinstance(data, str) or len(data) != length:
-        raise ValueError(
-            f'broken view record: "{name}" should have {length} characters for shape '
-            f"{list(shape)}, got {len(data)}"
-        )
+    fits = isinstance(data, str) and len(data) == length
+    expect(fits, name, data, f"{length} characters for shape {list(shape)}")
     raw = base64.b64decode(data, validate=True)
     expect(len(raw) == np.dtype(dtype).itemsize * count, name, len(raw), f"{count} values")
     return np.frombuffer(raw, dtype=dtype).reshape(shape)
@@ -219,7 +189,7 @@ def unpack_reach(raw: Mapping[str, Any], size: int, n_sets: int) -> Reach:
     """Return which of ``n_sets`` Morse sets each of ``size`` cells may reach.
 
     Raises:
-        ValueError: If a mask is of another size or names a set that is not there.
+        DamagedFile: If a mask is of another size or names a set that is not there.
     """
     texts, length = raw["kinds"], n_sets // 4 + 1
     wanted = f"masks of {length} hexadecimal digits"

@@ -9,15 +9,17 @@ from __future__ import annotations
 import binascii
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import Reach
+from lightning_morse.schema import Check, DamagedFile, is_acyclic
 from lightning_morse.view.box_record import (
     MAX_AXES,
     BoxRecord,
@@ -25,7 +27,8 @@ from lightning_morse.view.box_record import (
     unpack_box,
     unpack_inner,
 )
-from lightning_morse.view.packing import MAX_CELLS, expect, is_number, numbers, short
+from lightning_morse.view.layout import BOX, REST, SETS, SUMMARY, WHAT
+from lightning_morse.view.packing import MAX_CELLS, expect, short
 
 if TYPE_CHECKING:
     from lightning_morse.result import MorseAnalysis
@@ -33,17 +36,15 @@ if TYPE_CHECKING:
 FORMAT = "lightning-morse-view"
 VERSION = 2  # 1 had no boxes inside
 SUFFIX = ".view.json"
-# The TensorBoard plugin that records in event files belong to, and the default name of a monitor.
-PLUGIN = "morse"
-# Last part of the tag of a record in an event file, after the name of its monitor.
-RECORD_TAG = "record"
-
 # TensorBoard's name of the plugin, and that of the monitor unless it is given another.
 PLUGIN = "morse"
 # Last part of the tag under which a monitor gives its records to TensorBoard.
 RECORD_TAG = "record"
 
 MAX_BYTES = 2**26  # longer texts are not parsed
+HEAD_BYTES = 2**16  # the summary of some hundred attractors ends before
+_HEAD = f'{{"format":"{FORMAT}","version":{VERSION},"summary":'.encode()
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
 _SAME_POINT = 1e-9  # of the width of the box
 
 
@@ -177,29 +178,35 @@ def encode(
     _check_size(result)
     path, now, labels = _checked_course(d, trajectory, current, axis_labels)
     whole, *inner = map(pack_box, result.boxes)
+    sets = _sets(result, identities)
+    facts = _facts(result, now) | ({"verdict": verdict} if verdict else {})
+    numbers = None if identities is None else [int(identities[a]) for a in result.attractors]
+    when = int(step), None if epoch is None else int(epoch)
     record = {
         "format": FORMAT,
         "version": VERSION,
-        "step": int(step),
-        "epoch": None if epoch is None else int(epoch),
+        # Here, at the head, lists find it without reading on.
+        "summary": _summary_of(*when, facts, sets, numbers),
+        "step": when[0],
+        "epoch": when[1],
         "title": title,
         **whole,
         "inner": inner,
         "axes": list(labels),
-        "sets": _sets(result, identities),
+        "sets": sets,
         "edges": sorted([int(u), int(v)] for u, v in result.graph.edges),
         "ladder": {
             "levels": result.ladder.levels.tolist(),
             "blocks": result.ladder.blocks.tolist(),
         },
         "exits": result.exit_volumes.tolist(),
-        "facts": _facts(result, now) | ({"verdict": verdict} if verdict else {}),
+        "facts": facts,
         "scalars": _finite(scalars or {}),
         "trajectory": short(path),
         "current": None if now is None else short(now),
     }
-    if identities is not None:
-        record["identities"] = [int(identities[a]) for a in result.attractors]
+    if numbers is not None:
+        record["identities"] = numbers
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
@@ -278,154 +285,139 @@ def decode(text: str | bytes) -> ViewRecord:
         text: The JSON.
 
     Raises:
-        ValueError: If it is no such record, is cut off or inconsistent, asks for more than
-            ``MAX_CELLS`` cells, or was written by a newer version.
+        DamagedFile: A ``ValueError``, if it is no such record, is cut off or inconsistent, asks for
+            more than ``MAX_CELLS`` cells, or was written by a newer version.
     """
     if len(text) > MAX_BYTES:
-        raise ValueError(f"a view record has at most {MAX_BYTES} bytes, this one has {len(text)}")
+        raise DamagedFile(WHAT, "", f"at most {MAX_BYTES} bytes", f"{len(text)}")
     if isinstance(text, bytes):
         try:
             text = text.decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"not a view record: it is not UTF-8 text ({error})") from error
+            raise DamagedFile(WHAT, "", "UTF-8 text", str(error)) from error
     try:
-        raw = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not a view record, or cut off: {error}") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise ValueError(f'not a view record: its "format" should be "{FORMAT}"')
+        raw = json.loads(text, parse_constant=_refuse_constant)
+    except DamagedFile:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(WHAT, "", "JSON that is not cut off", str(error)) from error
+    expect(isinstance(raw, dict) and raw.get("format") == FORMAT, "format", "another", FORMAT)
     version = raw.get("version")
-    if type(version) is not int or version < 1:
-        raise ValueError(f'broken view record: "version" should be a number, got {version!r}')
-    if version > VERSION:
-        raise ValueError(
-            f"this view record is of version {version}, this lightning_morse reads up to "
-            f"{VERSION}; update lightning_morse"
-        )
+    expect(type(version) is int and version >= 1, "version", version, "a number")
+    newest = f"at most {VERSION} (update lightning_morse to read newer ones)"
+    expect(version <= VERSION, "version", version, newest)
     try:
         return _checked(raw, text)
     except KeyError as error:
-        raise ValueError(f"broken view record: {error} is missing") from error
+        raise DamagedFile(WHAT, str(error.args[0]), "there", "nothing") from error
     except (TypeError, AttributeError, OverflowError, binascii.Error) as error:
-        raise ValueError(f"broken view record: {error}") from error
+        raise DamagedFile(WHAT, "", "put together from such parts", str(error)) from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    # Python reads NaN and infinities anywhere; no browser does.
+    raise DamagedFile(WHAT, "", "JSON, which knows finite numbers only", name)
+
+
+def read_summary(head: bytes, tail: bytes) -> dict[str, Any] | None:
+    """Read the summary at the head of a record, without the rest.
+
+    Args:
+        head: The text up to :data:`HEAD_BYTES`.
+        tail: Its last byte.
+
+    Returns:
+        As :func:`summary`; None where the record is older and has none there, or is damaged.
+    """
+    if not head.startswith(_HEAD) or tail != b"}":
+        return None
+    try:
+        # Of a text that ends in the middle of a character, what comes before.
+        text = head[len(_HEAD) :].decode(errors="ignore")
+        raw, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text)
+        Check(WHAT).facts(raw, SUMMARY.parts)
+    except (ValueError, RecursionError):
+        return None
+    found: dict[str, Any] = raw
+    return found
 
 
 def summary(record: ViewRecord) -> dict[str, Any]:
     """Return what is shown of a record over training: counts, bounds and shares, plain values."""
-    attractors = [m for m in record.sets if m["attractor"]]
-    identities = range(len(attractors)) if record.identities is None else record.identities
+    return _summary_of(record.step, record.epoch, record.facts, record.sets, record.identities)
+
+
+def _summary_of(
+    step: int,
+    epoch: int | None,
+    facts: Mapping[str, Any],
+    sets: Sequence[Mapping[str, Any]],
+    identities: Sequence[int] | None,
+) -> dict[str, Any]:
+    attractors = [m for m in sets if m["attractor"]]
+    numbers = range(len(attractors)) if identities is None else identities
     return {
-        "step": record.step,
-        "epoch": record.epoch,
+        "step": step,
+        "epoch": epoch,
         "attractors": len(attractors),
-        "unresolved": sum(not m["resolved"] for m in record.sets),
-        "mu": record.facts["mu"],
-        "escape": record.facts["escape"],
-        "undecided": record.facts["undecided"],
+        "unresolved": sum(not m["resolved"] for m in sets),
+        "mu": facts["mu"],
+        "escape": facts["escape"],
+        "undecided": facts["undecided"],
         "basins": [
             {"volume": m["basin"], "color": m["color"], "identity": identity}
-            for m, identity in zip(attractors, identities, strict=True)
+            for m, identity in zip(attractors, numbers, strict=True)
         ],
     }
 
 
 def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
-    d = len(raw["shape"])
-    sets = tuple(_checked_set(m, i, d) for i, m in enumerate(raw["sets"]))
+    check = Check(WHAT)
+    check.fact(BOX[0], raw)  # the shape, which says how many axes there are
+    sets = tuple(check.fact(SETS, raw))
+    for number, m in enumerate(sets):
+        _check_set(m, f"set {number}")
     attractors = [i for i, m in enumerate(sets) if m["attractor"]]
+    check.sizes["attractors"] = len(attractors)
     whole = unpack_box(raw, len(sets), attractors)
+    parts = check.facts(raw, REST)
+    expect(is_acyclic(parts["edges"], len(sets)), "edges", "a cycle or one twice", "acyclic")
     inner = raw["inner"] if raw["version"] > 1 else []
-    ladder_levels, ladder_blocks = _checked_ladder(raw["ladder"], len(attractors))
-    _check_plain_parts(raw, d)
-    return ViewRecord(
+    d, ladder, identities = len(whole.shape), parts["ladder"], parts["identities"]
+    levels = np.array(ladder["levels"], dtype=np.float64)
+    blocks = np.array(ladder["blocks"], dtype=np.int64).reshape(len(levels), len(attractors))
+    different = identities is None or len({*identities}) == len(identities)
+    expect(different, "identities", identities, f"{len(attractors)} different numbers")
+    record = ViewRecord(
         **{field.name: getattr(whole, field.name) for field in fields(whole)},
         text=text,
-        step=raw["step"],
-        epoch=raw["epoch"],
-        title=raw["title"],
-        axes=tuple(raw["axes"]),
+        step=parts["step"],
+        epoch=parts["epoch"],
+        title=parts["title"],
+        axes=tuple(parts["axes"]),
         sets=sets,
-        edges=_checked_edges(raw["edges"], len(sets)),
-        ladder_levels=ladder_levels,
-        ladder_blocks=ladder_blocks,
-        exits=numbers(raw, "exits", (d, 2)),
-        facts=_checked_facts(raw["facts"]),
-        scalars=raw["scalars"],
-        trajectory=numbers(raw, "trajectory", (None, d)) if raw["trajectory"] else np.empty((0, d)),
-        current=None if raw["current"] is None else numbers(raw, "current", (d,)),
-        identities=_checked_identities(raw.get("identities"), len(attractors)),
+        edges=tuple((u, v) for u, v in parts["edges"]),
+        ladder_levels=levels,
+        ladder_blocks=blocks,
+        exits=np.array(parts["exits"], dtype=np.float64),
+        facts=parts["facts"],
+        scalars=parts["scalars"],
+        trajectory=np.array(parts["trajectory"], dtype=np.float64).reshape(-1, d),
+        current=None if parts["current"] is None else np.array(parts["current"], np.float64),
+        identities=None if identities is None else tuple(identities),
         inner=unpack_inner(inner, whole, len(sets), attractors),
     )
+    if "summary" in raw:
+        expect(raw["summary"] == summary(record), "summary", "another", "that of the record")
+    return record
 
 
-def _checked_ladder(ladder: Mapping[str, Any], attractors: int) -> tuple[Array, Cells]:
-    levels = numbers(ladder, "levels", (None,))
-    blocks = numbers(ladder, "blocks", (len(levels), None)) if attractors else np.empty((0, 0))
-    if attractors and blocks.shape[1] != attractors:
-        raise ValueError(
-            f'broken view record: "blocks" should have one column for each of the {attractors} '
-            f"attractors, got {blocks.shape[1]}"
-        )
-    return levels, blocks.astype(np.int64)
-
-
-def _checked_edges(raw: Any, n_sets: int) -> tuple[tuple[int, int], ...]:
-    edges = tuple((u, v) for u, v in raw)
-    for u, v in edges:
-        expect(all(type(k) is int and 0 <= k < n_sets for k in (u, v)), "edges", (u, v))
-    return edges
-
-
-def _check_plain_parts(raw: Mapping[str, Any], d: int) -> None:
-    axes = tuple(raw["axes"])
-    expect(len(axes) == d and all(isinstance(a, str) for a in axes), "axes", axes, f"{d} labels")
-    expect(type(raw["step"]) is int, "step", raw["step"])
-    expect(raw["epoch"] is None or type(raw["epoch"]) is int, "epoch", raw["epoch"])
-    expect(isinstance(raw["title"], str), "title", raw["title"])
-    for name, value in raw["scalars"].items():
-        expect(is_number(value), "scalars", {name: value}, "finite numbers")
-
-
-def _checked_facts(facts: Any) -> Mapping[str, Any]:
-    for name in ("mu", "confidence", "calibration", "escape", "undecided"):
-        expect(is_number(facts[name]), name, facts[name], "a number")
-    for name, said in (("claim", facts["claim"]), ("verdict", facts.get("verdict", ""))):
-        expect(isinstance(said, str), name, said)
-    loss_now = facts["loss_now"]
-    expect(loss_now is None or is_number(loss_now), "loss_now", loss_now)
-    checked: Mapping[str, Any] = facts
-    return checked
-
-
-def _checked_identities(raw: Any, attractors: int) -> tuple[int, ...] | None:
-    if raw is None:
-        return None
-    identities = tuple(raw)
-    right = all(type(i) is int and i >= 0 for i in identities)
-    right = right and len(set(identities)) == len(identities) == attractors
-    expect(right, "identities", identities, f"{attractors} different numbers, none negative")
-    return identities
-
-
-def _checked_set(m: Any, number: int, d: int) -> Mapping[str, Any]:
-    where = f"set {number}"
-    expect(isinstance(m, dict), where, m)
-    for name in ("attractor", "resolved"):
-        expect(type(m[name]) is bool, f"{name} of {where}", m[name], "true or false")
-    index = m["index"]
-    expect(index is None or (type(index) is int and 0 <= index <= d), f"index of {where}", index)
-    expect(is_number(m["volume"]), f"volume of {where}", m["volume"], "a number")
-    for name in ("loss", "mu", "basin"):
-        expect(m[name] is None or is_number(m[name]), f"{name} of {where}", m[name], "a number")
-    expect((m["basin"] is None) != m["attractor"], f"basin of {where}", m["basin"])
-    color = m["color"]
-    hexadecimal = isinstance(color, str) and len(color) == 7 and color[0] == "#"
-    hexadecimal = hexadecimal and set(color[1:]) <= set("0123456789abcdefABCDEF")
-    expect((color is None) != m["attractor"], f"color of {where}", color)
-    expect(color is None or hexadecimal, f"color of {where}", color, "such as #0072B2")
-    numbers(m, "center", (d,))
-    checked: Mapping[str, Any] = m
-    return checked
+def _check_set(m: Mapping[str, Any], where: str) -> None:
+    basin, color = m["basin"], m["color"]
+    expect((basin is None) != m["attractor"], f"basin of {where}", basin, "that of an attractor")
+    expect((color is None) != m["attractor"], f"color of {where}", color, "that of an attractor")
+    right = color is None or _COLOR.fullmatch(color) is not None
+    expect(right, f"color of {where}", color, "such as #0072B2")
 
 
 def _loss_at(result: MorseAnalysis, point: Array | None) -> float | None:

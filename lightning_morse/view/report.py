@@ -1,74 +1,267 @@
-"""A report of runs: one HTML file that holds everything it needs and loads nothing."""
+"""A report of runs: HTML that holds everything it needs and loads nothing.
+
+It is written piece by piece, so that it takes no more memory than one record. What would be too
+large for a browser is split: one page per run, or per stretch of a long run, and an index.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
-from collections.abc import Sequence
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+from lightning_morse.atomic import written_whole
 from lightning_morse.view import asset
 from lightning_morse.view.bundle import bundle
 from lightning_morse.view.record import summary
-from lightning_morse.view.runs import Reading, Run
+from lightning_morse.view.runs import Reading, Run, by_step
+
+# Larger pages open slowly or not at all; about 1,500 records of 128 x 128 cells.
+MAX_PAGE_BYTES = 32_000_000
+_PAGE = re.compile(r"[0-9]{4}-[0-9a-f]+\.html")
+_TITLE = "Morse graphs of the loss"
+
+# Takes the name of a run and why a record of it cannot be read.
+Failed = Callable[[str, str], None]
 
 
-def report(runs: Sequence[Run]) -> str:
+@dataclass(frozen=True)
+class Written:
+    """What has been written.
+
+    Attributes:
+        records: Number of records that are shown.
+        pages: Number of pages besides the index; 0 if there is no index.
+        size: Bytes of all pages.
+    """
+
+    records: int
+    pages: int
+    size: int
+
+
+def report(runs: Sequence[Run], failed: Failed | None = None) -> str:
     """Return an HTML page that shows runs.
 
     The page's content security policy forbids every connection and every script but its own. Names
-    and labels of the runs are data for that script, which turns them into text nodes only.
+    and labels of the runs are data for that script, which turns them into text nodes only. Each
+    record is parsed when it is shown, so that one damaged record spoils no other.
 
     Args:
         runs: The runs, in the order in which the page lists them.
+        failed: Takes the name of the run and the reason for each record that cannot be read.
 
     Raises:
         ValueError: If there is no run.
     """
+    return "".join(_pieces(runs, failed or _ignore))
+
+
+def write_report(
+    runs: Sequence[Run],
+    path: str | os.PathLike[str],
+    failed: Failed | None = None,
+    *,
+    max_bytes: int = MAX_PAGE_BYTES,
+) -> Written:
+    """Write a report; a file that is there already stays as it is until the new one is whole.
+
+    Args:
+        runs: As in :func:`report`.
+        path: The page. A report larger than ``max_bytes`` becomes pages in a folder beside it,
+            ``<name>.pages``, and ``path`` their index; pages of the report before go with it.
+        failed: As in :func:`report`.
+        max_bytes: The size from which on a page is split, by the sizes of the files of its records.
+
+    Raises:
+        ValueError: If there is no run.
+        OSError: If it cannot be written.
+    """
+    target, failed = Path(path), failed or _ignore
+    old = _pages_of(target)
+    if sum(map(_size_of, runs)) <= max_bytes:
+        written = _write_page(target, _pieces(runs, failed))
+    else:
+        written = _write_pages(runs, target, failed, max_bytes)
+    for page in old:  # nothing leads there any more
+        page.unlink(missing_ok=True)
+    return written
+
+
+def _write_pages(runs: Sequence[Run], target: Path, failed: Failed, max_bytes: int) -> Written:
+    """Write a page per run or part of a run, and the index last, which makes them count."""
+    folder = target.with_name(f"{target.stem}.pages")
+    folder.mkdir(exist_ok=True)
+    stamp, rows, records, size = f"{time.time_ns():x}", [], 0, 0
+    parts = [part for run in runs for part in _parts(run, max_bytes)]
+    for number, part in enumerate(parts):
+        name = f"{number:04d}-{stamp}.html"
+        page = _write_page(folder / name, _pieces([part], failed))
+        records, size = records + page.records, size + page.size
+        rows.append(_row(f"{folder.name}/{name}", part, page.records))
+    content = _index(rows).encode()
+    with written_whole(target) as file:
+        file.write(content)
+    return Written(records, len(parts), size + len(content))
+
+
+def _parts(run: Run, max_bytes: int) -> Iterator[Run]:
+    """A run, cut into stretches of steps that fit on a page."""
+    kept: list[Reading] = []
+    size = 0
+    for reading in run.readings:
+        more = _bytes(reading)
+        if kept and size + more > max_bytes:
+            yield replace(run, readings=tuple(kept))
+            kept, size = [], 0
+        kept.append(reading)
+        size += more
+    yield replace(run, readings=tuple(kept))
+
+
+def _write_page(target: Path, pieces: Iterable[str]) -> Written:
+    size = records = 0
+    with written_whole(target) as file:
+        for piece in pieces:
+            records += piece.startswith(_RECORD)
+            size += file.write(piece.encode())
+    return Written(records, 0, size)
+
+
+def _pages_of(index: Path) -> list[Path]:
+    """The pages that an index of ours leads to."""
+    folder = index.with_name(f"{index.stem}.pages")
+    try:
+        with index.open("rb") as file:
+            text = file.read(MAX_PAGE_BYTES).decode(errors="replace")
+    except OSError:
+        return []
+    links = re.findall(r'href="([^"]*)"', text) if _INDEX in text else []
+    names = [link.rpartition("/")[2] for link in links]
+    return [folder / name for name in names if _PAGE.fullmatch(name)]
+
+
+def _size_of(run: Run) -> int:
+    return sum(map(_bytes, run.readings))
+
+
+def _bytes(reading: Reading) -> int:
+    try:
+        return reading.source.stat().st_size
+    except OSError:  # gone; that is said where it is read
+        return 0
+
+
+def _ignore(name: str, error: str) -> None:
+    pass
+
+
+# ------------------------------------------------------------------------------- a page
+
+_RECORD = '<script type="application/json" id="record-'
+
+
+def _pieces(runs: Sequence[Run], failed: Failed) -> Iterator[str]:
+    """A page, one record at a time."""
     if not runs:
         raise ValueError("a report needs at least one run, got none")
-    listed = [{"name": run.name, "steps": [_summary(r) for r in _by_step(run)]} for run in runs]
-    records = [
-        "{" + ",".join(f'"{r.step}":{r.record.text}' for r in _by_step(run) if r.record) + "}"
-        for run in runs
-    ]
-    data = f'{{"runs":{json.dumps(listed)},"records":[{",".join(records)}]}}'
-    # Within <script> only "<" can end the element or open a comment.
-    data = data.replace("<", "\\u003c")
     script, style = bundle("page.js", asset), asset("view.css")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
+    yield _head(policy, style)
+    yield '<main id="view"><p>This report needs a browser with JavaScript.</p></main>\n'
+    listed, number = [], 0
+    for run in runs:
+        steps: dict[int, dict[str, Any]] = {}
+        for step, readings in by_step(run):
+            entry, text = _entry(step, readings, partial(failed, run.name))
+            if entry["step"] in steps:
+                continue
+            steps[entry["step"]] = entry
+            if text is not None:
+                entry["record"] = number
+                yield f'{_RECORD}{number}">{_in_script(text)}</script>\n'
+                number += 1
+        listed.append({"name": run.name, "steps": [steps[step] for step in sorted(steps)]})
+    data = _in_script(json.dumps({"runs": listed}))
+    yield f'<script type="application/json" id="data">{data}</script>\n'
+    yield f'<script type="module">{script}</script>\n</body>\n</html>\n'
+
+
+def _entry(
+    step: int, readings: Sequence[Reading], failed: Callable[[str], None]
+) -> tuple[dict[str, Any], str | None]:
+    """What is listed of a step, and the record; of several the first that can be read."""
+    why = ""
+    for reading in readings:
+        record, error = reading.tried()
+        if record is not None:
+            return summary(record), record.text
+        failed(error)
+        why = error
+    return {"step": step, "error": why}, None
+
+
+def _in_script(data: str) -> str:
+    # Within <script> only "<" can end the element or open a comment. Names that are not UTF-8 hold
+    # halves of characters, which a page cannot.
+    return data.replace("<", "\\u003c").encode(errors="replace").decode()
+
+
+def _head(policy: str, style: str) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Morse graphs of the loss</title>
+<title>{_TITLE}</title>
 <style>{style}</style>
 </head>
 <body>
-<main id="view"><p>This report needs a browser with JavaScript.</p></main>
-<script type="application/json" id="data">{data}</script>
-<script type="module">{script}</script>
+"""
+
+
+def _hash(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+# ------------------------------------------------------------------------------- the index
+
+_INDEX = '<main id="index">'
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color-scheme:light dark}"
+    "td,th{padding:.2em 1.5em .2em 0;text-align:left}"
+)
+
+
+def _index(rows: Sequence[str]) -> str:
+    head = _head(f"default-src 'none'; style-src {_hash(_STYLE)}", _STYLE)
+    table = "\n".join(rows)
+    return f"""{head}{_INDEX}
+<h1>{_TITLE}</h1>
+<p>All records on one page would be too large for a browser; each run has its own.</p>
+<table>
+<tr><th>run</th><th>records</th><th>steps</th></tr>
+{table}
+</table>
+</main>
 </body>
 </html>
 """
 
 
-def _by_step(run: Run) -> list[Reading]:
-    """One reading per step: the last readable one, or else the first."""
-    kept: dict[int, Reading] = {}
-    for reading in run.readings:
-        if reading.record or reading.step not in kept:
-            kept[reading.step] = reading
-    return [kept[step] for step in sorted(kept)]
-
-
-def _summary(reading: Reading) -> dict[str, object]:
-    if reading.record:
-        return summary(reading.record)
-    return {"step": reading.step, "error": reading.error}
-
-
-def _hash(source: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+def _row(link: str, run: Run, records: int) -> str:
+    name = html.escape(run.name.encode(errors="replace").decode())
+    steps = f"{run.readings[0].step} to {run.readings[-1].step}"
+    to = quote(os.fsencode(link))
+    return f'<tr><td><a href="{to}">{name}</a></td><td>{records}</td><td>{steps}</td></tr>'

@@ -1,17 +1,31 @@
-"""Runs on disk: the records of each, in order, and its hyperparameters."""
+"""Runs on disk: where the records of each are, in order, and its hyper-parameters.
+
+A record is read when it is asked for and not kept, so that many runs take little memory.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.view.record import MAX_BYTES, PLUGIN, SUFFIX, ViewRecord, decode, encode
+from lightning_morse.regular_files import files_below, open_regular
+from lightning_morse.view.hparams import read_hparams
+from lightning_morse.view.record import (
+    HEAD_BYTES,
+    MAX_BYTES,
+    PLUGIN,
+    SUFFIX,
+    ViewRecord,
+    decode,
+    encode,
+    read_summary,
+)
 
-_STEP = re.compile(r"step-(\d+)")
+_STEP = re.compile(r"step-([0-9]{1,18})\b")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +34,34 @@ class Reading:
 
     Attributes:
         source: The file.
-        step: Its step; taken from the file name if the record cannot be read.
-        record: The record, None if it cannot be read.
-        error: Why it cannot be read, None if it can.
+        step: Its step, by the name of the file, else by the head of the record, else 0.
     """
 
     source: Path
     step: int
-    record: ViewRecord | None
-    error: str | None
+
+    def read(self) -> ViewRecord:
+        """Read the record.
+
+        Raises:
+            ValueError: If it is damaged (:class:`~lightning_morse.DamagedFile`), or cannot be
+                shown.
+            OSError: If the file cannot be read.
+        """
+        if self.source.name.endswith(".npz"):
+            from lightning_morse.result import MorseAnalysis
+
+            result = MorseAnalysis.load(self.source)
+            return decode(encode(result, step=self.step, title=self.source.name))
+        with open_regular(self.source) as file:
+            return decode(file.read(MAX_BYTES + 1))
+
+    def tried(self) -> tuple[ViewRecord | None, str]:
+        """The record, or None and why it cannot be read."""
+        try:
+            return self.read(), ""
+        except (ValueError, OSError) as error:
+            return None, f"{self.source.name}: {error}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,29 +71,44 @@ class Run:
     Attributes:
         name: Path of the run, starting as the caller gave it.
         readings: Its records, by step.
-        hparams: Its hyperparameters; empty if there are none.
+        hparams: Its hyper-parameters; empty if there are none.
     """
 
     name: str
     readings: tuple[Reading, ...]
     hparams: Mapping[str, Any]
 
-    @property
-    def last(self) -> ViewRecord | None:
-        """The last readable record, None if there is none."""
-        return next((r.record for r in reversed(self.readings) if r.record), None)
+    def last(self, failed: Callable[[str], None] | None = None) -> ViewRecord | None:
+        """Read the last readable record.
+
+        Args:
+            failed: Takes a line for each later one that cannot be read.
+
+        Returns:
+            The record; None if there is none.
+        """
+        for reading in reversed(self.readings):
+            record, error = reading.tried()
+            if record is not None:
+                return record
+            if failed is not None:
+                failed(error)
+        return None
 
 
-def read_runs(path: str | os.PathLike[str]) -> list[Run]:
-    """Read the run at a path, or all runs below it.
+def read_runs(
+    path: str | os.PathLike[str], left_out: Callable[[str], None] | None = None
+) -> list[Run]:
+    """Find the run at a path, or all runs below it; no record is read yet.
 
     A run is an archive written by :meth:`lightning_morse.MorseAnalysis.save`, a log directory with
     a folder ``morse`` of view records (``step-<step>.view.json``), or that folder itself. In a
     folder without view records, archives take their place. The folder of a monitor with another
-    name is a run of its own. Unreadable records are kept, with the reason.
+    name is a run of its own.
 
     Args:
         path: The run, or a folder of runs.
+        left_out: Takes a line for each file that is no regular one, or a link to somewhere else.
 
     Returns:
         At least one run, each with at least one record.
@@ -70,15 +118,19 @@ def read_runs(path: str | os.PathLike[str]) -> list[Run]:
     """
     root = Path(path)
     if root.is_file():
-        return [Run(str(root), (_read(root),), {})]
+        return [Run(str(root), (_reading(root),), {})]
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such file or folder")
+    files: dict[Path, list[Path]] = {}
+    for file in files_below(root, _is_record, left_out or (lambda line: None)):
+        files.setdefault(file.parent, []).append(file)
     found = []
-    for folder in sorted({f.parent for f in [*root.rglob(f"*{SUFFIX}"), *root.rglob("*.npz")]}):
-        files = sorted(folder.glob(f"*{SUFFIX}")) or sorted(folder.glob("*.npz"))
+    for folder in sorted(files):
+        views = [file for file in files[folder] if file.name.endswith(SUFFIX)]
         home = folder.parent if folder.name == PLUGIN else folder
-        readings = sorted(map(_read, files), key=lambda r: r.step)
-        found.append(Run(str(home), tuple(readings), _hparams(home) or _hparams(home.parent)))
+        readings = sorted(map(_reading, views or files[folder]), key=lambda r: r.step)
+        hparams = read_hparams(home) or read_hparams(home.parent)
+        found.append(Run(str(home), tuple(readings), hparams))
     if not found:
         raise FileNotFoundError(
             f"{root}: no Morse records in it; expected step-*{SUFFIX} in a folder {PLUGIN}, which "
@@ -88,31 +140,31 @@ def read_runs(path: str | os.PathLike[str]) -> list[Run]:
     return found
 
 
-def _read(path: Path) -> Reading:
+def _is_record(name: str) -> bool:
+    return not name.startswith(".") and name.endswith((SUFFIX, ".npz"))
+
+
+def _reading(path: Path) -> Reading:
     match = _STEP.match(path.name)
-    step = int(match[1]) if match else 0
+    if match is None and path.name.endswith(SUFFIX):
+        return Reading(path, _step_at_the_head(path))
+    return Reading(path, int(match[1]) if match else 0)
+
+
+def _step_at_the_head(path: Path) -> int:
     try:
-        if path.name.endswith(".npz"):
-            from lightning_morse.result import MorseAnalysis
-
-            record = decode(encode(MorseAnalysis.load(path), step=step, title=path.name))
-        else:
-            with path.open("rb") as file:
-                record = decode(file.read(MAX_BYTES + 1))
-    except (ValueError, OSError) as error:
-        return Reading(path, step, None, f"{path.name}: {error}")
-    return Reading(path, record.step, record, None)
+        with open_regular(path) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(-1, os.SEEK_END)
+            found = read_summary(head, file.read(1))
+    except OSError:
+        return 0
+    return 0 if found is None else int(found["step"])
 
 
-def _hparams(folder: Path) -> dict[str, Any]:
-    """Hyperparameters written by Lightning; values that are not plain are left out."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load((folder / "hparams.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    if not isinstance(raw, dict):
-        return {}
-    plain = (str, int, float, bool, type(None))
-    return {str(k): v for k, v in raw.items() if isinstance(v, plain)}
+def by_step(run: Run) -> Iterator[tuple[int, list[Reading]]]:
+    """The records of a run at each step, those that are preferred first: the later by name."""
+    steps: dict[int, list[Reading]] = {}
+    for reading in run.readings:
+        steps.setdefault(reading.step, []).insert(0, reading)
+    yield from sorted(steps.items())

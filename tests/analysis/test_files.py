@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 
 from lightning_morse.facts import SurrogateFacts
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.schema import DamagedFile
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 FACTS = SurrogateFacts(
@@ -82,24 +85,24 @@ def test_a_file_without_boxes_has_none(tmp_path):
 
 
 BROKEN = [
-    ({"box2_labels": None}, "of box 2: 'labels' is missing"),
-    ({"box1_lower": None}, "of box 1: 'lower' is missing"),
-    ({"box1_labels": lambda a: a[1:]}, r"of box 1: labels should have shape \(\d+,\), not"),
-    ({"box1_diverged": lambda a: a[1:]}, "of box 1: diverged should have shape"),
-    ({"box2_sets": lambda a: a[1:]}, "of box 2: sets should have shape"),
-    ({"box1_mean_loss": lambda a: a[1:]}, "of box 1: mean_loss should have shape"),
-    ({"box1_loss_deviation": lambda a: a.T[1:]}, "of box 1: loss_deviation should have shape"),
-    ({"box1_labels": lambda a: a + 7}, "of box 1: labels should lie between -2 and 6"),
-    ({"box2_sets": lambda a: a - 1}, "of box 2: sets should lie between -1 and 6"),
-    ({"box2_reach_of": lambda a: a * 0}, "of box 2: its labels are not those of what"),
-    ({"box2_reach_of": lambda a: a + 99}, "of box 2: of must name rows of kinds"),
-    ({"box2_reach_kinds": None}, "of box 2: 'reach_kinds' is missing"),
-    ({"box2_upper": lambda a: a + 1}, "of box 2: it is not inside box 1"),
-    ({"box1_lower": lambda a: a + 9}, "of box 1: lower must be below upper"),
-    ({"parent": 2}, "of box 2: 2 is not the number of a box before it"),
-    ({"parent": -1}, "of box 2: -1 is not the number of a box before it"),
-    ({"parent": None}, "of box 2: None is not the number of a box before it"),
-    ({"shape": [3]}, "of box 2: shape must give one positive integer for each"),
+    ({"box2_labels": None}, '"box 2: labels" should be .* it is missing'),
+    ({"box1_lower": None}, '"box 1: lower" should be .* it is missing'),
+    ({"box1_labels": lambda a: a[1:]}, r'"box 1: labels" should be integer of shape \(\d+\)'),
+    ({"box1_diverged": lambda a: a[1:]}, '"box 1: diverged" should be true or false of shape'),
+    ({"box2_sets": lambda a: a[1:]}, '"box 2: sets" should be integer of shape'),
+    ({"box1_mean_loss": lambda a: a[1:]}, '"box 1: mean_loss" should be number of shape'),
+    ({"box1_loss_deviation": lambda a: a.T[1:]}, '"box 1: loss_deviation" .* of shape'),
+    ({"box1_labels": lambda a: a + 7}, '"box 1: labels" .* from -2 and below the number of sets'),
+    ({"box2_sets": lambda a: a - 1}, '"box 2: sets" .* from -1 and below the number of sets'),
+    ({"box2_reach_of": lambda a: a * 0}, '"box 2: labels" should be those of what its cells'),
+    ({"box2_reach_of": lambda a: a + 99}, '"box 2: reach_of" .* below the number of kinds'),
+    ({"box2_reach_kinds": None}, '"box 2: reach_of" should be numbers of kinds, got none'),
+    ({"box2_upper": lambda a: a + 1}, '"box 2: lower" should be inside box 1'),
+    ({"box1_lower": lambda a: a + 9}, "`lower` is below `upper`"),
+    ({"parent": 2}, '"box 2: parent" should be the number of a box before it, got 2'),
+    ({"parent": -1}, '"inner 1: parent" should be integer, at least 0, got -1'),
+    ({"parent": None}, '"inner 1: parent" should be integer, at least 0, got null'),
+    ({"shape": [3]}, '"inner 1: shape" should be integer of shape'),
 ]
 
 
@@ -119,6 +122,86 @@ def test_a_damaged_box_is_refused(damage, message, tmp_path):
         else:
             arrays[name] = change(arrays[name])
     np.savez(path, **arrays)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(DamagedFile, match=message) as error:
         MorseAnalysis.load(path)
+    assert error.value.file == str(path)
     assert str(path) in str(error.value)
+
+
+def rewritten(path, facts=None, **arrays):
+    """Change facts and arrays of a file, whatever sense that makes."""
+    with np.load(path) as archive:
+        held = dict(archive)
+    plain = json.loads(held["facts"].tobytes())
+    (facts or (lambda plain: None))(plain)
+    held["facts"] = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
+    np.savez(path, **{n: arrays[n](a) if n in arrays else a for n, a in held.items()})
+
+
+@pytest.mark.parametrize(
+    ("facts", "arrays", "member"),
+    [
+        (lambda f: f.update(mu=7), {}, "mu"),
+        (lambda f: f.update(mu=float("nan")), {}, "mu"),
+        (lambda f: f["edges"].append([0, 99]), {}, "edges"),
+        (lambda f: f["edges"].append([0]), {}, "edges"),
+        (lambda f: f["sets"][0].update(index=3), {}, "sets 0: index"),
+        (lambda f: f["sets"][0].update(index=True), {}, "sets 0: index"),
+        (lambda f: f.update(way_out={"face": 1}), {}, "start"),
+        (None, {"sample_losses": lambda a: a.astype(complex)}, "sample_losses"),
+        (None, {"sample_losses": lambda a: a.astype("U5")}, "sample_losses"),
+        (None, {"cell_counts": lambda a: -a}, "cell_counts"),
+        (None, {"cells": lambda a: a + 10**6}, "cells"),
+        (None, {"diverged": lambda a: a[:3]}, "diverged"),
+        (None, {"centers": lambda a: a.T}, "centers"),
+        (None, {"ladder_blocks": lambda a: a + 9}, "ladder_blocks"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(facts, arrays, member, tmp_path):
+    path = tmp_path / "plane.npz"
+    drawn.plane(8).save(path)
+    rewritten(path, facts, **arrays)
+    with pytest.raises(DamagedFile) as error:
+        MorseAnalysis.load(path)
+    assert error.value.member == member
+
+
+@pytest.mark.parametrize(
+    ("facts", "arrays", "says"),
+    [
+        (lambda f: f.update(edges=[[0, 1], [1, 2], [2, 0]]), {}, "no cycle"),
+        (lambda f: f.update(edges=[[0, 1]] * 100_000), {}, "no edge twice"),
+        (None, {"cells": lambda a: a[::-1]}, "cells of each set ascend"),
+        (None, {"cells": lambda a: a[1:]}, "sum to the number"),
+        (
+            None,
+            {
+                "ladder_levels": lambda a: np.array([0.99, 0.95]),
+                "ladder_blocks": lambda a: np.repeat(a[:1], 2, axis=0),
+            },
+            "levels of the ladder ascend",
+        ),
+        (None, {"lower": lambda a: a + 99}, "`lower` is below `upper`"),
+        (lambda f: f.update(n_measured=10**6), {}, "there are samples"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(facts, arrays, says, tmp_path):
+    path = tmp_path / "plane.npz"
+    drawn.plane(8).save(path)
+    rewritten(path, facts, **arrays)
+    with pytest.raises(DamagedFile, match=says):
+        MorseAnalysis.load(path)
+
+
+def test_a_member_that_nobody_asked_for_stays_closed(tmp_path):
+    """200 MB of zeros take 200 kB in a file; they are not unpacked."""
+    path = tmp_path / "plane.npz"
+    drawn.plane(8).save(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("stowaway.npy", bytes(200_000_000))
+    tracemalloc.start()
+    try:
+        MorseAnalysis.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

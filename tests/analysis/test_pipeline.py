@@ -274,14 +274,29 @@ def test_a_record_keeps_the_deviation_and_what_cells_may_reach(tmp_path):
     assert older.loss_deviation is None
     assert older.reach is None
     for broken, message in (
-        ({"loss_deviation": np.zeros(3)}, r"deviations of shape \(3,\)"),
-        ({"reach_of": whole["reach_of"][1:]}, "labels are not those"),
-        ({"reach_of": whole["reach_of"] + 99}, "of must name rows"),
-        ({"reach_of": whole["reach_of"] * 0}, "labels are not those"),
-        ({"reach_of": whole["reach_of"] * 1.0}, "of must be one integer per cell"),
-        ({"reach_kinds": whole["reach_kinds"][:, 1:]}, "Morse sets who reaches them"),
-        ({"reach_kinds": whole["reach_kinds"] * 1}, "kinds must be boolean"),
-        ({"reach_kinds": None}, "reach_kinds"),
+        (
+            {"loss_deviation": np.zeros(3)},
+            r'"loss_deviation" should be number of shape .* got shape \(3,\)',
+        ),
+        ({"reach_of": whole["reach_of"][1:]}, r'"reach_of" should be integer of shape \(576\)'),
+        (
+            {"reach_of": whole["reach_of"] + 99},
+            '"reach_of" should be integer.* below the number of kinds',
+        ),
+        ({"reach_of": whole["reach_of"] * 0}, '"labels" should be those of what its cells'),
+        (
+            {"reach_of": whole["reach_of"] * 1.0},
+            '"reach_of" should be integer, .* got values of type float64',
+        ),
+        (
+            {"reach_kinds": whole["reach_kinds"][:, 1:]},
+            '"reach_kinds" should be true or false of shape',
+        ),
+        (
+            {"reach_kinds": whole["reach_kinds"] * 1},
+            '"reach_kinds" should be true or false, .* got values of type',
+        ),
+        ({"reach_kinds": None}, '"reach_of" should be numbers of kinds, got none to refer to'),
     ):
         with pytest.raises(ValueError, match=message):
             loaded(**broken)

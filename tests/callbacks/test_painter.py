@@ -206,7 +206,8 @@ from tests.callback_models import fit, monitor
 class Dies(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if len(watch.history) == 2:
-            print(watch._account.painter._worker.process.pid, watch._account.painter._worker.folder, flush=True)
+            worker = watch._account.painter._worker
+            print(worker.process.pid, worker.folder, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
 watch = monitor(n_samples=16, resolution=8, dim=1)

@@ -1,24 +1,51 @@
-"""Each record is decoded once, whatever is asked how often; a rewritten one is noticed."""
+"""Series are read when they change, records by their heads; a rewritten one is noticed."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lightning_morse.tensorboard_plugin import listing as listing_module
-from lightning_morse.tensorboard_plugin.listing import Event, Listing
+from lightning_morse.tensorboard_plugin.listing import Event, Listing, Stamp
 from lightning_morse.view.record import decode, encode, summary
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The texts that were decoded."""
+    """The texts whose summary was made."""
     seen = []
 
-    def counted(text):
-        seen.append(text)
-        return decode(text)
+    def counted(event):
+        seen.append(event.text)
+        return make(event)
 
-    monkeypatch.setattr(listing_module, "decode", counted)
+    make = listing_module._summary
+    monkeypatch.setattr(listing_module, "_summary", counted)
     return seen
+
+
+class Asked(Listing):
+    """A listing of given series, which notes what it reads."""
+
+    def __init__(self, **options):
+        super().__init__(**{"second_looks": 0.0} | options)
+        self.read = []
+
+    def of(self, experiment, series):
+        def read(key):
+            self.read.append(key)
+            if isinstance(series[key], Exception):
+                raise series[key]
+            return series[key]
+
+        stamps = {
+            key: Stamp(max(e.step for e in events), max(e.wall_time for e in events))
+            if isinstance(events, list)
+            else Stamp(7, 1.0)
+            for key, events in series.items()
+        }
+        return super().of(experiment, stamps, read)
 
 
 def event(step, make=drawn.line, wall_time=None):
@@ -31,18 +58,19 @@ def series(runs=2, steps=3):
 
 
 def test_a_second_listing_decodes_nothing(decoded):
-    listing, data = Listing(), series()
+    listing, data = Asked(), series()
     first = listing.of("", data)
     assert len(decoded) == 6
     expected = [summary(decode(e.text)) for e in data["run1", "morse/record"]]
     assert first["run1", "morse/record"] == expected
     decoded.clear()
+    listing.read.clear()
     assert listing.of("", data) == first
-    assert decoded == []
+    assert decoded == listing.read == []
 
 
 def test_a_new_step_decodes_one(decoded):
-    listing, data = Listing(), series()
+    listing, data = Asked(), series()
     listing.of("", data)
     decoded.clear()
     data["run0", "morse/record"].append(event(3))
@@ -51,12 +79,13 @@ def test_a_new_step_decodes_one(decoded):
     assert [s["step"] for s in found["run0", "morse/record"]] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("later", [1e9 + 1, 2e9], ids=["same time", "later"])
-def test_a_rewritten_record_is_decoded_again(decoded, later):
-    listing, data = Listing(), series()
+@pytest.mark.parametrize("time", [1.0, 1e9 + 1, 2e9], ids=["earlier", "same time", "later"])
+def test_a_rewritten_record_is_decoded_again(decoded, time):
+    """Also by a clock that runs backwards: then it is found at a second look."""
+    listing, data = Asked(second_looks=60.0), series()
     listing.of("", data)
     decoded.clear()
-    rewritten = event(1, make=lambda: drawn.plane(8), wall_time=later)
+    rewritten = event(1, make=lambda: drawn.plane(8), wall_time=time)
     data["run0", "morse/record"][1] = rewritten
     found = listing.of("", data)
     assert decoded == [rewritten.text]
@@ -64,7 +93,7 @@ def test_a_rewritten_record_is_decoded_again(decoded, later):
 
 
 def test_runs_tags_and_experiments_do_not_mix(decoded):
-    listing = Listing()
+    listing = Asked()
     one, other = event(0), event(0, make=lambda: drawn.plane(8))
     found = listing.of("", {("a", "x/record"): [one], ("a", "y/record"): [other]})
     counts = [found["a", f"{tag}/record"][0]["attractors"] for tag in "xy"]
@@ -75,7 +104,7 @@ def test_runs_tags_and_experiments_do_not_mix(decoded):
 
 
 def test_a_record_that_cannot_be_read_is_tried_once(decoded):
-    listing, data = Listing(), {("a", "x"): [Event(4, 1.0, b"{")]}
+    listing, data = Asked(), {("a", "x"): [Event(4, 1.0, b"{")]}
     for _ in range(2):
         ((found,),) = listing.of("", data).values()
         assert found["step"] == 4
@@ -84,11 +113,59 @@ def test_a_record_that_cannot_be_read_is_tried_once(decoded):
 
 
 def test_what_is_kept_is_bounded_and_what_is_gone_forgotten(decoded):
-    listing, data = Listing(limit=4), series()
+    listing, data = Asked(limit=4), series()
     first = listing.of("", data)
-    assert len(listing) == 4
+    assert len(listing) == 3
     decoded.clear()
     assert listing.of("", data) == first
-    assert len(decoded) == 2  # those beyond the limit, and no others
+    assert len(decoded) == 3  # the series beyond the limit, and no other
     listing.of("", {("run0", "morse/record"): data["run0", "morse/record"][:1]})
     assert len(listing) == 1
+
+
+def test_a_second_look_is_at_what_was_not_looked_at_for_longest(monkeypatch):
+    """With time for one series at a time, all of them come up in turn."""
+    listing, data = Asked(second_looks=1.0), series(runs=3)
+    now = iter(range(10**6))
+    monkeypatch.setattr(listing_module.time, "monotonic", lambda: float(next(now)))
+    listing.of("", data)
+    listing.read.clear()
+    seen = []
+    for _ in range(6):
+        listing._second_looks = 1.5
+        listing.of("", data)
+        seen.append(listing.read[-1][0])
+    assert seen == ["run0", "run1", "run2"] * 2
+
+
+def test_one_run_that_cannot_be_read_spoils_no_other():
+    listing, data = Asked(), series()
+    bad = ("bad", "morse/record")
+    found = listing.of("", {**data, bad: TypeError("no tensor")})
+    assert found[bad] == [{"step": 7, "error": "the run cannot be read: no tensor"}]
+    assert [s["step"] for s in found["run0", "morse/record"]] == [0, 1, 2]
+    whole = listing.of("", {**data, bad: [event(7)]})
+    assert "error" not in whole[bad][0]
+
+
+def test_the_head_of_a_record_is_enough():
+    """The rest is not looked at, but for its end; an older record is read as a whole."""
+    text = encode(drawn.line(), step=3)
+    at = text.index('"labels"')
+    spoilt = text[:at] + '"labels":[0],' + text[at:]
+    data = {("a", "x"): [Event(3, 1.0, spoilt.encode())]}
+    assert Asked().of("", data)["a", "x"] == [summary(decode(text))]
+    cut = {("a", "x"): [Event(3, 1.0, text[:-1].encode())]}
+    assert "not cut off" in Asked().of("", cut)["a", "x"][0]["error"]
+    raw = json.loads(text)
+    del raw["summary"]
+    old = {("a", "x"): [Event(3, 1.0, json.dumps(raw).encode())]}
+    assert Asked().of("", old)["a", "x"] == [summary(decode(text))]
+
+
+def test_requests_at_the_same_time_share_the_work(decoded):
+    listing, data = Asked(), series(runs=20)
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: listing.of("", data), range(10)))
+    assert len(decoded) == 60
+    assert all(answer == answers[0] for answer in answers)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lightning_morse as lm
+from lightning_morse import DamagedFile, archive
 from lightning_morse.trajectories.runs import Run, load_runs
 
 
@@ -111,6 +112,49 @@ def test_arrays_that_do_not_match_are_refused():
         Run("a", np.arange(2), np.zeros((3, 1)), np.zeros(2))
     with pytest.raises(ValueError, match="must increase"):
         Run("a", np.array([1, 1]), np.zeros((2, 1)), np.zeros(2))
+
+
+def test_steps_that_fall_are_refused_whatever_their_type():
+    """Differences of unsigned numbers never fall."""
+    for steps in (np.array([3, 1], dtype=np.uint64), np.array([0.0, 1.0])):
+        with pytest.raises(ValueError, match="must increase"):
+            Run("a", steps, np.zeros((2, 1)), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("facts", "member"),
+    [({"run_id": ["a"]}, "run_id"), ({"run_id": 3}, "run_id"), ({"seed": "x"}, "seed")],
+)
+def test_facts_of_another_type_are_refused(facts, member, tmp_path):
+    good = {"run_id": "a", "seed": 1, "hyper_parameters": {}}
+    arrays = {"steps": np.arange(2), "states": np.zeros((2, 1)), "losses": np.zeros(2)}
+    archive.write(tmp_path / "a.npz", good | facts, arrays, version=1)
+    with pytest.raises(DamagedFile, match="does not hold a recorded run") as error:
+        load_runs(tmp_path)
+    assert error.value.member == member
+
+
+def test_one_bad_file_takes_no_other_with_it(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    folder = tmp_path / "in"
+    run("a").save(folder / "a.npz")
+    run("b").save(tmp_path / "out" / "b.npz")
+    run("c").save(folder / "c.run")
+    (folder / "bad.npz").write_bytes(b"PK nonsense")
+    np.savez(folder / "other.npz", x=np.zeros(3))
+    os.mkfifo(folder / "pipe.npz")
+    (folder / "gone.npz").symlink_to(folder / "nowhere")
+    (folder / "outside.npz").symlink_to(tmp_path / "out" / "b.npz")
+    (folder / "inside.npz").symlink_to(folder / "c.run")
+    os.link(folder / "a.npz", os.fsencode(folder) + b"/\xff.npz")  # not UTF-8
+    with pytest.warns(UserWarning, match="left out") as warned:
+        runs = load_runs(folder)
+    assert [r.run_id for r in runs] == ["a", "c"]
+    said = " ".join(str(w.message) for w in warned)
+    assert len(warned) == 5
+    for name in ("bad.npz", "other.npz", "pipe.npz", "gone.npz", "outside.npz"):
+        assert name in said
 
 
 def saved(folder, run_id, states):

@@ -59,13 +59,18 @@ class Page(HTMLParser):
             self.scripts[-1] += data
 
 
+def data_of(page):
+    """What a page lists."""
+    return json.loads(page.scripts[-2])
+
+
 class TestReading:
     def test_a_log_directory_or_its_folder(self, tmp_path):
         write_run(tmp_path / "v0", hparams="lr: 0.1\nname: x\nodd: [1]\n")
         (run,) = read_runs(tmp_path / "v0")
         assert [r.step for r in run.readings] == [9, 19, 29]
         assert run.hparams == {"lr": 0.1, "name": "x"}
-        assert run.last.step == 29
+        assert run.last().step == 29
         (same,) = read_runs(tmp_path / "v0" / "morse")
         assert same.name == run.name == str(tmp_path / "v0")
 
@@ -79,26 +84,29 @@ class TestReading:
         result.save(tmp_path / "found.npz")
         for path in (tmp_path / "found.npz", tmp_path):
             (run,) = read_runs(path)
-            assert np.array_equal(run.last.labels, result.labels)
+            assert np.array_equal(run.last().labels, result.labels)
 
     def test_view_records_go_before_archives(self, tmp_path):
         write_run(tmp_path, 2)
         drawn.line().save(tmp_path / "morse" / "step-0000009.npz")
         (run,) = read_runs(tmp_path)
-        assert [len(r.record.shape) for r in run.readings] == [2, 2]
+        assert [len(r.read().shape) for r in run.readings] == [2, 2]
 
     def test_broken_records_are_kept_with_their_reason(self, tmp_path):
         write_run(tmp_path)
         path = tmp_path / "morse" / "step-0000019.view.json"
         path.write_text(path.read_text()[:500])
         (run,) = read_runs(tmp_path)
-        assert [r.record is None for r in run.readings] == [False, True, False]
+        assert [r.tried()[0] is None for r in run.readings] == [False, True, False]
         assert run.readings[1].step == 19
-        assert "step-0000019.view.json: not a view record, or cut off" in run.readings[1].error
+        assert (
+            "step-0000019.view.json: not a view record: it should be JSON that is not cut off"
+            in run.readings[1].tried()[1]
+        )
         drawn.double_well(4, 4).save(tmp_path / "four.npz")
         (run,) = read_runs(tmp_path / "four.npz")
-        assert "the analysis has 4" in run.readings[0].error
-        assert run.last is None
+        assert "the analysis has 4" in run.readings[0].tried()[1]
+        assert run.last() is None
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder"):
@@ -132,9 +140,8 @@ class TestPage:
         page = Page(report([Run(HOSTILE, run.readings, {})]))
         harmless = Page(report([Run("x", run.readings, {})]))
         assert [t for t, _ in page.tags] == [t for t, _ in harmless.tags]
-        data = json.loads(page.scripts[0])
-        assert data["runs"][0]["name"] == HOSTILE
-        assert data["records"][0]["9"]["axes"] == [HOSTILE, "\u2028"]
+        assert data_of(page)["runs"][0]["name"] == HOSTILE
+        assert json.loads(page.scripts[0])["axes"] == [HOSTILE, "\u2028"]
 
     def test_a_long_run_takes_little(self, tmp_path):
         write_run(tmp_path, 30, make=lambda: drawn.plane(128))
@@ -143,15 +150,18 @@ class TestPage:
     def test_broken_records_are_said_so(self, tmp_path):
         write_run(tmp_path)
         (tmp_path / "morse" / "step-0000019.view.json").write_text("{")
-        data = json.loads(Page(report(read_runs(tmp_path))).scripts[0])
-        assert set(data["records"][0]) == {"9", "29"}
+        page = Page(report(read_runs(tmp_path)))
+        data = data_of(page)
+        shown = {s["step"]: s.get("record") for s in data["runs"][0]["steps"]}
+        assert shown == {9: 0, 19: None, 29: 1}
+        assert [json.loads(text)["step"] for text in page.scripts[:2]] == [9, 29]
         assert "cut off" in data["runs"][0]["steps"][1]["error"]
 
     def test_of_two_records_at_a_step_the_one_that_can_be_read_is_shown(self, tmp_path):
         write_run(tmp_path, 1)
         (tmp_path / "morse" / "step-00000009.view.json").write_text("{")
         assert len(read_runs(tmp_path)[0].readings) == 2
-        data = json.loads(Page(report(read_runs(tmp_path))).scripts[0])
+        data = data_of(Page(report(read_runs(tmp_path))))
         assert [s.get("error") for s in data["runs"][0]["steps"]] == [None]
 
     def test_no_run(self):

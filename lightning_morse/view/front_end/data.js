@@ -1,5 +1,7 @@
 // Records: decoding what encode() in view/record.py writes, and looking values up in them.
 
+import { checkRecord } from "./damage.js";
+
 // Labels of cells that belong to no basin.
 export const UNDECIDED = -1;
 export const ESCAPES = -2;
@@ -9,8 +11,10 @@ export const DIVERGED = -3;
 const LOSS_CODES = 65534, NO_LOSS = 65535, DEVIATION_CODES = 254, NO_DEVIATION = 255;
 
 // A record and the boxes inside, which are like records of their own: what is known of their cells
-// replaces what is known of those around. The first of record.boxes is the whole.
+// replaces what is known of those around. The first of record.boxes is the whole. Throws an error
+// that says what is wrong with a record that cannot be drawn.
 export function openRecord(raw) {
+  checkRecord(raw);
   const whole = openBox({ ...raw, scalars: bareNames(raw.scalars) });
   const none = raw.exits.map(() => [0, 0]); // shares are known of the faces of the whole only
   const bare = { ...raw, deviation: null, reach: null, exits: none, scalars: whole.scalars };

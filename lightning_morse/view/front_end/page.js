@@ -2,9 +2,16 @@
 
 import { mount } from "./main.js";
 
-const data = JSON.parse(document.getElementById("data").textContent);
+const { runs } = JSON.parse(document.getElementById("data").textContent);
+
+// Each record is an element of its own, parsed when it is shown: one that is damaged, or one of
+// very many, is no matter for the others.
+function recordAt(name, step) {
+  const { record } = runs.find((run) => run.name === name).steps.find((s) => s.step === step);
+  return JSON.parse(document.getElementById(`record-${record}`).textContent);
+}
 
 mount(document.getElementById("view"), {
-  runs: async () => data.runs,
-  record: async (run, step) => data.records[data.runs.findIndex((r) => r.name === run)][step],
+  runs: async () => runs,
+  record: async (name, step) => recordAt(name, step),
 });

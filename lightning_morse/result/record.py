@@ -1,20 +1,17 @@
-"""The result of an analysis: the record, and the questions it answers."""
+"""The record of an analysis, and the questions it answers."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_morse import archive, facts
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.facts import MapFacts, SurrogateFacts
@@ -399,245 +396,30 @@ class MorseAnalysis:
         Args:
             path: Where to; an existing file is replaced.
         """
-        archive.write(path, _plain_facts(self), _arrays(self))
+        from lightning_morse.result.file import write
+
+        write(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MorseAnalysis:
         """Read an analysis written by :meth:`save`.
 
+        Only the members that are declared (``docs/formats.md``) are opened, and each is checked
+        before room is made for it.
+
         Args:
             path: The file.
 
         Raises:
-            ValueError: If the file is not such an archive, is damaged, or has another format (files
-                of format 1 have no ladder and are not read).
+            DamagedFile: A ``ValueError``, if the file is not such an archive, is damaged, or has
+                another format (files of format 1 have no ladder and are not read).
             FileNotFoundError: If there is no such file.
         """
-        with archive.explained(path):
-            return _from_archive(*archive.read(path))
+        from lightning_morse.result.file import read
+
+        return read(path)
 
 
 def _with_deviation(m: MorseSet) -> str:
     doubt = f" ± {m.loss_deviation:.1g}" if m.loss_deviation else ""
     return f"{m.loss:.4g}{doubt}"
-
-
-def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
-    """Everything but the arrays, to be written as JSON."""
-    return {
-        "shape": list(result.grid.shape),
-        "edges": sorted(map(list, result.graph.edges)),
-        "sets": [
-            {
-                "is_attractor": m.is_attractor,
-                "resolved": m.resolved,
-                "index": m.index,
-                "loss": m.loss,
-                "volume": m.volume,
-                "mu": m.mu,
-                "loss_deviation": m.loss_deviation,
-            }
-            for m in result.morse_sets
-        ],
-        "mu": result.mu,
-        "confidence": result.confidence,
-        "calibration": result.calibration,
-        "surrogate": facts.stored(result.surrogate),
-        "seconds": dict(result.seconds),
-        "n_measured": result.n_measured,
-        "way_out": _stored_way(result.way_out),
-        # Readers of this format that know of no boxes inside see the outermost one, whose labels
-        # are certain by themselves.
-        "inner": [
-            {
-                "shape": list(box.grid.shape),
-                "parent": box.parent,
-                "calibration": box.calibration,
-                "surrogate": facts.stored(box.surrogate),
-                "n_samples": box.n_samples,
-            }
-            for box in result.inner
-        ],
-    }
-
-
-def _stored_way(way: WayOut | None) -> dict[str, Any] | None:
-    if way is None:
-        return None
-    points = {"start": way.start.tolist(), "end": way.end.tolist(), "face": list(way.face)}
-    return {**points, "loss": way.loss, "loss_deviation": way.loss_deviation}
-
-
-def _restored_way(plain: Mapping[str, Any] | None) -> WayOut | None:
-    if plain is None:
-        return None
-    axis, side = plain["face"]
-    start, end = (np.array(plain[name], dtype=np.float64) for name in ("start", "end"))
-    return WayOut(start, end, (axis, side), plain["loss"], plain["loss_deviation"])
-
-
-def _arrays(result: MorseAnalysis) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {
-        "cells": np.concatenate([m.cells for m in result.morse_sets] or [np.zeros(0, int)]),
-        "cell_counts": np.array([m.cells.size for m in result.morse_sets], dtype=np.int64),
-        "centers": np.array([m.center for m in result.morse_sets]).reshape(-1, result.grid.dim),
-        "exit_volumes": result.exit_volumes,
-        "samples": result.samples,
-        "sample_losses": result.sample_losses,
-        "ladder_levels": result.ladder.levels,
-        "ladder_blocks": result.ladder.blocks,
-    }
-    # Which Morse set meets a cell of the outermost box follows from the cells of the sets.
-    arrays.update(_arrays_of_box(dataclasses.replace(result.boxes[0], sets=None)))
-    for k, box in enumerate(result.inner, start=1):
-        arrays.update({f"box{k}_{name}": array for name, array in _arrays_of_box(box).items()})
-    return arrays
-
-
-def _arrays_of_box(box: Box) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {
-        "lower": box.grid.lower,
-        "upper": box.grid.upper,
-        "labels": box.labels,
-        "diverged": box.diverged,
-        "mean_loss": box.mean_loss,
-    }
-    if box.loss_deviation is not None:
-        arrays["loss_deviation"] = box.loss_deviation
-    if box.reach is not None:
-        arrays.update(reach_kinds=box.reach.kinds, reach_of=box.reach.of)
-    if box.sets is not None:
-        arrays["sets"] = box.sets
-    if box.faces is not None:
-        arrays["faces"] = box.faces
-    return arrays
-
-
-def _from_archive(plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> MorseAnalysis:
-    """The analysis that an archive holds, after checking that its parts fit together."""
-    grid = CubicalGrid(arrays["lower"], arrays["upper"], plain["shape"])
-    cells = np.split(arrays["cells"], np.cumsum(arrays["cell_counts"])[:-1])
-    sets = tuple(
-        MorseSet(cells=cells[i], center=arrays["centers"][i], **fact)
-        for i, fact in enumerate(plain["sets"])
-    )
-    if arrays["labels"].shape != (grid.size,):
-        raise ValueError(f"it has {arrays['labels'].shape} labels for {grid.size} cells")
-    deviation = arrays.get("loss_deviation")
-    if deviation is not None and deviation.shape != arrays["mean_loss"].shape:
-        raise ValueError(
-            f"it has deviations of shape {deviation.shape} for losses of shape "
-            f"{arrays['mean_loss'].shape}"
-        )
-    graph = nx.DiGraph()
-    graph.add_nodes_from(range(len(sets)))
-    graph.add_edges_from(plain["edges"])
-    # Older files give a level where nothing is claimed.
-    claimed = any(m.is_attractor for m in sets) or all(m.resolved for m in sets)
-    return MorseAnalysis(
-        grid=grid,
-        morse_sets=sets,
-        graph=graph,
-        labels=arrays["labels"],
-        diverged=arrays["diverged"],
-        exit_volumes=arrays["exit_volumes"],
-        mu=plain["mu"] if claimed else 0.0,
-        confidence=plain["confidence"],
-        mean_loss=arrays["mean_loss"],
-        samples=arrays["samples"],
-        sample_losses=arrays["sample_losses"],
-        calibration=plain["calibration"],
-        surrogate=facts.restored(plain["surrogate"]),
-        seconds=plain["seconds"],
-        ladder=Ladder(arrays["ladder_levels"], arrays["ladder_blocks"]),
-        loss_deviation=deviation,
-        reach=_stored_reach(arrays, sets),
-        inner=_stored_boxes(plain.get("inner", []), arrays, grid, sets),
-        faces=_stored_faces(arrays, grid),
-        way_out=_restored_way(plain.get("way_out")),
-        n_measured=plain.get("n_measured", 0),
-    )
-
-
-def _stored_boxes(
-    plain: Sequence[Mapping[str, Any]],
-    arrays: Mapping[str, NDArray[Any]],
-    root: CubicalGrid,
-    sets: tuple[MorseSet, ...],
-) -> tuple[Box, ...]:
-    """The boxes inside, each of which must lie in one before it."""
-    grids, boxes = [root], []
-    for k, fact in enumerate(plain, start=1):
-        prefix = f"box{k}_"
-        own = {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
-        try:
-            box = _stored_box(fact, own, sets)
-        except (ValueError, IndexError) as err:
-            raise ValueError(f"of box {k}: {err}") from err
-        except KeyError as err:
-            raise ValueError(f"of box {k}: {err} is missing") from err
-        parent = box.parent
-        if not isinstance(parent, int) or not 0 <= parent < k:
-            raise ValueError(f"of box {k}: {parent!r} is not the number of a box before it")
-        around = grids[parent]
-        if (box.grid.lower < around.lower).any() or (box.grid.upper > around.upper).any():
-            raise ValueError(f"of box {k}: it is not inside box {parent}")
-        grids.append(box.grid)
-        boxes.append(box)
-    return tuple(boxes)
-
-
-def _stored_box(
-    plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], sets: tuple[MorseSet, ...]
-) -> Box:
-    """A box inside, after checking that its parts fit together."""
-    grid = CubicalGrid(arrays["lower"], arrays["upper"], plain["shape"])
-    vertices = tuple(n + 1 for n in grid.shape)
-    expected = {
-        "labels": (grid.size,),
-        "diverged": (grid.size,),
-        "sets": (grid.size,),
-        "mean_loss": vertices,
-        "loss_deviation": vertices,
-    }
-    for name, shape in expected.items():
-        if name in arrays and arrays[name].shape != shape:
-            raise ValueError(f"{name} should have shape {shape}, not {arrays[name].shape}")
-    for name, least in (("labels", ESCAPES), ("sets", -1)):
-        values = arrays.get(name, np.zeros(0, np.int32))
-        if ((values < least) | (values >= len(sets))).any():
-            raise ValueError(f"{name} should lie between {least} and {len(sets) - 1}")
-    return Box(
-        grid=grid,
-        parent=plain["parent"],
-        labels=arrays["labels"],
-        diverged=arrays["diverged"],
-        mean_loss=arrays["mean_loss"],
-        calibration=plain["calibration"],
-        surrogate=facts.restored(plain["surrogate"]),
-        loss_deviation=arrays.get("loss_deviation"),
-        reach=_stored_reach(arrays, sets),
-        sets=arrays.get("sets"),
-        n_samples=plain["n_samples"],
-        faces=_stored_faces(arrays, grid),
-    )
-
-
-def _stored_faces(arrays: Mapping[str, Any], grid: CubicalGrid) -> Mask | None:
-    faces: Mask | None = arrays.get("faces")
-    if faces is not None and faces.shape != (grid.size, grid.dim, 2):
-        raise ValueError(f"it has faces of shape {faces.shape} for {grid.size} cells")
-    return faces
-
-
-def _stored_reach(arrays: Mapping[str, Any], sets: tuple[MorseSet, ...]) -> Reach | None:
-    """The reach of the cells as an archive has it, which must agree with the labels."""
-    if "reach_of" not in arrays:
-        return None
-    reach = Reach(arrays["reach_kinds"], arrays["reach_of"])
-    if reach.kinds.shape[1] != len(sets) + 1:
-        raise ValueError(f"it says of {reach.kinds.shape[1] - 1} Morse sets who reaches them")
-    implied = reach.labels(i for i, m in enumerate(sets) if m.is_attractor)
-    if not np.array_equal(implied, arrays["labels"]):
-        raise ValueError("its labels are not those of what its cells may reach")
-    return reach

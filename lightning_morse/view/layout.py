@@ -1,0 +1,135 @@
+"""What a record of a view holds: the one table that is checked, and printed as its page."""
+
+from __future__ import annotations
+
+from lightning_morse.schema import Member
+
+WHAT = "a view record"
+
+# Names of sizes that follow from others.
+SIZES = {
+    "axes": "dimension `d` of the box, 1 to 3",
+    "sets": "number of Morse sets",
+    "attractors": "number of Morse sets that are attractors",
+    "levels": "levels of confidence of the ladder",
+}
+
+_STEP = Member("step", "integer", "step of training")
+_EPOCH = Member("epoch", "integer", "epoch of training", null=True)
+_MU = Member("mu", "finite", "bound on the probability of the claim", low=0, high=1)
+_ESCAPE = Member("escape", "finite", "share of the box that leaves it", low=0, high=1)
+_UNDECIDED = Member("undecided", "finite", "share that is undecided", low=0, high=1)
+
+# At the head of the text, so that runs can be listed without the rest being read.
+SUMMARY = Member(
+    "summary",
+    "object",
+    "what lists of records show, drawn from what follows",
+    needed=False,
+    parts=(
+        _STEP,
+        _EPOCH,
+        Member("attractors", "integer", "their number", low=0),
+        Member("unresolved", "integer", "Morse sets that are", low=0),
+        _MU,
+        _ESCAPE,
+        _UNDECIDED,
+        Member(
+            "basins",
+            "object",
+            "one for each attractor",
+            (None,),
+            parts=(
+                Member("volume", "finite", "share of the box", low=0, high=1),
+                Member("color", "text", "such as #0072B2"),
+                Member("identity", "integer", "the same in all records of a run", low=0),
+            ),
+        ),
+    ),
+)
+
+BOX = (
+    Member("shape", "integer", "cells along each axis", ("axes",), low=1),
+    Member("lower", "finite", "lower corner", ("axes",)),
+    Member("upper", "finite", "upper corner, above it on every axis", ("axes",)),
+    Member("labels", "runs", "attractor of each cell, -1 undecided, -2 escapes"),
+    Member("owner", "runs", "Morse set of each cell, -1 none"),
+    Member("diverged", "runs", "1 where the nearest loss is not finite"),
+    Member("loss", "packed", "on a lattice, 16 bits a value, scaled by `low`, `scale`, `top`"),
+    Member("levels", "finite", "losses at which contours are drawn", (None,)),
+    Member("deviation", "packed", "of the loss, 8 bits a value", needed=False),
+    Member("reach", "packed", "`kinds`: masks of sets; `of`: runs of masks", needed=False),
+)
+
+SETS = Member(
+    "sets",
+    "object",
+    "the Morse sets",
+    ("sets",),
+    parts=(
+        Member("attractor", "flag", "whether it is one"),
+        Member("resolved", "flag", "whether it hides no further attractor"),
+        Member("index", "integer", "Morse index", low=0, high="axes", null=True),
+        Member("center", "finite", "its critical point", ("axes",)),
+        Member("loss", "finite", "there", null=True),
+        Member("volume", "finite", "share of the box", low=0, high=1),
+        Member("mu", "finite", "its own bound", low=0, high=1, null=True),
+        Member("basin", "finite", "of an attractor: share of the box", low=0, high=1, null=True),
+        Member("color", "text", "of an attractor: such as #0072B2", null=True),
+    ),
+)
+
+# In an order in which sizes are known where they are needed: BOX and SETS come first.
+REST = (
+    _STEP,
+    _EPOCH,
+    Member("title", "text", "a line of description"),
+    Member("axes", "text", "one label per axis", ("axes",)),
+    Member("edges", "integer", "downhill, no edge twice, no cycle", (None, 2), refers_to="sets"),
+    Member(
+        "ladder",
+        "object",
+        "the attractors over confidence",
+        parts=(
+            Member("levels", "finite", "levels of confidence", ("levels",), low=0, high=1),
+            Member(
+                "blocks",
+                "integer",
+                "first attractor of its block, -1 vanished",
+                ("levels", "attractors"),
+                low=-1,
+                refers_to="attractors",
+            ),
+        ),
+    ),
+    Member("exits", "finite", "share of the box by face", ("axes", 2), low=0, high=1),
+    Member(
+        "facts",
+        "object",
+        "of the analysis as a whole",
+        parts=(
+            Member("claim", "text", "about the number of attractors"),
+            _MU,
+            Member("confidence", "finite", "the level asked for", low=0, high=1),
+            Member("calibration", "finite", "factor of the deviations", low=0),
+            _ESCAPE,
+            _UNDECIDED,
+            Member("loss_now", "finite", "loss of the current weights", null=True),
+            Member("verdict", "text", "what becomes of the weights", needed=False),
+        ),
+    ),
+    Member("scalars", "numbers by name", "what was logged with the analysis"),
+    Member("trajectory", "finite", "earlier weights in the slice", (None, "axes")),
+    Member("current", "finite", "the current ones", ("axes",), null=True),
+    Member("identities", "integer", "of the attractors", ("attractors",), low=0, needed=False),
+)
+INNER = Member("inner", "object", "the boxes inside; none in version 1", (None,), needed=False)
+
+RELATIONS = (
+    "runs cover all cells, and name Morse sets that are there",
+    "a Morse set has a basin and a colour if it is an attractor, and only then",
+    "what cells may reach implies their labels",
+    "identities are different from each other",
+    "each box inside lies within the whole box",
+    "the summary is that of the record",
+)
