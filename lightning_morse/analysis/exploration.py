@@ -223,7 +223,7 @@ class Explorer:
         state = self.tower.state
         if self._last is None or self._last[0] != state:
             with self.clock("sampling"), one_thread():
-                grid = coarse_grid(self.tower.settings.grid)
+                grid = coarse_grid(self.tower.settings.grid, self.tower.n_samples)
                 self._last = state, self.tower.sketch(grid, Stopwatch())
         return self._last[1]
 

@@ -36,6 +36,9 @@ from lightning_morse.grids.cubical import CubicalGrid
 # show where to look next, and a portrait on them costs little beside a fit.
 _COARSE = {1: 256, 2: 64, 3: 16}
 _COARSE_IN_HIGHER_DIMENSION = 12
+# On three axes so few cells decide nothing however many samples there are: beyond this many it is
+# twice as many per axis. It made a count of five minima exact at 1,000 samples (docs/decisions.md).
+_MANY_SAMPLES = 256
 # Cells that are to gain from a batch, and places it is chosen from: the choice takes time in
 # proportion to both.
 _TARGETS = 400
@@ -49,9 +52,16 @@ _SHARE_IN_UNRESOLVED = 0.2
 _UNDECIDED_IS_FINE, _NEAR_DECIDED = 0.05, 2
 
 
-def coarse_grid(grid: CubicalGrid) -> CubicalGrid:
-    """Grid on the same box, coarse enough to be analysed once per batch."""
+def coarse_grid(grid: CubicalGrid, n_samples: int = 0) -> CubicalGrid:
+    """Grid on the same box, coarse enough to be analysed once per batch.
+
+    Args:
+        grid: The grid.
+        n_samples: How many samples there are; on three axes the grid is finer where they are many.
+    """
     most = _COARSE.get(grid.dim, _COARSE_IN_HIGHER_DIMENSION)
+    if grid.dim == 3 and n_samples > _MANY_SAMPLES:
+        most *= 2
     return CubicalGrid(grid.lower, grid.upper, [min(n, most) for n in grid.shape])
 
 

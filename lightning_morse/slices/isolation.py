@@ -33,15 +33,19 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show nothing of what is printed, logged or warned of."""
+    """Show nothing of what is printed, logged or warned of.
+
+    Nested blocks cost little: to switch logging off, or on again, empties a cache in every logger.
+    """
     level = logging.root.manager.disable
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(redirect_stderr(io.StringIO()))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.callback(logging.disable, level)
-        logging.disable(logging.CRITICAL)
+        if level < logging.CRITICAL:
+            stack.callback(logging.disable, level)
+            logging.disable(logging.CRITICAL)
         yield
 
 

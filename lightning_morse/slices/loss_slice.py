@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import Statistics
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
+from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state, quiet
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
@@ -139,7 +139,7 @@ class LossSlice:
         if not torch.isfinite(points).all():
             i = int((~torch.isfinite(points)).any(dim=1).nonzero()[0])
             raise ValueError(f"x must be finite, got {points[i].tolist()} in row {i}")
-        with plain_arithmetic(self._theta.device.type), preserved_random_state():
+        with plain_arithmetic(self._theta.device.type), preserved_random_state(), quiet():
             return points.new_tensor([self._loss_at(point) for point in points])
 
     def _count(self, module: nn.Module) -> int:
