@@ -27,7 +27,7 @@ from bench_engine import leslie, print_rows, timed
 from lightning_morse import CubicalGrid, RefinedMorseGraph, refined_morse_graph
 from lightning_morse.conley.box_maps import BoxMap, corner_box_map
 from lightning_morse.conley.point_maps import PointMap, time_map
-from lightning_morse.result import UNDECIDED
+from lightning_morse.conley.reach import UNDECIDED
 
 
 def himmelblau_gradient(x):

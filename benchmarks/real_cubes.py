@@ -26,8 +26,8 @@ import numpy as np
 
 import lightning_morse as lm
 from lightning_morse.bands.gradient import gradient_band
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.grids.lattice import Lattice
-from lightning_morse.result import ESCAPES, UNDECIDED
 from lightning_morse.slices.bases import pca_directions, random_directions
 from lightning_morse.slices.subspace import AffineSubspace
 

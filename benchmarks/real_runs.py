@@ -48,9 +48,9 @@ import torch
 from scipy.stats import beta
 
 import lightning_morse as lm
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.monitoring.extent import half_widths
 from lightning_morse.monitoring.one_analysis import Findings, Look, OneAnalysis
-from lightning_morse.result import ESCAPES, UNDECIDED
 from lightning_morse.slices.loss_slice import LossSlice
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -51,13 +51,13 @@ from lightning_morse.bands.gradient import GradientBand, gradient_band
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.combinatorial_map import outer_approximation
 from lightning_morse.conley.morse_sets import morse_graph
+from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.enclosure.flow_map import critical_cells, image_boxes
 from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
 from lightning_morse.gp.process import GaussianProcess, Posterior, SurrogateError
 from lightning_morse.gp.warp import Warp
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.monitoring.extent import half_widths
-from lightning_morse.result import ESCAPES
 from lightning_morse.slices.bases import pca_directions, random_directions
 from lightning_morse.slices.subspace import AffineSubspace
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import lightning_morse as lm
-from lightning_morse.result import UNDECIDED
+from lightning_morse.conley.reach import UNDECIDED
 from tests.browser import find_browser
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

@@ -223,7 +223,7 @@ def test_a_killed_run_loses_pictures_only_and_leaves_no_process(tmp_path, capsys
     pid, folder = run.stdout.split()[-2:]
     (found,) = read_runs(tmp_path / "x" / "version_0")
     assert [reading.step for reading in found.readings] == [5, 11]
-    assert all(reading.record is not None for reading in found.readings)
+    assert all(reading.read() is not None for reading in found.readings)
     page = tmp_path / "report.html"
     assert command(["report", str(tmp_path / "x"), "-o", str(page)]) == 0
     assert "2 records of 1 run" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import torch
 
 import lightning_morse as lm
 from lightning_morse import deep_linear as dl
-from lightning_morse.result import UNDECIDED
+from lightning_morse.conley.reach import UNDECIDED
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "deep_linear.py"))
 TWO = dl.Moments.of(*(t.numpy() for t in EXAMPLE["mode_data"]([3.0, 1.0])))
