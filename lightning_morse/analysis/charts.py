@@ -12,7 +12,7 @@ from lightning_morse._typing import Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.conley.nested_map import BoxImages, own_cells
 from lightning_morse.enclosure.flow_map import FlowEnclosure, FlowImages, critical_cells
-from lightning_morse.gp.process import GaussianProcess, Posterior
+from lightning_morse.gp.process import GaussianProcess, Posterior, SurrogateError
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
 
@@ -107,6 +107,9 @@ def chart(
         clock: Takes the time of the stages.
         trusted: Whether the samples do not refute the surrogate.
         at_rest: When a cell is left (:class:`lightning_morse.enclosure.flow_map.FlowEnclosure`).
+
+    Raises:
+        SurrogateError: If a number that claims would rest on has left the range of floats.
     """
     with clock("posterior"):
         posterior = surrogate.lattice_posterior(lattice.axes)
@@ -115,8 +118,28 @@ def chart(
     with clock("enclosure"):
         enclosure = FlowEnclosure.of(lattice, posterior, at_rest)
         images = enclosure.images(band)
+    _refuse_overflow(posterior, band, enclosure, images)
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)
     return Chart(
         surrogate, lattice, posterior, band, enclosure, images, diverged, candidates, trusted
     )
+
+
+def _refuse_overflow(
+    posterior: Posterior, band: GradientBand, enclosure: FlowEnclosure, images: FlowImages
+) -> None:
+    """Refuse numbers from which a claim would be drawn although they have overflowed.
+
+    A deviation of zero is one as well: it would be a certainty that no sample gives.
+    """
+    bounds = enclosure.bounds
+    of_posterior = (posterior.mean, posterior.deviation, posterior.gradient, posterior.hessian)
+    of_flow = (bounds.velocity, bounds.interpolation, bounds.matrix, images.lower, images.upper)
+    finite = all(np.isfinite(a).all() for a in (*of_posterior, *of_flow, band.radius, band.c))
+    deviation = posterior.gradient_deviation
+    if not finite or not ((deviation > 0) & np.isfinite(deviation)).all():
+        raise SurrogateError(
+            "numbers behind the claims have left the range of floats, so nothing is certain: the "
+            "loss ranges over too many orders on the box, or its axes differ too much"
+        )
