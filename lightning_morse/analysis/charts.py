@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
@@ -115,10 +116,19 @@ def chart(
         posterior = surrogate.lattice_posterior(lattice.axes)
     with clock("band"):
         band = make_band(surrogate, lattice, posterior)
+        # A deviation of zero is an overflow too: a certainty that no sample gives.
+        with np.errstate(divide="ignore"):
+            largest_certainty = 1 / posterior.gradient_deviation.min()
+        of_posterior = posterior.mean, posterior.gradient, posterior.hessian
+        _refuse_overflow(
+            *of_posterior, posterior.gradient_deviation, largest_certainty, band.radius, band.c
+        )
     with clock("enclosure"):
         enclosure = FlowEnclosure.of(lattice, posterior, at_rest)
+        bounds = enclosure.bounds
+        _refuse_overflow(bounds.velocity, bounds.interpolation, bounds.matrix)
         images = enclosure.images(band)
-    _refuse_overflow(posterior, band, enclosure, images)
+        _refuse_overflow(images.lower, images.upper)
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)
     return Chart(
@@ -126,19 +136,9 @@ def chart(
     )
 
 
-def _refuse_overflow(
-    posterior: Posterior, band: GradientBand, enclosure: FlowEnclosure, images: FlowImages
-) -> None:
-    """Refuse numbers from which a claim would be drawn although they have overflowed.
-
-    A deviation of zero is one as well: it would be a certainty that no sample gives.
-    """
-    bounds = enclosure.bounds
-    of_posterior = (posterior.mean, posterior.deviation, posterior.gradient, posterior.hessian)
-    of_flow = (bounds.velocity, bounds.interpolation, bounds.matrix, images.lower, images.upper)
-    finite = all(np.isfinite(a).all() for a in (*of_posterior, *of_flow, band.radius, band.c))
-    deviation = posterior.gradient_deviation
-    if not finite or not ((deviation > 0) & np.isfinite(deviation)).all():
+def _refuse_overflow(*numbers: ArrayLike) -> None:
+    """Refuse numbers from which a claim would be drawn although they have overflowed."""
+    if not all(np.isfinite(values).all() for values in numbers):
         raise SurrogateError(
             "numbers behind the claims have left the range of floats, so nothing is certain: the "
             "loss ranges over too many orders on the box, or its axes differ too much"
