@@ -237,6 +237,7 @@ def test_the_smallest_box_that_floats_resolve():
     assert result.claim in ("exactly 1 attractor", "at least 1 attractor", "no certain attractor")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
