@@ -197,6 +197,6 @@ def _scaled(values: Array, exponent: int) -> Array:
     if np.isinf(out).any() and not np.array_equal(np.isinf(out), np.isinf(values)):
         raise SurrogateError(
             "a number of the analysis is too large for a float in the units of the box and the "
-            "loss: scale them down"
+            "loss: scale them down, or return infinity where the loss has diverged"
         )
     return out
