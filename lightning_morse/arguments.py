@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, SupportsIndex
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def integer_of_at_least(name: str, value: Any, least: int) -> int:
     """Check a count.
@@ -37,3 +40,28 @@ def level_of_confidence(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise ValueError(f"confidence must lie strictly between 0 and 1, got {value!r}")
     return float(value)
+
+
+def real_numbers(name: str, values: Any) -> NDArray[np.float64]:
+    """Check an array of numbers, and return a fresh one in double precision.
+
+    Args:
+        name: What the argument is called.
+        values: Whatever NumPy takes for a dense array.
+
+    Raises:
+        ValueError: If they are not real floating or integer numbers, such as complex ones, truth
+            values, or a sparse tensor.
+
+    Example:
+        >>> real_numbers("losses", [1, 2]).tolist()
+        [1.0, 2.0]
+    """
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise ValueError(f"{name} must be a dense array of real numbers, got {kind}") from error
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be real floating or integer numbers, got {found.dtype}")
+    return np.array(found, dtype=np.float64)

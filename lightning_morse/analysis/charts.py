@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.conley.nested_map import BoxImages, own_cells
 from lightning_morse.enclosure.flow_map import FlowEnclosure, FlowImages, critical_cells
-from lightning_morse.gp.process import GaussianProcess, Posterior
+from lightning_morse.gp.process import GaussianProcess, Posterior, SurrogateError
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
 
@@ -107,16 +108,38 @@ def chart(
         clock: Takes the time of the stages.
         trusted: Whether the samples do not refute the surrogate.
         at_rest: When a cell is left (:class:`lightning_morse.enclosure.flow_map.FlowEnclosure`).
+
+    Raises:
+        SurrogateError: If a number that claims would rest on has left the range of floats.
     """
     with clock("posterior"):
         posterior = surrogate.lattice_posterior(lattice.axes)
     with clock("band"):
         band = make_band(surrogate, lattice, posterior)
+        # A deviation of zero is an overflow too: a certainty that no sample gives.
+        with np.errstate(divide="ignore"):
+            largest_certainty = 1 / posterior.gradient_deviation.min()
+        of_posterior = posterior.mean, posterior.gradient, posterior.hessian
+        _refuse_overflow(
+            *of_posterior, posterior.gradient_deviation, largest_certainty, band.radius, band.c
+        )
     with clock("enclosure"):
         enclosure = FlowEnclosure.of(lattice, posterior, at_rest)
+        bounds = enclosure.bounds
+        _refuse_overflow(bounds.velocity, bounds.interpolation, bounds.matrix)
         images = enclosure.images(band)
+        _refuse_overflow(images.lower, images.upper)
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)
     return Chart(
         surrogate, lattice, posterior, band, enclosure, images, diverged, candidates, trusted
     )
+
+
+def _refuse_overflow(*numbers: ArrayLike) -> None:
+    """Refuse numbers from which a claim would be drawn although they have overflowed."""
+    if not all(np.isfinite(values).all() for values in numbers):
+        raise SurrogateError(
+            "numbers behind the claims have left the range of floats, so nothing is certain: the "
+            "loss ranges over too many orders on the box, or its axes differ too much"
+        )

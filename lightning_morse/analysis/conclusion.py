@@ -25,6 +25,7 @@ from lightning_morse.conley.basins import escaping_volumes, leaving_through, rea
 from lightning_morse.conley.reach import UNDECIDED, Reach
 from lightning_morse.facts import SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
+from lightning_morse.gp.process import SurrogateError
 from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
@@ -99,6 +100,9 @@ def conclude(
         clock: Wall times so far; the stages add theirs.
         measuring: How to measure losses that are reported; None where the loss is not at hand.
         start: The point that the analysis was asked about, shape ``(d,)``, if any.
+
+    Raises:
+        SurrogateError: If a number that a claim rests on has left the range of floats.
     """
     settings, models, portrait = tower.settings, final.models, final.portrait
     with one_thread(), clock("record"):
@@ -114,6 +118,8 @@ def conclude(
             faces = _faces(portrait)
         with clock("ladder"):
             ladder, each, mu = _confidences(portrait, models, tower)
+            if not (np.isfinite(each).all() and math.isfinite(mu)):
+                raise SurrogateError("a bound on a probability has left the range of floats")
         with clock("record"):
             sets = describe(portrait, located, each)
             boxes = [

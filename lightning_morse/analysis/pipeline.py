@@ -8,6 +8,8 @@
 4. The final surrogates are fitted, judged by the held-out derivatives, and drawn on the full grids;
    their attractors are followed to wider bands (:mod:`lightning_morse.analysis.conclusion`). What
    is left of the evaluations measures losses (:mod:`lightning_morse.analysis.measurement`).
+
+All of it in a frame in which box and losses are of order one (:mod:`lightning_morse.result.frame`).
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from lightning_morse._typing import Loss
 from lightning_morse.analysis.conclusion import Measuring, conclude, final_portrait
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
-from lightning_morse.analysis.samples import Samples, evaluate, evaluate_until
-from lightning_morse.analysis.settings import Settings, checked_settings
+from lightning_morse.analysis.framing import first_in_frame, framed
+from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.settings import checked_settings
 from lightning_morse.analysis.tower import Tower
+from lightning_morse.arguments import real_numbers
 from lightning_morse.grids.cubical import check_box
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.result.frame import Frame
 from lightning_morse.stopwatch import Stopwatch
 
 # Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
@@ -59,9 +64,9 @@ def analyze(
     for the indices, :mod:`lightning_morse.analysis.ladder` for ``mu``.
 
     Args:
-        loss: Callable on ``(n, d)`` float64 tensors that returns ``(n,)``; it need not be
-            differentiable by autograd. NaN or infinity marks a point where it diverged: the cells
-            nearest to such points count as exterior.
+        loss: Callable on ``(n, d)`` float64 tensors that returns ``(n,)``, dense and real; it need
+            not be differentiable by autograd. NaN or infinity marks a point where it diverged: the
+            cells nearest to such points count as exterior. Its unit does not matter.
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner, same shape.
         n_samples: Most loss evaluations, the centre included; at least 16. Fewer are made where the
@@ -78,9 +83,10 @@ def analyze(
         The analysis.
 
     Raises:
-        ValueError: If an argument is out of range, or the loss returns the wrong shape.
+        ValueError: If an argument is out of range, the box is so small that floats do not resolve
+            its cells, or the loss returns the wrong shape or kind of numbers.
         SurrogateError: (a ``ValueError``) If the loss diverged at all or too many samples, is
-            constant, or no surrogate can be trusted.
+            constant, or no surrogate can be trusted, or numbers leave the range of floats.
 
     Example:
         >>> result = analyze(lambda x: (x**2 - 1).square().sum(1), [-2.0], [2.0], n_samples=32)
@@ -88,11 +94,18 @@ def analyze(
         (2, [1.0, 1.0, 0.0])
     """
     settings = checked_settings(lower, upper, n_samples, resolution, confidence, seed, band)
-    clock = Stopwatch()
+    frame, clock = Frame.of(lower, upper), Stopwatch()
+    settings = settings.within(frame)
+    grid, inside = settings.grid, framed(loss, frame)
     with clock("loss"):
-        points = design(lower, upper, first_samples(n_samples, settings.grid.dim), seed)
-        samples = Samples(points, evaluate(loss, points))
-    return _analyze(loss, samples, settings, n_samples, clock)
+        points = design(grid.lower, grid.upper, first_samples(n_samples, grid.dim), seed)
+        samples = first_in_frame(loss, points, frame)
+    tower = Tower(settings, samples)
+    explorer = Explorer(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
+    explorer.complete(n_samples)
+    explorer.judge()
+    final = final_portrait(tower, clock)
+    return frame.in_units(conclude(tower, final, clock, Measuring(inside, n_samples)))
 
 
 def analyze_from(
@@ -142,19 +155,23 @@ def analyze_from(
     """
     clock = clock or Stopwatch()
     settings = checked_settings(lower, upper, n_samples, resolution, confidence, seed, band)
-    grid, point = settings.grid, np.asarray(start, dtype=np.float64)
+    grid, point = settings.grid, real_numbers("start", start)
     if point.shape != (grid.dim,) or grid.cell_of(point[None])[0] < 0:
         raise ValueError(
             f"start must be a point of the box from {grid.lower.tolist()} to "
             f"{grid.upper.tolist()}, got {point.tolist()}"
         )
+    limits = (grid.lower, grid.upper) if farthest is None else check_box(*farthest)
+    frame = Frame.of(lower, upper)
+    settings = settings.within(frame)
+    grid, point, inside = settings.grid, frame.points(point), framed(loss, frame)
+    limits = frame.points(limits[0]), frame.points(limits[1])
     plan = Plan.of(n_samples, grid.dim, most)
     with clock("loss"):
         points = design(grid.lower, grid.upper, plan.first, seed)
-        samples = Samples(*evaluate_until(loss, points, is_over))
+        samples = first_in_frame(loss, points, frame, is_over)
     tower = Tower(settings, samples)
-    explorer = Explorer(loss, tower, plan, clock, is_over)
-    limits = (grid.lower, grid.upper) if farthest is None else check_box(*farthest)
+    explorer = Explorer(inside, tower, plan, clock, is_over)
     for _ in range(_MOST_JUDGEMENTS):
         explorer.follow(point, limits)
         explorer.complete(n_samples)
@@ -163,7 +180,7 @@ def analyze_from(
         if not explorer.left(plan.most) or final.is_decided(point):
             break
     room = tower.n_samples if is_over is not None and is_over() else plan.most
-    return conclude(tower, final, clock, Measuring(loss, room), point)
+    return frame.in_units(conclude(tower, final, clock, Measuring(inside, room), point))
 
 
 def analyze_samples(
@@ -198,29 +215,22 @@ def analyze_samples(
     """
     given = _checked_samples(samples, losses, lower, upper)
     settings = checked_settings(lower, upper, len(given), resolution, confidence, seed, band)
-    tower, clock = Tower(settings, given), clock or Stopwatch()
-    return conclude(tower, final_portrait(tower, clock), clock)
-
-
-def _analyze(
-    loss: Loss, first: Samples, settings: Settings, n_samples: int, clock: Stopwatch
-) -> MorseAnalysis:
-    """All that follows the design."""
-    tower = Tower(settings, first)
-    explorer = Explorer(loss, tower, Plan.of(n_samples, settings.grid.dim, most=n_samples), clock)
-    explorer.complete(n_samples)
-    explorer.judge()
-    return conclude(tower, final_portrait(tower, clock), clock, Measuring(loss, n_samples))
+    frame, clock = Frame.of(lower, upper), clock or Stopwatch()
+    scaled = Samples(frame.points(given.points), frame.losses(given.losses))
+    tower = Tower(settings.within(frame), scaled)
+    return frame.in_units(conclude(tower, final_portrait(tower, clock), clock))
 
 
 def _checked_samples(
     samples: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
 ) -> Samples:
     dim = len(check_box(lower, upper)[0])
-    x = np.asarray(samples, dtype=np.float64)
-    values = np.asarray(losses, dtype=np.float64)
+    x, values = real_numbers("samples", samples), real_numbers("losses", losses)
     if x.ndim != 2 or x.shape[1] != dim or values.shape != x.shape[:1]:
         raise ValueError(
             f"samples must have shape (n, {dim}) and losses (n,), got {x.shape} and {values.shape}"
         )
+    if not np.isfinite(x).all():
+        bad = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise ValueError(f"samples must be finite, but row {bad} is {x[bad].tolist()}")
     return Samples(x, values)

@@ -147,7 +147,7 @@ def evaluate(loss: Loss, points: Array) -> Array:
     """Losses at some points, shape ``(n,)``, whatever dtype and device they come in.
 
     Raises:
-        ValueError: If the loss does not return one number per point.
+        ValueError: If the loss does not return one real number per point, in a dense tensor.
     """
     n = len(points)
     with preserved_settings():
@@ -156,6 +156,10 @@ def evaluate(loss: Loss, points: Array) -> Array:
         raise ValueError(
             f"loss must return a tensor of shape ({n},) for {n} points, got {type(values).__name__}"
         )
+    if (unfit := _unfit(values)) is not None:
+        raise ValueError(
+            f"loss must return a dense tensor of real floating or integer numbers, got {unfit}"
+        )
     if values.shape != (n,):
         raise ValueError(
             f"loss must return one number for each of the {n} points, shape ({n},), got "
@@ -163,6 +167,17 @@ def evaluate(loss: Loss, points: Array) -> Array:
         )
     losses: Array = values.detach().to("cpu", torch.float64).numpy()
     return losses
+
+
+def _unfit(values: torch.Tensor) -> str | None:
+    """What a tensor is that does not hold dense real numbers; None for one that does."""
+    if values.is_nested or values.is_quantized or values.layout != torch.strided or values.is_meta:
+        kind = "nested" if values.is_nested else "quantized" if values.is_quantized else None
+        kind = kind or ("meta" if values.is_meta else str(values.layout).removeprefix("torch."))
+        return f"a {kind} tensor of {values.dtype}"
+    if values.is_complex() or values.dtype == torch.bool:
+        return str(values.dtype)
+    return None
 
 
 def evaluate_until(

@@ -15,8 +15,9 @@ from lightning_morse.analysis.ladder import BESIDE_BAND
 from lightning_morse.arguments import integer_of_at_least, level_of_confidence
 from lightning_morse.bands.gradient import GradientBand, gradient_band, simulated_band
 from lightning_morse.gp.process import GaussianProcess, Posterior
-from lightning_morse.grids.cubical import CubicalGrid, check_box
+from lightning_morse.grids.cubical import CubicalGrid, check_box, check_resolved
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.result.frame import Frame
 
 # With fewer cells per axis every cell touches the boundary or its neighbour does: no picture.
 _FEWEST_CELLS = 4
@@ -56,6 +57,10 @@ class Settings:
         """The same for a box whose band may fail with another share of the probability."""
         return dataclasses.replace(self, share=share)
 
+    def within(self, frame: Frame) -> Settings:
+        """The same with the grid in a frame."""
+        return dataclasses.replace(self, grid=frame.grid(self.grid))
+
     def proved_band(
         self, surrogate: GaussianProcess, lattice: Lattice, posterior: Posterior
     ) -> GradientBand:
@@ -89,7 +94,7 @@ def checked_settings(
     """Check what does not depend on the loss.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or floats do not resolve the cells.
     """
     low, up = check_box(lower, upper)
     integer_of_at_least("n_samples", n_samples, FEWEST_SAMPLES)
@@ -104,4 +109,6 @@ def checked_settings(
     level = level_of_confidence(confidence)
     if band not in ("proved", "simulated"):
         raise ValueError(f"band must be 'proved' or 'simulated', got {band!r}")
-    return Settings(CubicalGrid(low, up, tuple(int(n) for n in shape)), level, seed, band)
+    grid = CubicalGrid(low, up, tuple(int(n) for n in shape))
+    check_resolved(grid)
+    return Settings(grid, level, seed, band)

@@ -32,6 +32,9 @@ _NOISE_FLOOR, _NOISE_FLOOR_PER_SAMPLE = 1e-11, 200
 _LEAST_MARGIN = 1e-12
 # A spread of the losses below this many roundings is none.
 _CONSTANT = 64
+# Losses whose range or its inverse exceeds this are refused: its square, cube and their like have
+# to be floats. Within an analysis losses are of order one (lightning_morse.result.frame).
+_LARGEST_SPAN = 2.0**330
 # Relative gain at which the optimiser stops: less than 1e-4 nats, far below any comparison made
 # with the evidence; and its iterations at most.
 _TOLERANCE, _MOST_ITERATIONS = 1e-7, 200
@@ -133,7 +136,12 @@ def _checked(x: ArrayLike, losses: ArrayLike, d: int) -> tuple[Array, Array]:
         )
     if not float(np.ptp(loss)) > _CONSTANT * EPS * np.abs(loss).max():
         raise SurrogateError(
-            f"the loss is {float(loss.min()):g} at every sample: a constant has no gradient flow"
+            "the loss is the same at every sample: a constant has no gradient flow"
+        )
+    if not 1 / _LARGEST_SPAN < float(np.ptp(loss)) < _LARGEST_SPAN:
+        raise SurrogateError(
+            f"the losses differ by {float(np.ptp(loss)):.3g}, and no float holds the powers of "
+            "that: scale them, or use a smaller box where they range over too many orders"
         )
     return points, loss
 

@@ -45,6 +45,8 @@ _LOG_DRAWS, _FEWER_LOG_DRAWS = 9, 7
 _SPREAD, _SPREAD_VOLUME = 1.7, 5.0
 # Uniform draws keep this distance from 0 and 1, where the normal quantile is infinite.
 _CLIPPED = 1e-12
+# Expected of each index where the numbers have left the range of floats: one rules out any claim.
+_ANYTHING = 1.0
 # Points evaluated together: bounds the memory, never the result.
 _CHUNK = 512
 
@@ -111,7 +113,9 @@ def _at(surrogate: GaussianProcess, points: Array, widths: Array, log_draws: int
     toward = np.linalg.solve(spread, slope[:, :, None])[:, :, 0]
     distance = np.einsum("mi,mi->m", slope, toward)
     expected = np.zeros((len(points), d + 1))
-    near = np.flatnonzero(distance < _OUT_OF_REACH)
+    known = np.isfinite(distance) & np.isfinite(covariance).all(axis=(1, 2))
+    near = np.flatnonzero(known & (distance < _OUT_OF_REACH))
+    expected[~known] = _ANYTHING
     if not near.size:
         return expected
     _, log_det = np.linalg.slogdet(spread[near])
@@ -126,7 +130,7 @@ def _at(surrogate: GaussianProcess, points: Array, widths: Array, log_draws: int
     size, index = _inertia(entries, rows, columns, d)
     for k in range(d + 1):
         expected[near, k] = density * ((size * weights) * (index == k)).mean(axis=1)
-    return expected
+    return np.where(np.isfinite(expected), expected, _ANYTHING)
 
 
 def _normal_draws(n_entries: int, log_draws: int) -> tuple[Array, Array]:

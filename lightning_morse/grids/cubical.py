@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.arguments import real_numbers
 
 # Vertices of the combinatorial map are stored as int32, and the exterior is one more vertex. Beyond
 # this limit cell numbers would overflow, so soundness does depend on it.
 MAX_CELLS = 2**31 - 2
+# Narrowest cell of an analysis, in units in the last place of the largest coordinate. A box inside
+# may be 64 times smaller, and cells are divided further: their faces must still be different
+# floats. The allowance for rounding in images is about as wide, so nothing is lost.
+_LEAST_ULPS = 2**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,11 +175,10 @@ def check_box(lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
         Fresh read-only arrays of shape ``(d,)``.
 
     Raises:
-        ValueError: If a corner is not a vector, the lengths differ, a value is not finite, or
-            ``lower >= upper`` on some axis.
+        ValueError: If a corner is not a vector of real numbers, the lengths differ, a value is not
+            finite, or ``lower >= upper`` on some axis.
     """
-    low = np.array(lower, dtype=np.float64)
-    up = np.array(upper, dtype=np.float64)
+    low, up = real_numbers("lower", lower), real_numbers("upper", upper)
     for name, corner in (("lower", low), ("upper", up)):
         if corner.ndim != 1 or corner.size == 0:
             raise ValueError(
@@ -196,6 +200,22 @@ def check_box(lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
         raise ValueError(f"upper - lower must be finite, got {width.tolist()}")
     low.flags.writeable = up.flags.writeable = False
     return low, up
+
+
+def check_resolved(grid: CubicalGrid) -> None:
+    """Refuse a grid whose cells are so narrow that neighbouring floats do not resolve them.
+
+    Raises:
+        ValueError: If they are.
+    """
+    ulp = np.spacing(np.maximum(np.abs(grid.lower), np.abs(grid.upper)))
+    for axis in np.flatnonzero(grid.cell_widths / ulp < _LEAST_ULPS):
+        raise ValueError(
+            f"the box is too small for floats: on axis {axis}, from {grid.lower[axis]:.17g} to "
+            f"{grid.upper[axis]:.17g}, its cells are {grid.cell_widths[axis]:.3g} wide, where "
+            f"neighbouring floats are {ulp[axis]:.3g} apart; at least {_LEAST_ULPS} of them have "
+            "to fit. Use a larger box, fewer cells, or move the origin closer"
+        )
 
 
 def check_mask(mask: ArrayLike | None, name: str, size: int) -> Mask:

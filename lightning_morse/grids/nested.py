@@ -128,10 +128,13 @@ class NestedGrid:
     @cached_property
     def volumes(self) -> Array:
         """Fraction of the outermost box that each cell fills, shape ``(size,)``."""
-        whole = float(np.prod(self.grids[0].upper - self.grids[0].lower))
+        width = self.grids[0].upper - self.grids[0].lower
+        # In units of a power of two near each width: products of huge or tiny ones are no floats.
+        unit = np.frexp(width)[1]
+        whole = float(np.prod(np.ldexp(width, -unit)))
         return np.concatenate(
             [
-                np.full(cells.size, float(np.prod(grid.cell_widths)) / whole)
+                np.full(cells.size, float(np.prod(np.ldexp(grid.cell_widths, -unit))) / whole)
                 for grid, cells in zip(self.grids, self.uncovered, strict=True)
             ]
         )

@@ -195,11 +195,9 @@ def _enough_samples(m: Mapping[str, Any]) -> bool:
     return bool(inside + (m["n_measured"] or 0) <= len(m["samples"]))
 
 
-def _has_volume(m: Mapping[str, Any]) -> bool:
-    if not m["inner"]:
-        return True
+def _has_width(m: Mapping[str, Any]) -> bool:
     with np.errstate(over="ignore"):
-        return bool(0 < np.prod(m["upper"] - m["lower"]) < np.inf)
+        return bool(np.isfinite(m["upper"] - m["lower"]).all())
 
 
 def _is_way(m: Mapping[str, Any]) -> bool:
@@ -220,11 +218,11 @@ RELATIONS = (
     Relation("attractors come before other Morse sets", _attractors_first),
     Relation("the levels of the ladder ascend", lambda m: _ascending(m["ladder_levels"])),
     Relation("there are samples for the boxes inside and for what was measured", _enough_samples),
-    Relation("the volume of a box with boxes inside is a number", _has_volume),
     Relation("the way out leads through a face", _is_way),
 )
 BOX_RELATIONS = (
     Relation("`lower` is below `upper`", lambda m: bool((m["lower"] < m["upper"]).all())),
+    Relation("the width of the box is a number", _has_width),
     Relation(
         "labels that are not negative are those of attractors",
         lambda m: bool((m["labels"] < m["attractors"]).all()),

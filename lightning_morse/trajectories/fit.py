@@ -115,7 +115,7 @@ def refuse_constant(pairs: Pairs) -> None:
         size = max(float(np.abs(pairs.start[:, i]).max()), 1e-300)
         if not np.ptp(column) > CONSTANT_ROUNDING * EPSILON * size:
             raise ValueError(
-                f"the displacement along axis {i} is {column[0]:g} in all {len(pairs)} pairs: "
+                f"the displacement along axis {i} is the same in all {len(pairs)} pairs: "
                 "nothing can be learned from it. Leave that coordinate out, or use a larger lag"
             )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Cells
-from lightning_morse.arguments import integer_of_at_least
+from lightning_morse.arguments import integer_of_at_least, real_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def aligned_pairs(
         ([[0.5], [0.5]], ('a',))
     """
     integer_of_at_least("lag", lag, 1)
-    first, second = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
+    first, second = real_numbers("start", start), real_numbers("end", end)
     if first.ndim != 2 or first.shape != second.shape or not first.size:
         raise ValueError(
             f"start and end must both have shape (n, d) with n, d >= 1, got {first.shape} and "
@@ -161,7 +161,7 @@ def pairs_of_runs(
         ([0.0, 1.0, 5.0], [1.0, 3.0, 6.0], ('1',))
     """
     integer_of_at_least("lag", lag, 1)
-    runs = [np.asarray(t, dtype=np.float64) for t in trajectories]
+    runs = [real_numbers(f"trajectories[{k}]", t) for k, t in enumerate(trajectories)]
     ids = _unique_ids(run_ids, len(runs))
     if steps is not None and len(steps) != len(runs):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from lightning_morse.conley.recurrence import drifts, period
 from lightning_morse.facts import MapFacts
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.gp.process import SurrogateError
-from lightning_morse.grids.cubical import CubicalGrid, check_box
+from lightning_morse.grids.cubical import CubicalGrid, check_box, check_resolved
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis, MorseSet
+from lightning_morse.result.frame import Frame
 from lightning_morse.stopwatch import Stopwatch, one_thread
 from lightning_morse.trajectories.ladder import MapAtLevel, MapClimb, climb_map
 from lightning_morse.trajectories.local_fit import fit_local_map
@@ -205,6 +207,7 @@ def analyze_pairs(
         SurrogateError: As there.
     """
     _check_numbers(confidence, noise, step_level)
+    check_resolved(grid)
     if grid.dim != pairs.start.shape[1] or any(grid.periodic):
         raise ValueError(
             f"grid must have {pairs.start.shape[1]} axes like the states, none periodic, got "
@@ -219,7 +222,9 @@ def analyze_pairs(
             f"at least {fewest} pairs that start in the box are needed for {grid.dim} axes, got "
             f"{len(used)} of {len(pairs)}. Give a larger box, more runs or longer ones"
         )
-    settings = _Settings(grid, float(confidence), seed, noise, step_level)
+    frame = Frame.of(grid.lower, grid.upper)
+    used = _in_frame(used, frame)
+    settings = _Settings(frame.grid(grid), float(confidence), seed, noise, step_level)
     with one_thread():
         portrait = _portrait(used, settings, clock)
         with clock("ladder"):
@@ -229,8 +234,8 @@ def analyze_pairs(
             periods = [period(portrait.image, cells) for cells in portrait.found.morse_sets]
             sets = _described(portrait, periods, each)
             facts = _facts(portrait, settings, used, len(pairs), periods)
-    return MorseAnalysis(
-        grid=grid,
+    result = MorseAnalysis(
+        grid=settings.grid,
         morse_sets=sets,
         graph=portrait.found.graph,
         labels=portrait.labels,
@@ -247,6 +252,18 @@ def analyze_pairs(
         ladder=climbed.ladder,
         reach=portrait.reach,
     )
+    return frame.in_units(result)
+
+
+def _in_frame(pairs: Pairs, frame: Frame) -> Pairs:
+    """The pairs with their states in the frame of the box."""
+    start, end = frame.points(pairs.start), frame.points(pairs.end)
+    if not np.isfinite(end).all():
+        raise SurrogateError(
+            f"a run goes from the box to {np.abs(pairs.end).max():.3g}, so far that no float holds "
+            "the distance in widths of the box. Leave out the states after it diverged"
+        )
+    return dataclasses.replace(pairs, start=start, end=end)
 
 
 def _portrait(pairs: Pairs, settings: _Settings, clock: Stopwatch) -> _MapPortrait:
@@ -264,6 +281,8 @@ def _portrait(pairs: Pairs, settings: _Settings, clock: Stopwatch) -> _MapPortra
     with clock("enclosure"):
         low, up = model.image_boxes(bands, single)
         moves = model.displacement_boxes(bands, single)
+        if np.isnan([*low, *up, *moves[0], *moves[1]]).any():
+            raise SurrogateError("images of cells have left the range of floats: nothing is known")
     with clock("map"):
         image = outer_approximation(low, up, grid, exterior_cells=unknown)
     with clock("graph"):
