@@ -8,6 +8,7 @@ Every posterior here is that of :math:`T(l)`; :class:`Warp` leads back to the un
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -264,9 +265,19 @@ class GaussianProcess:
         Returns:
             Shape ``(m, k)``, over the signal variance.
         """
-        return product(
-            [self.kernel.derivative(a[:, j], b[:, j], s, order[j]) for j, s in self._axes]
-        )
+        (found,) = self.prior_correlations(a, b, [order])
+        return found
+
+    def prior_correlations(
+        self, a: Array, b: Array, orders: Sequence[tuple[int, ...]]
+    ) -> list[Array]:
+        """:meth:`prior_correlation` of several derivatives; they share the kernel's factors."""
+        factors = []
+        for j, scale in self._axes:
+            needed = sorted({order[j] for order in orders})
+            found = self.kernel.derivatives(a[:, j], b[:, j], scale, needed)
+            factors.append(dict(zip(needed, found, strict=True)))
+        return [product([f[o] for f, o in zip(factors, order, strict=True)]) for order in orders]
 
     def reduced(self, points: Array, order: tuple[int, ...]) -> Array:
         r"""Covariances of a derivative with the whitened samples.
