@@ -27,7 +27,7 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.4, 2e-8, 0.003
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 1.2, 2e-8, 0.007
 # The computation by which the speed of a machine is told, and what it took there.
 _PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
 # What is planned, over what has been measured: analyses differ.
