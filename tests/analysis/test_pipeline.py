@@ -453,18 +453,18 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
 def test_nothing_but_noise_is_refused_or_refuted():
     """Most of it before there is a surrogate, the rest by the held-out samples."""
     refused = 0
-    for seed in range(8):
+    for seed in range(32):
         generator = torch.Generator().manual_seed(seed)
 
         def noise(x, generator=generator):
             return torch.randn(len(x), generator=generator, dtype=x.dtype)
 
         try:
-            result = lm.analyze(noise, [-1, -1], [1, 1], n_samples=64, resolution=32)
+            result = lm.analyze(noise, [-1, -1], [1, 1], n_samples=64, resolution=16)
         except SurrogateError as err:
             refused += "cannot be told from noise around a constant" in str(err)
         else:
             assert result.mu == 0
             assert result.undecided == 1
             assert result.n_attractors == 0
-    assert refused >= 5
+    assert refused >= 20

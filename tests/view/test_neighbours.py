@@ -160,7 +160,11 @@ class TestWriting:
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.3))
             process.send_signal(rng.choice([signal.SIGKILL, signal.SIGINT]))
-            process.communicate()
+            try:
+                process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:  # interrupts are ignored, as in a shell's background
+                process.kill()
+                process.communicate()
             assert path.read_bytes() == old
 
     def test_a_large_report_is_split_by_runs_and_by_steps(self, tmp_path):
