@@ -7,7 +7,7 @@ evaluated where that most lowers
 
 with :math:`m, s` the posterior mean and deviation of the gradient and :math:`H` its Jacobian (a
 gradient cannot be resolved better than it varies from one cell to the next), all in units of cells.
-The sum runs over undecided cells and a few others; a quarter of them lie in unresolved Morse sets,
+The sum runs over undecided cells and a few others; three tenths of them lie in unresolved Morse sets,
 because these keep a count from being exact. A batch is chosen greedily: how a sample changes the
 deviations is known before its loss is. This is the variance reduction of Cohn ("Neural network
 exploration using optimal experiment design", NIPS 1993) for relative errors, relative to what was
@@ -46,7 +46,7 @@ _CANDIDATES = 1024
 # Weight of a decided cell among the targets; that of an undecided one is 1.
 _WEIGHT_OF_DECIDED = 0.02
 # Share of the targets that lie in unresolved Morse sets.
-_SHARE_IN_UNRESOLVED = 0.25
+_SHARE_IN_UNRESOLVED = 0.3
 # No larger share than this is undecided where a picture is resolved, cells within so many of a
 # decided one not counted: between basins some stay undecided on any grid.
 _UNDECIDED_IS_FINE, _NEAR_DECIDED = 0.05, 2
