@@ -8,8 +8,8 @@ evaluated where that most lowers
 with :math:`m, s` the posterior mean and deviation of the gradient and :math:`H` its Jacobian (a
 gradient cannot be resolved better than it varies from one cell to the next), all in units of cells.
 The sum runs over undecided cells and a few others; three tenths of them lie in unresolved Morse
-sets, because these keep a count from being exact. A batch is chosen greedily: how a sample changes the
-deviations is known before its loss is. This is the variance reduction of Cohn ("Neural network
+sets, because these keep a count from being exact. A batch is chosen greedily: how a sample changes
+the deviations is known before its loss is. This is the variance reduction of Cohn ("Neural network
 exploration using optimal experiment design", NIPS 1993) for relative errors, relative to what was
 known before the batch.
 
