@@ -76,7 +76,7 @@ def spread(lower: Array, upper: Array, n: int, rng: np.random.Generator) -> Arra
     return points
 
 
-def farthest(points: Array, widths: Array, n: int, n_taken: int = 1) -> Cells:
+def far_apart(points: Array, widths: Array, n: int, n_taken: int = 1) -> Cells:
     """Numbers of points far from each other: each the farthest from those taken before it.
 
     Args:

@@ -19,7 +19,7 @@ import numpy as np
 
 from lightning_morse._typing import Array, Loss, Mask
 from lightning_morse.analysis.descent import Descent, descend, undecided_minima
-from lightning_morse.analysis.design import FEWEST_SAMPLES, farthest, spread
+from lightning_morse.analysis.design import FEWEST_SAMPLES, far_apart, spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.placement import (
     candidate_places,
@@ -265,7 +265,9 @@ class Explorer:
         with self.clock("sampling"):
             places = candidate_places(box.lower, box.upper, rng)
             known = self.tower.everything.points
-            chosen = farthest(np.concatenate([known, places]), box.upper - box.lower, n, len(known))
+            chosen = far_apart(
+                np.concatenate([known, places]), box.upper - box.lower, n, len(known)
+            )
         self._evaluate(0, places[chosen - len(known)])
 
     def _place(self, portrait: PhasePortrait, k: int, n: int, wanted: Mask | None) -> None:

@@ -29,7 +29,7 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.design import spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
-from lightning_morse.gp.process import GaussianProcess
+from lightning_morse.gp.process import GaussianProcess, derivative_order
 from lightning_morse.grids.cubical import CubicalGrid
 
 # Most cells per axis of the grid that undecided cells are read from, by dimension: some 4,000 cells
@@ -166,9 +166,9 @@ def most_informative(
     spread = np.square(at.gradient_deviation / widths).sum(axis=1)
     weight = np.sqrt(surrogate.variance / (spread + signal / c**2))
 
-    known = surrogate.reduced(places, (0,) * d)
+    known = surrogate.reduced(places, derivative_order(d))
     slopes = []  # posterior covariance of the targets' gradients with the losses at the places
-    orders = [tuple(int(k == i) for k in range(d)) for i in range(d)]
+    orders = [derivative_order(d, i) for i in range(d)]
     for i, (order, prior) in enumerate(
         zip(orders, surrogate.prior_correlations(targets, places, orders), strict=True)
     ):

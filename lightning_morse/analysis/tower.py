@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_morse._typing import Array, Cells
 from lightning_morse.analysis.charts import Chart, MakeBand, chart
-from lightning_morse.analysis.design import farthest
+from lightning_morse.analysis.design import far_apart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
@@ -348,4 +348,4 @@ def _spread_out(points: Array, widths: Array, n: int) -> Cells:
     """Numbers of some points far from each other, the first one among them."""
     if len(points) <= n:
         return np.arange(len(points))
-    return np.concatenate([[0], farthest(points, widths, n - 1)])
+    return np.concatenate([[0], far_apart(points, widths, n - 1)])

@@ -50,3 +50,7 @@ class RunFolder:
             self.name = path.name
             return path
         raise AssertionError("numbers do not end")
+
+    def of_state(self, name: str) -> Path | None:
+        """Where the monitor of a name keeps what checkpoints refer to; None if nothing is known."""
+        return self.path / name / "state" if self.known else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_morse.callbacks._lightning import Period, TrainerLike, callbacks_of
@@ -119,6 +119,7 @@ class Schedule:
         processes: Processes,
         n_made: int,
         n_snapshots: int,
+        time_one: Callable[[], float],
         *,
         ended: bool,
     ) -> Decision:
@@ -129,10 +130,15 @@ class Schedule:
             processes: The processes.
             n_made: Number of analyses so far.
             n_snapshots: Number of snapshots of the trajectory.
+            time_one: Says what the loss takes on one probe batch, where that has to be known first;
+                called in every process.
             ended: Whether training has ended.
         """
         self._pace.costs.n_snapshots = max(1, n_snapshots)
         decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
+        if decision.must_time:
+            self._timed(trainer, time_one(), n_made, ended)
+            decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         return decision
 
     def _decided(self, trainer: TrainerLike, n_made: int, ended: bool) -> tuple[Decision, int]:
@@ -151,7 +157,7 @@ class Schedule:
                 decision = Decision(due_in=max(due_in, 1e-9), overhead=decision.overhead)
         return decision, look_at
 
-    def timed(self, trainer: TrainerLike, seconds: float, n_made: int, *, ended: bool) -> None:
+    def _timed(self, trainer: TrainerLike, seconds: float, n_made: int, ended: bool) -> None:
         """Note what the loss takes on one probe batch."""
         ahead = self._ahead(trainer, ended)
         if math.isnan(seconds):  # a step takes longer

@@ -28,8 +28,7 @@ from lightning_morse.distributed.errors import Guard
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.distributed.sharding import check_sharding, is_sharded
 from lightning_morse.monitoring.meter import Meter
-from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
-from lightning_morse.monitoring.pace import Decision
+from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshots import Trajectory
@@ -310,8 +309,7 @@ class MorseMonitor(TellingCallback):
         self._bulletin = Bulletin(name)
         self._run = RunRecord(self.settings, self._messages.warn)
         self._folder = RunFolder()
-        told = self._messages, self._bulletin, self._folder
-        self._account = Account(name, dynamics, *told)
+        self._account = Account(name, dynamics, self._messages, self._bulletin, self._folder)
         self._forget()
 
     def _forget(self) -> None:
@@ -335,10 +333,6 @@ class MorseMonitor(TellingCallback):
         The last are shares of the box of the 32 largest certain basins, by identity of attractor.
         """
         return self._account.history
-
-    @property
-    def _view(self) -> View | None:
-        return self._account.view
 
     @property
     def _trajectory(self) -> Trajectory:
@@ -462,9 +456,7 @@ class MorseMonitor(TellingCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
-        folder = None
-        if self._folder.known and self._run.processes.leads:
-            folder = self._folder.path / self.name / "state"
+        folder = self._folder.of_state(self.name) if self._run.processes.leads else None
         with self._schedule.budget.work():
             record = self._run.state_dict(folder)
         return {
@@ -486,23 +478,17 @@ class MorseMonitor(TellingCallback):
 
     def _look(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
         """Analyse if there is time; all processes do the same."""
-        decision = self._decide(trainer, module, ended)
-        if decision.portion is not None:
-            self._analyze_and_tell(trainer, module, self._schedule.meter(decision), ended)
-        elif decision.due_in <= 0 and (ended or trainer.is_last_batch):
-            age = self._schedule.age(trainer) or 0.0
-            self._bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
-
-    def _decide(self, trainer: TrainerLike, module: Any, ended: bool) -> Decision:
-        schedule, n_made = self._schedule, len(self.history)
-        given = trainer, self._run.processes, n_made, len(self._trajectory)
-        decision = schedule.decide(*given, ended=ended)
-        if decision.must_time:
-            seconds = self._analysis(module).seconds_of_one(schedule.budget.now)
-            schedule.timed(trainer, seconds, n_made, ended=ended)
-            decision = schedule.decide(*given, ended=ended)
+        schedule = self._schedule
+        given = trainer, self._run.processes, len(self.history), len(self._trajectory)
+        decision = schedule.decide(
+            *given, lambda: self._analysis(module).seconds_of_one(schedule.budget.now), ended=ended
+        )
         schedule.tell(trainer, decision, self._messages, ended=ended)
-        return decision
+        if decision.portion is not None:
+            self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
+        elif decision.due_in <= 0 and (ended or trainer.is_last_batch):
+            age = schedule.age(trainer) or 0.0
+            self._bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
 
     def _analyze_and_tell(
         self, trainer: TrainerLike, module: Any, meter: Meter, ended: bool

@@ -184,39 +184,28 @@ class GaussianProcess:
         Args:
             axes: Coordinates of the lattice along each of the ``d`` axes.
         """
-        orders = _orders(len(axes))
-        means = self._on_lattice(axes, orders, variances=False)
-        variances = self._on_lattice(axes, [o for o in orders if sum(o) < 2], variances=True)
-        return self._gathered(means, variances)
-
-    def _on_lattice(
-        self, axes: list[Array], orders: list[tuple[int, ...]], variances: bool
-    ) -> dict[tuple[int, ...], Array]:
-        """Means of derivatives, less that of the process, or variances, over the signal variance.
-
-        Args:
-            axes: Coordinates of the lattice along each axis.
-            orders: Orders of the derivatives along each axis.
-            variances: Which of the two.
-        """
         *leading, last = self._factors(axes)
-        shape = tuple(len(a) for a in axes[:-1])
+        n, shape = len(self.y), tuple(len(a) for a in axes[:-1])
         rows = max(1, _CHUNK // len(axes[-1]))
-        found = {order: np.empty((math.prod(shape), len(axes[-1]))) for order in orders}
-        for start in range(0, math.prod(shape), rows):
+        size = math.prod(shape), len(axes[-1])
+        means = {order: np.empty(size) for order in _orders(len(axes))}
+        variances = {order: np.empty(size) for order in means if sum(order) < 2}
+        for start in range(0, size[0], rows):
             part = slice(start, start + rows)
-            index = np.unravel_index(np.arange(math.prod(shape))[part], shape) if shape else ()
+            index = np.unravel_index(np.arange(size[0])[part], shape) if shape else ()
             # Products over all axes but the last; a mean over the samples is a matrix product then.
             first = [[t[i] for t in table] for table, i in zip(leading, index, strict=True)]
-            for order, values in found.items():
-                ahead = _cross(first, order[:-1]) if first else np.ones((1, len(self.y)))
-                if variances:
-                    cross = (ahead[:, None] * last[order[-1]]).reshape(-1, len(self.y))
+            for order, mean in means.items():
+                ahead = _cross(first, order[:-1]) if first else np.ones((1, n))
+                mean[part] = (ahead * self.weights) @ last[order[-1]].T
+                if order in variances:
+                    cross = (ahead[:, None] * last[order[-1]]).reshape(-1, n)
                     variance = self._variance(cross, self._prior_variance(order))
-                    values[part] = variance.reshape(-1, len(axes[-1]))
-                else:
-                    values[part] = (ahead * self.weights) @ last[order[-1]].T
-        return {order: values.ravel() for order, values in found.items()}
+                    variances[order][part] = variance.reshape(-1, size[1])
+        return self._gathered(
+            {order: mean.ravel() for order, mean in means.items()},
+            {order: variance.ravel() for order, variance in variances.items()},
+        )
 
     def derivative_distribution(self, points: ArrayLike) -> tuple[Array, Array]:
         """Joint posterior of the gradient and the Hessian, at each point by itself.
@@ -329,7 +318,7 @@ class GaussianProcess:
         hessian = np.empty((len(means[value]), d, d))
         for i in range(d):
             for j in range(i, d):
-                hessian[:, i, j] = hessian[:, j, i] = means[_order(d, i, j)]
+                hessian[:, i, j] = hessian[:, j, i] = means[derivative_order(d, i, j)]
         return Posterior(
             mean=self.mean + means[value],
             deviation=np.sqrt(self.variance * variances[value]),
@@ -366,15 +355,15 @@ class GaussianProcess:
         return self.weights / np.sqrt(np.diag(inverse) * self.variance)
 
 
-def _order(d: int, *axes: int) -> tuple[int, ...]:
+def derivative_order(d: int, *axes: int) -> tuple[int, ...]:
     """Derivative order along each of ``d`` axes of a derivative along the given ones."""
     return tuple(axes.count(k) for k in range(d))
 
 
 def _orders(d: int) -> list[tuple[int, ...]]:
     """Derivative orders of the value, the gradient, and the upper triangle of the Hessian."""
-    second = [_order(d, i, j) for i in range(d) for j in range(i, d)]
-    return [_order(d), *[_order(d, i) for i in range(d)], *second]
+    second = [derivative_order(d, i, j) for i in range(d) for j in range(i, d)]
+    return [derivative_order(d), *[derivative_order(d, i) for i in range(d)], *second]
 
 
 def _cross(factor: list[list[Array]], order: tuple[int, ...]) -> Array:

@@ -286,7 +286,7 @@ def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monk
         assert list(row["basins"].values()) == [share]
         assert list(row["basins"]) == [row["morse/identity_current"]]
         assert row["morse/basin_switches"] == 0
-    assert set(watch._view.identities) == {0}
+    assert set(watch._account.view.identities) == {0}
     assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
 
 
@@ -470,7 +470,7 @@ def test_falling_back_to_random_is_said_once(tmp_path, caplog):
         "the trajectory yet"
     ]
     assert len(watch.history) == 3
-    assert watch._view.axis_labels[0].startswith("PC 1")
+    assert watch._account.view.axis_labels[0].startswith("PC 1")
 
 
 def test_random_directions_stay_the_same(tmp_path):
@@ -502,7 +502,7 @@ def test_directions_of_the_users(tmp_path, form):
     watch = monitor(directions=given[form])
     fit(tmp_path, watch, max_epochs=1)
     assert not watch.history[0]["morse/failed"]
-    assert watch._view.axis_labels[0].startswith("direction 1")
+    assert watch._account.view.axis_labels[0].startswith("direction 1")
 
 
 def steepest(module, batches):
@@ -527,7 +527,7 @@ def test_directions_from_the_network(tmp_path, directions, dim):
     assert_same_run(plain, watched)
     assert not watch.history[-1]["morse/failed"]
     kind = {"gradient": "descent direction 1", "hessian": "Hessian eigenvector 1"}
-    label = watch._view.axis_labels[0]
+    label = watch._account.view.axis_labels[0]
     assert label.startswith(kind.get(directions, "direction 1"))  # no fallback
 
 
@@ -577,7 +577,7 @@ def test_plane_through_checkpoints(tmp_path, form):
     fit(tmp_path, watch, max_epochs=1, module=modules[0])
     assert not watch.history[0]["morse/failed"]
     # The box is centred on the plane's own origin, and the current weights lie off it.
-    assert np.abs(watch._view.current).max() > 0
+    assert np.abs(watch._account.view.current).max() > 0
     assert watch.history[0]["morse/residual"] > 0
     assert math.isfinite(watch.history[0]["morse/explained"])
 
@@ -718,7 +718,7 @@ def test_extent_as_a_share_of_the_trajectory(tmp_path):
     for extent in ("100%", "250%"):
         watch = monitor(directions=[ONES, STEPS], extent=extent)
         fit(tmp_path, watch)
-        reach = np.abs(watch._view.trajectory).max(axis=0)
+        reach = np.abs(watch._account.view.trajectory).max(axis=0)
         reach = np.maximum(reach, reach.max() / 4)
         boxes.append(watch.result.grid.upper / reach)
     assert boxes[0] == pytest.approx([1.0, 1.0])

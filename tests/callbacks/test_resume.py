@@ -228,8 +228,8 @@ def test_two_monitors_side_by_side(tmp_path, monkeypatch):
     assert [e.step for e in events.Scalars("morse_random/explained")] == [3, 7, 11]
     assert [e.step for e in events.Images("morse_random/graph")] == [3, 7, 11]
     assert [e.step for e in events.Images("morse_random/timeline")] == [7, 11]
-    assert one._view.axis_labels[0].startswith("PC")
-    assert two._view.axis_labels[0].startswith("random")
+    assert one._account.view.axis_labels[0].startswith("PC")
+    assert two._account.view.axis_labels[0].startswith("random")
     states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     assert len({one.state_key, two.state_key} & set(states)) == 2
 

@@ -73,7 +73,7 @@ def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
     fit(tmp_path, watch, max_epochs=1)
     (row,) = watch.history
     assert not row["morse/failed"]
-    said = watch._view.verdict
+    said = watch._account.view.verdict
     assert said.startswith(kind)
     now = float(watch.result.sample_losses[watch.result.samples[:, 0] == 0][0])
     assert said.endswith(f"now {now:.3g}")

@@ -269,7 +269,7 @@ def test_snapshots_take_the_memory_they_say(dtype, size, tmp_path, monkeypatch):
     watch = monitor(snapshot_dtype=dtype, max_snapshots=4)
     module, _ = fit(tmp_path, watch, max_epochs=2)
     assert not watch.history[-1]["morse/failed"]
-    assert watch._view.axis_labels[0].startswith("PC 1")
+    assert watch._account.view.axis_labels[0].startswith("PC 1")
     assert len(watch._trajectory) == 4
     assert watch._trajectory.n_bytes == 5 * size * count(module)
     assert watch._trajectory.state_dict()["snapshots"][0].dtype == getattr(torch, dtype)

@@ -153,7 +153,7 @@ def test_a_run_keeps_what_fits_and_says_so_once(said, tmp_path):
     assert kept.trajectory.n_bytes + slices <= 50 * N_WEIGHTS
     assert len(kept.tracker._pictures) == 1
     assert [row["morse/failed"] for row in watch.history] == [0] * 4
-    assert watch._view.axis_labels[0].startswith("PC 1")
+    assert watch._account.view.axis_labels[0].startswith("PC 1")
 
 
 def test_half_precision_is_the_last_resort(said, tmp_path):
@@ -172,8 +172,8 @@ def test_without_room_for_a_record_directions_are_random(directions, said, tmp_p
     assert "no snapshots are kept and directions are random" in line
     assert watch._trajectory.n_bytes == 0
     assert [row["morse/failed"] for row in watch.history] == [0, 0]
-    assert watch._view.axis_labels[0].startswith("random direction 1")
-    assert watch._view.trajectory.shape == (0, 2)
+    assert watch._account.view.axis_labels[0].startswith("random direction 1")
+    assert watch._account.view.trajectory.shape == (0, 2)
     assert watch.history[-1]["morse/residual"] == 0
     assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
 

@@ -502,4 +502,4 @@ def test_a_run_pushed_into_another_basin_changes_once_and_goes_on_from_a_checkpo
     clocks = ("morse/seconds", "morse/overhead")
     for a, b in zip(after.history, rows, strict=True):
         assert {k: a[k] for k in a if k not in clocks} == {k: b[k] for k in b if k not in clocks}
-    assert after._view.identities == through._view.identities
+    assert after._account.view.identities == through._account.view.identities
