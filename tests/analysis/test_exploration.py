@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from lightning_morse.analysis.descent import Descent, undecided_part
 from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.analysis.verdict import verdict
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.nested import NestedGrid
 
 HERE = np.zeros(2)
 ONE = np.ones(2)
@@ -132,3 +137,28 @@ def test_never_more_evaluations_than_allowed():
 def test_the_point_has_to_lie_in_the_box():
     with pytest.raises(ValueError, match="start must be a point of the box from"):
         look(ravine, start=np.array([2.0, 0.0]))
+
+
+def bent_descent(x):
+    """A floor that bends out of the box through one face and comes to rest far beyond."""
+    along = x[:, 0] - 2.2
+    return torch.exp(-1.5 * x[:, 0]) + 4 * (x[:, 1] + 0.3 * x[:, 0]).square() + 0.2 * along.square()
+
+
+def test_a_box_that_the_way_has_left_gives_way_to_one_around_its_end():
+    """The first box ends beside the minimum, so one around the minimum would touch it."""
+    result, label = look(bent_descent, half=np.array([1.8, 1.0]), far=4.0, n_samples=96)
+    assert label >= 0
+    rest = result.morse_sets[label].center
+    (found,), _ = ends_of_true_flow(bent_descent, HERE[None], -4 * ONE, 4 * ONE)
+    assert np.abs(rest - found).max() < 0.05
+
+
+def test_what_is_undecided_of_a_way_ends_where_a_basin_begins():
+    portrait = SimpleNamespace(
+        nested=NestedGrid.of(CubicalGrid([0.0], [4.0], (4,))), labels=np.array([-1, -1, 0, 0])
+    )
+    path = np.array([[0.5], [1.5], [2.5], [3.5]])
+    assert undecided_part(portrait, Descent(path, 0)).path.tolist() == [[0.5], [1.5]]
+    portrait.labels[3] = -1
+    assert len(undecided_part(portrait, Descent(path, 0)).path) == 4
