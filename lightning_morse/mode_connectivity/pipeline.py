@@ -107,8 +107,8 @@ def connectivity(
         _check_positive(name, value)
     given = given_weights(module, weights)
     loss = LossAtWeights(module, batches, loss_fn, seed, given.kept)
-    landscape = Landscape(loss, given.flats, given.names)
-    ends, noise = _at_ends(landscape, given)
+    landscape = Landscape(loss, given)
+    ends, noise = _at_ends(loss, given)
     pairs = list(combinations(range(len(ends)), 2))
     share = 1 - (1 - level) / len(pairs)
     lines = [
@@ -143,19 +143,19 @@ def _check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive number in units of the loss, got {value!r}")
 
 
-def _at_ends(landscape: Landscape, given: GivenWeights) -> tuple[list[float], float]:
+def _at_ends(loss: LossAtWeights, given: GivenWeights) -> tuple[list[float], float]:
     """The loss at each set, and by how much it moves between two evaluations of the first."""
     ends: list[float] = []
-    for i, flat in enumerate(landscape.flats):
+    for i, flat in enumerate(given.flats):
         twin = next((j for j in range(i) if given.same(i, j)), None)
-        value = landscape.loss(flat) if twin is None else ends[twin]
+        value = loss(flat) if twin is None else ends[twin]
         if not math.isfinite(value):
             raise ValueError(
                 f"the loss must be finite at every set of weights, got {value} at weights[{i}] "
                 f"({given.names[i]}). Leave it out"
             )
         ends.append(value)
-    return ends, abs(landscape.loss(landscape.flats[0]) - ends[0])
+    return ends, abs(loss(given.flats[0]) - ends[0])
 
 
 def _explore(

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_morse._typing import Array
 from lightning_morse.analysis.pipeline import analyze
 from lightning_morse.mode_connectivity.point_loss import LossAtWeights
+from lightning_morse.mode_connectivity.weights import GivenWeights
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.subspace import AffineSubspace, plane_through
@@ -73,17 +74,15 @@ class Landscape:
 
     Attributes:
         loss: The loss at flat weights.
-        flats: The sets, each of shape ``(p,)``.
-        names: What they are called.
+        given: The sets.
     """
 
     loss: LossAtWeights
-    flats: tuple[Tensor, ...]
-    names: tuple[str, ...]
+    given: GivenWeights
 
     def on_line(self, i: int, j: int, share: float) -> float:
         """The loss at a share of the way from one set to another."""
-        return self.loss(torch.lerp(self.flats[i], self.flats[j], share))
+        return self.loss(torch.lerp(self.given.flats[i], self.given.flats[j], share))
 
     def plane(
         self,
@@ -94,7 +93,7 @@ class Landscape:
         seed: int,
     ) -> PlaneOfThree:
         """As :meth:`Connectivity.plane`."""
-        chosen = [self.flats[n] for n in sets]
+        chosen = [self.given.flats[n] for n in sets]
         subspace = plane_through(chosen)
         corners = subspace.project(torch.stack(chosen)).numpy()
         margin = _MARGIN * np.ptp(corners, axis=0)
@@ -111,7 +110,7 @@ class Landscape:
             confidence=confidence,
             seed=seed,
         )
-        return PlaneOfThree(analysis, subspace, sets, corners, _three(self.names, sets))
+        return PlaneOfThree(analysis, subspace, sets, corners, _three(self.given.names, sets))
 
 
 def _three(names: Sequence[str], sets: Sequence[int]) -> tuple[str, str, str]:
