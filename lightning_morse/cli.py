@@ -95,7 +95,7 @@ def _add_arguments_of_weights(command: argparse.ArgumentParser) -> None:
         "--module",
         required=True,
         metavar="MODULE:FUNCTION",
-        help="returns the network, or is one; no weights of it are used but those left out",
+        help="returns the network, or is one",
     )
     command.add_argument(
         "--data", required=True, metavar="MODULE:FUNCTION", help="returns batches, or is them"

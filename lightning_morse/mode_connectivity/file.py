@@ -35,7 +35,7 @@ ARRAYS = (
     Member("upper", "number", "upper bounds, infinite where there is none", ("k", "k"), low=0),
     Member("shares", "finite", "where on its line each loss was evaluated", ("n",), 0, 1),
     Member("line_losses", "number", "the losses there", ("n",)),
-    Member("counts", "integer", "evaluations of each line", ("pairs",), low=2),
+    Member("counts", "integer", "evaluations of each line", ("pairs",), low=2, high="n"),
     Member("bands", "number", "mean and sides of the band, or NaN", ("pairs", 3, "m")),
 )
 RELATIONS = (

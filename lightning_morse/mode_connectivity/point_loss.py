@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from lightning_morse.slices.batch_statistics import TOO_FEW
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state, quiet
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights
@@ -124,9 +125,17 @@ class LossAtWeights:
             real = as_real(weight.detach())
             real.copy_(piece.view(real.shape))
         if self._normalising:
-            with _gathering(self._normalising):
-                for _ in loss.parts():
-                    pass
+            try:
+                with _gathering(self._normalising):
+                    for _ in loss.parts():
+                        pass
+            except ValueError as error:
+                if TOO_FEW not in str(error):
+                    raise
+                raise ValueError(
+                    f"every batch must have statistics of its own, got one that has none: {error}. "
+                    "Leave out batches of a single example"
+                ) from error
 
 
 @contextmanager

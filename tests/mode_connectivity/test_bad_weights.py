@@ -176,3 +176,9 @@ def np_finite(values):
 def test_arguments_out_of_range(option, value, said):
     with pytest.raises(ValueError, match=said):
         compare(mlp(0), states(), **{option: value})
+
+
+def test_a_batch_without_statistics():
+    net, one = mlp(0, normalised=True), (torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"got one that has none: Expected more than 1.*Leave out"):
+        lm.connectivity(net, [one], states(normalised=True), loss_fn=cross_entropy)
