@@ -21,8 +21,9 @@ from lightning_morse.slices.subspace import AffineSubspace, plane_through
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Room around the three points on each side, as a share of the extent of the triangle.
-_MARGIN = 0.3
+# Room around the three points on each side, as a share of the longer extent of the triangle: weights
+# are on their way to minima that may well lie outside it.
+_MARGIN = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,8 @@ class PlaneOfThree:
 
     def figure(self) -> Figure:
         """Draw the basins, with the three sets as corners of a path."""
-        title = " · ".join(self.names)
+        start, end, star = self.names
+        title = f"path: {start} to {end}, star: {star}"
         return plot_basins(self.analysis, self.corners[:2], self.corners[2], title=title)
 
 
@@ -96,7 +98,7 @@ class Landscape:
         chosen = [self.given.flats[n] for n in sets]
         subspace = plane_through(chosen)
         corners = subspace.project(torch.stack(chosen)).numpy()
-        margin = _MARGIN * np.ptp(corners, axis=0)
+        margin = _MARGIN * np.ptp(corners, axis=0).max()
 
         def loss(x: Tensor) -> Tensor:
             return torch.tensor([self.loss(subspace.point(row)) for row in x], dtype=torch.float64)

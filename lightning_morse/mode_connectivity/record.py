@@ -169,7 +169,7 @@ class Connectivity:
         """Analyse the gradient flow on the plane through three sets of weights.
 
         It tells "in one basin of the flow" from "linearly connected": either can hold without the
-        other.
+        other. The box leaves room of half the longer extent of the triangle on each side.
 
         Args:
             i: Number of the first set.
