@@ -21,8 +21,8 @@ from lightning_morse.slices.subspace import AffineSubspace, plane_through
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Room around the three points on each side, as a share of the longer extent of the triangle: weights
-# are on their way to minima that may well lie outside it.
+# Room around the three points on each side, as a share of the longer extent of the triangle: the
+# minima that weights are on their way to may well lie outside it.
 _MARGIN = 0.5
 
 
