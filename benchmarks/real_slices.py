@@ -407,7 +407,7 @@ def judge(
         "wrong labels": wrong,
         "unsettled": unsettled,
         "wrong count": wrong_count,
-        "wrong": (wrong > 0 or wrong_count) and result.mu >= CONFIDENCE,
+        "wrong": (wrong > 0 or wrong_count) and result.mu > 0,
     }
 
 

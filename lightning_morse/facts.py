@@ -45,6 +45,36 @@ class SurrogateFacts:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """How far the samples bear out the model that claims rest on.
+
+    See :mod:`lightning_morse.analysis.evidence` for the rule and what it supposes.
+
+    Attributes:
+        n_predicted: How many losses were predicted before they were used.
+        n_surprises: How many of them the model had excluded.
+        mu_model: Bound on the probability of the claim given the model.
+        finest: Width of the narrowest basin that the samples would have shown with probability
+            0.95, as a share of the width of the box.
+    """
+
+    n_predicted: int
+    n_surprises: int
+    mu_model: float
+    finest: float
+
+    @property
+    def adequacy(self) -> float:
+        """Probability that the model is adequate, by the rule of succession.
+
+        Example:
+            >>> Evidence(98, 0, 1.0, 0.1).adequacy, Evidence(0, 0, 1.0, 1.0).adequacy
+            (0.99, 0.5)
+        """
+        return (self.n_predicted - self.n_surprises + 1) / (self.n_predicted + 2)
+
+
+@dataclass(frozen=True)
 class MapFacts:
     """Facts about the map that was learnt from trajectories, and about its Morse sets.
 

@@ -43,7 +43,7 @@ def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
     assert result.claim == "exactly 3 attractors"
     assert sorted(m.index for m in result.morse_sets) == [0, 0, 0, 1, 1, 1, 2]
     assert sorted(result.basin_of(solutions)) == [0, 1, 2]
-    assert result.mu >= 0.95
+    assert result.mu_model >= 0.95
     assert len(result.samples) <= 128
     assert (tmp_path / "basins.png").exists()
 

@@ -16,6 +16,7 @@ from lightning_morse.analysis.description import (
     describe,
     reading_order,
 )
+from lightning_morse.analysis.evidence import evidence_for
 from lightning_morse.analysis.ladder import Climb, climb, unclimbed
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
@@ -117,11 +118,12 @@ def conclude(
             portrait, located = portrait.renumbered(order), located.renumbered(order)
             faces = _faces(portrait)
         with clock("ladder"):
-            ladder, each, mu = _confidences(portrait, models, tower)
-            if not (np.isfinite(each).all() and math.isfinite(mu)):
+            ladder, each, together = _confidences(portrait, models, tower)
+            if not (np.isfinite(each).all() and math.isfinite(together)):
                 raise SurrogateError("a bound on a probability has left the range of floats")
+            evidence = evidence_for(tower, models, together)
         with clock("record"):
-            sets = describe(portrait, located, each)
+            sets = describe(portrait, located, evidence.adequacy * each)
             boxes = [
                 _box(tower, portrait, model, reach, faces, k) for k, model in enumerate(models)
             ]
@@ -133,7 +135,7 @@ def conclude(
         labels=root.labels,
         diverged=root.diverged,
         exit_volumes=_exit_volumes(portrait, faces),
-        mu=mu,
+        mu=evidence.adequacy * together,
         confidence=settings.confidence,
         mean_loss=root.mean_loss,
         samples=everything.points,
@@ -148,6 +150,7 @@ def conclude(
         faces=root.faces,
         way_out=way,
         n_measured=len(extra),
+        evidence=evidence,
     )
 
 

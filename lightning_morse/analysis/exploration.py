@@ -290,7 +290,7 @@ class Explorer:
             return
         with self.clock("loss"):
             places, losses = evaluate_until(self.loss, places, self.is_over)
-        self.tower.add(k, places, losses)
+        self.tower.place(k, places, losses)
 
     def _rng(self) -> np.random.Generator:
         seed = self.tower.settings.seed

@@ -13,7 +13,14 @@ from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrai
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
 from lightning_morse.enclosure.flow_map import AT_REST
-from lightning_morse.gp.calibration import Calibrated, check, fit_calibrated, inflate, refit
+from lightning_morse.gp.calibration import (
+    Calibrated,
+    check,
+    fit_calibrated,
+    inflate,
+    prediction_errors,
+    refit,
+)
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
@@ -56,6 +63,8 @@ class Box:
         verdict: Largest standardised error of held-out derivatives when the surrogate was last
             judged, and how many there were.
         n_judged: How often it was judged.
+        predicted: Errors of losses that were predicted before they were used, in deviations before
+            calibration, after the number of samples of its own that the surrogate had seen.
         charts: The last chart, by what it depends on.
     """
 
@@ -69,6 +78,7 @@ class Box:
     n_searched: int = 0
     verdict: tuple[float, int] = (0.0, 0)
     n_judged: int = 0
+    predicted: list[tuple[int, Array]] = field(default_factory=list)
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
     @classmethod
@@ -266,6 +276,14 @@ class Tower:
     ) -> Chart:
         diverged, trusted = nearest_diverged(lattice.grid, self.seen_by(k)), model.trusted
         return chart(model.surrogate, lattice, make_band, diverged, clock, trusted, at_rest)
+
+    def place(self, k: int, points: Array, losses: Array) -> None:
+        """Add samples to a box, whose surrogate, if it has one, has predicted them."""
+        box = self.boxes[k]
+        if box.model is not None:
+            errors = prediction_errors(box.model, points, losses)
+            box.predicted.append((box.n_own, errors))
+        self.add(k, points, losses)
 
     def add(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box."""

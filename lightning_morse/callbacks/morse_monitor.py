@@ -60,8 +60,9 @@ class MorseMonitor(TellingCallback):
                             is 0
     ``unresolved``          number of Morse sets that may hide a further attractor
     ``morse_sets``          number of Morse sets, attractors included
-    ``mu``                  lower bound on the probability that the number of attractors is right;
-                            0 where nothing is claimed about it
+    ``mu``                  lower bound on the probability that the number of attractors is right,
+                            the model's own doubt included; 0 where nothing is claimed about it
+    ``mu_model``            the same bound given that the fitted model is right
     ``mu_smallest``         the same bound for the least certain attractor; 0 if there is none
     ``mu_current``          the same bound for the attractor of the current basin; 0 if unknown
     ``basin_current``       number of the attractor in whose basin the weights certainly lie,
@@ -75,6 +76,8 @@ class MorseMonitor(TellingCallback):
     ``basin_max``           share of the box taken by the largest certain basin
     ``escape``              share of the box that certainly leaves it
     ``undecided``           share of the box about which nothing is certain
+    ``finest``              width, as a share of the box, of the narrowest basin that the samples
+                            would have shown with probability 0.95
     ``barrier``             rise in loss from the current attractor to its lowest saddle; 0 if
                             unknown
     ``headroom``            current loss minus loss measured at the current attractor: what is left

@@ -206,6 +206,32 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
     return float((np.abs(rise - expected) / np.sqrt(variance)).max())
 
 
+def prediction_errors(calibrated: Calibrated, points: Array, losses: Array) -> Array:
+    """Standardised errors of the predictions of some losses.
+
+    Args:
+        calibrated: A surrogate that has not seen them.
+        points: Shape ``(n, d)``.
+        losses: Shape ``(n,)``.
+
+    Returns:
+        Absolute values, in deviations before calibration, noise included; infinite where a loss
+        lies below the floor of the warp. One for each finite loss.
+    """
+    finite = np.isfinite(losses)
+    points, losses = points[finite], losses[finite]
+    surrogate = calibrated.surrogate
+    if not len(points):
+        return np.empty(0)
+    found = surrogate.posterior(points)
+    deviation = np.hypot(found.deviation, math.sqrt(surrogate.noise * surrogate.variance))
+    errors = np.full(len(points), math.inf)
+    known = losses > surrogate.warp.floor
+    off = surrogate.warp(losses[known]) - found.mean[known]
+    errors[known] = calibrated.factor * np.abs(off) / deviation[known]
+    return errors
+
+
 def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
     """Inflate the deviations if the largest error of ``n`` held-out derivatives calls for it."""
     if not n:

@@ -67,6 +67,7 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
         "surrogate": facts.stored(result.surrogate),
         "seconds": dict(result.seconds),
         "n_measured": result.n_measured,
+        "evidence": None if result.evidence is None else dataclasses.asdict(result.evidence),
         "way_out": _stored_way(result.way_out),
         # Readers of this format that know of no boxes inside see the outermost one, whose labels
         # are certain by themselves.
@@ -173,6 +174,7 @@ def _analysis(
         faces=root.faces,
         way_out=_way(plain["way_out"]),
         n_measured=plain["n_measured"] or 0,
+        evidence=facts.Evidence(**plain["evidence"]) if plain["evidence"] else None,
     )
 
 

@@ -91,6 +91,18 @@ FACTS = (
     Member("seconds", "numbers by name", "wall time of each stage"),
     Member("n_measured", "integer", _EARLIER, low=0, needed=False),
     Member(
+        "evidence",
+        "object",
+        "how far the samples bear out the model",
+        needed=False,
+        parts=(
+            Member("n_predicted", "integer", "losses predicted before they were used", low=0),
+            Member("n_surprises", "integer", "those the model had excluded", low=0),
+            Member("mu_model", "finite", "bound given the model", low=0, high=1),
+            Member("finest", "finite", "narrowest basin that would show", low=0, high=1),
+        ),
+    ),
+    Member(
         "way_out",
         "object",
         "where the mean flow leaves",

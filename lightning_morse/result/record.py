@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
-from lightning_morse.facts import MapFacts, SurrogateFacts
+from lightning_morse.facts import Evidence, MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
@@ -166,7 +166,9 @@ class MorseAnalysis:
             They count as exterior.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
             ``(d, 2)``: axis, then lower and upper face.
-        mu: Lower bound on the probability that ``claim`` is true; at least ``confidence``. It is 0
+        mu: Lower bound on the probability that ``claim`` is true of basins wider than ``finest``:
+            ``mu_model``, which is at least ``confidence``, times the probability that the model is
+            adequate (:mod:`lightning_morse.analysis.evidence`). It is 0
             where nothing is claimed: if there is no certain attractor while something is
             unresolved, and if the samples refute the surrogate (see
             :mod:`lightning_morse.gp.calibration`), so that nothing here is certain at any level.
@@ -196,6 +198,8 @@ class MorseAnalysis:
         way_out: Where the mean flow leaves from the point that the analysis was asked about; None
             if it was asked about none, or that one does not certainly leave.
         n_measured: Number of evaluations that only measure losses that are reported.
+        evidence: How far the samples bear out the model; None for learnt maps and older files,
+            where ``mu`` is the bound given the model.
     """
 
     grid: CubicalGrid
@@ -219,6 +223,21 @@ class MorseAnalysis:
     faces: Mask | None = None
     way_out: WayOut | None = None
     n_measured: int = 0
+    evidence: Evidence | None = None
+
+    @property
+    def mu_model(self) -> float:
+        """Lower bound on the probability that ``claim`` is true given the fitted model."""
+        return self.mu if self.evidence is None else self.evidence.mu_model
+
+    @property
+    def finest(self) -> float:
+        """Width of the narrowest basin that would have shown, as a share of the box; or NaN.
+
+        With probability 0.95 for one at a random place
+        (:func:`lightning_morse.analysis.evidence.finest_width`).
+        """
+        return math.nan if self.evidence is None else self.evidence.finest
 
     @property
     def boxes(self) -> tuple[Box, ...]:

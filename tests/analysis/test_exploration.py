@@ -56,7 +56,7 @@ def test_labels_of_all_boxes_are_true():
     result, label = look(ravine, n_samples=96)
     assert len(result.boxes) > 1
     assert label >= 0
-    assert result.mu >= result.confidence
+    assert result.mu_model >= result.confidence
     rng = np.random.default_rng(0)
     points = np.concatenate(
         [

@@ -459,12 +459,13 @@ class TestAnalysis:
         result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=64)
         assert result.claim == "exactly 4 attractors"
         assert result.ladder.levels[-1] == pytest.approx(1 - 1e-6)
-        assert result.mu == pytest.approx(1 - 1e-6, abs=2e-7)
+        assert result.mu_model == pytest.approx(1 - 1e-6, abs=2e-7)
+        assert result.mu == result.mu_model * result.evidence.adequacy
         mus = [m.mu for m in result.morse_sets]
         assert all(result.mu < mu < 1 for mu in mus[:4])
         assert mus[4:] == [None] * (result.n_morse_sets - 4)
         assert result.ladder.blocks.shape == (result.ladder.levels.size, 4)
-        assert "| 1 - " in result.table()
+        assert "| 0.98" in result.table()
         result.save(tmp_path / "a.npz")
         back = lm.MorseAnalysis.load(tmp_path / "a.npz")
         assert np.array_equal(back.ladder.levels, result.ladder.levels)
@@ -479,16 +480,17 @@ class TestAnalysis:
                 **{"n_samples": n, "resolution": 32, "confidence": confidence, "band": band},
             )
             assert result.n_attractors
-            assert confidence <= result.mu < 1
+            assert confidence <= result.mu_model < 1
             assert result.ladder.levels[0] == pytest.approx(confidence, rel=1e-12)
-            assert all(result.morse_sets[a].mu >= confidence for a in result.attractors)
+            own = [result.morse_sets[a].mu / result.evidence.adequacy for a in result.attractors]
+            assert min(own) >= confidence * (1 - 1e-12)
 
     def test_at_least_n_is_more_certain_than_exactly_n(self):
         """Merge two attractors of the count: what stands is the number, not its completeness."""
         result = lm.analyze(land.himmelblau, [-5, -5], [5, 5], n_samples=34, resolution=48)
         assert result.claim.startswith("at least ")
         assert result.n_attractors >= 3
-        assert result.mu > result.confidence
+        assert result.mu_model > result.confidence
         assert 1 - result.mu >= 1 - min(m.mu for m in result.morse_sets if m.is_attractor)
 
     def test_worth_nothing_where_the_samples_refute_the_surrogate(self, monkeypatch):
@@ -501,7 +503,7 @@ class TestAnalysis:
 
     def test_without_attractor(self):
         result = lm.analyze(land.plane, [-1, -1], [1, 1], n_samples=32, resolution=16)
-        assert 0.95 <= result.mu < 0.96
+        assert 0.95 <= result.mu_model < 0.96
         assert result.ladder.blocks.shape == (1, 0)
 
     def test_files_of_another_format_are_refused(self, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def test_himmelblau(seed):
         land.himmelblau, [-5, -5], [5, 5], n_samples=128, resolution=128, confidence=0.95, seed=seed
     )
     assert result.n_attractors == 4
-    assert result.mu >= 0.95
+    assert result.mu_model >= 0.95
     critical = np.concatenate(
         [land.HIMMELBLAU_MINIMA, land.HIMMELBLAU_SADDLES, land.HIMMELBLAU_MAXIMA]
     )
@@ -437,7 +437,7 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
     assert result.calibration < 1.1  # even a right model is inflated a little in one case of 20
     assert result.undecided > quiet.undecided
     assert result.n_attractors >= (3 if noise < 10 else 2)
-    assert (result.mu < 1 - 1e-6) == (noise >= 3)
+    assert (result.mu_model < 1 - 1e-6) == (noise >= 3)
     # No certain label contradicts the one without noise; minima may be told apart in one only.
     for a in result.attractors:
         ends = np.unique(quiet.labels[result.labels == a])

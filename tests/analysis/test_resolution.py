@@ -239,7 +239,7 @@ def test_himmelblau_has_nine_morse_sets_and_their_indices():
         assert result.n_morse_sets == 9
         assert result.claim == "exactly 4 attractors"
         assert sorted(m.index for m in result.morse_sets) == [0] * 4 + [1] * 4 + [2]
-        assert result.mu >= 0.95
+        assert result.mu_model >= 0.95
 
 
 @pytest.mark.parametrize(("n", "little_known"), [(16, True), (24, True), (64, False)])

@@ -170,7 +170,7 @@ def test_units_that_are_no_powers_of_two():
             resolution=32,
         )
         assert result.n_attractors == 4
-        assert result.mu >= 0.95
+        assert result.mu_model >= 0.95
 
 
 def test_the_edge_of_the_range_of_floats():
