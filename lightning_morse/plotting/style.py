@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.words import floored
+from lightning_morse.words import short_of_one
 
 ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
 # Okabe and Ito's colour-blind-safe palette, ordered so that neighbours differ most. Black is left
@@ -164,13 +164,13 @@ def percent(share: float) -> str:
 
 
 def probability_bound(mu: float) -> str:
-    """Write ``mu`` in a title, with at most three decimals, rounded down.
+    """Write ``mu`` in a title.
 
     Example:
         >>> probability_bound(0.9599)
-        'mu ≥ 0.959'
+        'mu ≥ 0.9599'
     """
-    return f"mu ≥ {floored(mu)}"
+    return f"mu ≥ {short_of_one(mu)}"
 
 
 def claimed(result: MorseAnalysis) -> str:

@@ -29,6 +29,7 @@ from lightning_morse.view.box_record import (
 )
 from lightning_morse.view.layout import BOX, REST, SETS, SUMMARY, WHAT
 from lightning_morse.view.packing import MAX_CELLS, expect, short
+from lightning_morse.words import short_of_one
 
 if TYPE_CHECKING:
     from lightning_morse.result import MorseAnalysis
@@ -86,9 +87,10 @@ class ViewRecord:
         ladder_levels: Levels of confidence of the filtration.
         ladder_blocks: Attracting blocks at each level, see :class:`lightning_morse.Ladder`.
         exits: Share of the box that may leave through each face, shape ``(d, 2)``: lower, upper.
-        facts: ``claim``, ``mu``, ``confidence``, ``calibration``, ``escape``, ``undecided``,
-            ``loss_now`` (the loss of the current weights if it was evaluated there and is finite,
-            else None), and where it is known ``verdict`` (a sentence).
+        facts: ``claim``, ``mu`` and ``bound`` (that in words), ``confidence``, ``calibration``,
+            ``escape``, ``undecided``, ``loss_now`` (the loss of the current weights if it was
+            evaluated there and is finite, else None), and where it is known ``verdict`` (a
+            sentence).
         scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
         trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
         current: The current weights in the slice, shape ``(d,)``; None outside of training.
@@ -259,6 +261,7 @@ def _sets(result: MorseAnalysis, identities: Mapping[int, int] | None) -> list[d
             "loss": _number(m.loss),
             "volume": float(m.volume),
             "mu": _number(m.mu),
+            "bound": None if m.mu is None else short_of_one(m.mu),
             "basin": volumes.get(i),
             "color": colors.get(i),
         }
@@ -270,6 +273,7 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
     return {
         "claim": result.claim,
         "mu": float(result.mu),
+        "bound": short_of_one(result.mu),
         "confidence": float(result.confidence),
         "calibration": float(result.calibration),
         "escape": result.escape,

@@ -12,6 +12,7 @@ from lightning_morse.plotting.style import identity_color
 from lightning_morse.view.record import encode
 from lightning_morse.view.report import report, write_report
 from lightning_morse.view.runs import Run, read_runs
+from lightning_morse.words import short_of_one
 from tests.browser import Browser
 from tests.landscapes import himmelblau
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -602,3 +603,54 @@ def test_a_run_without_attractors_and_a_single_step(show, tmp_path):
     page = show(run_of(tmp_path / "v0", make=drawn.nothing, steps=1))
     assert "No Morse set" in page.run("document.querySelector('.graph').innerText")
     assert page.run("document.querySelector('.steps').hidden")
+
+
+def test_terms_are_explained_to_mouse_and_keyboard(show, tmp_path):
+    more = {"morse/explained": 0.9, "morse/headroom": 0.1, "morse/flow_length": 1.5}
+    page = show(run_of(tmp_path / "v0", steps=1, more=more))
+    terms = page.run("[...document.querySelectorAll('.term')].map(e => e.textContent)")
+    wanted = {"headroom", "explained", "calibration", "flow_length", "may hide a minimum", "saddle"}
+    assert wanted <= set(terms)
+    tip = "document.querySelector('#morse-tip')"
+    assert page.run(f"{tip}.hidden")
+    page.run(
+        "[...document.querySelectorAll('dt .term')].find(e => e.textContent === 'headroom').focus()"
+    )
+    assert page.run(f"{tip}.innerText").startswith("Loss still to gain in this slice")
+    assert page.run("document.activeElement.getAttribute('aria-describedby')") == "morse-tip"
+    page.press("Escape", 27)
+    assert page.run(f"{tip}.hidden")
+    page.move(*center(page, "th .term"))
+    page.wait(f"!{tip}.hidden")
+    inside = f"(() => {{const r = {tip}.getBoundingClientRect(); return r.left >= 0 && r.top >= 0"
+    assert page.run(f"{inside} && r.right <= innerWidth && r.bottom <= innerHeight}})()")
+    page.move(1, 1)
+    page.wait(f"{tip}.hidden")
+
+
+def test_a_bound_is_written_as_the_record_has_it(show, tmp_path):
+    """One function decides how mu is written; older records have no text of it."""
+    write_run(tmp_path / "v0", 2)
+    path = tmp_path / "v0/morse/step-0000009.view.json"
+    raw = json.loads(path.read_text())
+    for facts in (raw["facts"], *raw["sets"]):
+        del facts["bound"]
+    path.write_text(json.dumps(raw))
+    page = show(read_runs(tmp_path / "v0"))
+    bound = "document.querySelector('dl dd').textContent"
+    own = "document.querySelector('tbody td:nth-child(7)').textContent"
+    result = drawn.plane()
+    assert page.run(bound) == short_of_one(result.mu)
+    assert page.run(own) == short_of_one(result.morse_sets[0].mu)
+    page.press(*LEFT)
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 9')")
+    assert (page.run(bound), page.run(own)) == ("0.999", "0.96")
+
+
+def test_what_may_hide_a_minimum_has_no_colour_of_an_attractor(show, tmp_path):
+    page = show(run_of(tmp_path / "v0"))
+    strokes = page.run(
+        "[...document.querySelectorAll('.charts polyline')].map(e => e.getAttribute('stroke'))"
+    )
+    assert strokes
+    assert not {identity_color(k) for k in range(7)} & set(strokes)

@@ -16,13 +16,13 @@ from tests.plotting import test_basins_and_morse_graph as drawn
 HOSTILE = """a "quoted" 'run' </script><img src=x onerror=alert(1)> & <!-- b"""
 
 
-def write_run(folder, steps=3, make=drawn.plane, hparams=None, **options):
+def write_run(folder, steps=3, make=drawn.plane, hparams=None, more=None, **options):
     """A log directory as the callback leaves it."""
     (folder / "morse").mkdir(parents=True)
     for k in range(steps):
         path = np.stack([np.linspace(-1, 0, 4 + k), np.linspace(1, 0, 4 + k) ** 2], axis=1)
         result = make()
-        scalars = {"morse/basin_current": 0.0, "morse/barrier": 0.5 + k}
+        scalars = {"morse/basin_current": 0.0, "morse/barrier": 0.5 + k, **(more or {})}
         text = encode(
             result,
             step=10 * k + 9,

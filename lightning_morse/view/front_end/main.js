@@ -15,6 +15,7 @@ import { drawLegend } from "./legend.js";
 import { drawMerge } from "./merge.js";
 import { Slice } from "./slice.js";
 import { drawFacts, drawTable } from "./table.js";
+import { addTips } from "./tips.js";
 
 const HOW_TO_PROBE = "Point at a cell to see what is known about it.";
 
@@ -66,6 +67,7 @@ class View {
     this.below = html("div", { class: "below" }, this.history, card("Morse sets", this.table));
     const parts = [this.message, this.comparison.root, this.top, this.below];
     this.root.replaceChildren(this.controls.header, ...parts);
+    addTips(this.root);
   }
 
   async start() {
