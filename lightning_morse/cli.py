@@ -190,6 +190,8 @@ def _show(args: argparse.Namespace) -> int:
                 last = record
         if last is None:
             continue
+        if verdict := last.facts.get("verdict"):
+            _say(f"Step {last.step}: {verdict}")
         rows = _without_empty_switches(rows)
         _print_table(rows, args.format)
         _show_sets(last, args.format)
@@ -197,9 +199,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _show_sets(record: ViewRecord, form: str) -> None:
-    said = [record.facts["claim"], record.facts.get("verdict")]
     print()
-    _say(f"Morse sets at step {record.step}: {'; '.join(filter(None, said))}")
+    _say(f"Morse sets at step {record.step}: {record.facts['claim']}")
     _print_table(
         [
             {
@@ -333,6 +334,7 @@ def _analyze(args: argparse.Namespace) -> int:
     if fault := _why_too_many_cells(resolution, len(args.lower)):
         return _complain(fault)
     from lightning_morse.analysis.pipeline import analyze
+    from lightning_morse.analysis.sentence import sentence
 
     result = analyze(
         loss,
@@ -345,6 +347,7 @@ def _analyze(args: argparse.Namespace) -> int:
     )
     bound = f", mu >= {short_of_one(result.mu)}" if result.mu else ""
     shares = f"undecided {result.undecided:.1%}, escape {result.escape:.1%}"
+    print(sentence(result))
     print(f"{result.claim}{bound}, {shares}")
     print(result.table(args.format))
     if args.output is not None:

@@ -96,6 +96,20 @@ def _floored(mu: float, unit: str) -> Decimal:
     return Decimal(repr(float(mu))).quantize(Decimal(unit), ROUND_FLOOR)
 
 
+def percent(share: float) -> str:
+    """Write a share in percent; 0 % and 100 % are kept for nothing and everything.
+
+    Example:
+        >>> percent(0.291), percent(0.004), percent(0.0)
+        ('29 %', '< 1 %', '0 %')
+    """
+    if 0 < share < 0.01:
+        return "< 1 %"
+    if 0.99 < share < 1:
+        return "> 99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
 _UNITS = (("a second", 1.0), ("a minute", 60.0), ("an hour", 3600.0), ("a day", 86400.0))
 
 

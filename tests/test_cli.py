@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lightning_morse import MorseAnalysis, cli
+from lightning_morse.analysis.sentence import sentence
 from lightning_morse.view.record import encode
 from lightning_morse.words import short_of_one
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -55,8 +56,9 @@ def test_show(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == str(tmp_path / "v0")
     head = "step epoch loss attractors unresolved mu basin barrier undecided escape"
-    assert " ".join(lines[1].split()) == head
-    assert lines[4].split()[:7] == ["29", "2", str(round(loss_now(), 3)), "3", "1", "0.9996", "0"]
+    assert lines[1].startswith("Step 29: Certainly in the basin of attractor ")
+    assert " ".join(lines[2].split()) == head
+    assert lines[5].split()[:7] == ["29", "2", str(round(loss_now(), 3)), "3", "1", "0.9996", "0"]
     assert "Morse sets at step 29: at least 3 attractors" in lines
     assert len([line for line in lines if "saddle" in line]) == 2
 
@@ -117,11 +119,12 @@ def test_no_bound_is_printed_where_nothing_is_claimed(tmp_path):
     write_run(tmp_path / "a", 2)
     (last,) = (tmp_path / "a").rglob("step-0000019.view.json")
     record = json.loads(last.read_text())
-    said = "undecided: it may end in 5 unresolved Morse sets, more samples would help"
+    said = "Undecided: it may settle in one of 5 sets."
     record["facts"] |= {"claim": "no certain attractor", "verdict": said}  # mu as in older records
     last.write_text(json.dumps(record))
     shown = command("show", tmp_path).stdout
-    assert f"Morse sets at step 19: no certain attractor; {said}" in shown
+    assert f"\nStep 19: {said}\n" in shown
+    assert "\nMorse sets at step 19: no certain attractor\n" in shown
     done = command("compare", tmp_path, "--csv")
     assert [row["mu"] for row in csv.DictReader(io.StringIO(done.stdout))] == [""]
 
@@ -192,7 +195,9 @@ def test_analyze(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     result = MorseAnalysis.load(tmp_path / "f.npz")
     bound = short_of_one(result.mu)
-    assert done.stdout.startswith(f"exactly 1 attractor, mu >= {bound}, undecided ")
+    said, claim, *_ = done.stdout.splitlines()
+    assert said == sentence(result)
+    assert claim.startswith(f"exactly 1 attractor, mu >= {bound}, undecided ")
     assert result.n_attractors == 1
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lightning_morse._typing import Array, Loss
 from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.analysis.pipeline import analyze_from
-from lightning_morse.analysis.verdict import in_words, verdict
+from lightning_morse.analysis.sentence import sentence
+from lightning_morse.analysis.verdict import verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharded_slice import ShardedSlice
@@ -340,7 +341,7 @@ class OneAnalysis:
         }
         labels = axis_labels(look.chosen.kind, look.coverage.shares)
         reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))
-        said = in_words(found, labels, loss_now, reach)
+        said = sentence(result, current, labels, loss_now, reach)
         view = View(states, current, labels, self.title, tracked.identities, said)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}

@@ -21,9 +21,9 @@ from lightning_morse.plotting.style import (
     claimed,
     figure_style,
     new_figure,
-    percent,
 )
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import percent
 
 # Characters that fit on the page, in a heading and above one of four panels.
 _HEADING_LENGTH, _AXIS_NAME_LENGTH = 72, 22

@@ -12,9 +12,9 @@ from matplotlib.patches import Patch
 
 from lightning_morse._typing import Array
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
-from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, percent, tint
+from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, tint
 from lightning_morse.result import MorseAnalysis, MorseSet
-from lightning_morse.words import kind_with_index
+from lightning_morse.words import kind_with_index, percent
 
 DIVERGED = -3  # label of cells where the loss is not finite, beside ESCAPES and UNDECIDED
 

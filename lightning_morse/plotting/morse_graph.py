@@ -22,10 +22,9 @@ from lightning_morse.plotting.style import (
     figure_style,
     ink,
     new_figure,
-    percent,
 )
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.words import kind_with_index
+from lightning_morse.words import kind_with_index, percent
 
 # More Morse sets than this make a graph too crowded to read; then at most so many unresolved ones.
 MAX_DRAWN, MAX_UNRESOLVED = 30, 20

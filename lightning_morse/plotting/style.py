@@ -149,20 +149,6 @@ def ink(color: str) -> str:
     return "white" if _oklab(np.array(to_rgb(color)))[0] < _WHITE_INK_BELOW else "black"
 
 
-def percent(share: float) -> str:
-    """Write a share in percent; 0 % and 100 % are kept for nothing and everything.
-
-    Example:
-        >>> percent(0.291), percent(0.004), percent(0.0)
-        ('29 %', '< 1 %', '0 %')
-    """
-    if 0 < share < 0.01:
-        return "< 1 %"
-    if 0.99 < share < 1:
-        return "> 99 %"
-    return f"{share:.0%}".replace("%", " %")
-
-
 def probability_bound(mu: float) -> str:
     """Write ``mu`` in a title.
 

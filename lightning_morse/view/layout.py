@@ -117,7 +117,7 @@ REST = (
             _UNDECIDED,
             Member("loss_now", "finite", "loss of the current weights", null=True),
             Member("bound", "text", "`mu` in words", needed=False),
-            Member("verdict", "text", "what becomes of the weights", needed=False),
+            Member("verdict", "text", "what training is doing, in a sentence", needed=False),
         ),
     ),
     Member("scalars", "numbers by name", "what was logged with the analysis"),

@@ -167,7 +167,7 @@ def encode(
         axis_labels: One label per axis.
         identities: For the Morse set of each attractor, a number that the attractor keeps from one
             record of a run to the next; it decides the colour.
-        verdict: What becomes of the current weights, in a sentence.
+        verdict: What training is doing, in a sentence; made from the result if left out.
 
     Returns:
         JSON, one line, ASCII; :func:`decode` reads it.
@@ -181,7 +181,8 @@ def encode(
     path, now, labels = _checked_course(d, trajectory, current, axis_labels)
     whole, *inner = map(pack_box, result.boxes)
     sets = _sets(result, identities)
-    facts = _facts(result, now) | ({"verdict": verdict} if verdict else {})
+    facts = _facts(result, now)
+    facts["verdict"] = verdict or _sentence(result, now, path, labels, facts["loss_now"])
     numbers = None if identities is None else [int(identities[a]) for a in result.attractors]
     when = int(step), None if epoch is None else int(epoch)
     record = {
@@ -280,6 +281,19 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
         "undecided": result.undecided,
         "loss_now": _loss_at(result, now),
     }
+
+
+def _sentence(
+    result: MorseAnalysis,
+    now: Array | None,
+    path: Array,
+    labels: Sequence[str],
+    loss_now: float | None,
+) -> str:
+    from lightning_morse.analysis.sentence import sentence
+
+    reach = None if now is None else float(np.linalg.norm(path - now, axis=1).max(initial=0.0))
+    return sentence(result, now, labels, loss_now, reach)
 
 
 def decode(text: str | bytes) -> ViewRecord:

@@ -22,6 +22,7 @@ from lightning_morse.plotting.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.style import attractor_colors
 from lightning_morse.result import Ladder, MorseAnalysis, MorseSet
+from lightning_morse.words import percent
 from tests.towers import with_boxes
 
 
@@ -357,7 +358,7 @@ class TestWords:
         [(0, "0 %"), (1e-6, "< 1 %"), (0.07, "7 %"), (0.9999, "> 99 %"), (1, "100 %")],
     )
     def test_a_little_is_not_nothing(self, share, said):
-        assert style.percent(share) == said
+        assert percent(share) == said
 
 
 @pytest.mark.parametrize("plot", [plot_basins, plot_morse_graph, plot_merge_diagram])

@@ -620,7 +620,7 @@ def test_terms_are_explained_to_mouse_and_keyboard(show, tmp_path):
     assert page.run("document.activeElement.getAttribute('aria-describedby')") == "morse-tip"
     page.press("Escape", 27)
     assert page.run(f"{tip}.hidden")
-    page.move(*center(page, "th .term"))
+    page.move(*center(page, "dt .term"))
     page.wait(f"!{tip}.hidden")
     inside = f"(() => {{const r = {tip}.getBoundingClientRect(); return r.left >= 0 && r.top >= 0"
     assert page.run(f"{inside} && r.right <= innerWidth && r.bottom <= innerHeight}})()")
@@ -654,3 +654,12 @@ def test_what_may_hide_a_minimum_has_no_colour_of_an_attractor(show, tmp_path):
     )
     assert strokes
     assert not {identity_color(k) for k in range(7)} & set(strokes)
+
+
+def test_the_sentence_stands_on_top(show, tmp_path):
+    page = show(run_of(tmp_path / "v0", steps=1))
+    (record,) = (tmp_path / "v0").rglob("*.view.json")
+    said = json.loads(record.read_text())["facts"]["verdict"]
+    assert page.run("document.querySelector('.verdict').innerText") == said
+    first = "document.querySelector('.verdict').getBoundingClientRect().bottom"
+    assert page.run(f"{first} < document.querySelector('.top').getBoundingClientRect().top")
