@@ -97,6 +97,8 @@ def legend_handles(
         shown = (b.diverged if value == DIVERGED else b.labels == value for b in result.boxes)
         if any(map(np.any, shown)):
             handles.append(Patch(**looks[value], label=name))
+    if dim > 1 and result.exit_volumes.any():
+        handles.append(Line2D([], [], linestyle="none", label="→ share that may leave"))
     if dim == 1:
         handles.append(Line2D([], [], **SAMPLE, label="loss samples"))
     if trajectory:

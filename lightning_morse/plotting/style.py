@@ -47,9 +47,9 @@ def figure_style() -> AbstractContextManager[None]:
     return style.context(["default", own])
 
 
-def new_figure(width: float, height: float, **options: Any) -> Figure:
+def new_figure(width: float, height: float, dpi: int = 100, **options: Any) -> Figure:
     """Make an empty figure, unknown to pyplot; lengths in inches."""
-    figure = _Figure(figsize=(width, height), dpi=100, facecolor="white", **options)
+    figure = _Figure(figsize=(width, height), dpi=dpi, facecolor="white", **options)
     FigureCanvasAgg(figure)
     return figure
 
