@@ -115,6 +115,12 @@ REST = (
             Member("calibration", "finite", "factor of the deviations", low=0),
             _ESCAPE,
             _UNDECIDED,
+            Member(
+                "loss_floor",
+                "finite",
+                "loss that the surrogate supposes is never reached; null if it is not warped",
+                needed=False,
+            ),
             Member("loss_now", "finite", "loss of the current weights", null=True),
             Member("bound", "text", "`mu` in words", needed=False),
             Member("verdict", "text", "what training is doing, in a sentence", needed=False),

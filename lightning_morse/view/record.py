@@ -88,8 +88,9 @@ class ViewRecord:
         ladder_blocks: Attracting blocks at each level, see :class:`lightning_morse.Ladder`.
         exits: Share of the box that may leave through each face, shape ``(d, 2)``: lower, upper.
         facts: ``claim``, ``mu`` and ``bound`` (that in words), ``confidence``, ``calibration``,
-            ``escape``, ``undecided``, ``loss_now`` (the loss of the current weights if it was
-            evaluated there and is finite, else None), and where it is known ``verdict`` (a
+            ``escape``, ``undecided``, ``loss_floor`` (loss that the surrogate supposes is never
+            reached; None where it is not warped), ``loss_now`` (the loss of the current weights if
+            it was evaluated there and is finite, else None), and where it is known ``verdict`` (a
             sentence).
         scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
         trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
@@ -279,6 +280,7 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
         "calibration": float(result.calibration),
         "escape": result.escape,
         "undecided": result.undecided,
+        "loss_floor": _number(getattr(result.surrogate, "loss_floor", None)),
         "loss_now": _loss_at(result, now),
     }
 

@@ -163,8 +163,8 @@ def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
     box = json.loads(box)
     for i, j in ((24, 24), (10, 20), (46, 46), (3, 3)):
         page.move(
-            box["x"] + 52 + (i + 0.5) / 48 * (box["width"] - 64),
-            box["y"] + 6 + (1 - (j + 0.5) / 48) * (box["height"] - 48),
+            box["x"] + 52 + (i + 0.5) / 48 * (box["width"] - 68),
+            box["y"] + 16 + (1 - (j + 0.5) / 48) * (box["height"] - 58),
         )
         lines = page.run(said).split("\n")
         label = -3 if result.diverged[48 * i + j] else int(result.labels[48 * i + j])
@@ -187,7 +187,7 @@ def slice_place(page):
     """Left, bottom, width and height of the plot of the slice in the window."""
     box = page.run(
         "(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();"
-        "return [s.x + 52, s.y + s.height - 42, s.width - 64, s.height - 48]})()"
+        "return [s.x + 52, s.y + s.height - 42, s.width - 68, s.height - 58]})()"
     )
     return np.array(box)
 
@@ -212,7 +212,7 @@ def test_the_innermost_box_answers_and_can_be_shown_alone(show, tmp_path):
     page = show(run_of(tmp_path / "v0", make=lambda: result, steps=2))
     options = f"""[...document.querySelector("{SHOWN_BOX}").options].map((o) => o.innerText)"""
     assert page.run(options) == ["whole box", "box 1 inside", "box 2 inside"]
-    points = [(-2.0, -1.0), (-0.07, -1.87), (0.2, -1.9), (0.1, -1.45), (0.1, 2.0)]
+    points = [(-1.95, -1.0), (-0.07, -1.87), (0.2, -1.9), (0.1, -1.45), (0.1, 2.0)]
     for shown in (0, 1, 2):
         page.run(f"{CHOOSE_BOX}({shown})")
         grid = result.boxes[shown].grid
@@ -285,7 +285,7 @@ def test_pointing_at_an_undecided_cell_tells_what_it_may_reach(show, tmp_path, d
     seen = set()
     for i, j in np.argwhere(result.labels[cells] == -1)[::5]:
         page.move(
-            x + 52 + (i + 0.5) / n * (width - 64), y + 6 + (1 - (j + 0.5) / n) * (height - 48)
+            x + 52 + (i + 0.5) / n * (width - 68), y + 16 + (1 - (j + 0.5) / n) * (height - 58)
         )
         lines = page.run("document.querySelector('.probe').innerText").split("\n")
         sets, leaves = result.reach.at(cells[i, j])
@@ -320,7 +320,7 @@ def test_an_older_record_says_less(show, tmp_path):
         "(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();"
         "return [s.x, s.y, s.width, s.height]})()"
     )
-    page.move(x + 52 + (i + 0.5) / 48 * (width - 64), y + 6 + (1 - (j + 0.5) / 48) * (height - 48))
+    page.move(x + 52 + (i + 0.5) / 48 * (width - 68), y + 16 + (1 - (j + 0.5) / 48) * (height - 58))
     lines = page.run("document.querySelector('.probe').innerText").split("\n")
     assert lines[0] == "undecided"
     assert "±" not in lines[1]

@@ -14,7 +14,7 @@ const LEAST_GAP = 46, LARGEST_GAP = 120;
 const HEIGHT_OF_THE_REST = 440, HEIGHT_OF_A_LANE = 26, MAX_LANES = 12, LEAST_HEIGHT = 300;
 const LINE_HEIGHT = 15.5;
 // Pixels per node from which it has three lines of full and of brief text, else its number only.
-const ROOM_FOR_TEXT = 128, ROOM_FOR_BRIEF_TEXT = 52;
+const ROOM_FOR_TEXT = 140, ROOM_FOR_BRIEF_TEXT = 52;
 
 // onSelect: is told the Morse set that was clicked.
 export function drawGraph(root, record, selected, onSelect) {
@@ -74,7 +74,7 @@ function placed(rows, width, attractors) {
 // Size and text of the nodes of a row, by the pixels that each has.
 function nodeStyle(slot) {
   if (slot >= ROOM_FOR_TEXT) {
-    return { wide: 122, high: 54, lines: ({ name, loss, what }) => [name, `loss ${loss}`, what] };
+    return { wide: 134, high: 54, lines: ({ name, loss, what }) => [name, `loss ${loss}`, what] };
   }
   if (slot >= ROOM_FOR_BRIEF_TEXT) {
     const lines = ({ name, loss, brief }) => [name, loss, brief];
