@@ -13,8 +13,9 @@ const LEAST_GAP = 46, LARGEST_GAP = 120;
 // Pixels of the window that headings and the diagram below take: fixed, and per attractor.
 const HEIGHT_OF_THE_REST = 440, HEIGHT_OF_A_LANE = 26, MAX_LANES = 12, LEAST_HEIGHT = 300;
 const LINE_HEIGHT = 15.5;
-// Pixels per node from which it has three lines of full and of brief text, else its number only.
-const ROOM_FOR_TEXT = 140, ROOM_FOR_BRIEF_TEXT = 52;
+// Pixels per node from which it has three lines of full, of shorter and of brief text, else its
+// number only.
+const ROOM_FOR_TEXT = 140, ROOM_FOR_SHORTER_TEXT = 100, ROOM_FOR_BRIEF_TEXT = 52;
 
 // onSelect: is told the Morse set that was clicked.
 export function drawGraph(root, record, selected, onSelect) {
@@ -75,6 +76,10 @@ function placed(rows, width, attractors) {
 function nodeStyle(slot) {
   if (slot >= ROOM_FOR_TEXT) {
     return { wide: 134, high: 54, lines: ({ name, loss, what }) => [name, `loss ${loss}`, what] };
+  }
+  if (slot >= ROOM_FOR_SHORTER_TEXT) {
+    const lines = ({ name, loss, shorter }) => [name, `loss ${loss}`, shorter];
+    return { wide: 96, high: 54, lines };
   }
   if (slot >= ROOM_FOR_BRIEF_TEXT) {
     const lines = ({ name, loss, brief }) => [name, loss, brief];
@@ -141,9 +146,12 @@ function node(record, n, box, isSelected, onSelect) {
 function factsOf(record, n) {
   const m = record.sets[n], name = String(n), loss = short(m.loss);
   if (m.attractor) {
-    return { name, loss, what: `${percent(m.basin)} of box`, brief: percent(m.basin) };
+    const what = `${percent(m.basin)} of box`;
+    return { name, loss, what, shorter: what, brief: percent(m.basin) };
   }
-  if (!m.resolved) return { name, loss, what: kind(record, n), brief: "minimum?" };
+  if (!m.resolved) {
+    return { name, loss, what: kind(record, n), shorter: "minimum?", brief: "minimum?" };
+  }
   const what = m.index === null ? "saddle or top" : kind(record, n);
-  return { name, loss, what, brief: m.index === null ? "saddle?" : what };
+  return { name, loss, what, shorter: what, brief: m.index === null ? "saddle?" : what };
 }
