@@ -40,6 +40,7 @@ def sentence(
     axes: Sequence[str] | None = None,
     loss_now: float | None = None,
     reach: float | None = None,
+    since: int | None = None,
 ) -> str:
     """Say what training is doing, and what to do where there is something to do.
 
@@ -51,6 +52,8 @@ def sentence(
         loss_now: The loss at the point; None or NaN if it is unknown.
         reach: How far training has come in the slice, to compare the way ahead with; units of the
             slice.
+        since: Step of the first of the analyses, without a break, that found training in the basin
+            it is in; None if this is the first.
 
     Returns:
         One sentence, and maybe a second with advice.
@@ -60,7 +63,7 @@ def sentence(
     """
     if point is None:
         return _about_the_box(result)
-    told = _Telling(result, verdict(result, point), axes, loss_now, reach)
+    told = _Telling(result, verdict(result, point), axes, loss_now, reach, since)
     kinds = {
         "basin": told.in_a_basin,
         "descends": told.descends,
@@ -80,11 +83,14 @@ class _Telling:
     axes: Sequence[str] | None
     loss_now: float | None
     reach: float | None
+    since: int | None
 
     def in_a_basin(self) -> str:
         found, number = self.found, self.found.attractor
         assert number is not None, "a point in a basin is in that of an attractor"
         said = f"Certainly in the basin of attractor {number}"
+        if self.since is not None:
+            said += f", as in all analyses since step {self.since:,}"
         gain = math.nan
         if not _known(found.loss):
             return f"{said}.{self._rest()}"

@@ -70,6 +70,12 @@ CASES = {
         "Certainly in the basin of attractor 0: 0.013 above its floor of 0.12, barrier 1.4. "
         + STOP,
     ),
+    "in a basin for some time": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.42, "since": 1140},
+        "Certainly in the basin of attractor 0, as in all analyses since step 1,140: 0.3 above its "
+        "floor of 0.12, barrier 1.4.",
+    ),
     "still to gain": (
         of(**VALLEY, losses=[0.12, 1.52]),
         {**IN, "loss_now": 0.42},

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from lightning_morse import MorseMonitor
+from lightning_morse.callbacks._account import Account
 from lightning_morse.callbacks._figures import summary_of
 from lightning_morse.callbacks.loggers import Report, log_report
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.view.record import decode
-from tests.callback_models import fit
+from tests.callback_models import Net, fit, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import nothing, plane
 
 
@@ -91,3 +92,35 @@ def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
         assert row["morse/exit_face"] == way.face[1]
         assert row["morse/headroom"] == 0
         assert way.loss < now
+
+
+class Resting(Net):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_it_says_since_when(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = MorseMonitor(
+        "random", 1, n_samples=16, resolution=8, every_n_epochs=1, extent=0.5, max_overhead=1.0
+    )
+    fit(tmp_path, watch, module=Resting(), max_epochs=3)
+    first = watch.history[0]["step"]
+    kept = {row["morse/identity_current"] for row in watch.history}
+    assert len(kept) == 1  # one basin all the time
+    assert f"attractor 0, as in all analyses since step {first}" in watch._account.view.verdict
+
+
+def test_since_when_breaks_off_and_passes_over_failures():
+    rows = [(0, 5, 0), (10, 5, 0), (20, 7, 0), (30, 5, 0), (40, -1, 1), (50, 5, 0)]
+    account = Account.__new__(Account)
+    account._name = "m"
+    account.history = [
+        {"step": step, "m/identity_current": float(identity), "m/failed": float(failed)}
+        for step, identity, failed in rows
+    ]
+    assert account.since(5.0) == 30
+    assert account.since(7.0) is None
+    account.history.append({"step": 60, "m/identity_current": -1.0, "m/failed": 0.0})
+    assert account.since(5.0) is None
+    assert account.since(-1.0) is None
