@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lightning_morse import archive
+from lightning_morse.mode_connectivity import file as barriers
 from lightning_morse.result import layout as analysis
 from lightning_morse.schema import Member, as_markdown
 from lightning_morse.trajectories import runs
@@ -79,6 +80,17 @@ def page() -> str:
         "",
         *table(runs.ARRAYS),
         *relations(r.says for r in runs.RELATIONS),
+        "## Barriers between sets of weights",
+        "",
+        f"Format {barriers.CONNECTIVITY_FORMAT}, written by `Connectivity.save`: a NumPy archive.",
+        "The member `facts` holds bytes of JSON:",
+        "",
+        *table(barriers.FACTS),
+        "The other members are arrays:",
+        "",
+        *table(barriers.ARRAYS),
+        *sizes(barriers.SIZES),
+        *relations(r.says for r in barriers.RELATIONS),
         "## Records of views",
         "",
         f"Version {record.VERSION}, `step-<step>{record.SUFFIX}`: JSON, one line, at most",

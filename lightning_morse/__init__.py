@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lightning_morse.conley.retraction import OrderRetraction, order_retraction
     from lightning_morse.grids.adaptive import AdaptiveGrid
     from lightning_morse.grids.cubical import CubicalGrid
+    from lightning_morse.mode_connectivity.pipeline import connectivity
+    from lightning_morse.mode_connectivity.record import Connectivity
     from lightning_morse.monitoring.tracking import AttractorTracker
     from lightning_morse.plotting.basins import plot_basins
     from lightning_morse.plotting.merge_diagram import plot_merge_diagram
@@ -52,6 +54,7 @@ _HOMES = {
     "AffineSubspace": "slices.subspace",
     "AttractorTracker": "monitoring.tracking",
     "ConleyIndex": "conley.index",
+    "Connectivity": "mode_connectivity.record",
     "CubicalGrid": "grids.cubical",
     "DamagedFile": "schema",
     "DeepLinearMonitor": "callbacks.deep_linear_monitor",
@@ -70,6 +73,7 @@ _HOMES = {
     "analyze_trajectories": "trajectories.pipeline",
     "attracting_block": "conley.attractor_lattice",
     "conley_indices": "conley.index",
+    "connectivity": "mode_connectivity.pipeline",
     "corner_box_map": "conley.box_maps",
     "corner_images": "conley.box_maps",
     "down_sets": "conley.attractor_lattice",

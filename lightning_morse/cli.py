@@ -9,7 +9,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("analyze", help="analyse a function given by its import path")
     _add_arguments_of_analyze(command)
     command.set_defaults(run=_analyze)
+
+    command = commands.add_parser("connectivity", help="print the barriers between checkpoints")
+    _add_arguments_of_weights(command)
+    command.add_argument(
+        "-o", "--output", type=Path, help="figure to write, or the record if it ends in .npz"
+    )
+    command.set_defaults(run=_connectivity)
+
+    command = commands.add_parser("average", help="average the checkpoints that are connected")
+    _add_arguments_of_weights(command)
+    command.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
+    command.set_defaults(run=_average)
     return parser
 
 
@@ -99,6 +111,33 @@ def _add_format(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--format", choices=list(FORMS), default="text", help="of tables: aligned text (text)"
     )
+
+
+def _add_arguments_of_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "weights", nargs="+", metavar="CKPT", help="checkpoint of Lightning, or state dict"
+    )
+    command.add_argument(
+        "--module",
+        required=True,
+        metavar="MODULE:FUNCTION",
+        help="returns the network, or is one",
+    )
+    command.add_argument(
+        "--data", required=True, metavar="MODULE:FUNCTION", help="returns batches, or is them"
+    )
+    command.add_argument(
+        "--loss",
+        metavar="MODULE:FUNCTION",
+        help="takes network and batch, returns the mean loss (the step of a LightningModule)",
+    )
+    command.add_argument(
+        "--tolerance", type=float, help="largest barrier that is none (1%% of the losses' range)"
+    )
+    command.add_argument(
+        "--confidence", type=float, default=0.95, help="level of all upper bounds (0.95)"
+    )
+    _add_format(command)
 
 
 def _add_arguments_of_analyze(command: argparse.ArgumentParser) -> None:
@@ -375,6 +414,76 @@ def _why_too_many_cells(resolution: int, dim: int) -> str:
     return f"{fault}; --resolution may be {most} at most" if most >= _FEWEST_CELLS else fault
 
 
+def _connectivity(args: argparse.Namespace) -> int:
+    if args.output is not None and (fault := _why_not_written(args.output)):
+        return _complain(f"{args.output}: {fault}")
+    try:
+        module, batches, options = _given_network(args)
+    except (ImportError, AttributeError, TypeError) as error:
+        return _complain(str(error))
+    from lightning_morse.mode_connectivity.pipeline import connectivity
+
+    found = connectivity(module, batches, args.weights, **options)
+    for line in (found.table(args.format) + "\n\n" + found.summary()).splitlines():
+        _say(line)
+    if args.output is not None:
+        if args.output.suffix == ".npz":
+            found.save(args.output)
+        else:
+            found.figure().savefig(args.output)
+        _say(f"written: {args.output}")
+    return 0
+
+
+def _average(args: argparse.Namespace) -> int:
+    if fault := _why_not_written(args.output):
+        return _complain(f"{args.output}: {fault}")
+    try:
+        module, batches, options = _given_network(args)
+    except (ImportError, AttributeError, TypeError) as error:
+        return _complain(str(error))
+    from lightning_morse.mode_connectivity.averaging import average
+
+    found = average(module, batches, args.weights, **options)
+    record = found.record
+    for line in record.summary().splitlines():
+        _say(line)
+    print()
+    rows = [
+        {"checkpoint": record.names[i], "loss": float(record.losses[i]), "mean is lower by": gain}
+        for i, gain in found.gains.items()
+    ]
+    mean = {"checkpoint": "mean", "loss": found.loss, "mean is lower by": None}
+    _print_table([*rows, mean], args.format)
+    for i, why in found.left_out.items():
+        _say(f"left out: {record.names[i]}: {why}")
+    if max(found.gains.values()) < 0:
+        _say("note: the loss at the mean is above that of each of them")
+    found.save(args.output)
+    _say(f"{args.output}: mean of {_counted(len(found.members), 'checkpoint')}")
+    return 0
+
+
+def _given_network(args: argparse.Namespace) -> tuple[Any, list[Any], dict[str, Any]]:
+    """The network, the batches, and the options of a command on checkpoints."""
+    import torch
+
+    module, data = _attribute("--module", args.module), _attribute("--data", args.data)
+    module = module if isinstance(module, torch.nn.Module) else module()
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"--module {args.module}: must return a network, got {type(module)}")
+    loss = None if args.loss is None else _attribute("--loss", args.loss)
+    options = {"loss_fn": loss, "tolerance": args.tolerance, "confidence": args.confidence}
+    return module, list(data() if callable(data) else data), options
+
+
+def _attribute(option: str, name: str) -> Any:
+    try:
+        return _imported(name, callable_only=False)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(f"{option} {name}: {error}") from error
+
+
 def _why_not_written(path: Path) -> str:
     """Why a file cannot be written, as far as that can be told before; empty if it can."""
     if path.is_dir():
@@ -384,7 +493,7 @@ def _why_not_written(path: Path) -> str:
     return "" if os.access(path.parent, os.W_OK) else f"{path.parent} cannot be written to"
 
 
-def _imported(name: str) -> Callable[..., Any]:
+def _imported(name: str, callable_only: bool = True) -> Any:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ImportError("expected MODULE:FUNCTION, such as mypackage.losses:himmelblau")
@@ -393,10 +502,9 @@ def _imported(name: str) -> Callable[..., Any]:
     found: Any = importlib.import_module(module)
     for part in attribute.split("."):
         found = getattr(found, part)
-    if not callable(found):
+    if callable_only and not callable(found):
         raise TypeError(f"it is a {type(found).__name__}, not a function")
-    function: Callable[..., Any] = found
-    return function
+    return found
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -427,3 +428,35 @@ def test_bench_memory_prints_a_row_a_size(capsys):
     assert row["peak"] > row["alone"] > 0
     assert row["failed"] == [0.0, 0.0]
     assert "| 1e+05 | " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_bench_connectivity_prints_a_row_a_setting_and_a_run(capsys):
+    bench = load("bench_connectivity")
+    short = ["--pairs", "2", "--networks", "tanh", "--runs", "1", "--steps", "20", "60"]
+    found = bench.main([*short, "--last", "100", "120", "140"])
+    assert [row["networks"] for row in found["bounds"]] == ["tanh", "all"] * 2
+    assert all(row["bounds hold"] == row["pairs"] == 2 for row in found["bounds"])
+    (run,) = found["averaging"]
+    assert run["foreign one caught"] is True
+    assert capsys.readouterr().out.count("| tanh |") == 2
+
+
+def test_bounds_that_do_not_hold_are_counted():
+    bench = load("bench_connectivity")
+    shares = np.linspace(0, 1, 1001)
+    dense = np.sin(np.pi * shares)
+    none, profile = np.zeros((2, 2)), types.SimpleNamespace(shares=np.zeros(7))
+    off = 1 - np.eye(2)
+    for low, high, holds, wrong in (
+        (0.9, 1.1, True, False),
+        (0.9, 0.95, False, False),
+        (1.1, 1.2, False, False),
+        (0.0, 0.005, False, True),
+    ):
+        record = lm.Connectivity(
+            ("a", "b"), none[0], low * off, high * off, high * off, 0.01, 0.95, (profile,), 7
+        )
+        held = bench.held_against(record, dense)
+        assert (held.holds, held.wrong) == (holds, wrong)
+    assert bench.interval(200, 200)[0] == pytest.approx(0.025 ** (1 / 200))

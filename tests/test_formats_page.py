@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_morse import Run, facts
+from lightning_morse import Connectivity, Run, facts
+from lightning_morse.mode_connectivity import file as barriers
+from lightning_morse.mode_connectivity.record import Profile
 from lightning_morse.result import layout as analysis
 from lightning_morse.trajectories import runs
 from lightning_morse.view import layout as view
@@ -59,6 +61,17 @@ def test_whatever_is_written_of_a_run_is_in_its_table(tmp_path):
         assert set(file) - {"facts"} == names(runs.ARRAYS)
         plain = json.loads(file["facts"].tobytes())
     assert set(plain) - {"format"} == names(runs.FACTS)
+
+
+def test_whatever_is_written_of_barriers_is_in_its_table(tmp_path):
+    profile = Profile(np.array([0.0, 1.0]), np.zeros(2), np.zeros((3, 5)))
+    none = np.zeros((2, 2))
+    record = Connectivity(("a", "b"), np.zeros(2), none, none, none, 1.0, 0.9, (profile,), 3)
+    record.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        assert set(file) - {"facts"} == names(barriers.ARRAYS)
+        plain = json.loads(file["facts"].tobytes())
+    assert set(plain) - {"format"} == names(barriers.FACTS)
 
 
 def test_whatever_is_written_of_a_view_is_in_its_table():

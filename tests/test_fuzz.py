@@ -1,4 +1,4 @@
-"""Damaged files of the three formats: refused by one exception, or as sound as an honest one.
+"""Damaged files of the four formats: refused by one exception, or as sound as an honest one.
 
 MORSE_MUTATIONS=3000 python -m pytest tests/test_fuzz.py    # the long form, some minutes
 """
@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy
 
-from lightning_morse import DamagedFile, MorseAnalysis, Run
+from lightning_morse import Connectivity, DamagedFile, MorseAnalysis, Run
+from lightning_morse.mode_connectivity.record import Profile
 from lightning_morse.view.record import decode, encode
 from tests import mutations
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -89,6 +90,22 @@ def sound_record(record):
     assert "Infinity" not in record.text
 
 
+def sound_barriers(record):
+    k = len(record.names)
+    assert k >= 2
+    assert record.losses.shape == (k,)
+    for matrix in (record.lower, record.barriers, record.upper):
+        assert matrix.shape == (k, k)
+    assert (record.lower <= record.upper).all()
+    assert len(record.profiles) == len(record.pairs)
+    for profile in record.profiles:
+        assert profile.shares.shape == profile.losses.shape
+        assert profile.band.shape[0] == 3
+    assert sorted(n for group in record.groups for n in group) == list(range(k))
+    assert record.table()
+    assert record.summary()
+
+
 def an_analysis(path):
     result = drawn.plane_tower(16)
     dataclasses.replace(result, seconds={"fit": 1.0}).save(path)
@@ -104,7 +121,18 @@ def a_record(path):
     path.write_text(text)
 
 
+def barriers(path):
+    bounds = np.array([[0, 1, 3], [1, 0, 2.0], [3, 2, 0]])
+    shares = np.array([0.0, 1.0, 0.5])
+    profile = Profile(shares, shares**2, np.zeros((3, 9)), "too few")
+    record = Connectivity(
+        ("a", "b", "c"), shares, bounds, bounds, bounds, 1.5, 0.95, (profile,) * 3, 9, ("a note",)
+    )
+    record.save(path)
+
+
 FORMATS = {
+    "barriers": (barriers, Connectivity.load, sound_barriers, mutations.OF_ARCHIVES),
     "analysis": (an_analysis, MorseAnalysis.load, sound_analysis, mutations.OF_ARCHIVES),
     "run": (a_run, Run.load, sound_run, mutations.OF_ARCHIVES),
     "record": (a_record, lambda p: decode(p.read_bytes()), sound_record, mutations.OF_TEXTS),

@@ -120,6 +120,24 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
     return Descent(np.array(path[:best]), innermost(path[best - 1]))
 
 
+def undecided_part(portrait: PhasePortrait, way: Descent) -> Descent:
+    """A way up to the last point whose cell is undecided, if what follows is in a certain basin.
+
+    There a basin that is known has to grow for the start of the way to be in it.
+    """
+    labels = portrait.labels[portrait.nested.cell_of(way.path)]
+    undecided = np.flatnonzero(labels == UNDECIDED)
+    if labels[-1] < 0 or not undecided.size:
+        return way
+    path = way.path[: undecided[-1] + 1]
+    holds = [
+        k
+        for k, grid in enumerate(portrait.nested.grids)
+        if ((path[-1] >= grid.lower) & (path[-1] <= grid.upper)).all()
+    ]
+    return Descent(path, max(holds))
+
+
 def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
     """Minima of the posterior means in cells about which nothing is certain, the lowest first.
 

@@ -86,7 +86,12 @@ def expected_largest(n: int, alarm: float = _ALARM) -> float:
 
 
 def fit_calibrated(
-    x: ArrayLike, losses: ArrayLike, lower: ArrayLike, upper: ArrayLike
+    x: ArrayLike,
+    losses: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    *,
+    refuse_noise: bool = True,
 ) -> Calibrated:
     """Fit the most cautious model that the samples do not clearly contradict.
 
@@ -102,16 +107,20 @@ def fit_calibrated(
         losses: Finite losses there, shape ``(n,)``.
         lower: Lower corner of the box, shape ``(d,)``.
         upper: Upper corner of the box.
+        refuse_noise: Whether to refuse losses that cannot be told from noise around a constant, as
+            claims about gradients require. Claims about values can do with them, if they take the
+            noise into account.
 
     Returns:
         The calibrated surrogate.
 
     Raises:
         ValueError: As :func:`lightning_morse.gp.fit.fit`.
-        SurrogateError: Also if the losses cannot be told from noise around a constant.
+        SurrogateError: Also if the losses are refused as noise.
     """
     chosen = fit(x, losses, lower, upper)
-    _refuse_noise(chosen, np.asarray(losses, dtype=np.float64))
+    if refuse_noise:
+        _refuse_noise(chosen, np.asarray(losses, dtype=np.float64))
     warped = math.isfinite(chosen.warp.scale)
     if warped:
         plain = fit(x, losses, lower, upper, warped=False, start=chosen)

@@ -1,6 +1,6 @@
 """What an analysis costs, learnt from those before, and how large one may be for a given time.
 
-The cost is taken to be ``snapshots * per_snapshot + fixed + n (per_sample + batches * per_batch)``:
+The cost is ``(snapshots + 8) per_snapshot + fixed + n (per_sample + batches * per_batch)``:
 the first for the slice, whose directions are found from the snapshots; then what surrounds the
 samples (last fit, picture, figures, files); then, for each sample, choosing its place and the loss
 on the probe batches. None of this bears on what an analysis claims.
@@ -27,7 +27,9 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 1.2, 2e-8, 0.007
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 1.3, 2e-8, 0.012
+# What a slice costs whatever the number of snapshots (copies, setting up) is worth so many of them.
+_SNAPSHOTS_WORTH = 8
 # The computation by which the speed of a machine is told, and what it took there.
 _PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
 # What is planned, over what has been measured: analyses differ.
@@ -65,7 +67,7 @@ class Costs:
 
     Attributes:
         fixed: What surrounds the samples, on the grid that the user asked for.
-        per_snapshot: The slice, per snapshot of the trajectory.
+        per_snapshot: The slice, per snapshot of the trajectory, and what is worth eight more.
         per_sample: Choosing the place of one.
         per_batch: The loss at a point on one probe batch; None until it has been measured.
         is_measured: Whether an analysis has been measured.
@@ -114,7 +116,7 @@ class Costs:
         """
         fixed = max(0.0, seconds - of_slice - of_loss - of_places)
         fixed /= COARSE_COST if coarse else 1.0
-        n, per_snapshot = max(1, n_evaluations), of_slice / self.n_snapshots
+        n, per_snapshot = max(1, n_evaluations), of_slice / self._snapshots
         if self.is_measured:
             per_snapshot = max(per_snapshot, FADES * self.per_snapshot)
             fixed = max(fixed, FADES * self.fixed)
@@ -136,12 +138,16 @@ class Costs:
             of_slice: What choosing the slice took of this.
         """
         self.fixed = max(self.fixed, seconds - of_slice)
-        self.per_snapshot = max(self.per_snapshot, of_slice / self.n_snapshots)
+        self.per_snapshot = max(self.per_snapshot, of_slice / self._snapshots)
+
+    @property
+    def _snapshots(self) -> int:
+        return self.n_snapshots + _SNAPSHOTS_WORTH
 
     def around(self, coarse: bool) -> float:
         """Planned seconds of what surrounds the samples."""
         after = self.fixed * (COARSE_COST if coarse else 1.0)
-        return PLANNED_OVER_MEASURED * (self.per_snapshot * self.n_snapshots + after)
+        return PLANNED_OVER_MEASURED * (self.per_snapshot * self._snapshots + after)
 
     def kept(self, coarse: bool) -> float:
         """Seconds that samples have to leave to what follows them."""

@@ -22,7 +22,7 @@ from lightning_morse.slices.module_copy import Unregistered
 CHOICES = ("batch", "running")
 
 # How torch complains about a batch that has no statistics: one value per channel, one pixel.
-_TOO_FEW = "Expected more than 1"
+TOO_FEW = "Expected more than 1"
 _EXCHANGES = "c10d"  # in the names of the libraries of collective operators
 
 
@@ -146,7 +146,7 @@ class _StepForward:
                 stack.enter_context(_buffers_kept(layer))
                 return self._plain(*args, **kwargs)
         except ValueError as error:
-            if _TOO_FEW not in str(error):
+            if TOO_FEW not in str(error):
                 raise
             self._found.too_few.setdefault(self._name)
         except _ExchangeError:

@@ -76,22 +76,57 @@ def checkpoint_weights(checkpoint: Weights, i: int, parameters: Mapping[str, Ten
     Raises:
         ValueError: If it cannot be read or does not fit the parameters.
     """
-    return _flat(_loaded(checkpoint, i), parameters, f"checkpoints[{i}]", is_direction=False)
+    name = f"checkpoints[{i}]"
+    return flat_weights(state_in(read_checkpoint(checkpoint, name)), name, parameters)
 
 
-def _loaded(checkpoint: Weights, i: int) -> Tensor | Mapping[str, Tensor]:
-    """Read a checkpoint if it is a path, and unwrap one of Lightning."""
-    if isinstance(checkpoint, str | os.PathLike):
-        try:
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged or foreign file can raise anything in the unpickler
-            raise ValueError(
-                f"checkpoints[{i}] must be a file that torch.load(..., weights_only=True) reads, "
-                f"got {str(checkpoint)!r}: {error}. Load it yourself and pass its state dict"
-            ) from error
+def read_checkpoint(given: Weights, name: str) -> Tensor | Mapping[str, Any]:
+    """Read a checkpoint if it is a path; whatever else is given is passed on.
+
+    Args:
+        given: As in :func:`checkpoint_weights`.
+        name: What to call it in messages.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    if not isinstance(given, str | os.PathLike):
+        return given
+    if os.path.isdir(given):
+        raise ValueError(
+            f"{name} must be a file with whole weights, got the folder {str(given)!r}, as sharded "
+            "checkpoints are. Consolidate it to one file first"
+        )
+    try:
+        found: Tensor | Mapping[str, Any] = torch.load(given, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file can raise anything in the unpickler
+        raise ValueError(
+            f"{name} must be a file that torch.load(..., weights_only=True) reads, "
+            f"got {str(given)!r}: {error}. Load it yourself and pass its state dict"
+        ) from error
+    return found
+
+
+def state_in(checkpoint: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Tensor]:
+    """The state dict in a checkpoint of Lightning; whatever else is given is passed on."""
     if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("state_dict"), Mapping):
-        checkpoint = checkpoint["state_dict"]
-    return checkpoint  # type: ignore[return-value]
+        inside: Mapping[str, Tensor] = checkpoint["state_dict"]
+        return inside
+    return checkpoint
+
+
+def flat_weights(given: Any, name: str, parameters: Mapping[str, Tensor]) -> Tensor:
+    """The trainable weights in a flat tensor or a state dict, flat, on the CPU.
+
+    Args:
+        given: The tensor or the state dict; entries that are not trainable are skipped.
+        name: What to call it in messages.
+        parameters: The trainable parameters by name, in order.
+
+    Raises:
+        ValueError: If it does not fit the parameters.
+    """
+    return _flat(given, parameters, name, is_direction=False)
 
 
 def _flat(given: Any, parameters: Mapping[str, Tensor], name: str, *, is_direction: bool) -> Tensor:

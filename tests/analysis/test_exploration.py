@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from lightning_morse.analysis.descent import Descent, undecided_part
+from lightning_morse.analysis.design import design
+from lightning_morse.analysis.exploration import Explorer, Plan
 from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.settings import checked_settings
+from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.verdict import verdict
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.nested import NestedGrid
+from lightning_morse.stopwatch import Stopwatch
 
 HERE = np.zeros(2)
 ONE = np.ones(2)
@@ -132,3 +143,33 @@ def test_never_more_evaluations_than_allowed():
 def test_the_point_has_to_lie_in_the_box():
     with pytest.raises(ValueError, match="start must be a point of the box from"):
         look(ravine, start=np.array([2.0, 0.0]))
+
+
+def test_a_box_that_the_way_has_left_is_filled_and_then_gives_way():
+    """It would touch the new one, and nothing is certain in it."""
+    settings = checked_settings([-1, -1], [1, 1], 64, 64, 0.95, 0, "proved")
+    points = design([-1, -1], [1, 1], 24, 0)
+    tower = Tower(settings, Samples(points, np.square(points).sum(axis=1)))
+    explorer = Explorer(lambda x: x.square().sum(1), tower, Plan.of(64, 2), Stopwatch())
+    assert explorer._open(np.array([-0.6, -0.6]), np.array([0.2, 0.2]), 0, 160)
+    nested = tower.nested(settings.grid)
+    portrait = SimpleNamespace(nested=nested, labels=np.full(nested.size, -1))
+    way = Descent(np.array([[0.1, 0.1], [0.3, 0.3]]), 0)
+    assert explorer._open_inside(way, 0, portrait) == 1
+    explorer._fill(1, 16)
+    assert explorer._open_inside(way, 0, portrait) is None
+    assert len(tower) == 1
+    assert tower.n_samples == 24 + 8 + 16
+    assert explorer._open_inside(way, 0, portrait) is None
+    assert (tower.boxes[1].lower < 0.3).all()
+    assert (tower.boxes[1].upper > 0.3).all()
+
+
+def test_what_is_undecided_of_a_way_ends_where_a_basin_begins():
+    portrait = SimpleNamespace(
+        nested=NestedGrid.of(CubicalGrid([0.0], [4.0], (4,))), labels=np.array([-1, -1, 0, 0])
+    )
+    path = np.array([[0.5], [1.5], [2.5], [3.5]])
+    assert undecided_part(portrait, Descent(path, 0)).path.tolist() == [[0.5], [1.5]]
+    portrait.labels[3] = -1
+    assert len(undecided_part(portrait, Descent(path, 0)).path) == 4

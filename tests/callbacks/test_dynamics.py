@@ -178,7 +178,7 @@ def test_all_scalars_are_there_and_finite_after_a_failed_analysis(tmp_path):
     def fails(module, batch):
         raise ValueError("nothing to see")
 
-    monitor = MorseMonitor(dynamics="both", name="m", loss_fn=fails)
+    monitor = MorseMonitor(dynamics="both", name="m", loss_fn=fails, max_overhead=1.0)
     fit(tmp_path, monitor, max_epochs=1, limit_val_batches=0, limit_train_batches=2)
     (row,) = monitor.history
     for name in published("m", before_first("both")):

@@ -221,14 +221,14 @@ def test_costs_fade_but_do_not_forget_at_once():
     portion = Portion(100, 100, 2, 128)
     costs.n_snapshots = 4
     costs.measured(6.0, 1.0, 2.0, 1.0, 100, portion, coarse=False)
-    assert costs.per_snapshot == 0.25
+    assert costs.per_snapshot == pytest.approx(1 / 12)  # eight more for what is constant
     assert (costs.fixed, costs.per_sample, costs.per_batch) == (2.0, 0.01, 0.01)
     costs.measured(0.5, 0.0, 0.2, 0.1, 100, portion, coarse=False)
     assert costs.fixed == pytest.approx(1.6)
     assert costs.per_batch == pytest.approx(0.008)
-    assert costs.per_snapshot == 0.2
+    assert costs.per_snapshot == pytest.approx(0.8 / 12)
     costs.n_snapshots = 8
-    assert costs.around(coarse=False) == pytest.approx(1.25 * (1.6 + 1.6))
+    assert costs.around(coarse=False) == pytest.approx(1.25 * (16 * 0.8 / 12 + 1.6))
     again = Costs()
     again.load_state_dict(costs.state_dict())
     assert again == costs

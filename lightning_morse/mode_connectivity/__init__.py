@@ -1,0 +1,1 @@
+"""Mode connectivity: barriers on straight lines between sets of weights, with bounds."""
