@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_morse import MorseMonitor
-from lightning_morse.words import floored
+from lightning_morse.words import short_of_one
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 N_TRAIN = 1437  # the usual 80 %; the other 360 images are for validation
@@ -87,10 +87,10 @@ class EpochLine(pl.Callback):
         basin = int(found["morse/basin_current"])
         where = {-1: "undecided", -2: "escapes"}.get(basin, f"{basin}")
         least = ">=" if found["morse/unresolved"] else "="
-        mu = floored(found["morse/mu"]) if found["morse/mu"] else "-"
+        mu = short_of_one(found["morse/mu"]) if found["morse/mu"] else "-"
         return (
             f"attractors {least} {found['morse/attractors']:.0f}   "
-            f"mu {mu:5s}   "
+            f"mu {mu:11s}   "
             f"basin {where:9s}   largest basin {found['morse/basin_max']:4.0%}"
         )
 

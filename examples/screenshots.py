@@ -26,6 +26,7 @@ from tests.tensorboard_plugin.test_plugin import FRAME, Board
 SIZES = ((1280, 800), (1920, 1080))
 THEMES = ("light", "dark")
 COLORS = 128  # in the palette: the pictures have few, and this keeps them small
+IN_SPACE = "document.querySelector('.head button').click()"
 SETTLE = 1.0  # seconds from the last change to the picture
 
 
@@ -69,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     page.go((folder / "report.html").as_uri())
                     page.wait("document.querySelector('#view').dataset.shown")
                     photograph(page, args.out / f"report-{size}.png")
+                    page.run(IN_SPACE)
+                    photograph(page, args.out / f"space-{size}.png")
                     page.go("about:blank")
                     page.go(f"{board.address}/#morse")
                     page.wait(f"{FRAME}.querySelector('#view').dataset.shown || null", 60)

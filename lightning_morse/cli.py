@@ -7,12 +7,15 @@ import csv
 import importlib
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_morse.tables import FORMS
+from lightning_morse.view.box_record import MAX_AXES
 from lightning_morse.view.record import ViewRecord
 from lightning_morse.view.report import write_report
 from lightning_morse.view.runs import Run, read_runs
@@ -20,6 +23,15 @@ from lightning_morse.words import NO_CLAIM, kind_of_set, printable, short_of_one
 
 _RUN = "log directory of a run, a folder of runs, or an archive of MorseAnalysis.save"
 _KILOBYTES_BELOW = 1e5  # bytes; larger reports are given in megabytes
+# In ``compare`` a run stands for its last analysis, and training may have gone on since.
+_LOSS = "analysed_loss"
+_ABOUT_LOSS = f"{_LOSS}: on the probe batches at the step of the last analysis, not at the end"
+# Cells per axis unless told otherwise: most, and as many as make no more cells than these.
+_CELLS_PER_AXIS, _USUAL_CELLS = 128, 2**16
+_FEWEST_CELLS = 4  # per axis, as in an analysis
+# An analysis takes about 1 kB for each of the cells times the corners of one (measured, 3 and 4
+# axes): this is some 11 GB.
+_MOST_CELLS_TIMES_CORNERS = 2**24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # a reader such as head has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        return _complain("there is not enough memory; fewer cells (--resolution) take less")
     except (OSError, ValueError) as error:
         return _complain(str(error))
 
@@ -59,14 +73,20 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("show", help="print the analyses of a run and its Morse sets")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
+    _add_format(command)
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("compare", help="print one row per run, lowest loss first")
+    about = "print one row per run, as of its last analysis, lowest loss there first"
+    command = commands.add_parser("compare", help=about, description=f"{about}. {_ABOUT_LOSS}.")
     command.add_argument("runs", nargs="+", metavar="RUN", help=_RUN)
     command.add_argument("--csv", action="store_true", help="print comma-separated values")
     command.add_argument(
-        "--sort", metavar="COLUMN", default="loss", help="column to sort by (loss)"
+        "--sort",
+        metavar="COLUMN",
+        default=_LOSS,
+        help=f"column to sort by, smallest first (without it: {_LOSS})",
     )
+    _add_format(command)
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("analyze", help="analyse a function given by its import path")
@@ -85,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
     command.set_defaults(run=_average)
     return parser
+
+
+def _add_format(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--format", choices=list(FORMS), default="text", help="of tables: aligned text (text)"
+    )
 
 
 def _add_arguments_of_weights(command: argparse.ArgumentParser) -> None:
@@ -111,6 +137,7 @@ def _add_arguments_of_weights(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--confidence", type=float, default=0.95, help="level of all upper bounds (0.95)"
     )
+    _add_format(command)
 
 
 def _add_arguments_of_analyze(command: argparse.ArgumentParser) -> None:
@@ -130,12 +157,18 @@ def _add_arguments_of_analyze(command: argparse.ArgumentParser) -> None:
             help=f"{name} corner of the box, one number per axis",
         )
     command.add_argument("--samples", type=int, default=128, help="loss evaluations (128)")
-    command.add_argument("--resolution", type=int, default=128, help="cells per axis (128)")
+    command.add_argument(
+        "--resolution",
+        type=int,
+        help=f"cells per axis ({_CELLS_PER_AXIS}; from three axes on as many as make "
+        f"{_USUAL_CELLS} cells)",
+    )
     command.add_argument(
         "--confidence", type=float, default=0.95, help="level of confidence (0.95)"
     )
     command.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     command.add_argument("-o", "--output", type=Path, help="archive to write, such as found.npz")
+    _add_format(command)
 
 
 def _complain(message: str) -> int:
@@ -196,16 +229,17 @@ def _show(args: argparse.Namespace) -> int:
                 last = record
         if last is None:
             continue
+        if verdict := last.facts.get("verdict"):
+            _say(f"Step {last.step}: {verdict}")
         rows = _without_empty_switches(rows)
-        _print_table([{k: v for k, v in row.items() if k != "claim"} for row in rows])
-        _show_sets(last)
+        _print_table(rows, args.format)
+        _show_sets(last, args.format)
     return complain.code
 
 
-def _show_sets(record: ViewRecord) -> None:
-    said = [record.facts["claim"], record.facts.get("verdict")]
+def _show_sets(record: ViewRecord, form: str) -> None:
     print()
-    _say(f"Morse sets at step {record.step}: {'; '.join(filter(None, said))}")
+    _say(f"Morse sets at step {record.step}: {record.facts['claim']}")
     _print_table(
         [
             {
@@ -218,19 +252,21 @@ def _show_sets(record: ViewRecord) -> None:
                 "mu": m["mu"],
             }
             for i, m in enumerate(record.sets)
-        ]
+        ],
+        form,
     )
     print()
 
 
-def _facts(record: ViewRecord) -> dict[str, Any]:
+def _facts(record: ViewRecord, loss: str = "loss") -> dict[str, Any]:
+    """What tables say of an analysis, by column; ``loss`` names that of the loss."""
     scalars = record.bare_scalars()
     basin = scalars.get("basin_current")
     names = {-1.0: "undecided", -2.0: "escapes"}
     return {
         "step": record.step,
         "epoch": record.epoch,
-        "loss": record.facts["loss_now"],
+        loss: record.facts["loss_now"],
         "attractors": sum(m["attractor"] for m in record.sets),
         "unresolved": sum(not m["resolved"] for m in record.sets),
         "mu": _bound(record.facts),
@@ -264,7 +300,7 @@ def _compare(args: argparse.Namespace) -> int:
         last = run.last(partial(complain, run.name))
         if last is not None:
             given = {f"hparams.{k}": run.hparams.get(k) for k in names}
-            rows.append({"run": run.name, **given, **_facts(last)})
+            rows.append({"run": run.name, **given, **_facts(last, _LOSS)})
     rows = _without_empty_switches(rows)
     if not rows:
         return _complain("none of the records can be read, so there is nothing to compare")
@@ -278,7 +314,9 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         # The folders that all runs share are left out of their names.
         shared = _shared_folder([row["run"] for row in rows])
-        _print_table([{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows])
+        named = [{**row, "run": os.path.relpath(row["run"], shared or ".")} for row in rows]
+        _print_table(named, args.format)
+        print(f"\n{_ABOUT_LOSS}")
     return complain.code
 
 
@@ -302,17 +340,11 @@ def _rank(value: Any) -> tuple[int, float, str]:
     return 1, 0.0, str(value)
 
 
-def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows under the names of their columns, numbers flush right."""
-    head = list(rows[0])
-    cells = [[_written(k, row[k]) for k in head] for row in rows]
-    wide = [max([len(k), *(len(c[j]) for c in cells)]) for j, k in enumerate(head)]
-    right = [all(not isinstance(row[k], str) or row[k] == "?" for row in rows) for k in head]
-    for line in [[*map(printable, head)], *cells]:
-        padded = [
-            c.rjust(n) if r else c.ljust(n) for c, n, r in zip(line, wide, right, strict=True)
-        ]
-        print("  ".join(padded).rstrip())
+def _print_table(rows: Sequence[dict[str, Any]], form: str) -> None:
+    """Print rows under the names of their columns; of none, nothing."""
+    if rows:
+        head = list(rows[0])
+        print(FORMS[form](head, [[_written(k, row[k]) for k in head] for row in rows]))
 
 
 def _written(name: str, value: Any) -> str:
@@ -322,7 +354,7 @@ def _written(name: str, value: Any) -> str:
         return short_of_one(value)  # a bound: never rounded up
     if name in ("undecided", "escape", "volume") or (name == "basin" and isinstance(value, float)):
         return f"{value:.1%}"
-    return printable(f"{value:.4g}" if isinstance(value, float) else str(value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _analyze(args: argparse.Namespace) -> int:
@@ -337,23 +369,49 @@ def _analyze(args: argparse.Namespace) -> int:
         return _complain(f"--callable {args.callable}: {error}")
     if args.output is not None and (fault := _why_not_written(args.output)):
         return _complain(f"{args.output}: {fault}")
+    resolution = _usual_resolution(len(args.lower)) if args.resolution is None else args.resolution
+    if fault := _why_too_many_cells(resolution, len(args.lower)):
+        return _complain(fault)
     from lightning_morse.analysis.pipeline import analyze
+    from lightning_morse.analysis.sentence import sentence
 
     result = analyze(
         loss,
         args.lower,
         args.upper,
         n_samples=args.samples,
-        resolution=args.resolution,
+        resolution=resolution,
         confidence=args.confidence,
         seed=args.seed,
     )
-    print(f"{result.claim}, undecided {result.undecided:.1%}, escape {result.escape:.1%}")
-    print(result.table())
+    bound = f", mu >= {short_of_one(result.mu)}" if result.mu else ""
+    shares = f"undecided {result.undecided:.1%}, escape {result.escape:.1%}"
+    print(sentence(result))
+    print(f"{result.claim}{bound}, {shares}")
+    print(result.table(args.format))
     if args.output is not None:
         result.save(args.output)
-        _say(f"{args.output}: lightning-morse report {args.output}")
+        # What can be shown has at most three axes.
+        shown = f"; to look at it: lightning-morse report {shlex.quote(str(args.output))}"
+        _say(f"written: {args.output}{shown if len(args.lower) <= MAX_AXES else ''}")
     return 0
+
+
+def _usual_resolution(dim: int) -> int:
+    cells = _CELLS_PER_AXIS
+    while cells > _FEWEST_CELLS and cells**dim > _USUAL_CELLS:
+        cells -= 1
+    return cells
+
+
+def _why_too_many_cells(resolution: int, dim: int) -> str:
+    """Why no analysis has so many cells per axis, before any time is spent; empty if it may."""
+    cells, corners = resolution**dim, 2**dim
+    if cells * corners <= _MOST_CELLS_TIMES_CORNERS:
+        return ""
+    most = int((_MOST_CELLS_TIMES_CORNERS / corners) ** (1 / dim) + 1e-9)
+    fault = f"a grid of {cells:,} cells on {dim} axes does not fit into memory"
+    return f"{fault}; --resolution may be {most} at most" if most >= _FEWEST_CELLS else fault
 
 
 def _connectivity(args: argparse.Namespace) -> int:
@@ -366,7 +424,7 @@ def _connectivity(args: argparse.Namespace) -> int:
     from lightning_morse.mode_connectivity.pipeline import connectivity
 
     found = connectivity(module, batches, args.weights, **options)
-    for line in (found.table() + "\n\n" + found.summary()).splitlines():
+    for line in (found.table(args.format) + "\n\n" + found.summary()).splitlines():
         _say(line)
     if args.output is not None:
         if args.output.suffix == ".npz":
@@ -395,7 +453,8 @@ def _average(args: argparse.Namespace) -> int:
         {"checkpoint": record.names[i], "loss": float(record.losses[i]), "mean is lower by": gain}
         for i, gain in found.gains.items()
     ]
-    _print_table([*rows, {"checkpoint": "mean", "loss": found.loss, "mean is lower by": None}])
+    mean = {"checkpoint": "mean", "loss": found.loss, "mean is lower by": None}
+    _print_table([*rows, mean], args.format)
     for i, why in found.left_out.items():
         _say(f"left out: {record.names[i]}: {why}")
     if max(found.gains.values()) < 0:

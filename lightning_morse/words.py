@@ -7,6 +7,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 # What is said of the number of attractors where nothing is claimed.
 NO_CLAIM = "no certain attractor"
+# What is said of a Morse set of which it is not certain that it hides no attractor.
+UNRESOLVED = "may hide a minimum"
 # From here on a bound is written by what it lacks: four decimals would no longer tell it from 1.
 _WRITTEN_BY_WHAT_IT_LACKS = 0.9999
 # A little more than the distance from 1 to the double below it: what ``1 - mu`` may be off by.
@@ -43,19 +45,21 @@ def kind_of_set(is_attractor: bool, resolved: bool, index: int | None, dim: int)
         >>> [kind_of_set(False, True, index, 2) for index in (1, 2, None)]
         ['saddle', 'repeller', 'saddle or repeller']
         >>> kind_of_set(False, False, None, 2)
-        'unresolved'
+        'may hide a minimum'
     """
     if is_attractor:
         return "attractor" if resolved else "attractor(s)"
     if not resolved:
-        return "unresolved"
+        return UNRESOLVED
     if index is None:
         return "saddle or repeller"
     return "repeller" if index == dim else "saddle"
 
 
 def kind_with_index(resolved: bool, index: int | None, dim: int) -> str:
-    """Name the kind of a Morse set that is no attractor, a saddle with its index, as in figures.
+    """Name the kind of a Morse set that is no attractor, as in figures.
+
+    Where saddles differ, which is from three axes on, they are named with their index.
 
     Args:
         resolved: As in :func:`kind_of_set`.
@@ -63,17 +67,18 @@ def kind_with_index(resolved: bool, index: int | None, dim: int) -> str:
         dim: As there.
 
     Example:
-        >>> kind_with_index(True, 1, 3), kind_with_index(True, 3, 3)
-        ('saddle (index 1)', 'repeller')
+        >>> kind_with_index(True, 1, 3), kind_with_index(True, 3, 3), kind_with_index(True, 1, 2)
+        ('saddle (index 1)', 'repeller', 'saddle')
     """
     kind = kind_of_set(False, resolved, index, dim)
-    return f"{kind} (index {index})" if kind == "saddle" else kind
+    return f"{kind} (index {index})" if kind == "saddle" and dim > 2 else kind
 
 
 def short_of_one(mu: float) -> str:
-    """Write a lower bound on a probability, by what it lacks where that is little.
+    """Write ``mu``, a lower bound on a probability: by what it lacks to 1 where that is little.
 
-    Neither form is rounded up by more than the rounding of a double.
+    All of terminal, tab, tables and figures write it by this function; records of views hold its
+    text. Neither form is rounded up by more than the rounding of a double.
 
     Example:
         >>> short_of_one(0.95879), short_of_one(1 - 3.21e-8), short_of_one(0.0)
@@ -86,19 +91,23 @@ def short_of_one(mu: float) -> str:
     return f"1 - {float(lacking.quantize(unit, ROUND_CEILING)):.1e}"
 
 
-def floored(mu: float) -> str:
-    """Write a lower bound on a probability with at most three decimals, rounded down.
-
-    Example:
-        >>> floored(0.9996), floored(0.57), floored(1.0)
-        ('0.999', '0.57', '1')
-    """
-    return f"{_floored(mu, '0.001'):.3f}".rstrip("0").rstrip(".")
-
-
 def _floored(mu: float, unit: str) -> Decimal:
     # Through the shortest decimal: 0.57 is not to become 0.569 because a double is a little less.
     return Decimal(repr(float(mu))).quantize(Decimal(unit), ROUND_FLOOR)
+
+
+def percent(share: float) -> str:
+    """Write a share in percent; 0 % and 100 % are kept for nothing and everything.
+
+    Example:
+        >>> percent(0.291), percent(0.004), percent(0.0)
+        ('29 %', '< 1 %', '0 %')
+    """
+    if 0 < share < 0.01:
+        return "< 1 %"
+    if 0.99 < share < 1:
+        return "> 99 %"
+    return f"{share:.0%}".replace("%", " %")
 
 
 _UNITS = (("a second", 1.0), ("a minute", 60.0), ("an hour", 3600.0), ("a day", 86400.0))

@@ -56,7 +56,7 @@ def test_digits_says_where_there_was_no_analysis():
     found = {f"morse/{name}": value for name, value in {**found, "mu": 0.9999, "failed": 0}.items()}
     said = line.said_by_analysis(found)
     assert "attractors = 1" in said
-    assert "mu 0.999" in said
+    assert "mu 1 - 1.0e-04" in said
     assert line.said_by_analysis({**found, "morse/failed": 1.0}) == "no analysis this epoch"
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a point, as far as an analysis tells, and how to say it.
+"""What becomes of a point, as far as an analysis tells; :mod:`.sentence` says it in words.
 
 A point is in a basin, or leaves, or is undecided; the reason why it is undecided is read off what
 its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
@@ -14,7 +14,6 @@ its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,11 +27,8 @@ from lightning_morse.result import Box, MorseAnalysis, WayOut
 Kind = Literal["basin", "descends", "undecided", "outside", "diverged"]
 Reason = Literal["refuted", "unresolved", "edge", "band", "unknown"]
 
-SIDES = ("lower", "upper")
 # The point that an analysis was asked about is recognised within this share of the box: rounding.
 _SAME_POINT = 1e-9
-# Morse sets named in a sentence; more are counted.
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,99 +170,3 @@ def _meets(result: MorseAnalysis, number: int, k: int) -> bool:
 
 def _cells_of(box: Box, number: int) -> Cells:
     return np.flatnonzero(box.sets == number) if box.sets is not None else np.zeros(0, np.int64)
-
-
-# ------------------------------------------------------------------------------------- in words
-
-
-def in_words(
-    found: Verdict,
-    axes: Sequence[str] | None = None,
-    loss_now: float | None = None,
-    reach: float | None = None,
-) -> str:
-    """Say in one sentence what becomes of a point.
-
-    Args:
-        found: What becomes of it.
-        axes: One label per axis; what is in parentheses at their ends is left out.
-        loss_now: The loss at the point.
-        reach: How far training has come in the slice, to compare the way ahead with; units of the
-            slice.
-
-    Example:
-        >>> in_words(Verdict("basin", 0, 0.12, 0.0), loss_now=0.15)
-        'in the basin of attractor 0, loss 0.12 there, now 0.15'
-        >>> way = WayOut(np.zeros(2), np.array([3.0, 4.0]), (0, 1), 0.31, 0.0)
-        >>> down = Verdict("descends", None, 0.31, 0.0, ((0, 1), (1, 1)), way)
-        >>> in_words(down, ["PC 1 (88 % of the trajectory)", "PC 2"], 0.52)
-        'still descending through PC 1 (upper): 0.31 at the edge, now 0.52'
-        >>> in_words(Verdict("undecided", reason="band", sets=(0, 1)))
-        'undecided: the band is too wide to tell sets 0 and 1 apart, more samples would help'
-    """
-    if found.kind == "basin":
-        losses = [f"loss {_loss(found)} there"] if _known(found.loss) else []
-        losses += [f"now {loss_now:.3g}"] if _known(loss_now) else []
-        return ", ".join([f"in the basin of attractor {found.attractor}", *losses])
-    if found.kind == "descends":
-        return _descending(found, axes, loss_now, reach)
-    if found.kind == "undecided":
-        return f"undecided: {_why(found, axes)}" if found.reason != "unknown" else "undecided"
-    if found.kind == "outside":
-        return "outside the box"
-    return "where the loss diverged or too little is known"
-
-
-def _descending(
-    found: Verdict, axes: Sequence[str] | None, loss_now: float | None, reach: float | None
-) -> str:
-    faces = found.faces if found.face is None else (found.face,)
-    said = "leaving the box"
-    if faces:
-        said = f"still descending through {_listed([_face(f, axes) for f in faces], 'or')}"
-    if found.distance is not None and reach:
-        said += f", {found.distance / reach:.2g} times as far as training came"
-    losses = [f"{_loss(found)} at the edge"] if _known(found.loss) else []
-    losses += [f"now {loss_now:.3g}"] if _known(loss_now) else []
-    return f"{said}: {', '.join(losses)}" if losses else said
-
-
-def _why(found: Verdict, axes: Sequence[str] | None) -> str:
-    if found.reason == "refuted":
-        return "the samples refute the surrogate, the loss may be too rough here"
-    if found.reason == "unresolved":
-        which = _sets("unresolved Morse set", found.unresolved)
-        return f"it may end in {which}, more samples would help"
-    if found.reason == "edge":
-        out = _listed([_face(f, axes) for f in found.faces], "or")
-        through = f" through {out}" if found.faces else ""
-        stay = _sets("set", found.sets)
-        return f"at the edge of the box, it may leave{through} or end in {stay}"
-    which = _sets("set", found.sets)
-    tell = f"{which} apart" if len(found.sets) > 1 else f"whether it rests at {which}"
-    return f"the band is too wide to tell {tell}, more samples would help"
-
-
-def _sets(what: str, numbers: Sequence[int]) -> str:
-    if len(numbers) > _MOST_NAMED:
-        return f"{len(numbers)} {what}s"
-    return f"{what}{'s'[: len(numbers) != 1]} {_listed([str(i) for i in numbers], 'and')}"
-
-
-def _listed(names: Sequence[str], word: str) -> str:
-    *most, last = names or [""]
-    return f"{', '.join(most)} {word} {last}" if most else last
-
-
-def _face(face: tuple[int, int], axes: Sequence[str] | None) -> str:
-    axis, side = face
-    name = f"axis {axis}" if axes is None else axes[axis].partition(" (")[0]
-    return f"{name} ({SIDES[side]})"
-
-
-def _loss(found: Verdict) -> str:
-    return f"{'about ' if found.loss_deviation != 0 else ''}{found.loss:.3g}"
-
-
-def _known(loss: float | None) -> bool:
-    return loss is not None and bool(np.isfinite(loss))

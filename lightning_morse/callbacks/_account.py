@@ -81,6 +81,23 @@ class Account:
         if found.result is not None:
             self.result, self.view = found.result, found.view
 
+    def since(self, identity: float) -> int | None:
+        """Step of the first of the latest analyses, without a break, in the basin of an identity.
+
+        Args:
+            identity: Of an attractor; negative where training is in no certain basin.
+
+        Returns:
+            The step; None if the last analysis found training elsewhere, or there is none. Failed
+            analyses say nothing and do not count.
+        """
+        found = None
+        for row in reversed(succeeded(self._name, self.history)):
+            if identity < 0 or row.get(f"{self._name}/identity_current") != identity:
+                break
+            found = int(row["step"])
+        return found
+
     def fail(self, error: Exception, when: When, *, ends_run: bool) -> None:
         """Note that an analysis has failed, and say why."""
         self._scalars["failed"] = 1.0

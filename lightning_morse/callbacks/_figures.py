@@ -16,7 +16,7 @@ from lightning_morse.plotting.merge_diagram import plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.timeline import plot_timeline
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.words import floored
+from lightning_morse.words import short_of_one
 
 if TYPE_CHECKING:
     from lightning_morse.monitoring.one_analysis import View
@@ -73,5 +73,5 @@ def succeeded(name: str, history: Sequence[Mapping[str, Any]]) -> list[Mapping[s
 
 def summary_of(result: MorseAnalysis, verdict: str, seconds: float) -> str:
     """An analysis in one line; bounds are rounded down."""
-    bound = f", mu {floored(result.mu)}" if result.mu else ""
-    return f"{verdict}; {result.claim}{bound}; {seconds:.1f} s"
+    bound = f", mu {short_of_one(result.mu)}" if result.mu else ""
+    return f"{verdict} ({result.claim}{bound}; {seconds:.1f} s)"

@@ -539,6 +539,7 @@ class MorseMonitor(TellingCallback):
             warn=lambda message, about: self._messages.warn(message, about=about),
             inform=lambda message, about: self._messages.inform(message, "MorseMonitor", about),
             meter=meter or self._schedule.endless_meter(),
+            since=self._account.since,
         )
 
     def figures(self) -> dict[str, Figure]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse.tables import FORMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,18 +128,27 @@ class Connectivity:
     def _rank(self, group: Sequence[int]) -> tuple[int, float, list[int]]:
         return -len(group), float(self.losses[list(group)].mean()), list(group)
 
-    def table(self) -> str:
-        """Return the pairs as a Markdown table, one row each."""
-        rows = ["| a | b | barrier | at least | at most | verdict | evaluations |"]
-        rows.append("|---" * 7 + "|")
+    def table(self, form: str = "markdown") -> str:
+        """Return the pairs as a table, one row each.
+
+        Args:
+            form: ``"markdown"``, or ``"text"`` for columns that are aligned.
+
+        Raises:
+            ValueError: If there is no such form.
+        """
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        head = ["a", "b", "barrier", "at least", "at most", "verdict", "evaluations"]
+        rows = []
         for (i, j), profile in zip(self.pairs, self.profiles, strict=True):
             verdict = self.verdict(i, j)
             if verdict == UNDECIDED and profile.reason:
                 verdict += f": {profile.reason}"
             numbers = [f"{m[i, j]:.3g}" for m in (self.barriers, self.lower, self.upper)]
             facts = [self.names[i], self.names[j], *numbers, verdict, str(len(profile.shares))]
-            rows.append(f"| {' | '.join(facts)} |")
-        return "\n".join(rows)
+            rows.append(facts)
+        return FORMS[form](head, rows)
 
     def summary(self) -> str:
         """What was found, in a few lines: groups, tolerance and confidence, notes."""

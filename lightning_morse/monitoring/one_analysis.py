@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lightning_morse._typing import Array, Loss
 from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.analysis.pipeline import analyze_from
-from lightning_morse.analysis.verdict import in_words, verdict
+from lightning_morse.analysis.sentence import sentence
+from lightning_morse.analysis.verdict import verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharded_slice import ShardedSlice
@@ -135,6 +136,7 @@ class OneAnalysis:
         warn: Takes a message and what identifies its cause.
         inform: Takes a message that is no reason to worry, and what it is about.
         meter: Says how large the analysis is, takes its time, and says when that is up.
+        since: Gives the step since which analyses have found training in the basin of an identity.
     """
 
     settings: Settings
@@ -146,6 +148,7 @@ class OneAnalysis:
     warn: Callable[[str, str], None]
     inform: Callable[[str, str], None]
     meter: Meter
+    since: Callable[[float], int | None] = lambda identity: None
 
     def run(self) -> Findings | None:
         """Make the analysis; all processes call it together.
@@ -340,7 +343,7 @@ class OneAnalysis:
         }
         labels = axis_labels(look.chosen.kind, look.coverage.shares)
         reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))
-        said = in_words(found, labels, loss_now, reach)
+        said = sentence(result, current, labels, loss_now, reach, self.since(tracked.current))
         view = View(states, current, labels, self.title, tracked.identities, said)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}

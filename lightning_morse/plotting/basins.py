@@ -9,24 +9,35 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import ConnectionPatch
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.plotting.marks import legend_handles
-from lightning_morse.plotting.sections import FRAME_COLOR, Picture, draw_line, draw_section
+from lightning_morse.plotting.sections import (
+    FRAME_COLOR,
+    Picture,
+    draw_line,
+    draw_section,
+    label_contours,
+)
 from lightning_morse.plotting.style import (
     attractor_colors,
     claimed,
     figure_style,
     new_figure,
-    percent,
 )
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import percent
 
 # Characters that fit on the page, in a heading and above one of four panels.
-_HEADING_LENGTH, _AXIS_NAME_LENGTH = 72, 22
+_HEADING_LENGTH, _AXIS_NAME_LENGTH = 76, 18
+# The page is small and its pixels are many: TensorBoard first shows it at 400 x 300, where text of
+# this size, in points, still has nine pixels.
+_DPI, _FONT_SIZE = 140, 9.5
+_GAP = 0.06  # inches between panels and what stands beside
 _WIDTHS = (1.25, 1)  # of the whole box and of the one inside beside it
 _LEGEND_COLUMNS = 3  # of a legend below
 
@@ -74,10 +85,12 @@ def plot_basins(
     facts = f"{claimed(result)} · undecided {percent(result.undecided)}"
     facts += f", escape {percent(result.escape)}"
     with figure_style():
-        figure = new_figure(*_page(result.grid.dim, inset), layout="constrained")
+        figure = new_figure(
+            *_page(result.grid.dim, inset), _DPI, layout=ConstrainedLayoutEngine(w_pad=_GAP)
+        )
         heading = [textwrap.shorten(title, _HEADING_LENGTH, placeholder=" …")] if title else []
-        heading += textwrap.wrap(verdict or "", _HEADING_LENGTH)
-        figure.suptitle("\n".join([*heading, facts]), fontsize=12)
+        heading += _wrapped(verdict or "")
+        figure.suptitle("\n".join([*heading, facts]), fontsize=_FONT_SIZE)
         if result.grid.dim == 3:
             contours: list[Any] = []
             legend = _draw_three_sections(figure, picture, inset)
@@ -86,20 +99,29 @@ def plot_basins(
         handles = legend_handles(
             result, picture.colors, identities or {}, len(picture.path) > 0, picture.now
         )
-        figure.legend(handles=handles, fontsize=9.5, frameon=False, handlelength=1.6, **legend)
+        figure.legend(handles=handles, fontsize=9, frameon=False, handlelength=1.6, **legend)
         if contours:
             # Gaps and angles of the labels are measured on the page: it must be laid out first.
             figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # and must stay as it is
         for lines in contours:
-            lines.clabel(lines.levels[1::3], fontsize=9, fmt=_three_digits)
+            label_contours(lines)
     return figure
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines of a heading, no more than are needed and all about as long."""
+    lines = textwrap.wrap(text, _HEADING_LENGTH)
+    widths = range(max(map(len, text.split()), default=1), _HEADING_LENGTH)
+    even = (textwrap.wrap(text, width) for width in widths)
+    return next((found for found in even if len(found) <= len(lines)), lines)
 
 
 def _page(dim: int, inset: int) -> tuple[float, float]:
     """Width and height of the figure in inches."""
     if dim == 3:
-        return 8, 7
-    return (9.2, 6.6) if inset else (8, 6)
+        return 6.6, 5.6
+    return (6.2, 4.8) if inset else (5.8, 4.35)
 
 
 def _enlarged(picture: Picture) -> int:
@@ -161,7 +183,7 @@ def _draw_whole(figure: Figure, picture: Picture, inset: int) -> tuple[list[Any]
         return [c for c in contours if c is not None], {"loc": "outside right center"}
     main, beside = panels
     beside.set(xlabel="", ylabel="")
-    beside.set_title(_name_of_box(picture.result, inset), fontsize=10.5)
+    beside.set_title(_name_of_box(picture.result, inset), fontsize=_FONT_SIZE)
     if picture.result.grid.dim == 2:
         _connect(figure, main, beside)
     where = {"loc": "outside lower center", "ncols": _LEGEND_COLUMNS}
@@ -200,15 +222,17 @@ def _draw_three_sections(figure: Figure, picture: Picture, inset: int) -> dict[s
         draw_section(ax, picture, axes, point, shown)
         fixed = 3 - sum(axes)
         name = textwrap.shorten(picture.labels[fixed], _AXIS_NAME_LENGTH, placeholder=" …")
-        ax.set_title(f"section at {name} = {point[fixed]:.3g}", fontsize=10.5)
+        ax.set_title(f"section at {name} = {point[fixed]:.3g}", fontsize=_FONT_SIZE)
     note = "Morse sets where a section\nmeets them, path projected"
     return {
         "loc": "center",
         "bbox_to_anchor": (0.5, 0.5),
         "bbox_transform": panels[1, 1].transAxes,
         "title": f"{_name_of_box(picture.result, shown)}\n{note}" if shown else note,
-        "title_fontsize": 9.5,
+        "title_fontsize": 9,
         "ncols": 2,
+        "columnspacing": 0.8,
+        "handletextpad": 0.4,
     }
 
 
@@ -228,7 +252,3 @@ def _section_point(picture: Picture, shown: int) -> Array:
     else:
         point = (grid.lower + grid.upper) / 2
     return np.clip(point, grid.lower, grid.upper)
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.3g}"

@@ -12,9 +12,9 @@ from matplotlib.patches import Patch
 
 from lightning_morse._typing import Array
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
-from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, percent, tint
+from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, tint
 from lightning_morse.result import MorseAnalysis, MorseSet
-from lightning_morse.words import kind_with_index
+from lightning_morse.words import kind_with_index, percent
 
 DIVERGED = -3  # label of cells where the loss is not finite, beside ESCAPES and UNDECIDED
 
@@ -97,6 +97,8 @@ def legend_handles(
         shown = (b.diverged if value == DIVERGED else b.labels == value for b in result.boxes)
         if any(map(np.any, shown)):
             handles.append(Patch(**looks[value], label=name))
+    if dim > 1 and result.exit_volumes.any():
+        handles.append(Line2D([], [], linestyle="none", label="→ share that may leave"))
     if dim == 1:
         handles.append(Line2D([], [], **SAMPLE, label="loss samples"))
     if trajectory:

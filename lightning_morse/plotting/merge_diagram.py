@@ -135,7 +135,7 @@ def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int
             va="center",
             fontsize=9.5,
         )
-    ax.text(1.015, 1.0, "its mu ≥", transform=ax.transAxes, va="bottom", fontsize=9.5, color=DARK)
+    ax.text(1.015, 1.0, "own mu ≥", transform=ax.transAxes, va="bottom", fontsize=9.5, color=DARK)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ticks = _ticks(result.confidence, left - margin, right + margin)
     ax.set_xticks([_position(t) for t in ticks], [_confidence(t) for t in ticks], fontsize=9.5)
@@ -158,7 +158,11 @@ def _count_blocks(ax: Axes, x: Array, counts: Cells) -> None:
     """Write the number of blocks above the lines, once for each run of equal counts."""
     above = ax.get_xaxis_transform()
     ax.text(
-        *(-0.01, 1.0, "standing"), transform=ax.transAxes, ha="right", va="bottom", fontsize=9.5
+        *(-0.01, 1.0, "attractors left"),
+        transform=ax.transAxes,
+        ha="right",
+        va="bottom",
+        fontsize=9.5,
     )
     level = 0
     for count, same in groupby(counts.tolist()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,13 +22,13 @@ from lightning_morse.plotting.style import (
     figure_style,
     ink,
     new_figure,
-    percent,
 )
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.words import kind_with_index
+from lightning_morse.words import kind_with_index, percent
 
 # More Morse sets than this make a graph too crowded to read; then at most so many unresolved ones.
 MAX_DRAWN, MAX_UNRESOLVED = 30, 20
+_KIND_LENGTH = 12  # characters of a kind on one line
 
 # Lengths in inches.
 _LEAST_WIDTH, _LEAST_HEIGHT = 8.0, 5.0  # of the page
@@ -41,7 +42,7 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
     """Draw the Morse graph, downhill down the page, attractors at the bottom in their colours.
 
     Each node gives the number of the Morse set, its loss, and the certain share of the box of its
-    basin or its Morse index. Of more than 30 Morse sets, all attractors, all resolved ones and the
+    basin or its kind. Of more than 30 Morse sets, all attractors, all resolved ones and the
     20 unresolved ones of least loss are shown, and the title says how many are missing; edges then
     join the sets shown (paths through missing ones become edges).
 
@@ -67,9 +68,7 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
         graph = _shown(result)
         missing = result.n_morse_sets - len(graph)
         if missing:
-            title += (
-                f"\n{missing} unresolved Morse set{'s'[: missing > 1]} of higher loss not drawn"
-            )
+            title += f"\n{missing} that may hide minima, of higher loss, not drawn"
         _draw_graph(figure, result, colors, graph, title)
     return figure
 
@@ -143,7 +142,7 @@ def _draw_graph(
         _draw_box(ax, page, i, colors.get(i, "white"), dashed=not result.morse_sets[i].resolved)
     note = "arrows point downhill · coloured: attractors, with the certain share of the box"
     if result.n_unresolved:
-        note += "\ndashed: may hide a further attractor"
+        note += "\ndashed: may hide a minimum"
     figure.text(0.5, 0.08 / height, note, ha="center", va="bottom", fontsize=9.5, color=DARK)
     figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=12)
 
@@ -156,10 +155,8 @@ def _write_node(ax: Axes, result: MorseAnalysis, i: int, color: str | None, shar
     m = result.morse_sets[i]
     if color is not None:
         what = f"{share} of box"
-    elif m.resolved:
-        what = "index ?" if m.index is None else f"index {m.index}"
     else:
-        what = kind_with_index(m.resolved, m.index, result.grid.dim)
+        what = textwrap.fill(kind_with_index(m.resolved, m.index, result.grid.dim), _KIND_LENGTH)
     return ax.text(
         *(0, 0, f"{i}\nloss {m.loss:.3g}\n{what}"),
         fontsize=10,

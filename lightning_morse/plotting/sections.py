@@ -16,18 +16,22 @@ from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Mask
+from lightning_morse.conley.reach import ESCAPES
+from lightning_morse.plotting.levels import contour_levels
 from lightning_morse.plotting.marks import DIVERGED, NOW, SAMPLE, START, area_looks, set_look
 from lightning_morse.plotting.style import DARK, ink
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import percent
 
 MAX_NUMBERED = 12  # Morse sets other than attractors numbered in a panel; more would overlap
 POINTS_MARKED = 60  # about this many points of a trajectory get a dot, the line has them all
-# Quantiles of the loss that get a contour line. The page is shared evenly among them, however
-# steep the loss outside and flat inside; the extremes would be specks and the rim of the box.
-CONTOUR_QUANTILES = np.linspace(0.01, 0.97, 13)
+N_CONTOURS = 9
 # Axes of a plane have the same scale, angles and all, unless that left a panel too thin to read.
 WIDEST_TRUE_ASPECT = 3
 FRAME_COLOR = "black"  # of the boxes inside
+MARK = "mark"  # of what no label may cover
+BESIDE = 0.9  # share of a panel up to which numbers stand to the right of marks and above
+_ARROWS = "←→↓↑"  # out through the lower and upper face across, and upwards
 STRIP_HEIGHT = 0.015  # of the marks of Morse sets at the foot of a loss curve, in axes heights
 
 
@@ -85,12 +89,11 @@ def draw_line(ax: Axes, picture: Picture, shown: int = 0) -> None:
         return np.stack([points[..., 0], np.interp(points[..., 0], x, loss)], axis=-1)
 
     now = picture.now
-    clipped = _is_clipped(picture, shown)
-    _draw_trajectory(ax, on_curve(picture.path), None if now is None else on_curve(now), clipped)
-    marked = {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)}
-    _draw_sets(ax, picture, {i: p for i, p in marked.items() if low <= p[0] <= up})
     ax.set(xlim=(low, up), xlabel=picture.labels[0], ylabel="loss")
     ax.margins(y=0.08)
+    _draw_trajectory(ax, on_curve(picture.path), None if now is None else on_curve(now))
+    marked = {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)}
+    _draw_sets(ax, picture, {i: p for i, p in marked.items() if low <= p[0] <= up})
 
 
 def _curve(result: MorseAnalysis, inside: Sequence[int]) -> tuple[Array, Array]:
@@ -140,10 +143,12 @@ def draw_section(
         met |= set(plane.owner[plane.owner >= 0].tolist())
     keep, now = list(axes), picture.now
     at = None if now is None else now[keep]
-    _draw_trajectory(ax, picture.path[:, keep], at, _is_clipped(picture, shown))
-    _draw_sets(ax, picture, {i: tuple(result.morse_sets[i].center[keep]) for i in sorted(met)})
     labels, (x, y) = picture.labels, (planes[0].x, planes[0].y)
     ax.set(xlim=x[[0, -1]], ylim=y[[0, -1]], xlabel=labels[axes[0]], ylabel=labels[axes[1]])
+    _draw_trajectory(ax, picture.path[:, keep], at)
+    _draw_sets(ax, picture, {i: tuple(result.morse_sets[i].center[keep]) for i in sorted(met)})
+    if shown == 0:
+        _draw_exits(ax, picture, planes[0], axes)
     sides = np.array([x[-1] - x[0], y[-1] - y[0]])
     ax.set_aspect("equal" if sides.max() <= WIDEST_TRUE_ASPECT * sides.min() else "auto")
     return contours
@@ -243,12 +248,7 @@ class _Plane:
 
 def _levels(loss: Any) -> Array:
     """Losses at which to draw contours; none if nothing lies between the extremes."""
-    finite = loss.compressed()
-    if not finite.size:
-        return np.empty(0)
-    levels: Array = np.unique(np.quantile(finite, CONTOUR_QUANTILES))
-    between: Array = levels[(levels > finite.min()) & (levels < finite.max())]
-    return between
+    return contour_levels(loss.compressed(), N_CONTOURS)
 
 
 def _draw_contours(ax: Axes, x: Array, y: Array, loss: Any, levels: Array, zorder: float) -> Any:
@@ -309,23 +309,20 @@ def _faces(field: NDArray[Any], x: Array, y: Array) -> Array:
     return np.concatenate([vertical, horizontal])
 
 
-def _is_clipped(picture: Picture, shown: int) -> bool:
-    """Whether the mark of the current weights ends at the edge of the panel.
-
-    A box inside may have the weights at its very edge: their mark must be seen whole.
-    """
-    grid, now = picture.result.boxes[shown].grid, picture.now
-    return shown == 0 or now is None or grid.cell_of(now[None])[0] < 0
+def _holds(ax: Axes, x: float, y: float) -> bool:
+    """Whether a point lies in the panel, its edges included: then its mark is drawn whole."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    return left <= x <= right and low <= y <= high
 
 
-def _draw_trajectory(ax: Axes, path: Array, now: Array | None, clipped: bool) -> None:
+def _draw_trajectory(ax: Axes, path: Array, now: Array | None) -> None:
     if len(path):
         every = max(1, len(path) // POINTS_MARKED)
         ax.plot(*path.T, color="black", linewidth=1.3, marker=".", ms=5, markevery=every, zorder=4)
-        ax.plot(*path[:1].T, **START, zorder=4)
+        ax.plot(*path[:1].T, **START, zorder=4, clip_on=not _holds(ax, *path[0]), gid=MARK)
     if now is not None:
         # Below the attractors' discs, which are smaller.
-        ax.plot(*now, **NOW, zorder=4.5, clip_on=clipped)
+        ax.plot(*now, **NOW, zorder=4.5, clip_on=not _holds(ax, *now), gid=MARK)
 
 
 def _draw_sets(ax: Axes, picture: Picture, at: dict[int, tuple[float, float]]) -> None:
@@ -334,12 +331,83 @@ def _draw_sets(ax: Axes, picture: Picture, at: dict[int, tuple[float, float]]) -
     numbered = len(at.keys() - colors.keys()) <= MAX_NUMBERED
     for i, (x, y) in at.items():
         look = set_look(result.morse_sets[i], result.grid.dim, colors.get(i))
+        whole = _holds(ax, x, y)
         # A crowd of unresolved sets must not cover the attractors.
-        ax.plot(x, y, **look, zorder=6 if i in colors else 5)
+        ax.plot(x, y, **look, zorder=6 if i in colors else 5, clip_on=not whole, gid=MARK)
         if i in colors:
             text = ax.text(x, y, str(i), fontsize=9, color=ink(colors[i]), weight="bold", zorder=6)
-            text.set(ha="center", va="center_baseline", clip_on=True)
-        elif numbered:
-            offset: dict[str, Any] = {"xytext": (6, 4), "textcoords": "offset points"}
-            note = ax.annotate(str(i), (x, y), **offset, fontsize=9, zorder=5.5)
-            note.set_path_effects([withStroke(linewidth=2, foreground="white")])
+            text.set(ha="center", va="center_baseline", clip_on=not whole)
+        elif numbered and whole:
+            _number(ax, i, x, y)
+
+
+def _number(ax: Axes, i: int, x: float, y: float) -> None:
+    """Write the number of a Morse set beside its mark, on the side where there is room."""
+    share = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
+    right, up = (1 if s < BESIDE else -1 for s in share)
+    note = ax.annotate(
+        *(str(i), (x, y)),
+        xytext=(6 * right, 4 * up),
+        textcoords="offset points",
+        fontsize=9,
+        ha="left" if right > 0 else "right",
+        va="baseline" if up > 0 else "top",
+        zorder=5.5,
+    )
+    note.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def _draw_exits(ax: Axes, picture: Picture, plane: _Plane, axes: tuple[int, int]) -> None:
+    """Name each face of the whole box through which a share of it may leave, with the share.
+
+    The name stands in the middle of the cells there that certainly leave.
+    """
+    field, (x, y) = plane.field, (plane.x, plane.y)
+    for k, (axis, side) in enumerate((a, s) for a in axes for s in (0, 1)):
+        share = picture.result.exit_volumes[axis, side]
+        if not share:
+            continue
+        across = k < 2  # out to the left or right
+        cells = np.take(field, -side, axis=0 if across else 1)
+        leaving = np.flatnonzero(cells == ESCAPES)
+        edges = y if across else x
+        middle = leaving[len(leaving) // 2] if leaving.size else len(cells) // 2
+        along = 0.5 * (edges[middle] + edges[middle + 1])
+        at = (x[-side], along) if across else (along, y[-side])
+        inwards = 1 - 2 * side
+        text = ax.annotate(
+            *(f"{_ARROWS[k]} {percent(share)}", at),
+            xytext=(3 * inwards, 0) if across else (0, 3 * inwards),
+            textcoords="offset points",
+            ha=("left", "right")[side] if across else "center",
+            va="center" if across else ("bottom", "top")[side],
+            fontsize=9,
+            weight="bold",
+            zorder=5.5,
+            gid=MARK,
+        )
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
+def label_contours(contours: Any) -> None:
+    """Write losses on some of the contours, where no mark and no other label is in the way.
+
+    Where things are is measured on the page: it must be laid out before.
+    """
+    ax = contours.axes
+    taken = [mark.get_window_extent() for mark in ax.findobj(lambda a: a.get_gid() == MARK)]
+    taken += [t.get_window_extent() for t in ax.texts]
+    page = ax.get_window_extent()
+    texts = contours.clabel(contours.levels[::2], fontsize=9, fmt=_short, inline=False, colors=DARK)
+    for text in texts:
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+        box = text.get_window_extent()
+        cut = not (page.contains(box.x0, box.y0) and page.contains(box.x1, box.y1))
+        if cut or any(box.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(box)
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.words import floored
+from lightning_morse.words import short_of_one
 
 ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
 # Okabe and Ito's colour-blind-safe palette, ordered so that neighbours differ most. Black is left
@@ -47,9 +47,9 @@ def figure_style() -> AbstractContextManager[None]:
     return style.context(["default", own])
 
 
-def new_figure(width: float, height: float, **options: Any) -> Figure:
+def new_figure(width: float, height: float, dpi: int = 100, **options: Any) -> Figure:
     """Make an empty figure, unknown to pyplot; lengths in inches."""
-    figure = _Figure(figsize=(width, height), dpi=100, facecolor="white", **options)
+    figure = _Figure(figsize=(width, height), dpi=dpi, facecolor="white", **options)
     FigureCanvasAgg(figure)
     return figure
 
@@ -149,28 +149,14 @@ def ink(color: str) -> str:
     return "white" if _oklab(np.array(to_rgb(color)))[0] < _WHITE_INK_BELOW else "black"
 
 
-def percent(share: float) -> str:
-    """Write a share in percent; 0 % and 100 % are kept for nothing and everything.
-
-    Example:
-        >>> percent(0.291), percent(0.004), percent(0.0)
-        ('29 %', '< 1 %', '0 %')
-    """
-    if 0 < share < 0.01:
-        return "< 1 %"
-    if 0.99 < share < 1:
-        return "> 99 %"
-    return f"{share:.0%}".replace("%", " %")
-
-
 def probability_bound(mu: float) -> str:
-    """Write ``mu`` in a title, with at most three decimals, rounded down.
+    """Write ``mu`` in a title.
 
     Example:
         >>> probability_bound(0.9599)
-        'mu ≥ 0.959'
+        'mu ≥ 0.9599'
     """
-    return f"mu ≥ {floored(mu)}"
+    return f"mu ≥ {short_of_one(mu)}"
 
 
 def claimed(result: MorseAnalysis) -> str:

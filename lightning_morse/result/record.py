@@ -17,6 +17,7 @@ from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.facts import Evidence, MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
+from lightning_morse.tables import FORMS
 from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
 
 
@@ -385,16 +386,24 @@ class MorseAnalysis:
         rise = min(passes, default=math.nan) - self.morse_sets[attractor].loss
         return 0.0 if rise < 0 else rise
 
-    def table(self) -> str:
-        """Return the Morse sets as a Markdown table, one row each.
+    def table(self, form: str = "markdown") -> str:
+        """Return the Morse sets as a table, one row each.
 
         Losses that were not evaluated are given with the deviation of the surrogate. There is a
         column for ``mu`` if there are attractors.
+
+        Args:
+            form: ``"markdown"``, or ``"text"`` for columns that are aligned.
+
+        Raises:
+            ValueError: If there is no such form.
         """
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         names = ["set", "what", "Morse index", "loss", "volume", "basin", "mu", "center"]
         if not self.attractors:
             names.remove("mu")
-        rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+        rows = []
         volumes = self.basin_volumes
         for i, m in enumerate(self.morse_sets):
             what = kind_of_set(m.is_attractor, m.resolved, m.index, self.grid.dim)
@@ -404,8 +413,8 @@ class MorseAnalysis:
             mu = "" if m.mu is None else short_of_one(m.mu)
             facts = [str(i), what, index, _with_deviation(m), f"{m.volume:.2%}", basin]
             facts += [mu] if self.attractors else []
-            rows.append(f"| {' | '.join([*facts, f'({center})'])} |")
-        return "\n".join(rows)
+            rows.append([*facts, f"({center})"])
+        return FORMS[form](names, rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the analysis to one file, in whole or not at all.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.reach import Reach
+from lightning_morse.plotting.levels import contour_levels
 from lightning_morse.schema import Check, DamagedFile
 from lightning_morse.view.layout import BOX, WHAT
 from lightning_morse.view.packing import (
@@ -22,7 +23,6 @@ from lightning_morse.view.packing import (
     pack_loss,
     pack_reach,
     pack_runs,
-    short,
     thinned,
     unpack_deviation,
     unpack_loss,
@@ -39,7 +39,6 @@ MAX_AXES = 3
 _LOSS_POINTS = {1: 513, 2: 81, 3: 25}
 _MAX_REACH_BYTES = 80_000  # the sets that cells may reach are left out where they take more
 _N_LEVELS = 13  # contour lines
-_LEVEL_QUANTILES = (0.01, 0.97)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ def pack_box(box: Box) -> dict[str, Any]:
         "owner": pack_runs(owner),
         "diverged": pack_runs(box.diverged),
         "loss": pack_loss(thinned(box.mean_loss, points)),
-        "levels": _levels(box.mean_loss),
+        "levels": contour_levels(box.mean_loss, _N_LEVELS).tolist(),
     }
     if box.loss_deviation is not None:
         parts["deviation"] = pack_deviation(thinned(box.loss_deviation, points))
@@ -173,12 +172,3 @@ def _checked_reach(
     implied = reach.labels(attractors)
     expect(np.array_equal(implied, labels), "reach", "another", "what the labels say")
     return reach
-
-
-def _levels(loss: Array) -> list[float]:
-    """Quantiles of the loss, as in the figures: contours there share the page evenly."""
-    finite = loss[np.isfinite(loss)]
-    if not finite.size:
-        return []
-    levels = np.unique(np.quantile(finite, np.linspace(*_LEVEL_QUANTILES, _N_LEVELS)))
-    return short(levels[(levels > finite.min()) & (levels < finite.max())])

@@ -29,6 +29,7 @@ from lightning_morse.view.box_record import (
 )
 from lightning_morse.view.layout import BOX, REST, SETS, SUMMARY, WHAT
 from lightning_morse.view.packing import MAX_CELLS, expect, short
+from lightning_morse.words import short_of_one
 
 if TYPE_CHECKING:
     from lightning_morse.result import MorseAnalysis
@@ -86,9 +87,11 @@ class ViewRecord:
         ladder_levels: Levels of confidence of the filtration.
         ladder_blocks: Attracting blocks at each level, see :class:`lightning_morse.Ladder`.
         exits: Share of the box that may leave through each face, shape ``(d, 2)``: lower, upper.
-        facts: ``claim``, ``mu``, ``confidence``, ``calibration``, ``escape``, ``undecided``,
-            ``loss_now`` (the loss of the current weights if it was evaluated there and is finite,
-            else None), and where it is known ``verdict`` (a sentence).
+        facts: ``claim``, ``mu`` and ``bound`` (that in words), ``confidence``, ``calibration``,
+            ``escape``, ``undecided``, ``loss_floor`` (loss that the surrogate supposes is never
+            reached; None where it is not warped), ``loss_now`` (the loss of the current weights if
+            it was evaluated there and is finite, else None), and where it is known ``verdict`` (a
+            sentence).
         scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
         trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
         current: The current weights in the slice, shape ``(d,)``; None outside of training.
@@ -165,7 +168,7 @@ def encode(
         axis_labels: One label per axis.
         identities: For the Morse set of each attractor, a number that the attractor keeps from one
             record of a run to the next; it decides the colour.
-        verdict: What becomes of the current weights, in a sentence.
+        verdict: What training is doing, in a sentence; made from the result if left out.
 
     Returns:
         JSON, one line, ASCII; :func:`decode` reads it.
@@ -179,7 +182,8 @@ def encode(
     path, now, labels = _checked_course(d, trajectory, current, axis_labels)
     whole, *inner = map(pack_box, result.boxes)
     sets = _sets(result, identities)
-    facts = _facts(result, now) | ({"verdict": verdict} if verdict else {})
+    facts = _facts(result, now)
+    facts["verdict"] = verdict or _sentence(result, now, path, labels, facts["loss_now"])
     numbers = None if identities is None else [int(identities[a]) for a in result.attractors]
     when = int(step), None if epoch is None else int(epoch)
     record = {
@@ -259,6 +263,7 @@ def _sets(result: MorseAnalysis, identities: Mapping[int, int] | None) -> list[d
             "loss": _number(m.loss),
             "volume": float(m.volume),
             "mu": _number(m.mu),
+            "bound": None if m.mu is None else short_of_one(m.mu),
             "basin": volumes.get(i),
             "color": colors.get(i),
         }
@@ -270,12 +275,27 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
     return {
         "claim": result.claim,
         "mu": float(result.mu),
+        "bound": short_of_one(result.mu),
         "confidence": float(result.confidence),
         "calibration": float(result.calibration),
         "escape": result.escape,
         "undecided": result.undecided,
+        "loss_floor": _number(getattr(result.surrogate, "loss_floor", None)),
         "loss_now": _loss_at(result, now),
     }
+
+
+def _sentence(
+    result: MorseAnalysis,
+    now: Array | None,
+    path: Array,
+    labels: Sequence[str],
+    loss_now: float | None,
+) -> str:
+    from lightning_morse.analysis.sentence import sentence
+
+    reach = None if now is None else float(np.linalg.norm(path - now, axis=1).max(initial=0.0))
+    return sentence(result, now, labels, loss_now, reach)
 
 
 def decode(text: str | bytes) -> ViewRecord:

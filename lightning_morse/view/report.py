@@ -30,6 +30,7 @@ from lightning_morse.view.runs import Reading, Run, by_step
 MAX_PAGE_BYTES = 32_000_000
 _PAGE = re.compile(r"[0-9]{4}-[0-9a-f]+\.html")
 _TITLE = "Morse graphs of the loss"
+_NOTHING = "none of the records can be read, so no report is written"
 
 # Takes the name of a run and why a record of it cannot be read.
 Failed = Callable[[str, str], None]
@@ -84,13 +85,13 @@ def write_report(
         max_bytes: The size from which on a page is split, by the sizes of the files of its records.
 
     Raises:
-        ValueError: If there is no run.
+        ValueError: If there is no run, or none of the records can be read; nothing is written then.
         OSError: If it cannot be written.
     """
     target, failed = Path(path), failed or _ignore
     old = _pages_of(target)
     if sum(map(_size_of, runs)) <= max_bytes:
-        written = _write_page(target, _pieces(runs, failed))
+        written = _write_page(target, _pieces(runs, failed), least=1)
     else:
         written = _write_pages(runs, target, failed, max_bytes)
     for page in old:  # nothing leads there any more
@@ -109,6 +110,10 @@ def _write_pages(runs: Sequence[Run], target: Path, failed: Failed, max_bytes: i
         page = _write_page(folder / name, _pieces([part], failed))
         records, size = records + page.records, size + page.size
         rows.append(_row(f"{folder.name}/{name}", part, page.records))
+    if not records:
+        for empty in folder.glob(f"*-{stamp}.html"):
+            empty.unlink()
+        raise ValueError(_NOTHING)
     content = _index(rows).encode()
     with written_whole(target) as file:
         file.write(content)
@@ -129,12 +134,15 @@ def _parts(run: Run, max_bytes: int) -> Iterator[Run]:
     yield replace(run, readings=tuple(kept))
 
 
-def _write_page(target: Path, pieces: Iterable[str]) -> Written:
+def _write_page(target: Path, pieces: Iterable[str], least: int = 0) -> Written:
+    """Write a page, unless it would show fewer than the least number of records."""
     size = records = 0
     with written_whole(target) as file:
         for piece in pieces:
             records += piece.startswith(_RECORD)
             size += file.write(piece.encode())
+        if records < least:  # what is there already is worth more
+            raise ValueError(_NOTHING)
     return Written(records, 0, size)
 
 

@@ -25,6 +25,7 @@ from lightning_morse.view.record import (
     read_summary,
 )
 
+_ZIP = b"PK\x03\x04"  # how archives begin, whatever they are called
 _STEP = re.compile(r"step-([0-9]{1,18})\b")
 
 
@@ -48,13 +49,14 @@ class Reading:
                 shown.
             OSError: If the file cannot be read.
         """
-        if self.source.name.endswith(".npz"):
-            from lightning_morse.result import MorseAnalysis
-
-            result = MorseAnalysis.load(self.source)
-            return decode(encode(result, step=self.step, title=self.source.name))
         with open_regular(self.source) as file:
-            return decode(file.read(MAX_BYTES + 1))
+            head = file.read(len(_ZIP))
+            if head != _ZIP and not self.source.name.endswith(".npz"):
+                return decode(head + file.read(MAX_BYTES + 1))
+        from lightning_morse.result import MorseAnalysis
+
+        result = MorseAnalysis.load(self.source)
+        return decode(encode(result, step=self.step, title=self.source.name))
 
     def tried(self) -> tuple[ViewRecord | None, str]:
         """The record, or None and why it cannot be read."""

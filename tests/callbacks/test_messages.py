@@ -67,7 +67,7 @@ def test_importing_everything_configures_no_logging():
 def test_a_run_says_once_what_it_found(setup, times, tmp_path):
     done = run(RUN.format(setup=setup), str(tmp_path))
     said = done.stdout + done.stderr
-    assert said.count("epoch 1: in the basin of attractor 0") == times
+    assert said.count("epoch 1: Certainly in the basin of attractor 0") == times
     assert said.count("at least 1 attractor") == times
 
 

@@ -379,8 +379,8 @@ def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
         "analyses (batch_norm='batch')"
     )
     assert re.fullmatch(
-        r"epoch 1: in the basin of attractor 0, loss about 0\.125 there, now [\d.]+; "
-        r"at least 1 attractor, mu 0\.951; \d\.\d s",
+        r"epoch 1: Certainly in the basin of attractor 0: [\d.]+ above its floor of about 0\.125, "
+        r"barrier 0\.375\. \(at least 1 attractor, mu 0\.9515; \d\.\d s\)",
         line,
     )
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from lightning_morse import MorseMonitor
+from lightning_morse.callbacks._account import Account
 from lightning_morse.callbacks._figures import summary_of
 from lightning_morse.callbacks.loggers import Report, log_report
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.view.record import decode
-from tests.callback_models import fit
+from tests.callback_models import Net, fit, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import nothing, plane
 
 
@@ -37,10 +38,10 @@ class _Board:
 
 
 def test_one_line_has_a_bound_only_for_a_claim():
-    said = summary_of(plane(16), "in the basin of attractor 0", 1.25)
-    assert said == "in the basin of attractor 0; at least 3 attractors, mu 0.999; 1.2 s"
-    none = summary_of(nothing(), "undecided", 1.0)
-    assert none.startswith("undecided; ")
+    said = summary_of(plane(16), "In the basin of attractor 0.", 1.25)
+    assert said == "In the basin of attractor 0. (at least 3 attractors, mu 0.9996; 1.2 s)"
+    none = summary_of(nothing(), "Undecided.", 1.0)
+    assert none.startswith("Undecided. ")
     assert ("mu" in none) == (nothing().mu > 0)
 
 
@@ -59,8 +60,8 @@ def test_it_stands_above_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("loss", "kind"),
     [
-        (lambda w: w.square().sum(), "in the basin of attractor 0"),
-        (lambda w: w.sum(), "still descending through random direction "),
+        (lambda w: w.square().sum(), "Certainly in the basin of attractor 0: "),
+        (lambda w: w.sum(), "Still descending: leaves through random direction "),
     ],
 )
 def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
@@ -76,17 +77,50 @@ def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
     said = watch._account.view.verdict
     assert said.startswith(kind)
     now = float(watch.result.sample_losses[watch.result.samples[:, 0] == 0][0])
-    assert said.endswith(f"now {now:.3g}")
+    floor = watch.result.morse_sets[0].loss if watch.result.n_attractors else 0.0
+    assert (f"now {now:.3g}" in said) or (f"{now - floor:.3g} above its floor" in said)
     (record,) = tmp_path.rglob("step-*.view.json")
     assert decode(record.read_text()).facts["verdict"] == said
     (facts,) = (p for p in tmp_path.rglob("step-*.json") if ".view" not in p.name)
     assert json.loads(facts.read_text())["verdict"] == said
     assert said in watch.figures()["basins"].get_suptitle().replace("\n", " ")
     leaves = row["morse/basin_current"] == -2
-    assert leaves == kind.startswith("still")
+    assert leaves == kind.startswith("Still")
     assert (row["morse/exit_face"] >= 0) == leaves
     if leaves:
         way = watch.result.way_out
         assert row["morse/exit_face"] == way.face[1]
         assert row["morse/headroom"] == 0
         assert way.loss < now
+
+
+class Resting(Net):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_it_says_since_when(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = MorseMonitor(
+        "random", 1, n_samples=16, resolution=8, every_n_epochs=1, extent=0.5, max_overhead=1.0
+    )
+    fit(tmp_path, watch, module=Resting(), max_epochs=3)
+    first = watch.history[0]["step"]
+    kept = {row["morse/identity_current"] for row in watch.history}
+    assert len(kept) == 1  # one basin all the time
+    assert f"attractor 0, as in all analyses since step {first}" in watch._account.view.verdict
+
+
+def test_since_when_breaks_off_and_passes_over_failures():
+    rows = [(0, 5, 0), (10, 5, 0), (20, 7, 0), (30, 5, 0), (40, -1, 1), (50, 5, 0)]
+    account = Account.__new__(Account)
+    account._name = "m"
+    account.history = [
+        {"step": step, "m/identity_current": float(identity), "m/failed": float(failed)}
+        for step, identity, failed in rows
+    ]
+    assert account.since(5.0) == 30
+    assert account.since(7.0) is None
+    account.history.append({"step": 60, "m/identity_current": -1.0, "m/failed": 0.0})
+    assert account.since(5.0) is None
+    assert account.since(-1.0) is None

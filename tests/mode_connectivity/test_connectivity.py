@@ -205,6 +205,9 @@ def test_a_constant_line_is_undecided_with_a_reason():
 
 
 def test_table_summary_figure_and_file(three_minima, tmp_path):
+    assert three_minima.table("text").splitlines()[0].split()[:3] == ["a", "b", "barrier"]
+    with pytest.raises(ValueError, match="form must be one of text, markdown, got 'html'"):
+        three_minima.table("html")
     table = three_minima.table().splitlines()
     assert len(table) == 2 + 3
     assert table[2].split(" | ")[-2] == "not connected"

@@ -12,6 +12,7 @@ from lightning_morse.plotting.style import identity_color
 from lightning_morse.view.record import encode
 from lightning_morse.view.report import report, write_report
 from lightning_morse.view.runs import Run, read_runs
+from lightning_morse.words import short_of_one
 from tests.browser import Browser
 from tests.landscapes import himmelblau
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -162,8 +163,8 @@ def test_pointing_at_a_cell_tells_what_it_is(show, tmp_path):
     box = json.loads(box)
     for i, j in ((24, 24), (10, 20), (46, 46), (3, 3)):
         page.move(
-            box["x"] + 52 + (i + 0.5) / 48 * (box["width"] - 64),
-            box["y"] + 6 + (1 - (j + 0.5) / 48) * (box["height"] - 48),
+            box["x"] + 52 + (i + 0.5) / 48 * (box["width"] - 68),
+            box["y"] + 16 + (1 - (j + 0.5) / 48) * (box["height"] - 58),
         )
         lines = page.run(said).split("\n")
         label = -3 if result.diverged[48 * i + j] else int(result.labels[48 * i + j])
@@ -186,7 +187,7 @@ def slice_place(page):
     """Left, bottom, width and height of the plot of the slice in the window."""
     box = page.run(
         "(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();"
-        "return [s.x + 52, s.y + s.height - 42, s.width - 64, s.height - 48]})()"
+        "return [s.x + 52, s.y + s.height - 42, s.width - 68, s.height - 58]})()"
     )
     return np.array(box)
 
@@ -211,7 +212,7 @@ def test_the_innermost_box_answers_and_can_be_shown_alone(show, tmp_path):
     page = show(run_of(tmp_path / "v0", make=lambda: result, steps=2))
     options = f"""[...document.querySelector("{SHOWN_BOX}").options].map((o) => o.innerText)"""
     assert page.run(options) == ["whole box", "box 1 inside", "box 2 inside"]
-    points = [(-2.0, -1.0), (-0.07, -1.87), (0.2, -1.9), (0.1, -1.45), (0.1, 2.0)]
+    points = [(-1.95, -1.0), (-0.07, -1.87), (0.2, -1.9), (0.1, -1.45), (0.1, 2.0)]
     for shown in (0, 1, 2):
         page.run(f"{CHOOSE_BOX}({shown})")
         grid = result.boxes[shown].grid
@@ -284,7 +285,7 @@ def test_pointing_at_an_undecided_cell_tells_what_it_may_reach(show, tmp_path, d
     seen = set()
     for i, j in np.argwhere(result.labels[cells] == -1)[::5]:
         page.move(
-            x + 52 + (i + 0.5) / n * (width - 64), y + 6 + (1 - (j + 0.5) / n) * (height - 48)
+            x + 52 + (i + 0.5) / n * (width - 68), y + 16 + (1 - (j + 0.5) / n) * (height - 58)
         )
         lines = page.run("document.querySelector('.probe').innerText").split("\n")
         sets, leaves = result.reach.at(cells[i, j])
@@ -319,7 +320,7 @@ def test_an_older_record_says_less(show, tmp_path):
         "(() => {const s = document.querySelector('.slice svg').getBoundingClientRect();"
         "return [s.x, s.y, s.width, s.height]})()"
     )
-    page.move(x + 52 + (i + 0.5) / 48 * (width - 64), y + 6 + (1 - (j + 0.5) / 48) * (height - 48))
+    page.move(x + 52 + (i + 0.5) / 48 * (width - 68), y + 16 + (1 - (j + 0.5) / 48) * (height - 58))
     lines = page.run("document.querySelector('.probe').innerText").split("\n")
     assert lines[0] == "undecided"
     assert "±" not in lines[1]
@@ -602,3 +603,63 @@ def test_a_run_without_attractors_and_a_single_step(show, tmp_path):
     page = show(run_of(tmp_path / "v0", make=drawn.nothing, steps=1))
     assert "No Morse set" in page.run("document.querySelector('.graph').innerText")
     assert page.run("document.querySelector('.steps').hidden")
+
+
+def test_terms_are_explained_to_mouse_and_keyboard(show, tmp_path):
+    more = {"morse/explained": 0.9, "morse/headroom": 0.1, "morse/flow_length": 1.5}
+    page = show(run_of(tmp_path / "v0", steps=1, more=more))
+    terms = page.run("[...document.querySelectorAll('.term')].map(e => e.textContent)")
+    wanted = {"headroom", "explained", "calibration", "flow_length", "may hide a minimum", "saddle"}
+    assert wanted <= set(terms)
+    tip = "document.querySelector('#morse-tip')"
+    assert page.run(f"{tip}.hidden")
+    page.run(
+        "[...document.querySelectorAll('dt .term')].find(e => e.textContent === 'headroom').focus()"
+    )
+    assert page.run(f"{tip}.innerText").startswith("Loss still to gain in this slice")
+    assert page.run("document.activeElement.getAttribute('aria-describedby')") == "morse-tip"
+    page.press("Escape", 27)
+    assert page.run(f"{tip}.hidden")
+    page.move(*center(page, "dt .term"))
+    page.wait(f"!{tip}.hidden")
+    inside = f"(() => {{const r = {tip}.getBoundingClientRect(); return r.left >= 0 && r.top >= 0"
+    assert page.run(f"{inside} && r.right <= innerWidth && r.bottom <= innerHeight}})()")
+    page.move(1, 1)
+    page.wait(f"{tip}.hidden")
+
+
+def test_a_bound_is_written_as_the_record_has_it(show, tmp_path):
+    """One function decides how mu is written; older records have no text of it."""
+    write_run(tmp_path / "v0", 2)
+    path = tmp_path / "v0/morse/step-0000009.view.json"
+    raw = json.loads(path.read_text())
+    for facts in (raw["facts"], *raw["sets"]):
+        del facts["bound"]
+    path.write_text(json.dumps(raw))
+    page = show(read_runs(tmp_path / "v0"))
+    bound = "document.querySelector('dl dd').textContent"
+    own = "document.querySelector('tbody td:nth-child(7)').textContent"
+    result = drawn.plane()
+    assert page.run(bound) == short_of_one(result.mu)
+    assert page.run(own) == short_of_one(result.morse_sets[0].mu)
+    page.press(*LEFT)
+    page.wait("document.querySelector('#view').dataset.shown.endsWith(' 9')")
+    assert (page.run(bound), page.run(own)) == ("0.999", "0.96")
+
+
+def test_what_may_hide_a_minimum_has_no_colour_of_an_attractor(show, tmp_path):
+    page = show(run_of(tmp_path / "v0"))
+    strokes = page.run(
+        "[...document.querySelectorAll('.charts polyline')].map(e => e.getAttribute('stroke'))"
+    )
+    assert strokes
+    assert not {identity_color(k) for k in range(7)} & set(strokes)
+
+
+def test_the_sentence_stands_on_top(show, tmp_path):
+    page = show(run_of(tmp_path / "v0", steps=1))
+    (record,) = (tmp_path / "v0").rglob("*.view.json")
+    said = json.loads(record.read_text())["facts"]["verdict"]
+    assert page.run("document.querySelector('.verdict').innerText") == said
+    first = "document.querySelector('.verdict').getBoundingClientRect().bottom"
+    assert page.run(f"{first} < document.querySelector('.top').getBoundingClientRect().top")

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from lightning_morse.analysis.sentence import sentence
 from lightning_morse.conley.reach import Reach
 from lightning_morse.plotting.style import attractor_colors
 from lightning_morse.view import record as view_record
@@ -205,10 +206,16 @@ def test_a_reach_that_takes_too_much_is_left_out():
     assert decode(text).reach is None
 
 
-def test_the_verdict_is_kept_where_there_is_one():
-    said = "in the basin of attractor 0"
+def test_the_verdict_is_kept_or_made():
+    said = "In the basin of attractor 0."
     assert decode(encode(drawn.line(), verdict=said)).facts["verdict"] == said
-    assert "verdict" not in decode(encode(drawn.line())).facts
+    assert decode(encode(drawn.line())).facts["verdict"] == sentence(drawn.line())
+    result, now = drawn.plane(), np.array([-1.5, -0.8])
+    made = decode(encode(result, current=now, trajectory=[now - 1], axis_labels=["a", "b"]))
+    assert made.facts["verdict"] == sentence(result, now, ["a", "b"], None, np.sqrt(2))
+    raw = json.loads(encode(drawn.line()))
+    del raw["facts"]["verdict"]  # an older record
+    assert "verdict" not in decode(json.dumps(raw)).facts
 
 
 def test_scalars_that_are_not_numbers_are_left_out():

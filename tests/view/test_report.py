@@ -9,20 +9,20 @@ import pytest
 
 from lightning_morse.view import asset, asset_names
 from lightning_morse.view.record import encode
-from lightning_morse.view.report import report
+from lightning_morse.view.report import MAX_PAGE_BYTES, report, write_report
 from lightning_morse.view.runs import Run, read_runs
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 HOSTILE = """a "quoted" 'run' </script><img src=x onerror=alert(1)> & <!-- b"""
 
 
-def write_run(folder, steps=3, make=drawn.plane, hparams=None, **options):
+def write_run(folder, steps=3, make=drawn.plane, hparams=None, more=None, **options):
     """A log directory as the callback leaves it."""
     (folder / "morse").mkdir(parents=True)
     for k in range(steps):
         path = np.stack([np.linspace(-1, 0, 4 + k), np.linspace(1, 0, 4 + k) ** 2], axis=1)
         result = make()
-        scalars = {"morse/basin_current": 0.0, "morse/barrier": 0.5 + k}
+        scalars = {"morse/basin_current": 0.0, "morse/barrier": 0.5 + k, **(more or {})}
         text = encode(
             result,
             step=10 * k + 9,
@@ -156,6 +156,18 @@ class TestPage:
         assert shown == {9: 0, 19: None, 29: 1}
         assert [json.loads(text)["step"] for text in page.scripts[:2]] == [9, 29]
         assert "cut off" in data["runs"][0]["steps"][1]["error"]
+
+    @pytest.mark.parametrize("max_bytes", [MAX_PAGE_BYTES, 1])
+    def test_a_report_of_nothing_replaces_none(self, tmp_path, max_bytes):
+        write_run(tmp_path / "v0")
+        for path in (tmp_path / "v0").rglob("*.view.json"):
+            path.write_text("{")
+        page = tmp_path / "r.html"
+        page.write_text("the one before")
+        with pytest.raises(ValueError, match="none of the records can be read"):
+            write_report(read_runs(tmp_path / "v0"), page, max_bytes=max_bytes)
+        assert page.read_text() == "the one before"
+        assert not list(tmp_path.glob("r.pages/*"))
 
     def test_of_two_records_at_a_step_the_one_that_can_be_read_is_shown(self, tmp_path):
         write_run(tmp_path, 1)

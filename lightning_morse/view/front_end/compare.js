@@ -99,6 +99,7 @@ function drawPane({ slice, said, record, why }, frame) {
   }
   const { claim, loss_now: loss } = record.facts;
   const now = loss === null ? "" : ` · loss ${short(loss)}`;
-  said.textContent = `step ${record.step} · ${claim}${claimBound(record.facts)}${now}`;
+  const facts = `step ${record.step} · ${claim}${claimBound(record.facts)}${now}`;
+  said.textContent = [facts, record.facts.verdict].filter(Boolean).join(" · ");
   slice.show(record, null, frame);
 }

@@ -13,8 +13,9 @@ const LEAST_GAP = 46, LARGEST_GAP = 120;
 // Pixels of the window that headings and the diagram below take: fixed, and per attractor.
 const HEIGHT_OF_THE_REST = 440, HEIGHT_OF_A_LANE = 26, MAX_LANES = 12, LEAST_HEIGHT = 300;
 const LINE_HEIGHT = 15.5;
-// Pixels per node from which it has three lines of full and of brief text, else its number only.
-const ROOM_FOR_TEXT = 100, ROOM_FOR_BRIEF_TEXT = 52;
+// Pixels per node from which it has three lines of full, of shorter and of brief text, else its
+// number only.
+const ROOM_FOR_TEXT = 140, ROOM_FOR_SHORTER_TEXT = 100, ROOM_FOR_BRIEF_TEXT = 52;
 
 // onSelect: is told the Morse set that was clicked.
 export function drawGraph(root, record, selected, onSelect) {
@@ -38,9 +39,9 @@ export function drawGraph(root, record, selected, onSelect) {
 function notes(record, hidden) {
   const said = ["Arrows point downhill. Select a set to highlight its cells and its basin."];
   const open = record.sets.some((m) => !m.resolved);
-  if (open) said.push("Dashed: may hide a further attractor.");
+  if (open) said.push("Dashed: may hide a minimum.");
   const sets = hidden === 1 ? "set of higher loss is" : "sets of higher loss are";
-  if (hidden) said.push(`${hidden} unresolved Morse ${sets} not drawn.`);
+  if (hidden) said.push(`${hidden} Morse ${sets} that may hide minima not drawn.`);
   return said.join(" ");
 }
 
@@ -74,7 +75,11 @@ function placed(rows, width, attractors) {
 // Size and text of the nodes of a row, by the pixels that each has.
 function nodeStyle(slot) {
   if (slot >= ROOM_FOR_TEXT) {
-    return { wide: 96, high: 54, lines: ({ name, loss, what }) => [name, `loss ${loss}`, what] };
+    return { wide: 134, high: 54, lines: ({ name, loss, what }) => [name, `loss ${loss}`, what] };
+  }
+  if (slot >= ROOM_FOR_SHORTER_TEXT) {
+    const lines = ({ name, loss, shorter }) => [name, `loss ${loss}`, shorter];
+    return { wide: 96, high: 54, lines };
   }
   if (slot >= ROOM_FOR_BRIEF_TEXT) {
     const lines = ({ name, loss, brief }) => [name, loss, brief];
@@ -141,8 +146,12 @@ function node(record, n, box, isSelected, onSelect) {
 function factsOf(record, n) {
   const m = record.sets[n], name = String(n), loss = short(m.loss);
   if (m.attractor) {
-    return { name, loss, what: `${percent(m.basin)} of box`, brief: percent(m.basin) };
+    const what = `${percent(m.basin)} of box`;
+    return { name, loss, what, shorter: what, brief: percent(m.basin) };
   }
-  if (!m.resolved) return { name, loss, what: "unresolved", brief: "open" };
-  return { name, loss, what: `index ${m.index ?? "?"}`, brief: `index ${m.index ?? "?"}` };
+  if (!m.resolved) {
+    return { name, loss, what: kind(record, n), shorter: "minimum?", brief: "minimum?" };
+  }
+  const what = m.index === null ? "saddle or top" : kind(record, n);
+  return { name, loss, what, shorter: what, brief: m.index === null ? "saddle?" : what };
 }

@@ -8,7 +8,6 @@ const LEAST_WIDTH = 300, LEFT = 62, RIGHT = 12, TOP = 22, BOTTOM = 6, BOTTOM_WIT
 // Pixels for each tick.
 const TICK_WIDTH = 90, TICK_HEIGHT = 28;
 const HEIGHT = 92, HEIGHT_OF_SHARES = 132;
-const BLUE = "#0072B2", VERMILION = "#D55E00";
 // Below this the distance of mu to 1 is lost in rounding.
 const LEAST_FAILURE = 1e-16;
 // Half the width, in pixels, of the bar that a single analysis is drawn as.
@@ -54,11 +53,12 @@ const wholeTicks = (low, high) => {
 function countChart(good, across) {
   const counts = good.map((s) => s.attractors), open = good.map((s) => s.unresolved);
   const high = Math.max(1, ...counts, ...open), marks = wholeTicks(0, high);
-  const name = "attractors (solid), unresolved sets (dashed)";
+  const name = "attractors (solid), places that may hide a minimum (dashed)";
   const scale = { height: HEIGHT, low: 0, high, marks, label: String };
   const { page, y, cursor } = frameOf(name, across, scale);
-  page.append(...curve(good, open, across, y, { stroke: VERMILION, "stroke-dasharray": "5 3" }));
-  page.append(...curve(good, counts, across, y, { stroke: BLUE }), cursor);
+  const dashed = { stroke: "var(--faint)", "stroke-dasharray": "5 3" };
+  page.append(...curve(good, open, across, y, dashed));
+  page.append(...curve(good, counts, across, y, { stroke: "var(--ink)" }), cursor);
   return page;
 }
 
@@ -68,7 +68,7 @@ function confidenceChart(good, across) {
   const name = "1 − mu: bound on the probability that the claim is wrong";
   const label = (t) => (t ? `1e${t}` : "1"), marks = wholeTicks(low, 0);
   const { page, y, cursor } = frameOf(name, across, { height: HEIGHT, low, high: 0, marks, label });
-  page.append(...curve(good, powers, across, y, { stroke: BLUE }), cursor);
+  page.append(...curve(good, powers, across, y, { stroke: "var(--ink)" }), cursor);
   return page;
 }
 

@@ -4,6 +4,7 @@ import { DIVERGED, ESCAPES, UNDECIDED, attractorsOf } from "./data.js";
 import { html, svg, svgLine } from "./elements.js";
 import { marker, star } from "./markers.js";
 import { percent } from "./numbers.js";
+import { term } from "./terms.js";
 import { kind } from "./words.js";
 
 // More attractors than this are counted instead of listed.
@@ -12,7 +13,7 @@ const OBLIQUE = "M2 17L16 3M9 17L22 4M2 10L9 3M16 17L22 11";
 
 export function drawLegend(root, record) {
   const items = [...setItems(record), ...areaItems(record), ...courseItems(record)];
-  root.replaceChildren(...items.map(([mark, name]) => html("li", {}, mark, name)));
+  root.replaceChildren(...items.map(([mark, name]) => html("li", {}, mark, term(name))));
 }
 
 const chip = (...marks) => {

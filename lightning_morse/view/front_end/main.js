@@ -15,6 +15,7 @@ import { drawLegend } from "./legend.js";
 import { drawMerge } from "./merge.js";
 import { Slice } from "./slice.js";
 import { drawFacts, drawTable } from "./table.js";
+import { addTips } from "./tips.js";
 
 const HOW_TO_PROBE = "Point at a cell to see what is known about it.";
 
@@ -47,7 +48,7 @@ class View {
   build() {
     this.slice = new Slice((probe) => this.showProbe(probe));
     this.claim = html("p", { class: "claim" });
-    this.verdict = html("p", { class: "verdict" });
+    this.verdict = html("p", { class: "verdict", "aria-live": "polite" });
     this.facts = html("dl");
     this.probe = html("div", { class: "probe", "aria-live": "polite" });
     this.legend = html("ul", { class: "legend" });
@@ -58,14 +59,15 @@ class View {
     this.message = html("div", { class: "card message", role: "alert" });
     this.message.hidden = true;
     this.history = card("Over training", this.charts);
-    const findings = [this.claim, this.verdict, this.facts, this.probe, this.legend];
+    const findings = [this.claim, this.facts, this.probe, this.legend];
     const details = html("section", { class: "card", "aria-label": "findings" }, ...findings);
     const graphs = [card("Morse graph", this.graph), card("Attractors by confidence", this.merge)];
     const middle = html("div", { class: "column" }, ...graphs);
     this.top = html("div", { class: "top" }, this.slice.root, middle, details);
     this.below = html("div", { class: "below" }, this.history, card("Morse sets", this.table));
-    const parts = [this.message, this.comparison.root, this.top, this.below];
+    const parts = [this.verdict, this.message, this.comparison.root, this.top, this.below];
     this.root.replaceChildren(this.controls.header, ...parts);
+    addTips(this.root);
   }
 
   async start() {
@@ -119,6 +121,7 @@ class View {
     }
     if (this.selected !== null && this.selected >= record.sets.length) this.selected = null;
     this.message.hidden = true;
+    this.verdict.hidden = false;
     this.top.hidden = this.below.hidden = false;
     this.draw();
     this.root.dataset.shown = `${run.name} ${step}`;
@@ -169,7 +172,7 @@ class View {
   tell(text) {
     this.message.textContent = text;
     this.message.hidden = false;
-    this.top.hidden = this.below.hidden = true;
+    this.verdict.hidden = this.top.hidden = this.below.hidden = true;
   }
 }
 

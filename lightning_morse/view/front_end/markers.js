@@ -13,7 +13,7 @@ export function marker(record, i, x, y, scale = 1) {
   if (m.attractor) {
     return svg("circle", { ...look, cx: x, cy: y, r: ATTRACTOR_RADIUS * scale, fill: m.color });
   }
-  if (type === "unresolved") {
+  if (!m.resolved) {
     const diamond = `M${x} ${y - r}l${r} ${r}l${-r} ${r}l${-r} ${-r}z`;
     return svg("path", { ...look, d: diamond });
   }

@@ -94,7 +94,7 @@ function laneItems(record, attractors, a, { levels, own, low, width, x, y }) {
   items.push(svg("path", { d: diamond, fill: m.color, stroke: "#000000" }));
   const name = `attractor ${attractors[a]}`;
   items.push(svgText(LEFT - 8, at + 4, name, { "text-anchor": "end" }));
-  items.push(svgText(width - RIGHT + 16, at + 4, bound(m.mu)));
+  items.push(svgText(width - RIGHT + 16, at + 4, bound(m)));
   return items;
 }
 

@@ -23,15 +23,13 @@ export function overlayItems(section, layout, selected) {
   if (!section.planar) inside.append(graphOfLoss(section, scale));
   inside.append(...trajectoryItems(section.record, scale));
   const { others, attractors } = setItems(section, scale, selected);
-  inside.append(...others, ...exitItems(section, box));
-  if (section.record.current) inside.append(star(...scale.place(section.record.current), 14));
-  inside.append(...attractors);
-  const axes = axisItems(section, layout, scale), { record } = section;
-  // Weights at the very edge of a box inside are seen whole.
-  if (record !== record.boxes[0] && record.current && contains(record, record.current)) {
-    axes.push(star(...scale.place(record.current), 14));
-  }
-  return { axes, inside };
+  inside.append(...exitItems(section, box));
+  const { current } = section.record;
+  const marks = [...others];
+  // In a section of three dimensions the weights are seen where they are projected to.
+  if (current && contains(section.record, current)) marks.push(star(...scale.place(current), 14));
+  marks.push(...attractors);
+  return { axes: axisItems(section, layout, scale), inside, marks };
 }
 
 // Pixels of coordinates: x across, y upwards (the loss where the slice is a line), place of points.
@@ -109,7 +107,8 @@ function setItems(section, { place }, selected) {
   const shown = record.sets.map((_, i) => i).filter((i) => !met || met.has(i));
   const crowded = shown.filter((i) => !record.sets[i].attractor).length > MAX_NUMBERED;
   const others = [], attractors = [];
-  for (const i of shown.reverse()) {
+  // Marks are drawn whole, also at the very edge; so none of what lies outside.
+  for (const i of shown.filter((n) => contains(record, record.sets[n].center)).reverse()) {
     const m = record.sets[i], [x, y] = place(m.center);
     if (m.attractor) {
       const look = { "text-anchor": "middle", "font-weight": 700, class: "number" };

@@ -10,9 +10,9 @@ const VEIL_OPACITY = 205; // of 255: what is not selected stays recognisable
 
 // layers: sections with the place on the canvas of their box, the outermost first; each covers
 // those before. size: {width, height} of the canvas. color: value of a custom property of the style
-// sheet.
-export function paintSlice(canvas, layers, { size, selected, color }) {
-  const screen = { ...size, ratio: window.devicePixelRatio || 1 };
+// sheet. ratio: pixels of the canvas for each unit of size.
+export function paintSlice(canvas, layers, { size, selected, color, ratio }) {
+  const screen = { ...size, ratio: ratio ?? (window.devicePixelRatio || 1) };
   canvas.style.width = `${size.width}px`;
   canvas.style.height = `${size.height}px`;
   const c = scaled(canvas, screen), { levels } = layers[0].section.record;

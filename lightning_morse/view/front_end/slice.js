@@ -6,10 +6,11 @@ import { short } from "./numbers.js";
 import { overlayItems } from "./overlay.js";
 import { paintSlice } from "./paint.js";
 import { Section } from "./section.js";
+import { Surface } from "./surface.js";
 import { areaText, kind, lossText } from "./words.js";
 
 // Pixels around the plot for ticks and labels of the axes.
-const MARGIN = { left: 52, right: 12, top: 6, bottom: 42 };
+const MARGIN = { left: 52, right: 16, top: 16, bottom: 42 };
 // Pixels of the window left for header and headings, and the least height of a slice.
 const HEIGHT_OF_THE_REST = 215, LEAST_HEIGHT = 360;
 const HEIGHT_OF_A_LINE = 0.7; // of the width, where the slice has one dimension
@@ -24,7 +25,14 @@ export class Slice {
   constructor(onProbe, heading = "Slice of the loss") {
     this.canvas = html("canvas", { "aria-hidden": "true" });
     this.overlay = svg("svg", { role: "img", tabindex: 0 });
-    this.box = html("div", { class: "slice" }, this.canvas, this.overlay);
+    this.flat = html("div", { class: "flat" }, this.canvas, this.overlay);
+    this.surface = new Surface(() => {
+      this.setInSpace(false);
+      this.draw();
+    });
+    this.box = html("div", { class: "slice" }, this.flat, this.surface.root);
+    this.space = html("button", { type: "button" });
+    this.setInSpace(false);
     this.pair = html("select", { "aria-label": "axes of the section" });
     this.depth = html("input", { type: "range", "aria-label": "position of the section" });
     this.depthText = html("span");
@@ -32,7 +40,8 @@ export class Slice {
     this.zoom = html("select", { "aria-label": "box that is shown" });
     this.cut = html("span", { class: "cut" }, this.pair, depth);
     this.controls = html("div", { class: "section" }, this.cut, this.zoom);
-    const parts = [html("h2", {}, heading), this.controls, this.box];
+    const head = html("div", { class: "head" }, html("h2", {}, heading), this.space);
+    const parts = [head, this.controls, this.box];
     this.root = html("section", { class: "card", "aria-label": "slice" }, ...parts);
     this.onProbe = onProbe;
     this.at = null;
@@ -40,6 +49,10 @@ export class Slice {
   }
 
   listen() {
+    this.space.addEventListener("click", () => {
+      this.setInSpace(!this.inSpace);
+      this.draw();
+    });
     this.zoom.addEventListener("change", () => this.enter(this.whole.boxes[this.zoom.value]));
     this.pair.addEventListener("change", () => {
       this.startSection();
@@ -55,6 +68,15 @@ export class Slice {
       e.stopPropagation();
       this.step(...step);
     });
+  }
+
+  // The flat view comes back where the browser has no WebGL, or takes it away.
+  setInSpace(wish) {
+    const possible = !wish || this.surface.isPossible();
+    this.inSpace = wish && possible;
+    this.space.textContent = this.inSpace ? "Flat" : "In space";
+    this.space.disabled = !possible;
+    if (!possible) this.space.title = "This browser has no WebGL.";
   }
 
   // frame: {lower, upper} of what is drawn, in coordinates of the slice; the box of the record if
@@ -128,9 +150,11 @@ export class Slice {
     const frame = record === this.whole ? this.frame ?? record : record;
     this.layout = layoutOf(section, frame, this.box.clientWidth);
     const { size, box } = this.layout;
-    this.layers = boxesWithin(record).map((b) => section.of(b)).filter(Boolean).map((inner) => {
-      return { section: inner, box: placeOf(inner, section, box) };
+    const sections = boxesWithin(record).map((b) => section.of(b)).filter(Boolean);
+    const layersIn = (place) => sections.map((inner) => {
+      return { section: inner, box: placeOf(inner, section, place) };
     });
+    this.layers = layersIn(box);
     this.box.style.height = `${size.height}px`;
     this.overlay.setAttribute("width", size.width);
     this.overlay.setAttribute("height", size.height);
@@ -138,13 +162,18 @@ export class Slice {
     this.overlay.setAttribute("aria-label", said);
     const style = getComputedStyle(this.box), { selected } = this;
     const color = (name) => style.getPropertyValue(name).trim();
+    const inSpace = this.inSpace && section.planar;
+    this.space.hidden = !section.planar;
+    this.flat.hidden = inSpace;
+    this.surface.root.hidden = !inSpace;
+    if (inSpace) this.surface.show({ section, layersIn, selected, color, size });
     paintSlice(this.canvas, this.layers, { size, selected, color });
 
-    const { axes, inside } = overlayItems(section, this.layout, selected);
+    const { axes, inside, marks } = overlayItems(section, this.layout, selected);
     const look = { fill: "none", stroke: "var(--accent)", "stroke-width": 2 };
     this.cross = svg("rect", { ...look, visibility: "hidden" });
     inside.append(this.cross);
-    this.overlay.replaceChildren(...axes, inside);
+    this.overlay.replaceChildren(...axes, inside, ...marks);
     const same = (layer) => layer.section.record === this.at?.layer.section.record;
     const layer = this.layers.find(same);
     this.probe(layer && { ...this.at, layer });

@@ -3,10 +3,12 @@
 import { scalar } from "./data.js";
 import { html } from "./elements.js";
 import { bound, claims, percent, short } from "./numbers.js";
+import { term } from "./terms.js";
 import { kind } from "./words.js";
 
 const HEAD = ["set", "type", "index", "loss", "volume", "basin", "mu ≥", "center"];
 const MU = HEAD.indexOf("mu ≥");
+const TERM = { "mu ≥": "mu" };
 
 export function drawTable(root, record, selected) {
   const some = record.sets.some((m) => m.attractor);
@@ -14,18 +16,20 @@ export function drawTable(root, record, selected) {
   const rows = record.sets.map((m, i) => {
     const cells = [
       i,
-      kind(record, i),
+      term(kind(record, i)),
       m.index ?? "?",
       m.loss === null ? "?" : Number(m.loss.toPrecision(4)),
       percent(m.volume),
       m.attractor ? percent(m.basin) : "",
-      bound(m.mu),
+      bound(m),
       `(${m.center.map(short).join(", ")})`,
     ];
     const look = { class: i === selected ? "selected" : null };
     return html("tr", look, ...cells.filter(shown).map((c) => html("td", {}, c)));
   });
-  const names = HEAD.filter(shown).map((name) => html("th", { scope: "col" }, name));
+  const names = HEAD.filter(shown).map((name) => {
+    return html("th", { scope: "col" }, term(name, TERM[name]));
+  });
   const head = html("tr", {}, ...names);
   const parts = [html("thead", {}, head), html("tbody", {}, ...rows)];
   root.replaceChildren(html("table", {}, ...parts));
@@ -36,8 +40,9 @@ export function drawFacts(root, record) {
   const number = (name) => orNull(scalar(record, name), short);
   // The monitor publishes 0 where it does not know these.
   const known = (name) => (scalar(record, name) === 0 ? "unknown" : number(name));
+  const measured = (name) => (scalar(record, name) >= 0 ? number(name) : null);
   const rows = [
-    ["mu ≥", claims(f) ? bound(f.mu) : null],
+    ["mu ≥", claims(f) ? bound(f) : null],
     ["undecided", percent(f.undecided)],
     ["escapes", percent(f.escape)],
     ["loss now", orNull(f.loss_now, short)],
@@ -47,8 +52,12 @@ export function drawFacts(root, record) {
     ["switches", number("basin_switches")],
     ["explained", orNull(scalar(record, "explained"), percent)],
     ["calibration", short(f.calibration)],
+    ["flow_length", measured("flow_length")],
+    ["flow_angle", measured("flow_angle")],
   ].filter(([, value]) => value !== null);
-  const items = rows.flatMap(([name, value]) => [html("dt", {}, name), html("dd", {}, value)]);
+  const items = rows.flatMap(([name, value]) => {
+    return [html("dt", {}, term(name, TERM[name])), html("dd", {}, value)];
+  });
   root.replaceChildren(...items);
 }
 

@@ -10,7 +10,7 @@ const MAX_RANGES_LISTED = 8;
 export function kind(record, i) {
   const m = record.sets[i], d = record.shape.length;
   if (m.attractor) return m.resolved ? "attractor" : "attractor(s)";
-  if (!m.resolved) return "unresolved";
+  if (!m.resolved) return "may hide a minimum";
   if (m.index === null) return "saddle or repeller";
   return m.index === d ? "repeller" : "saddle";
 }

@@ -1,0 +1,240 @@
+"""The one sentence on top: what training is doing, in plain words, and what to do about it.
+
+It is made of a result alone, by :func:`sentence`, and is the same in figures, tab, report and
+terminal. "Certainly" is with the confidence asked for; losses that were not measured are "about".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lightning_morse.analysis.verdict import Verdict, verdict
+from lightning_morse.facts import MapFacts
+from lightning_morse.gp.calibration import PLAINLY_WRONG
+from lightning_morse.result import MorseAnalysis
+from lightning_morse.words import percent
+
+SIDES = ("lower", "upper")
+# Morse sets named in a sentence; more are counted.
+_MOST_NAMED = 3
+# What is still to gain is next to nothing if it is this share of the barrier: the walls around.
+_NEXT_TO_NOTHING = 0.01
+# From here on nearly all of the picture is hatched, which has to be explained.
+_NEARLY_ALL = 0.9
+
+_ROUGH = (
+    "the loss is too rough here for the model fitted to it. More probe batches (probe_batches) may "
+    "smooth it; more samples alone may not help"
+)
+_CONTRADICTED = "the runs contradict the model fitted to them. More recorded runs may help"
+
+
+def sentence(
+    result: MorseAnalysis,
+    point: ArrayLike | None = None,
+    axes: Sequence[str] | None = None,
+    loss_now: float | None = None,
+    reach: float | None = None,
+    since: int | None = None,
+) -> str:
+    """Say what training is doing, and what to do where there is something to do.
+
+    Args:
+        result: The analysis, of any dimension.
+        point: The current weights in the slice, shape ``(d,)``; without them the sentence is about
+            the box.
+        axes: One label per axis; what is in parentheses at their ends is left out.
+        loss_now: The loss at the point; None or NaN if it is unknown.
+        reach: How far training has come in the slice, to compare the way ahead with; units of the
+            slice.
+        since: Step of the first of the analyses, without a break, that found training in the basin
+            it is in; None if this is the first.
+
+    Returns:
+        One sentence, and maybe a second with advice.
+
+    Raises:
+        ValueError: If the point does not match the box.
+    """
+    if point is None:
+        return _about_the_box(result)
+    told = _Telling(result, verdict(result, point), axes, loss_now, reach, since)
+    kinds = {
+        "basin": told.in_a_basin,
+        "descends": told.descends,
+        "undecided": told.is_undecided,
+        "outside": told.is_outside,
+        "diverged": told.diverged,
+    }
+    return kinds[told.found.kind]()
+
+
+@dataclass(frozen=True, eq=False)
+class _Telling:
+    """What is told of a point; arguments of :func:`sentence`."""
+
+    result: MorseAnalysis
+    found: Verdict
+    axes: Sequence[str] | None
+    loss_now: float | None
+    reach: float | None
+    since: int | None
+
+    def in_a_basin(self) -> str:
+        found, number = self.found, self.found.attractor
+        assert number is not None, "a point in a basin is in that of an attractor"
+        said = f"Certainly in the basin of attractor {number}"
+        if self.since is not None:
+            said += f", as in all analyses since step {self.since:,}"
+        gain = math.nan
+        if not _known(found.loss):
+            return f"{said}.{self._rest()}"
+        assert found.loss is not None, "it is known"
+        barrier = self.result.barrier(number)
+        facts = [f"floor at loss {self._loss()}"]
+        if self.loss_now is not None and _known(self.loss_now):
+            gain = self.loss_now - found.loss
+            above = f"{gain:.3g} above its floor of {self._loss()}"
+            facts = [above if gain > 0 else f"at its floor, loss {self.loss_now:.3g}"]
+        if math.isnan(barrier):
+            facts.append("no way out of it in this box")
+        else:
+            facts.append(f"barrier {barrier:.3g}" if barrier else "barrier not known")
+        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier)}{self._rest()}"
+
+    def _rest(self) -> str:
+        """Why nearly all of a picture is hatched although the weights are decided."""
+        if self.result.undecided < _NEARLY_ALL:
+            return ""
+        more = _more(self.result).replace(" may", " may tell more")
+        return f" Nearly all of the box is undecided otherwise; {more}."
+
+    def descends(self) -> str:
+        found, is_map = self.found, _is_map(self.result)
+        said = "Still moving" if is_map else "Still descending"
+        faces = found.faces if found.face is None else (found.face,)
+        through = f" through {_listed([self._face(f) for f in faces], 'or')}" if faces else ""
+        said += f": leaves{through}" if through else ": leaves the box"
+        if _known(found.loss):
+            said += f" at loss {self._loss()}"
+        if self.loss_now is not None and _known(self.loss_now):
+            said += f", now {self.loss_now:.3g}"
+        way = "and settles nowhere on the way"
+        if found.distance is not None and self.reach:
+            way += f", {found.distance / self.reach:.2g} times as far as training came"
+        return f"{said}, {way}. Go on training.{self._rest()}"
+
+    def is_undecided(self) -> str:
+        found, n = self.found, len(self.result.samples)
+        data = "the runs" if _is_map(self.result) else f"{n} samples"
+        if found.reason == "unknown":
+            return "Undecided; a file of this age does not say why."
+        if found.reason == "refuted":
+            return f"Undecided: {_CONTRADICTED if _is_map(self.result) else _ROUGH}."
+        if found.reason == "edge":
+            through = f" through {self._either_face()}" if found.faces else ""
+            return (
+                f"Undecided: at the edge of the box, it may leave{through} or settle in "
+                f"{_sets(found.sets, 'or')}. A larger box (extent) may tell."
+            )
+        if found.reason == "unresolved":
+            which = _sets(found.unresolved, "or")
+            each = "each" if len(found.unresolved) > 1 else "it"
+            why = f"it may settle in {which}, and {data} cannot tell whether {each} holds a minimum"
+        else:
+            why = f"{data} cannot tell whether it settles in {_sets(found.sets, 'or')}"
+        return f"Undecided: {why}. {_more(self.result).capitalize()}."
+
+    def is_outside(self) -> str:
+        return "Outside the box, where nothing is known. A larger box (extent) would hold it."
+
+    def diverged(self) -> str:
+        if _is_map(self.result):
+            return "The runs say too little here. More recorded runs may help."
+        return (
+            "The loss diverged here or next to it: infinite, NaN or an error. Lower the learning "
+            "rate, and look for what diverges."
+        )
+
+    def _either_face(self) -> str:
+        return _listed([self._face(f) for f in self.found.faces], "or")
+
+    def _face(self, face: tuple[int, int]) -> str:
+        axis, side = face
+        name = f"axis {axis}" if self.axes is None else self.axes[axis].partition(" (")[0]
+        return f"{name} ({SIDES[side]})"
+
+    def _loss(self) -> str:
+        return f"{'about ' if self.found.loss_deviation != 0 else ''}{self.found.loss:.3g}"
+
+
+def _advice(gain: float, barrier: float) -> str:
+    """What the loss still to gain and the way out suggest; empty for nothing."""
+    if barrier > 0 and gain >= barrier:
+        return " That is higher than the way out: training may still leave. Go on."
+    if gain <= 0 or (barrier > 0 and gain <= _NEXT_TO_NOTHING * barrier):
+        return (
+            " Next to nothing is left to gain in this slice: stop, or lower the learning rate if "
+            "the loss still jumps."
+        )
+    return ""
+
+
+def _about_the_box(result: MorseAnalysis) -> str:
+    """The sentence where there are no current weights."""
+    n, is_map = result.n_attractors, _is_map(result)
+    if all(box.calibration >= PLAINLY_WRONG for box in result.boxes):
+        return f"Nothing is certain: {_CONTRADICTED if is_map else _ROUGH}."
+    more, unresolved = _more(result).capitalize(), result.n_unresolved
+    if not n and unresolved:
+        data = "the runs" if is_map else f"{len(result.samples)} samples"
+        places = (
+            "one place holds a minimum" if unresolved == 1 else f"{unresolved} places hold minima"
+        )
+        return f"No certain attractor: {data} cannot tell whether {places}. {more}."
+    if not n:
+        leaves = "everything leaves the box" if result.escape == 1 else _shares(result)
+        return f"No attractor: {leaves}. A larger box may hold one."
+    share = percent(1 - result.escape - result.undecided)
+    whose = "attractor 0" if n == 1 else f"one of {n} attractors"
+    said = f"{share} of the box certainly leads to {whose}, {_shares(result)}."
+    if not unresolved:
+        return said
+    places = "1 place" if unresolved == 1 else f"{unresolved} places"
+    return f"{said} {places} may hide a further minimum. {more}."
+
+
+def _shares(result: MorseAnalysis) -> str:
+    return f"{percent(result.escape)} leaves it, {percent(result.undecided)} is undecided"
+
+
+def _more(result: MorseAnalysis) -> str:
+    """What would help where more must be known."""
+    if _is_map(result):
+        return "more recorded runs may"
+    n = 2 * len(result.samples)
+    return f"{n} samples may (n_samples={n})"
+
+
+def _is_map(result: MorseAnalysis) -> bool:
+    return isinstance(result.surrogate, MapFacts)
+
+
+def _sets(numbers: Sequence[int], word: str) -> str:
+    if len(numbers) > _MOST_NAMED:
+        return f"one of {len(numbers)} sets"
+    return f"set{'s'[: len(numbers) != 1]} {_listed([str(i) for i in numbers], word)}"
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    *most, last = names or [""]
+    return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def _known(loss: float | None) -> bool:
+    return loss is not None and bool(np.isfinite(loss))

@@ -1,0 +1,38 @@
+// What each term of the view means, in the words of docs/glossary.md: a test holds them together.
+
+import { html } from "./elements.js";
+
+const TERMS = {
+  "mu": "How sure the number of attractors is: a lower bound on the probability that it is right, "
+    + "in this slice.",
+  "undecided": "Starting points of which it is not known where they lead. More samples would tell.",
+  "escapes": "Starting points from which training certainly leaves the box.",
+  "loss now": "The loss of the current weights on the probe set.",
+  "basin now": "The attractor in whose basin the current weights certainly are.",
+  "barrier": "How much the loss must rise, in this slice, to get from the current minimum into "
+    + "another basin. It is high if the loss changes by much less from batch to batch.",
+  "headroom": "Loss still to gain in this slice: the loss now minus that at the attractor of the "
+    + "current basin.",
+  "switches": "How often training has certainly changed basins.",
+  "explained": "Share of the training so far that can be seen in this slice.",
+  "calibration": "How well the model fits the loss: 1 is good, from 2 on ignore the picture.",
+  "flow_length": "How much further the optimiser moved, in this slice, than gradient descent would "
+    + "have in the same time: 1 is as far.",
+  "flow_angle": "Angle between the way the optimiser moved, in this slice, and the way gradient "
+    + "descent would have: 0 is the same way.",
+  "attractor": "A minimum, or a connected valley floor, in which training can settle.",
+  "saddle": "A pass between basins: the loss falls away on two sides and rises on the others.",
+  "repeller": "A top, from which the loss falls away on all sides.",
+  "may hide a minimum": "A place that is not resolved: it may hide a minimum, or nothing. As long "
+    + "as there is one, the number of attractors is “at least”.",
+  "index": "Number of directions in which the loss falls away: 0 at a minimum, 1 at a saddle.",
+  "volume": "Share of the box in which the set may lie: how closely it is located.",
+  "basin": "The starting points that certainly end in an attractor; a share of the box.",
+};
+
+// A name that says what it means where it is pointed at or focused, see tips.js. A name that is no
+// term stays text.
+export function term(name, key = name) {
+  const tip = TERMS[key];
+  return tip ? html("span", { class: "term", tabindex: 0, "data-tip": tip }, name) : name;
+}

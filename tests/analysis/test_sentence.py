@@ -1,0 +1,365 @@
+"""The sentence on top: results of every kind, each with the text that is expected."""
+
+import dataclasses
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from lightning_morse.analysis.sentence import sentence
+from lightning_morse.facts import MapFacts
+from lightning_morse.result import WayOut
+from tests.analysis.test_verdict import ATTRACTOR, FACES, OPEN, SADDLE, inner_box, made
+
+AXES = ["PC 1 (88 % of the trajectory)"]
+BOTH = np.ones((8, 1, 2), dtype=bool)
+
+
+def of(sets, reached, leaves=False, *, edges=(), losses=None, measured=True, samples=1, **changes):
+    """A result of eight cells with the losses of its sets, measured or not."""
+    options = {
+        k: changes.pop(k) for k in ("calibration", "inner", "faces", "diverged") if k in changes
+    }
+    result = made(sets, reached, leaves, **options)
+    losses = [m.loss for m in result.morse_sets] if losses is None else losses
+    found = tuple(
+        dataclasses.replace(m, loss=loss, loss_deviation=0.0 if measured else 0.1)
+        for m, loss in zip(result.morse_sets, losses, strict=True)
+    )
+    graph = nx.DiGraph(edges)
+    graph.add_nodes_from(range(len(sets)))
+    points = np.zeros((samples, 1))
+    return dataclasses.replace(
+        result,
+        morse_sets=found,
+        graph=graph,
+        samples=points,
+        sample_losses=np.ones(samples),
+        **changes,
+    )
+
+
+def learnt(result):
+    """The same of a map learnt from runs, which knows of no losses."""
+    facts = object.__new__(MapFacts)
+    sets = [dataclasses.replace(m, loss=np.nan, loss_deviation=None) for m in result.morse_sets]
+    return dataclasses.replace(result, surrogate=facts, morse_sets=tuple(sets))
+
+
+def way(loss=0.31, deviation=0.0):
+    return WayOut(np.array([6.5]), np.array([8.0]), (0, 1), loss, deviation)
+
+
+VALLEY = {"sets": [ATTRACTOR, SADDLE], "reached": [0], "edges": [(1, 0)]}
+TWO = {"sets": [ATTRACTOR, ATTRACTOR, SADDLE], "edges": [(2, 0), (2, 1)]}
+STOP = (
+    "Next to nothing is left to gain in this slice: stop, or lower the learning rate if the loss "
+    "still jumps."
+)
+ROUGH = (
+    "the loss is too rough here for the model fitted to it. More probe batches (probe_batches) may "
+    "smooth it; more samples alone may not help."
+)
+IN = {"point": [6.5], "axes": AXES}
+
+CASES = {
+    # In a basin.
+    "in a basin": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.133},
+        "Certainly in the basin of attractor 0: 0.013 above its floor of 0.12, barrier 1.4. "
+        + STOP,
+    ),
+    "in a basin for some time": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.42, "since": 1140},
+        "Certainly in the basin of attractor 0, as in all analyses since step 1,140: 0.3 above its "
+        "floor of 0.12, barrier 1.4.",
+    ),
+    "still to gain": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.42},
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, barrier 1.4.",
+    ),
+    "above the way out": (
+        of(**VALLEY, losses=[0.12, 0.22]),
+        {**IN, "loss_now": 0.5},
+        "Certainly in the basin of attractor 0: 0.38 above its floor of 0.12, barrier 0.1. That is "
+        "higher than the way out: training may still leave. Go on.",
+    ),
+    "at the floor": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.12},
+        f"Certainly in the basin of attractor 0: at its floor, loss 0.12, barrier 1.4. {STOP}",
+    ),
+    "lower than the floor that was found": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.1},
+        f"Certainly in the basin of attractor 0: at its floor, loss 0.1, barrier 1.4. {STOP}",
+    ),
+    "no way out": (
+        of([ATTRACTOR], [0], losses=[0.12]),
+        {**IN, "loss_now": 0.42},
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, no way out of it in "
+        "this box.",
+    ),
+    "no way out, at the floor": (
+        of([ATTRACTOR], [0], losses=[0.12]),
+        {**IN, "loss_now": 0.12},
+        "Certainly in the basin of attractor 0: at its floor, loss 0.12, no way out of it in this "
+        f"box. {STOP}",
+    ),
+    "barrier not known": (
+        of(**VALLEY, losses=[0.12, 0.1]),
+        {**IN, "loss_now": 0.42},
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, barrier not known.",
+    ),
+    "losses not measured": (
+        of(**VALLEY, losses=[0.12, 1.52], measured=False),
+        {**IN, "loss_now": 0.42},
+        "Certainly in the basin of attractor 0: 0.3 above its floor of about 0.12, barrier 1.4.",
+    ),
+    "loss now not known": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        IN,
+        "Certainly in the basin of attractor 0: floor at loss 0.12, barrier 1.4.",
+    ),
+    "loss now not finite": (
+        of(**VALLEY, losses=[0.12, 1.52]),
+        {**IN, "loss_now": np.nan},
+        "Certainly in the basin of attractor 0: floor at loss 0.12, barrier 1.4.",
+    ),
+    "loss of the attractor not known": (
+        of(**VALLEY, losses=[np.nan, 1.0]),
+        {**IN, "loss_now": 0.3},
+        "Certainly in the basin of attractor 0.",
+    ),
+    "in the basin of another": (
+        of(**TWO, reached=[1], losses=[0.1, 0.2, 1.2]),
+        {**IN, "loss_now": 0.5},
+        "Certainly in the basin of attractor 1: 0.3 above its floor of 0.2, barrier 1.",
+    ),
+    "in a basin of a box of which nearly all is undecided": (
+        of(
+            [ATTRACTOR, ATTRACTOR],
+            [0, 1],
+            losses=[0.12, 0.5],
+            samples=64,
+            labels=np.full(8, -1, np.int32),
+            inner=(
+                dataclasses.replace(
+                    inner_box(1.0, [0] * 4), labels=np.array([0, -1, -1, -1], np.int32)
+                ),
+            ),
+        ),
+        {"point": [2.1], "loss_now": 0.42},
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, no way out of it in "
+        "this box. Nearly all of the box is undecided otherwise; 128 samples may tell more "
+        "(n_samples=128).",
+    ),
+    "in a basin of a learnt map": (
+        learnt(of(**VALLEY)),
+        IN,
+        "Certainly in the basin of attractor 0.",
+    ),
+    # On the way out.
+    "descending": (
+        of([], [], True, faces=FACES, way_out=way()),
+        {**IN, "loss_now": 0.52, "reach": 0.5},
+        "Still descending: leaves through PC 1 (upper) at loss 0.31, now 0.52, and settles "
+        "nowhere on "
+        "the way, 3 times as far as training came. Go on training.",
+    ),
+    "descending, the loss there not measured": (
+        of([], [], True, faces=FACES, way_out=way(0.25, 0.01)),
+        IN,
+        "Still descending: leaves through PC 1 (upper) at loss about 0.25, and settles "
+        "nowhere on the "
+        "way. Go on training.",
+    ),
+    "descending, another point was asked about": (
+        of([], [], True, faces=FACES, way_out=way()),
+        {"point": [1.5], "loss_now": 0.52},
+        "Still descending: leaves through axis 0 (upper), now 0.52, and settles nowhere on "
+        "the way. "
+        "Go on training.",
+    ),
+    "descending through one of two faces": (
+        of([], [], True, faces=BOTH),
+        {"point": [1.5], "axes": ["a"]},
+        "Still descending: leaves through a (lower) or a (upper), and settles nowhere on the way. "
+        "Go on training.",
+    ),
+    "descending, an older file": (
+        of([], [], True),
+        {"point": [1.5]},
+        "Still descending: leaves the box, and settles nowhere on the way. Go on training.",
+    ),
+    "descending, training has only begun": (
+        of([], [], True, faces=FACES, way_out=way()),
+        {**IN, "reach": 0.0},
+        "Still descending: leaves through PC 1 (upper) at loss 0.31, and settles nowhere on "
+        "the way. "
+        "Go on training.",
+    ),
+    "a learnt map leaves": (
+        learnt(of([], [], True, faces=FACES)),
+        IN,
+        "Still moving: leaves through PC 1 (upper), and settles nowhere on the way. Go on "
+        "training.",
+    ),
+    # Undecided.
+    "between two": (
+        of(**TWO, reached=[0, 1], samples=128),
+        IN,
+        "Undecided: 128 samples cannot tell whether it settles in sets 0 or 1. 256 samples may "
+        "(n_samples=256).",
+    ),
+    "between three": (
+        of(**TWO, reached=[0, 1, 2], samples=160),
+        IN,
+        "Undecided: 160 samples cannot tell whether it settles in sets 0, 1 or 2. 320 samples may "
+        "(n_samples=320).",
+    ),
+    "at rest on a pass, maybe": (
+        of([SADDLE], [0], samples=64),
+        IN,
+        "Undecided: 64 samples cannot tell whether it settles in set 0. 128 samples may "
+        "(n_samples=128).",
+    ),
+    "a set that may hide a minimum": (
+        of([ATTRACTOR, OPEN], [0, 1], samples=128),
+        IN,
+        "Undecided: it may settle in set 1, and 128 samples cannot tell whether it holds a "
+        "minimum. "
+        "256 samples may (n_samples=256).",
+    ),
+    "two such sets": (
+        of([ATTRACTOR, OPEN, OPEN], [0, 1, 2], samples=128),
+        IN,
+        "Undecided: it may settle in sets 1 or 2, and 128 samples cannot tell whether each holds a "
+        "minimum. 256 samples may (n_samples=256).",
+    ),
+    "five such sets": (
+        of([OPEN] * 5, range(5), True, samples=512),
+        IN,
+        "Undecided: it may settle in one of 5 sets, and 512 samples cannot tell whether each "
+        "holds a "
+        "minimum. 1024 samples may (n_samples=1024).",
+    ),
+    "at the edge": (
+        of([ATTRACTOR], [0], True, faces=FACES),
+        IN,
+        "Undecided: at the edge of the box, it may leave through PC 1 (upper) or settle in "
+        "set 0. A "
+        "larger box (extent) may tell.",
+    ),
+    "at the edge, an older file": (
+        of([ATTRACTOR], [0], True),
+        IN,
+        "Undecided: at the edge of the box, it may leave or settle in set 0. A larger box (extent) "
+        "may tell.",
+    ),
+    "refuted": (of(**TWO, reached=[0, 1], calibration=2.0), IN, f"Undecided: {ROUGH}"),
+    "a learnt map, refuted": (
+        learnt(of(**TWO, reached=[0, 1], calibration=2.0)),
+        IN,
+        "Undecided: the runs contradict the model fitted to them. More recorded runs may help.",
+    ),
+    "a learnt map, undecided": (
+        learnt(of(**TWO, reached=[0, 1])),
+        IN,
+        "Undecided: the runs cannot tell whether it settles in sets 0 or 1. More recorded "
+        "runs may.",
+    ),
+    "undecided, an older file": (
+        of(**TWO, reached=[0, 1], reach=None),
+        IN,
+        "Undecided; a file of this age does not say why.",
+    ),
+    # Elsewhere.
+    "outside": (
+        of(**VALLEY),
+        {"point": [9.0]},
+        "Outside the box, where nothing is known. A larger box (extent) would hold it.",
+    ),
+    "diverged": (
+        of(**TWO, reached=[0, 1], diverged=True),
+        IN,
+        "The loss diverged here or next to it: infinite, NaN or an error. Lower the learning rate, "
+        "and look for what diverges.",
+    ),
+    "a learnt map, too few runs": (
+        learnt(of(**TWO, reached=[0, 1], diverged=True)),
+        IN,
+        "The runs say too little here. More recorded runs may help.",
+    ),
+    # Without weights: about the box.
+    "a box with one attractor": (
+        of(**VALLEY),
+        {},
+        "100 % of the box certainly leads to attractor 0, 0 % leaves it, 0 % is undecided.",
+    ),
+    "a box with more, half of it decided": (
+        of(**TWO, reached=[0], labels=np.array([0, 0, 1, 1, -1, -1, -2, -2], np.int32)),
+        {},
+        "50 % of the box certainly leads to one of 2 attractors, 25 % leaves it, 25 % is "
+        "undecided.",
+    ),
+    "a box in which more may hide": (
+        of([ATTRACTOR, OPEN], [0], samples=128),
+        {},
+        "100 % of the box certainly leads to attractor 0, 0 % leaves it, 0 % is undecided. 1 place "
+        "may hide a further minimum. 256 samples may (n_samples=256).",
+    ),
+    "a box all hatched": (
+        of([OPEN, OPEN], [0, 1], samples=128),
+        {},
+        "No certain attractor: 128 samples cannot tell whether 2 places hold minima. 256 "
+        "samples may "
+        "(n_samples=256).",
+    ),
+    "a box all hatched by one place": (
+        of([OPEN], [0], samples=16),
+        {},
+        "No certain attractor: 16 samples cannot tell whether one place holds a minimum. 32 "
+        "samples "
+        "may (n_samples=32).",
+    ),
+    "a box that is left": (
+        of([], [], True),
+        {},
+        "No attractor: everything leaves the box. A larger box may hold one.",
+    ),
+    "a box that is left from most places": (
+        of([SADDLE], [0], True, labels=np.array([-2] * 6 + [-1] * 2, np.int32)),
+        {},
+        "No attractor: 75 % leaves it, 25 % is undecided. A larger box may hold one.",
+    ),
+    "a box too rough": (
+        of(**TWO, reached=[0], calibration=3.0),
+        {},
+        f"Nothing is certain: {ROUGH}",
+    ),
+    "a box of a learnt map, all hatched": (
+        learnt(of([OPEN, OPEN], [0, 1])),
+        {},
+        "No certain attractor: the runs cannot tell whether 2 places hold minima. More "
+        "recorded runs "
+        "may.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("result", "given", "said"), CASES.values(), ids=CASES)
+def test_what_is_said(result, given, said):
+    assert sentence(result, **given) == said
+
+
+def test_there_are_forty_kinds():
+    assert len(CASES) >= 40
+
+
+def test_a_point_of_another_dimension_is_refused():
+    with pytest.raises(ValueError, match="shape"):
+        sentence(of(**VALLEY), [1.0, 2.0])

@@ -1,0 +1,116 @@
+"""Marks are whole, labels keep off them, contours are round, small pictures can be read."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from matplotlib.contour import QuadContourSet
+
+from lightning_morse.plotting.basins import plot_basins
+from lightning_morse.plotting.levels import contour_levels, roundest
+from lightning_morse.plotting.sections import MARK
+from tests.plotting import test_basins_and_morse_graph as drawn
+
+SMALL = (400, 300)  # pixels, where TensorBoard shows a figure first
+LEAST = 7.5  # pixels of the height of a line of text
+VERDICT = (
+    "Certainly in the basin of attractor 0: 0.0496 above its floor of 0.0631, barrier 0.0145. That "
+    "is higher than the way out: training may still leave. Go on."
+)
+CORNERS = [(-2.95, -2.45), (2.95, 2.45), (-2.95, 2.45), (2.95, -2.45)]
+
+
+def figure_of(result, now):
+    path = np.linspace((0.0, 0.0), now, 9)
+    labels = ["PC 1 (61 % of the trajectory)", "PC 2 (22 % of the trajectory)"]
+    figure = plot_basins(result, path, now, labels, "epoch 3", verdict=VERDICT)
+    figure.draw_without_rendering()
+    return figure
+
+
+@pytest.mark.parametrize("now", CORNERS)
+@pytest.mark.parametrize("make", [drawn.plane, drawn.plane_tower])
+def test_marks_in_corners_are_whole_and_no_label_is_on_one(make, now):
+    figure = figure_of(make(), now)
+    ax, page = figure.axes[0], figure.bbox
+    marks = [a for a in ax.lines if a.get_gid() == MARK]
+    (star,) = (m for m in marks if m.get_marker() == "*")
+    assert not star.get_clip_on()
+    x, y = ax.transData.transform(now)
+    radius = 0.5 * star.get_markersize() * figure.dpi / 72
+    assert page.x0 <= x - radius < x + radius <= page.x1
+    assert page.y0 <= y - radius < y + radius <= page.y1
+    seen = 0
+    for panel in figure.axes:
+        boxes = [t.get_window_extent() for t in labels_of(panel)]
+        taken = [a.get_window_extent() for a in panel.lines if a.get_gid() == MARK]
+        for k, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in [*boxes[k + 1 :], *taken])
+        seen += len(boxes)
+    assert seen >= 3  # some are left
+
+
+def labels_of(panel):
+    sets = [c for c in panel.collections if isinstance(c, QuadContourSet)]
+    written = [t for c in sets for t in getattr(c, "labelTexts", [])]
+    return [t for t in written if t in panel.texts]
+
+
+@pytest.mark.parametrize("make", [drawn.plane, drawn.plane_tower, drawn.line])
+def test_text_can_be_read_where_tensorboard_shows_it_first(make):
+    result = make()
+    figure = figure_of(result, (0.0, 0.0)) if result.grid.dim == 2 else plot_basins(result)
+    width, height = figure.get_size_inches() * figure.dpi
+    scale = min(SMALL[0] / width, SMALL[1] / height)
+    texts = [t for t in figure.findobj(lambda a: hasattr(a, "get_fontsize")) if t.get_text()]
+    assert len(texts) > 10
+    smallest = min(t.get_fontsize() for t in texts)
+    assert smallest * figure.dpi / 72 * scale >= LEAST
+
+
+def test_headings_and_legend_are_on_the_page():
+    for make in (drawn.plane, drawn.plane_tower, drawn.solid_tower, drawn.line):
+        figure = plot_basins(make(), verdict=VERDICT)
+        figure.draw_without_rendering()
+        texts = [figure._suptitle, *figure.legends[0].get_texts()]
+        for text in texts:
+            box = text.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text.get_text()
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text.get_text()
+
+
+def test_exit_faces_are_named_with_their_shares():
+    result = dataclasses.replace(drawn.plane(), exit_volumes=np.array([[0.05, 0.2], [0, 0.004]]))
+    said = [t.get_text() for t in plot_basins(result).axes[0].texts]
+    assert {"← 5 %", "→ 20 %", "↑ < 1 %"} <= set(said)
+    assert not any(text.startswith("↓") for text in said)
+    named = [t.get_text() for t in plot_basins(result).legends[0].get_texts()]
+    assert "→ share that may leave" in named
+    none = [t.get_text() for t in plot_basins(drawn.plane()).legends[0].get_texts()]
+    assert "→ share that may leave" not in none
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 3e5])
+def test_contours_are_round_numbers_that_share_the_page(scale):
+    rng = np.random.default_rng(0)
+    losses = scale * np.exp(rng.normal(size=(80, 80)))
+    levels = contour_levels(losses, 9)
+    assert len(levels) == 9
+    assert (np.diff(levels) > 0).all()
+    for level in levels:
+        assert float(f"{level:.2g}") == level  # two digits do
+    shares = np.diff([np.mean(losses < level) for level in levels])
+    assert shares.max() < 0.25
+    shifted = contour_levels(1000 + losses / scale, 9)
+    assert all(float(f"{level:.5g}") == level for level in shifted)
+
+
+def test_contours_of_what_has_none():
+    assert contour_levels(np.full((3, 3), np.nan), 9).size == 0
+    assert contour_levels(np.ones((3, 3)), 9).size == 0
+    two = contour_levels(np.array([1.0, 1.0 + 2e-16]), 9)
+    assert two.size == 0
+    low = 1.0
+    high = np.nextafter(low, 2)
+    assert low <= roundest(low, high) <= high
+    assert roundest(-0.024, -0.011) == -0.02
