@@ -387,7 +387,7 @@ def _analyze(args: argparse.Namespace) -> int:
     bound = f", mu >= {short_of_one(result.mu)}" if result.mu else ""
     shares = f"undecided {result.undecided:.1%}, escape {result.escape:.1%}"
     print(sentence(result))
-    print(f"{result.claim}{bound}, {shares}")
+    print(f"{result.claim_in_full}{bound}; {shares}")
     print(result.table(args.format))
     if args.output is not None:
         result.save(args.output)

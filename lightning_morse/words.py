@@ -75,20 +75,22 @@ def kind_with_index(resolved: bool, index: int | None, dim: int) -> str:
 
 
 def short_of_one(mu: float) -> str:
-    """Write ``mu``, a lower bound on a probability: by what it lacks to 1 where that is little.
+    """Write ``mu``, a lower bound on a probability, with no more digits than it has evidence for.
 
-    All of terminal, tab, tables and figures write it by this function; records of views hold its
-    text. Neither form is rounded up by more than the rounding of a double.
+    Two decimals, or one digit of what it lacks to 1. All of terminal, tab, tables and figures write
+    it by this function; records of views hold its text. It is not rounded up by more than the
+    rounding of a double.
 
     Example:
-        >>> short_of_one(0.95879), short_of_one(1 - 3.21e-8), short_of_one(0.0)
-        ('0.9587', '1 - 3.3e-08', '0')
+        >>> [short_of_one(mu) for mu in (0.95879, 0.9834, 0.9925, 1 - 3.21e-8, 0.0)]
+        ['0.95', '0.98', '0.992', '1 - 4e-08', '0']
     """
+    lacking = max(Decimal(repr(1 - float(mu))) - _ROUNDING, _ROUNDING)
     if mu < _WRITTEN_BY_WHAT_IT_LACKS:
-        return f"{_floored(mu, '0.0001').normalize():f}"
-    lacking = max(Decimal(1 - mu) - _ROUNDING, _ROUNDING)
-    unit = Decimal(1).scaleb(lacking.adjusted() - 1)
-    return f"1 - {float(lacking.quantize(unit, ROUND_CEILING)):.1e}"
+        unit = Decimal(1).scaleb(min(-2, lacking.adjusted()))
+        return f"{_floored(mu, str(unit)).normalize():f}"
+    unit = Decimal(1).scaleb(lacking.adjusted())
+    return f"1 - {float(lacking.quantize(unit, ROUND_CEILING)):.0e}"
 
 
 def _floored(mu: float, unit: str) -> Decimal:

@@ -74,4 +74,4 @@ def succeeded(name: str, history: Sequence[Mapping[str, Any]]) -> list[Mapping[s
 def summary_of(result: MorseAnalysis, verdict: str, seconds: float) -> str:
     """An analysis in one line; bounds are rounded down."""
     bound = f", mu {short_of_one(result.mu)}" if result.mu else ""
-    return f"{verdict} ({result.claim}{bound}; {seconds:.1f} s)"
+    return f"{verdict} ({result.claim_in_full}{bound}; {seconds:.1f} s)"

@@ -18,7 +18,7 @@ from lightning_morse.facts import Evidence, MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.tables import FORMS
-from lightning_morse.words import NO_CLAIM, kind_of_set, short_of_one
+from lightning_morse.words import NO_CLAIM, kind_of_set, percent, short_of_one
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,6 +317,16 @@ class MorseAnalysis:
         how = "" if self.mu == 0 else ("at least " if self.n_unresolved else "exactly ")
         number = f"{how}{n} attractor{'' if n == 1 else 's'}"
         return number if how else f"{number}, not certain"
+
+    @property
+    def claim_in_full(self) -> str:
+        """The claim with its scale, such as ``"exactly 2 attractors wider than 8 % of the box"``.
+
+        Samples say nothing of what is narrower than the gaps between them.
+        """
+        if self.mu == 0 or math.isnan(self.finest):
+            return self.claim
+        return f"{self.claim} wider than {percent(self.finest)} of the box"
 
     @property
     def basin_volumes(self) -> dict[int, float]:

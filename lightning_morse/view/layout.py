@@ -123,6 +123,8 @@ REST = (
             ),
             Member("loss_now", "finite", "loss of the current weights", null=True),
             Member("bound", "text", "`mu` in words", needed=False),
+            Member("bound_of_model", "text", "the bound given the model, likewise", needed=False),
+            Member("finest", "finite", "narrowest basin that would show", needed=False),
             Member("verdict", "text", "what training is doing, in a sentence", needed=False),
         ),
     ),

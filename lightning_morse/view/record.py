@@ -276,6 +276,8 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
         "claim": result.claim,
         "mu": float(result.mu),
         "bound": short_of_one(result.mu),
+        "bound_of_model": short_of_one(result.mu_model),
+        "finest": _number(result.finest),
         "confidence": float(result.confidence),
         "calibration": float(result.calibration),
         "escape": result.escape,

@@ -43,6 +43,8 @@ export function drawFacts(root, record) {
   const measured = (name) => (scalar(record, name) >= 0 ? number(name) : null);
   const rows = [
     ["mu ≥", claims(f) ? bound(f) : null],
+    ["given the model", claims(f) ? f.bound_of_model ?? null : null],
+    ["finest", claims(f) ? orNull(f.finest ?? null, percent) : null],
     ["undecided", percent(f.undecided)],
     ["escapes", percent(f.escape)],
     ["loss now", orNull(f.loss_now, short)],
