@@ -197,7 +197,8 @@ def test_analyze(tmp_path):
     bound = short_of_one(result.mu)
     said, claim, *_ = done.stdout.splitlines()
     assert said == sentence(result)
-    assert claim.startswith(f"exactly 1 attractor, mu >= {bound}, undecided ")
+    assert result.claim_in_full.startswith("exactly 1 attractor wider than ")
+    assert claim.startswith(f"{result.claim_in_full}, mu >= {bound}; undecided ")
     assert result.n_attractors == 1
 
 
