@@ -139,7 +139,7 @@ def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int
     ax.spines[["top", "right", "left"]].set_visible(False)
     ticks = _ticks(result.confidence, left - margin, right + margin)
     ax.set_xticks([_position(t) for t in ticks], [_confidence(t) for t in ticks], fontsize=9.5)
-    ax.set_xlabel("confidence")
+    ax.set_xlabel("confidence given the model")
 
 
 def _order(blocks: Cells) -> list[int]:

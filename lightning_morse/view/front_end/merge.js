@@ -70,7 +70,7 @@ function axisItems({ low, high, width, inner, tall, x }) {
     items.push(svgText(x(k), TOP + tall + 15, written, { "text-anchor": "middle" }));
   }
   const middle = { "text-anchor": "middle", class: "faint" };
-  items.push(svgText(LEFT + inner / 2, TOP + tall + 31, "confidence", middle));
+  items.push(svgText(LEFT + inner / 2, TOP + tall + 31, "confidence given the model", middle));
   items.push(svgText(width - RIGHT + 16, 14, "own mu ≥", { class: "faint" }));
   return items;
 }
