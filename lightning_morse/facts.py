@@ -52,6 +52,7 @@ class Evidence:
 
     Attributes:
         n_predicted: How many losses were predicted before they were used.
+        n_places: As how many predictions at random places they count; at most as many.
         n_surprises: How many of them the model had excluded.
         mu_model: Bound on the probability of the claim given the model.
         finest: Width of the narrowest basin that the samples would have shown with probability
@@ -59,6 +60,7 @@ class Evidence:
     """
 
     n_predicted: int
+    n_places: int
     n_surprises: int
     mu_model: float
     finest: float
@@ -68,10 +70,10 @@ class Evidence:
         """Probability that the model is adequate, by the rule of succession.
 
         Example:
-            >>> Evidence(98, 0, 1.0, 0.1).adequacy, Evidence(0, 0, 1.0, 1.0).adequacy
+            >>> Evidence(120, 98, 0, 1.0, 0.1).adequacy, Evidence(0, 0, 0, 1.0, 1.0).adequacy
             (0.99, 0.5)
         """
-        return (self.n_predicted - self.n_surprises + 1) / (self.n_predicted + 2)
+        return (max(0, self.n_places - self.n_surprises) + 1) / (self.n_places + 2)
 
 
 @dataclass(frozen=True)

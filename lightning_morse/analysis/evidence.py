@@ -7,6 +7,9 @@ if its error, in deviations of today's caution, is larger than the largest of so
 Tests by a surrogate that had seen less than half of what the present one has are not counted: they
 say little of it.
 
+*Places.* Tests at one place say nothing of another. ``n`` random places would meet 63 % of ``n``
+equal cells of a box; tests that meet ``m`` of them count as ``m / 0.63``, at most as ``n``.
+
 *Rule.* With ``n`` tests and ``k`` surprises among them, that a further test were none has
 probability :math:`(n - k + 1) / (n + 2)` (rule of succession: Laplace 1774; the mean of the share
 of such tests, which is uniform before the first). That is taken for the probability that the
@@ -21,17 +24,19 @@ about the number of attractors is one about basins wider than :func:`finest_widt
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.spatial import cKDTree
 
 from lightning_morse._typing import Array
-from lightning_morse.analysis.tower import Tower
+from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.tower import Box, Predicted, Tower
 from lightning_morse.facts import Evidence
 from lightning_morse.gp.calibration import (
     Calibrated,
     expected_largest,
     fit_calibrated,
-    prediction_errors,
 )
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
@@ -42,6 +47,8 @@ _SHOWN = 0.95
 _PLACES = 4096
 # Share of the present samples that a surrogate has to have seen for its predictions to count.
 _COUNTS_FROM = 0.5
+# Share of n equal cells that n random places meet, for large n.
+_MET_AT_RANDOM = 1 - math.exp(-1)
 # Keeps the random halves apart from the other streams of a seed.
 _HALVES_STREAM = 5
 
@@ -57,37 +64,67 @@ def evidence_for(tower: Tower, models: list[Calibrated], mu_model: float) -> Evi
         models: The surrogate of each box.
         mu_model: The bound given the model, which is kept beside it.
     """
-    errors = np.concatenate(
-        [_errors_of_box(tower, k) / model.factor for k, model in enumerate(models)]
+    tests = [_tests_of_box(box) for box in tower.boxes]
+    if not any(tests):
+        tests = [_tests_of_halves(tower), *tests[1:]]
+    errors = [
+        np.concatenate([np.empty(0), *(each.errors / model.factor for each in found)])
+        for found, model in zip(tests, models, strict=True)
+    ]
+    n = sum(map(len, errors))
+    places = sum(
+        n_places(np.concatenate([each.points for each in found]), box.lower, box.upper)
+        for found, box in zip(tests, tower.boxes, strict=True)
+        if found
     )
-    if not errors.size:
-        errors = _errors_of_halves(tower) / models[0].factor
-    n = len(errors)
-    surprises = int((errors > expected_largest(n)).sum()) if n else 0
+    surprises = sum(int((e > expected_largest(n)).sum()) for e in errors) if n else 0
     finest = finest_width(tower.settings.grid, tower.everything.points)
-    return Evidence(n, surprises, mu_model, finest)
+    return Evidence(n, places, surprises, mu_model, finest)
 
 
-def _errors_of_box(tower: Tower, k: int) -> Array:
-    box = tower.boxes[k]
-    counted = [e for n, e in box.predicted if n >= _COUNTS_FROM * len(box.samples)]
-    return np.concatenate([np.empty(0), *counted])
+def n_places(points: Array, lower: Array, upper: Array) -> int:
+    """As how many points at random places of a box some points count, see above.
+
+    Args:
+        points: Shape ``(n, d)``.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner, same shape.
+
+    Example:
+        >>> spread, zero, one = np.linspace(0.05, 0.95, 10)[:, None], np.zeros(1), np.ones(1)
+        >>> n_places(spread, zero, one), n_places(0.01 * spread, zero, one)
+        (10, 1)
+    """
+    n, dim = points.shape
+    if not n:
+        return 0
+    per_axis = max(1, round(n ** (1 / dim)))
+    share = (points - lower) / (upper - lower)
+    cells = np.clip((share * per_axis).astype(np.int64), 0, per_axis - 1)
+    n_met = len(np.unique(cells, axis=0))
+    return min(len(points), int(n_met / _MET_AT_RANDOM))
 
 
-def _errors_of_halves(tower: Tower) -> Array:
-    """Errors with which each random half of the samples is predicted from the other one."""
+def _tests_of_box(box: Box) -> list[Predicted]:
+    least = _COUNTS_FROM * len(box.samples)
+    return [each for each in box.predicted if each.n_own >= least and len(each.points)]
+
+
+def _tests_of_halves(tower: Tower) -> list[Predicted]:
+    """Each random half of the samples, predicted from the other one."""
     seen, grid = tower.everything.finite, tower.settings.grid
     rng = np.random.default_rng([tower.settings.seed, _HALVES_STREAM])
     order = rng.permutation(len(seen))
     halves = order[: len(seen) // 2], order[len(seen) // 2 :]
-    errors = [np.empty(0)]
+    tests = []
     for fitted, other in (halves, halves[::-1]):
         try:
             model = fit_calibrated(seen.points[fitted], seen.losses[fitted], grid.lower, grid.upper)
         except SurrogateError:  # half of them determine none: no test
             continue
-        errors.append(prediction_errors(model, seen.points[other], seen.losses[other]))
-    return np.concatenate(errors)
+        others = Samples(seen.points[other], seen.losses[other])
+        tests.append(Predicted.by(model, len(fitted), others))
+    return tests
 
 
 def finest_width(grid: CubicalGrid, points: Array) -> float:
@@ -104,8 +141,8 @@ def finest_width(grid: CubicalGrid, points: Array) -> float:
         As a share of the width of the box, distances along each axis in units of its width.
 
     Example:
-        >>> round(finest_width(CubicalGrid([0.0], [2.0], (8,)), np.array([[0.5], [1.5]])), 2)
-        0.48
+        >>> round(finest_width(CubicalGrid([0.0], [2.0], (8,)), np.array([[0.5], [1.5]])), 1)
+        0.5
     """
     per_axis = max(2, round(_PLACES ** (1 / grid.dim)))
     places = CubicalGrid(grid.lower, grid.upper, (per_axis,) * grid.dim).cell_centers()

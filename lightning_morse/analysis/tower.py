@@ -47,6 +47,27 @@ _CELLS_INSIDE = {1: 128, 2: 64, 3: 16}
 _CELLS_INSIDE_IN_HIGHER_DIMENSION = 8
 
 
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Losses that a surrogate predicted before it had seen them.
+
+    Attributes:
+        n_own: How many samples of its box it had seen.
+        points: Where, shape ``(n, d)``; those at which the loss is finite.
+        errors: Absolute errors, in deviations before calibration, shape ``(n,)``.
+    """
+
+    n_own: int
+    points: Array
+    errors: Array
+
+    @classmethod
+    def by(cls, model: Calibrated, n_own: int, samples: Samples) -> Predicted:
+        """Predict some samples by a surrogate that has not seen them."""
+        usable = samples.finite
+        return cls(n_own, usable.points, prediction_errors(model, usable.points, usable.losses))
+
+
 @dataclass(eq=False)
 class Box:
     """One box of a tower.
@@ -63,8 +84,7 @@ class Box:
         verdict: Largest standardised error of held-out derivatives when the surrogate was last
             judged, and how many there were.
         n_judged: How often it was judged.
-        predicted: Errors of losses that were predicted before they were used, in deviations before
-            calibration, after the number of samples of its own that the surrogate had seen.
+        predicted: Losses that were predicted before they were used.
         charts: The last chart, by what it depends on.
     """
 
@@ -78,7 +98,7 @@ class Box:
     n_searched: int = 0
     verdict: tuple[float, int] = (0.0, 0)
     n_judged: int = 0
-    predicted: list[tuple[int, Array]] = field(default_factory=list)
+    predicted: list[Predicted] = field(default_factory=list)
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
     @classmethod
@@ -281,8 +301,7 @@ class Tower:
         """Add samples to a box, whose surrogate, if it has one, has predicted them."""
         box = self.boxes[k]
         if box.model is not None:
-            errors = prediction_errors(box.model, points, losses)
-            box.predicted.append((box.n_own, errors))
+            box.predicted.append(Predicted.by(box.model, box.n_own, Samples(points, losses)))
         self.add(k, points, losses)
 
     def add(self, k: int, points: Array, losses: Array) -> None:

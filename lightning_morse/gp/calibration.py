@@ -212,14 +212,12 @@ def prediction_errors(calibrated: Calibrated, points: Array, losses: Array) -> A
     Args:
         calibrated: A surrogate that has not seen them.
         points: Shape ``(n, d)``.
-        losses: Shape ``(n,)``.
+        losses: Finite, shape ``(n,)``.
 
     Returns:
-        Absolute values, in deviations before calibration, noise included; infinite where a loss
-        lies below the floor of the warp. One for each finite loss.
+        Absolute values, in deviations before calibration, noise included, shape ``(n,)``; infinite
+        where a loss lies below the floor of the warp.
     """
-    finite = np.isfinite(losses)
-    points, losses = points[finite], losses[finite]
     surrogate = calibrated.surrogate
     if not len(points):
         return np.empty(0)

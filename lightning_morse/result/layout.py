@@ -97,6 +97,7 @@ FACTS = (
         needed=False,
         parts=(
             Member("n_predicted", "integer", "losses predicted before they were used", low=0),
+            Member("n_places", "integer", "as how many at random places they count", low=0),
             Member("n_surprises", "integer", "those the model had excluded", low=0),
             Member("mu_model", "finite", "bound given the model", low=0, high=1),
             Member("finest", "finite", "narrowest basin that would show", low=0, high=1),
