@@ -663,3 +663,14 @@ def test_the_sentence_stands_on_top(show, tmp_path):
     assert page.run("document.querySelector('.verdict').innerText") == said
     first = "document.querySelector('.verdict').getBoundingClientRect().bottom"
     assert page.run(f"{first} < document.querySelector('.top').getBoundingClientRect().top")
+
+
+def test_a_small_loss_has_room_in_its_node(show, tmp_path):
+    write_run(tmp_path / "v0", 1)
+    (path,) = (tmp_path / "v0/morse").glob("*.view.json")
+    raw = json.loads(path.read_text())
+    raw["sets"][0]["loss"] = 0.0000063123
+    path.write_text(json.dumps(raw))
+    page = show(read_runs(tmp_path / "v0"))
+    said = page.run("[...document.querySelectorAll('#view svg text')].map(t => t.textContent)")
+    assert any("6.31e-6" in text for text in said)

@@ -1,7 +1,11 @@
 // Numbers in words.
 
+// A number in three digits; a small one by its exponent, as 0.00000631 has no room in a node.
 export function short(x) {
-  return x === null || Number.isNaN(x) ? "?" : String(Number(x.toPrecision(3)));
+  if (x === null || Number.isNaN(x)) return "?";
+  const rounded = Number(x.toPrecision(3));
+  const small = rounded !== 0 && Math.abs(rounded) < 1e-3;
+  return small ? rounded.toExponential() : String(rounded);
 }
 
 export function percent(share) {
