@@ -2,7 +2,7 @@
 
 The loss is evaluated on a lattice, and each lattice point that is no higher than those around it is
 followed to a minimum by a search on circles: where the lowest point of a circle is lower than its
-centre, go there, else halve the circle. Gradients play no part, so kinks do not matter. The minima
+centre, go there, else halve it. Gradients play no part, so kinks do not matter. The minima
 are the attractors of the flow of the negative gradient (with kinks: of the subgradient flow), and
 the steepest descent on the lattice shows their basins.
 
@@ -106,13 +106,18 @@ def descents(losses: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return sinks, sink_of.reshape(n, n)
 
 
-def rest_points(values: Values, starts: np.ndarray, step: float) -> np.ndarray:
+def rest_points(
+    values: Values, starts: np.ndarray, step: float, half: np.ndarray | float = np.inf
+) -> np.ndarray:
     """Follow points down to minima by a search on circles, shape ``(n, 2)``.
+
+    With small circles the paths are those of steepest descent, sliding along kinks included.
 
     Args:
         values: The loss at points of shape ``(n, 2)``.
         starts: Shape ``(n, 2)``.
         step: Radius of the largest circles: no barrier that is wider is jumped over.
+        half: Half-widths of a rectangle; a path ends where it leaves it.
 
     Raises:
         RuntimeError: If a search does not come to rest.
@@ -129,6 +134,7 @@ def rest_points(values: Values, starts: np.ndarray, step: float) -> np.ndarray:
         x[moved], height[moved] = beside[lower], lowest[lower]
         radius[moved] = np.minimum(1.5 * radius[moved], step)
         radius[active[~lower]] /= 2
+        radius[(np.abs(x) > half).any(axis=1)] = 0
     raise RuntimeError(f"{active.size} searches did not come to rest in {_MOST_ROUNDS} rounds")
 
 

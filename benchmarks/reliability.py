@@ -18,7 +18,7 @@ asks. For formulas each minimum counts; how many verdicts hang on this is said b
 gradient is followed (:mod:`true_flow`, with steps shorter than the narrowest feature). A label is
 false if the flow ends elsewhere, or leaves where it should stay, or stays where it should leave.
 What contradicts a label is followed again, by ``scipy.integrate.solve_ivp`` where the function is
-smooth, with a tenth of the tolerance where it has kinks, and only this verdict counts.
+smooth, from circle to circle where it has kinks, and only this verdict counts.
 
 *The table*: of the claims with mu >= m, how many are false, with the exact (Clopper-Pearson) 95 %
 interval, and whether 1 - m reaches its lower end. "No basin narrower than finest" has only the
@@ -43,7 +43,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,10 @@ from scipy.integrate import solve_ivp
 from scipy.stats import beta
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dense_look import Minima, all_minima, groups_within
+from dense_look import Minima, all_minima, groups_within, rest_points
 from populations import POPULATIONS, Landscape, landscape
 from real_runs import finest_cells, in_set, wrong_labels
-from true_flow import LEFT, SETTLED, TOLERANCE, UNFINISHED, follow
+from true_flow import LEFT, SETTLED, UNFINISHED, follow
 
 import lightning_morse as lm
 from lightning_morse.conley.reach import UNDECIDED
@@ -66,8 +66,8 @@ CONFIDENCE = 0.95
 EXACTLY, AT_LEAST, NONE = "exactly", "at least", "none"
 # Points drawn to find labelled ones among them.
 _CANDIDATES = 4096
-# Unit of length for the true flow, in widths of the narrowest feature.
-_UNIT = 0.2
+# Unit of length for the true flow, and radius of circles, in widths of the narrowest feature.
+_UNIT, _CIRCLE = 0.2, 0.1
 _MOST_STEPS = 1000
 # For the integrator of scipy: tolerance, longest time, gradients before it is given up; it is at
 # rest where the gradient is this small, relative to that at the start or to the median of all.
@@ -162,15 +162,17 @@ class Row:
 # ------------------------------------------------------------------ one function
 
 
-def judge(task: Task, n_labels: int, of: Callable[..., Landscape] = landscape) -> Row:
-    """Analyse a function and hold all claims against the truth.
+@lru_cache(maxsize=1)
+def truth_about(population: str, number: int, seed: int) -> tuple[Landscape, Minima]:
+    """A function and its minima; kept, as it may be analysed with several numbers of samples."""
+    function = landscape(population, number, seed)
+    return function, all_minima(function.values, function.half, function.dense)
 
-    Args:
-        task: Which function, and how.
-        n_labels: Labels to follow.
-        of: Makes the function from population, number and seed.
-    """
-    truth = of(task.population, task.number, task.seed)
+
+def judge(task: Task, n_labels: int) -> Row:
+    """Analyse a function and hold all claims, and some labels, against the truth."""
+    begun = time.perf_counter()
+    truth, minima = truth_about(task.population, task.number, task.seed)
     start, half = time.perf_counter(), truth.half
     settings = {"confidence": CONFIDENCE, "seed": task.number}
     try:
@@ -178,10 +180,9 @@ def judge(task: Task, n_labels: int, of: Callable[..., Landscape] = landscape) -
     except SurrogateError as refusal:
         return Row(task, truth.facts, refused=str(refusal))
     analysed = time.perf_counter()
-    minima = all_minima(truth.values, half, truth.dense)
     rng = np.random.default_rng([task.seed, ord(task.population), task.number, task.samples])
     labels = label_verdicts(truth, result, n_labels, rng)
-    seconds = [analysed - start, time.perf_counter() - analysed]
+    seconds = [analysed - start, start - begun + time.perf_counter() - analysed]
     merged = task.population == "c"
     verdicts = {**claim_of(result), **held(result, minima, merged), **labels}
     return Row(task, truth.facts, **verdicts, seconds=[round(s, 2) for s in seconds])
@@ -236,10 +237,11 @@ def label_verdicts(
     orbits = go(points, most_steps=_MOST_STEPS)
     ends, fates = orbits.ends, orbits.fates
     disputed = np.flatnonzero(wrong_labels(result, labels, ends, fates))
-    if truth.kinked:
-        steps, finer = 2 * _MOST_STEPS, TOLERANCE / 10
-        again = go(points[disputed], tolerance=finer, most_steps=steps, funnels=False)
-        ends[disputed], fates[disputed] = again.ends, again.fates
+    if truth.kinked and len(disputed):
+        step = _CIRCLE * truth.finest * float(truth.half.min())
+        ends[disputed] = rest_points(truth.values, points[disputed], step, truth.half)
+        out = (np.abs(ends[disputed]) > truth.half).any(axis=1)
+        fates[disputed] = np.where(out, LEFT, SETTLED)
     for i in () if truth.kinked else disputed:
         ends[i], fates[i] = end_of_flow(truth.gradient, points[i], truth.half)
     return {
@@ -314,7 +316,9 @@ def made(tasks: Sequence[Task], n_labels: int, jobs: int) -> Iterator[Row]:
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(partial(judge, n_labels=n_labels), tasks)
+        # What is known of a function is kept in the process that found it.
+        together = len({task.samples for task in tasks})
+        yield from pool.map(partial(judge, n_labels=n_labels), tasks, chunksize=max(together, 1))
 
 
 # ----------------------------------------------------------------------- table
