@@ -30,6 +30,8 @@ _ANGLES, _REFINEMENTS = 48, 30
 _SMALLEST, _MOST_ROUNDS = 1e-6, 3000
 # Minima as close as this are one, in half-widths.
 _ONE = 1e-3
+# Steps of the lattice outside the rectangle at which a search has left it.
+_OUTSIDE = 2.0
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -62,7 +64,8 @@ def all_minima(values: Values, half: np.ndarray, points: int) -> Minima:
     lattice = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     losses = _in_chunks(values, lattice * half).reshape(points, points)
     sinks, sink_of = descents(losses, half)
-    ends = rest_points(lambda u: _in_chunks(values, u * half), lattice[sinks], axis[1] - axis[0])
+    step = float(axis[1] - axis[0])
+    ends = rest_points(lambda u: values(u * half), lattice[sinks], step, 1 + _OUTSIDE * step)
     inside = (np.abs(ends) < 1).all(axis=1)
     group = _groups(ends[inside], _ONE)
     number = np.full(len(sinks), -1)
