@@ -124,6 +124,19 @@ def test_small_circles_follow_the_flow_along_kinks():
     assert end[1] == pytest.approx(0, abs=1e-6)
 
 
+def test_every_valley_that_leaves_a_point_is_looked_into():
+    """One rises along the first axis, in sight of the circle; one falls between two angles."""
+    out = np.array([np.cos(5 * np.pi / 48), np.sin(5 * np.pi / 48)])
+
+    def valleys(x):
+        along = x @ out
+        falls = 20 * np.abs(x @ [out[1], -out[0]]) + 0.1 * along * (along - 1)
+        return np.minimum(20 * np.abs(x[:, 1]) + 0.1 * np.abs(x[:, 0]), falls)
+
+    (end,) = dense_look.rest_points(valleys, np.zeros((1, 2)), 0.01)
+    assert end == pytest.approx(0.5 * out, abs=1e-4)
+
+
 def test_groups_are_chained_axis_by_axis():
     points = np.array([[0.0, 0.0], [0.9, 0.0], [1.8, 0.1], [1.8, 0.4]])
     assert dense_look.groups_within(points, np.array([1.0, 0.2])) == 2
