@@ -6,8 +6,9 @@ centre, go there, else halve it. Gradients play no part, so kinks do not matter.
 are the attractors of the flow of the negative gradient (with kinks: of the subgradient flow), and
 the steepest descent on the lattice shows their basins.
 
-What is overlooked: minima whose basins are narrower than about two steps of the lattice. What is
-merged: minima within a thousandth of the half-width of each other.
+What is overlooked: minima whose basins are narrower than about two steps of the lattice, and some
+in ravines with kinked walls if a step leads over the lip of their basin. So there are at least as
+many minima as are found. What is merged: minima within a thousandth of the half-width.
 """
 
 from __future__ import annotations

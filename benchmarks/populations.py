@@ -136,7 +136,7 @@ def kinks(rng: np.random.Generator) -> Landscape:
         return bowl(x) + strength * rough
 
     facts = {"pieces": pieces, "ridges": n_ridges, "plateaus": n_steps, "strength": strength}
-    return of_formula(loss, kinked=True, finest=float(width.min()), dense=401, facts=facts)
+    return of_formula(loss, kinked=True, finest=float(width.min()), dense=801, facts=facts)
 
 
 def scales(rng: np.random.Generator) -> Landscape:

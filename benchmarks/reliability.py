@@ -477,7 +477,7 @@ def diagram(rows: Sequence[Row], path: Path) -> None:
         panel.set(title=name, xlabel="claimed probability of failure", xscale="log")
         panel.set_yscale("symlog", linthresh=0.01)
         panel.set_ylim(-0.001, 1.1)
-        panel.legend(loc="upper left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     panels[0].set_ylabel("share of false claims, exact 95 % intervals")
     figure.savefig(path, dpi=110)
 
