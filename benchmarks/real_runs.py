@@ -253,11 +253,11 @@ def wrong_labels(
     escapes = labels == ESCAPES
     wrong = np.where(escapes, fates == SETTLED, fates == LEFT)
     for i in np.flatnonzero(~escapes & (fates == SETTLED)):
-        wrong[i] = not _in_set(result, int(labels[i]), ends[i])
+        wrong[i] = not in_set(result, int(labels[i]), ends[i])
     return wrong
 
 
-def _in_set(result: lm.MorseAnalysis, number: int, point: np.ndarray) -> bool:
+def in_set(result: lm.MorseAnalysis, number: int, point: np.ndarray) -> bool:
     """Whether a point is within one cell of a Morse set, on the innermost grid around it."""
     box = [box for box in result.boxes if box.grid.cell_of(point[None])[0] >= 0][-1]
     own = np.array(np.unravel_index(box.grid.cell_of(point[None]), box.grid.shape))

@@ -20,6 +20,8 @@ from lightning_morse.gp.calibration import (
     inflate,
     prediction_errors,
     refit,
+    shows_noise,
+    with_fine_structure,
 )
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
@@ -84,6 +86,7 @@ class Box:
         verdict: Largest standardised error of held-out derivatives when the surrogate was last
             judged, and how many there were.
         n_judged: How often it was judged.
+        is_noisy: Whether held-out losses show that the loss has noise.
         predicted: Losses that were predicted before they were used.
         charts: The last chart, by what it depends on.
     """
@@ -98,6 +101,7 @@ class Box:
     n_searched: int = 0
     verdict: tuple[float, int] = (0.0, 0)
     n_judged: int = 0
+    is_noisy: bool = False
     predicted: list[Predicted] = field(default_factory=list)
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
@@ -191,7 +195,7 @@ class Tower:
         Raises:
             SurrogateError: If the samples determine none.
         """
-        return inflate(self._fit(k), *self.boxes[k].verdict)
+        return inflate(self._doubted(k, self._fit(k)), *self.boxes[k].verdict)
 
     def sketched(self, k: int) -> Calibrated:
         """A surrogate that has seen all samples of a box, if not the latest of other boxes.
@@ -203,16 +207,26 @@ class Tower:
         model = box.model
         if model is None or box.n_own != len(box.samples):
             model = self._fit(k)
-        return inflate(model, *box.verdict)
+        return inflate(self._doubted(k, model), *box.verdict)
 
     def judge(self, k: int, held_out: HeldOut) -> None:
         """Judge a surrogate of all samples of a box by held-out ones before it has seen them."""
         box, usable = self.boxes[k], held_out.finite
         box.model = None
         start, before = box.samples.points[usable.partners], box.samples.losses[usable.partners]
-        largest = check(self._fit(k), start, usable.points, before, usable.losses)
+        model, about = self._fit(k), (start, usable.points, before, usable.losses)
+        box.is_noisy = shows_noise(model, *about)
+        largest = check(self._doubted(k, model), *about)
         self.add(k, held_out.points, held_out.losses)
         box.verdict, box.n_judged = (largest, len(usable)), box.n_judged + 1
+
+    def _doubted(self, k: int, model: Calibrated) -> Calibrated:
+        """The surrogate with what is too fine for it, unless the loss has noise."""
+        box = self.boxes[k]
+        if box.is_noisy:
+            return model
+        n, dim = model.surrogate.x.shape
+        return with_fine_structure(model, (box.upper - box.lower) * n ** (-1 / dim))
 
     def _fit(self, k: int) -> Calibrated:
         box, seen = self.boxes[k], self.seen_by(k).finite

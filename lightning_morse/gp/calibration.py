@@ -44,6 +44,11 @@ _SMOOTH_CAUTION = 1.5
 PLAINLY_WRONG = 2.0
 # Deviations are inflated at most this much: beyond `PLAINLY_WRONG` nothing is certain anyway.
 _MOST = 10.0
+# Losses differ by noise if their squared differences are at least this share of what it makes them;
+# those of a loss without noise are less by orders.
+_SHARE_THAT_IS_NOISE = 0.1
+# Noise ratio that rounding alone may ask for.
+_ROUNDING_NOISE = 1e-10
 # A record may not hold infinities.
 _LARGEST_RECORDED = 1e6
 
@@ -193,17 +198,55 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
         In deviations of the surrogate; infinite where a loss lies below the floor of its warp,
         0 if there are none.
     """
-    surrogate, d = calibrated.surrogate, start.shape[1]
+    surrogate = calibrated.surrogate
     if not len(start):
         return 0.0
     if not (after > surrogate.warp.floor).all():
         return math.inf
+    error, variance = _short_steps(surrogate, start, end, before, after)
+    noise = surrogate.noise if surrogate.fine is None else min(surrogate.noise, _ROUNDING_NOISE)
+    variance += 2 * noise * surrogate.variance
+    return float((np.abs(error) / np.sqrt(variance)).max())
+
+
+def shows_noise(
+    calibrated: Calibrated, start: Array, end: Array, before: Array, after: Array
+) -> bool:
+    """Whether losses close to each other differ as the fitted noise says; arguments as above.
+
+    A loss without noise hardly moves over so short a step. What looked like noise then is structure
+    too fine for the process.
+    """
+    surrogate = calibrated.surrogate
+    if not len(start) or not (after > surrogate.warp.floor).all():
+        return False
+    error, _ = _short_steps(surrogate, start, end, before, after)
+    expected = 2 * surrogate.noise * surrogate.variance / calibrated.factor**2
+    return bool(np.square(error).mean() >= _SHARE_THAT_IS_NOISE * expected)
+
+
+def _short_steps(
+    surrogate: GaussianProcess, start: Array, end: Array, before: Array, after: Array
+) -> tuple[Array, Array]:
+    """Errors of the predicted rises over short steps, and their variances without noise."""
+    d = start.shape[1]
     step, rise = end - start, surrogate.warp(after) - surrogate.warp(before)
     mean, covariance = surrogate.derivative_distribution(0.5 * (start + end))
-    expected = np.einsum("kd,kd->k", step, mean[:, :d])
-    variance = np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
-    variance += 2 * surrogate.noise * surrogate.variance
-    return float((np.abs(rise - expected) / np.sqrt(variance)).max())
+    error = rise - np.einsum("kd,kd->k", step, mean[:, :d])
+    return error, np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
+
+
+def with_fine_structure(calibrated: Calibrated, scales: Array) -> Calibrated:
+    """The same surrogate where the loss has no noise: that stands for structure too fine for it.
+
+    Args:
+        calibrated: The surrogate.
+        scales: Lengthscales of the structure, shape ``(d,)``: the distance of the samples. Longer
+            ones the process would have seen; basins of shorter ones are narrower than any claim is
+            about.
+    """
+    fine = dataclasses.replace(calibrated.surrogate, fine=scales)
+    return dataclasses.replace(calibrated, surrogate=fine)
 
 
 def prediction_errors(calibrated: Calibrated, points: Array, losses: Array) -> Array:

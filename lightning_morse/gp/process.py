@@ -79,6 +79,9 @@ class GaussianProcess:
         kernel: The correlation along each axis.
         warp: The warp that made ``y``.
         log_evidence: Log marginal likelihood of the unwarped losses; NaN unless fitted.
+        fine: Lengthscales of what the noise stands for, shape ``(d,)``, where the loss has none: a
+            Matern-5/2 process of the variance of the noise, about which no sample says anything
+            elsewhere. It adds to the deviations of derivatives. None where noise is noise.
 
     Raises:
         SurrogateError: If the covariance matrix cannot be factorised to an accuracy that the
@@ -94,6 +97,7 @@ class GaussianProcess:
     kernel: Matern = MATERN_5_2
     warp: Warp = NO_WARP
     log_evidence: float = math.nan
+    fine: Array | None = None
 
     def __post_init__(self) -> None:
         n, d = self.x.shape
@@ -226,7 +230,7 @@ class GaussianProcess:
         factor = self._factors(list(at.T))
         orders = _orders(d)[1:]
         prior = self.variance * np.array(
-            [[self._at_one_point(a, b) for b in orders] for a in orders]
+            [[_at_one_point(self.kernel, self.lengthscales, a, b) for b in orders] for a in orders]
         )
         mean = np.empty((len(at), len(orders)))
         reduced = np.empty((len(at), len(orders), len(self.y)))
@@ -235,7 +239,8 @@ class GaussianProcess:
             mean[:, number] = cross @ self.weights
             reduced[:, number] = dtrsm(1.0, self.cholesky, cross.T, lower=1, overwrite_b=1).T
         explained = reduced @ reduced.swapaxes(1, 2)
-        covariance = prior - self.variance * explained
+        fine = np.array([[self._fine_variance(a, b) for b in orders] for a in orders])
+        covariance = prior - self.variance * (explained - fine)
         diagonal = np.arange(len(orders))
         least = self._rounding * np.diag(prior)
         covariance[:, diagonal, diagonal] = (
@@ -283,16 +288,6 @@ class GaussianProcess:
         cross = self.prior_correlation(points, self.x, order)
         return np.asarray(dtrsm(1.0, self.cholesky, cross.T, lower=1))
 
-    def _at_one_point(self, a: tuple[int, ...], b: tuple[int, ...]) -> float:
-        """Prior covariance of two derivatives at the same point, over the signal variance."""
-        kernel = self.kernel
-        even = {0: 1.0, 2: kernel.slope_variance, 4: kernel.curvature_variance}
-        product = 1.0
-        for p, q, scale in zip(a, b, self.lengthscales, strict=True):
-            sign = -1.0 if (p - q) // 2 % 2 else 1.0
-            product *= sign * even.get(p + q, 0.0) / scale ** (p + q)
-        return product
-
     @property
     def _rounding(self) -> float:
         """Uncertainty of a posterior variance from rounding, as a share of the prior one."""
@@ -324,14 +319,21 @@ class GaussianProcess:
             deviation=np.sqrt(self.variance * variances[value]),
             gradient=np.stack([means[order] for order in slopes], axis=1),
             gradient_deviation=np.sqrt(
-                self.variance * np.stack([variances[order] for order in slopes], axis=1)
+                self.variance
+                * np.stack([variances[o] + self._fine_variance(o, o) for o in slopes], axis=1)
             ),
             hessian=hessian,
         )
 
     def _prior_variance(self, order: tuple[int, ...]) -> float:
         """Prior variance of a derivative, over the signal variance."""
-        return self._at_one_point(order, order)
+        return _at_one_point(self.kernel, self.lengthscales, order, order)
+
+    def _fine_variance(self, a: tuple[int, ...], b: tuple[int, ...]) -> float:
+        """Covariance of two derivatives of what the noise stands for, over the signal variance."""
+        if self.fine is None:
+            return 0.0
+        return self.noise * _at_one_point(MATERN_5_2, self.fine, a, b)
 
     def _variance(self, cross: Array, prior: float) -> Array:
         """Posterior variance from covariances with the samples, over the signal variance."""
@@ -353,6 +355,18 @@ class GaussianProcess:
         """
         inverse, _ = dpotri(self.cholesky, lower=1)
         return self.weights / np.sqrt(np.diag(inverse) * self.variance)
+
+
+def _at_one_point(
+    kernel: Matern, lengthscales: Array, a: tuple[int, ...], b: tuple[int, ...]
+) -> float:
+    """Prior covariance of two derivatives at the same point, over the variance."""
+    even = {0: 1.0, 2: kernel.slope_variance, 4: kernel.curvature_variance}
+    product = 1.0
+    for p, q, scale in zip(a, b, lengthscales, strict=True):
+        sign = -1.0 if (p - q) // 2 % 2 else 1.0
+        product *= sign * even.get(p + q, 0.0) / scale ** (p + q)
+    return product
 
 
 def derivative_order(d: int, *axes: int) -> tuple[int, ...]:

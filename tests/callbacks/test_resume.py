@@ -117,7 +117,7 @@ def test_a_run_of_0_1_goes_on(tmp_path, monkeypatch):
     runner.fit(Plane(), loader(shuffle=False), ckpt_path=str(path))
     old, new = watch.history[:-1], watch.history[-1]
     assert old == before["callbacks"][watch.state_key]["history"]
-    assert set(new) == set(old[-1]) | {"morse/exit_face"}
+    assert set(new) == set(old[-1]) | {"morse/exit_face", "morse/mu_model", "morse/finest"}
     assert new["morse/failed"] == 0
     assert float(runner.callback_metrics["morse/mu"]) == pytest.approx(0.9515)
 
