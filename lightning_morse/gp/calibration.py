@@ -47,8 +47,8 @@ _MOST = 10.0
 # Losses differ by noise if their squared differences are at least this share of what it makes them;
 # those of a loss without noise are less by orders.
 _SHARE_THAT_IS_NOISE = 0.1
-# Noise ratio that rounding alone may ask for.
-_ROUNDING_NOISE = 1e-10
+# Rounding of a loss in single precision, relative.
+_ROUNDING = 2e-7
 # A record may not hold infinities.
 _LARGEST_RECORDED = 1e6
 
@@ -204,8 +204,10 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
     if not (after > surrogate.warp.floor).all():
         return math.inf
     error, variance = _short_steps(surrogate, start, end, before, after)
-    noise = surrogate.noise if surrogate.fine is None else min(surrogate.noise, _ROUNDING_NOISE)
-    variance += 2 * noise * surrogate.variance
+    if surrogate.fine is None:
+        variance += 2 * surrogate.noise * surrogate.variance
+    else:
+        variance += 2 * np.square(_ROUNDING * np.maximum(np.abs(before), np.abs(after)))
     return float((np.abs(error) / np.sqrt(variance)).max())
 
 
@@ -221,7 +223,7 @@ def shows_noise(
     if not len(start) or not (after > surrogate.warp.floor).all():
         return False
     error, _ = _short_steps(surrogate, start, end, before, after)
-    expected = 2 * surrogate.noise * surrogate.variance / calibrated.factor**2
+    expected = 2 * surrogate.residual_variance
     return bool(np.square(error).mean() >= _SHARE_THAT_IS_NOISE * expected)
 
 

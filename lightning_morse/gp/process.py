@@ -80,7 +80,7 @@ class GaussianProcess:
         warp: The warp that made ``y``.
         log_evidence: Log marginal likelihood of the unwarped losses; NaN unless fitted.
         fine: Lengthscales of what the noise stands for, shape ``(d,)``, where the loss has none: a
-            Matern-5/2 process of the variance of the noise, about which no sample says anything
+            Matern-5/2 process of the variance of the residuals, about which no sample says anything
             elsewhere. It adds to the deviations of derivatives. None where noise is noise.
 
     Raises:
@@ -333,7 +333,20 @@ class GaussianProcess:
         """Covariance of two derivatives of what the noise stands for, over the signal variance."""
         if self.fine is None:
             return 0.0
-        return self.noise * _at_one_point(MATERN_5_2, self.fine, a, b)
+        share = min(self.noise, self.residual_variance / self.variance)
+        return share * _at_one_point(MATERN_5_2, self.fine, a, b)
+
+    @cached_property
+    def residual_variance(self) -> float:
+        """Variance of the noise as the residuals at the samples show it, units of ``y`` squared.
+
+        Their sum of squares over the degrees of freedom that the fit leaves (Wahba, "Spline Models
+        for Observational Data", 1990, section 4.7). The noise level of a smooth loss is that at
+        which the fit has to stop, and its residuals are far smaller.
+        """
+        inverse, _ = dpotri(self.cholesky, lower=1)
+        residuals = self.noise * self.weights
+        return float(np.square(residuals).sum() / (self.noise * np.diag(inverse).sum()))
 
     def _variance(self, cross: Array, prior: float) -> Array:
         """Posterior variance from covariances with the samples, over the signal variance."""
