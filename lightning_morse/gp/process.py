@@ -341,8 +341,9 @@ class GaussianProcess:
         """Variance of the noise as the residuals at the samples show it, units of ``y`` squared.
 
         Their sum of squares over the degrees of freedom that the fit leaves (Wahba, "Spline Models
-        for Observational Data", 1990, section 4.7). The noise level of a smooth loss is that at
-        which the fit has to stop, and its residuals are far smaller.
+        for Observational Data", 1990, section 4.7): the mean of it is right for a sample path, and
+        too low by up to a half, in variance, for a smoother loss. The noise level of a loss without
+        noise is often that at which the fit has to stop; its residuals are far smaller.
         """
         inverse, _ = dpotri(self.cholesky, lower=1)
         residuals = self.noise * self.weights
