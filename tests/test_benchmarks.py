@@ -230,7 +230,7 @@ def test_whole_processes_are_compared(capsys):
 
 def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     bench = load("bench_monitor")
-    short = {"n_samples": 16, "resolution": 8, "probe_batches": 1}
+    short = {"n_samples": 16, "resolution": 8, "probe_batches": 1, "grace": 20.0}
     timed = bench.Timed
     monkeypatch.setattr(bench, "Timed", lambda: timed(**short))
     found = bench.main(["--seconds", "0.5", "--repeats", "1"])
