@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.tables import FORMS
+from lightning_morse.tables import FORMS, written
 from lightning_morse.view.box_record import MAX_AXES
 from lightning_morse.view.record import ViewRecord
 from lightning_morse.view.report import write_report
@@ -344,7 +344,7 @@ def _print_table(rows: Sequence[dict[str, Any]], form: str) -> None:
     """Print rows under the names of their columns; of none, nothing."""
     if rows:
         head = list(rows[0])
-        print(FORMS[form](head, [[_written(k, row[k]) for k in head] for row in rows]))
+        print(written(form, head, [[_written(k, row[k]) for k in head] for row in rows]))
 
 
 def _written(name: str, value: Any) -> str:

@@ -61,6 +61,22 @@ def _is_number(cell: str) -> bool:
     )
 
 
+def written(form: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table in one of the forms.
+
+    Args:
+        form: ``"markdown"``, or ``"text"`` for columns that are aligned.
+        head: Names of the columns.
+        rows: As in :func:`aligned`.
+
+    Raises:
+        ValueError: If there is no such form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    return FORMS[form](head, rows)
+
+
 # How a table may be written, by the name of the form.
 FORMS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
     "text": aligned,

@@ -1,14 +1,12 @@
 """The benchmarks, each in a tiny configuration, so that they keep up with what they measure."""
 
 import dataclasses
-import importlib.util
 import json
 import math
 import re
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,18 +14,8 @@ import torch
 
 import lightning_morse as lm
 from lightning_morse.conley.reach import UNDECIDED
+from tests.benchmark_files import BENCHMARKS, load
 from tests.browser import find_browser
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-def load(name):
-    """Import a benchmark under a name of its own: ``coverage`` is also that of a package."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

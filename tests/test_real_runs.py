@@ -1,9 +1,6 @@
 """The truth that the benchmark of ordinary trainings holds labels against, and its table."""
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +11,7 @@ from lightning_morse.slices.bases import orthonormal_columns
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters
 from lightning_morse.slices.subspace import AffineSubspace
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
+from tests.benchmark_files import load
 
 true_flow = load("true_flow")
 slice_slope = load("slice_slope")

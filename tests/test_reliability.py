@@ -1,28 +1,16 @@
 """The truth that the benchmark of reliability holds claims against, its verdicts and tables."""
 
 import dataclasses
-import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.benchmark_files import load
 from tests.landscapes import HIMMELBLAU_MINIMA, bowl, double_well, himmelblau, plane
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 reliability = load("reliability")
 dense_look, populations = sys.modules["dense_look"], sys.modules["populations"]

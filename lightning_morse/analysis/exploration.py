@@ -357,12 +357,8 @@ class Explorer:
 
     def _holds_certainty(self, portrait: PhasePortrait, k: int) -> bool:
         """Whether a certain basin reaches into a box or one inside it."""
-        boxes = self.tower.boxes
-        inside = {k}
-        for j in range(k + 1, len(boxes)):
-            if boxes[j].parent in inside:
-                inside.add(j)
-        return any((portrait.labels[portrait.nested.part(j)] >= 0).any() for j in inside)
+        parts = [portrait.nested.part(j) for j in self.tower.inside(k)]
+        return any((portrait.labels[part] >= 0).any() for part in parts)
 
     def _open_at_minimum(self, portrait: PhasePortrait, most: int) -> bool:
         """Open a box around the lowest undecided minimum of a mean that has none around it."""

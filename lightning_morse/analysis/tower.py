@@ -179,12 +179,20 @@ class Tower:
 
     def _within(self, k: int) -> Samples:
         """The samples of a box and of all boxes inside it."""
-        out, inside = self.boxes[k].samples, {k}
-        for number, box in enumerate(self.boxes):
-            if box.parent in inside:
-                inside.add(number)
-                out = out.followed_by(box.samples.points, box.samples.losses)
+        first, *others = self.inside(k)
+        out = self.boxes[first].samples
+        for number in others:
+            samples = self.boxes[number].samples
+            out = out.followed_by(samples.points, samples.losses)
         return out
+
+    def inside(self, k: int) -> list[int]:
+        """Numbers of a box and of all boxes inside it, ascending."""
+        found = [k]
+        for number in range(k + 1, len(self.boxes)):
+            if self.boxes[number].parent in found:
+                found.append(number)
+        return found
 
     def fitted(self, k: int) -> Calibrated:
         """A surrogate of what a box sees, of the model chosen before if there is one.

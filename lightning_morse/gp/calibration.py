@@ -247,7 +247,7 @@ def with_fine_structure(calibrated: Calibrated, scales: Array) -> Calibrated:
             ones the process would have seen; basins of shorter ones are narrower than any claim is
             about.
     """
-    fine = dataclasses.replace(calibrated.surrogate, fine=scales)
+    fine = calibrated.surrogate.rescaled(fine=scales)
     return dataclasses.replace(calibrated, surrogate=fine)
 
 
@@ -281,9 +281,7 @@ def inflate(calibrated: Calibrated, largest: float, n: int) -> Calibrated:
         return calibrated
     total = max(calibrated.factor, min(largest / expected_largest(n, _ALARM_HELD_BACK), _MOST))
     wider = (total / calibrated.factor) ** 2
-    surrogate = dataclasses.replace(
-        calibrated.surrogate, variance=calibrated.surrogate.variance * wider
-    )
+    surrogate = calibrated.surrogate.rescaled(calibrated.surrogate.variance * wider)
     return dataclasses.replace(
         calibrated,
         surrogate=surrogate,
@@ -296,11 +294,11 @@ def _cautious(surrogate: GaussianProcess) -> GaussianProcess:
     """The same surrogate with the extra deviation that its kernel needs."""
     if surrogate.kernel != MATERN_7_2:
         return surrogate
-    return dataclasses.replace(surrogate, variance=surrogate.variance * _SMOOTH_CAUTION**2)
+    return surrogate.rescaled(surrogate.variance * _SMOOTH_CAUTION**2)
 
 
 def _judged(surrogate: GaussianProcess) -> Calibrated:
     largest = float(np.abs(surrogate.leave_one_out()).max())
     factor = max(1.0, largest / expected_largest(len(surrogate.y)))
-    inflated = dataclasses.replace(surrogate, variance=surrogate.variance * factor**2)
+    inflated = surrogate.rescaled(surrogate.variance * factor**2)
     return Calibrated(inflated, factor, largest)

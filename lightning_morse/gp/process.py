@@ -7,6 +7,7 @@ Every posterior here is that of :math:`T(l)`; :class:`Warp` leads back to the un
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -345,9 +346,8 @@ class GaussianProcess:
         too low by up to a half, in variance, for a smoother loss. The noise level of a loss without
         noise is often that at which the fit has to stop; its residuals are far smaller.
         """
-        inverse, _ = dpotri(self.cholesky, lower=1)
         residuals = self.noise * self.weights
-        return float(np.square(residuals).sum() / (self.noise * np.diag(inverse).sum()))
+        return float(np.square(residuals).sum() / (self.noise * self._inverse_diagonal.sum()))
 
     def _variance(self, cross: Array, prior: float) -> Array:
         """Posterior variance from covariances with the samples, over the signal variance."""
@@ -367,8 +367,27 @@ class GaussianProcess:
 
         Under the model each is standard normal by itself (Rasmussen, Williams, equation 5.12).
         """
+        return self.weights / np.sqrt(self._inverse_diagonal * self.variance)
+
+    @cached_property
+    def _inverse_diagonal(self) -> Array:
+        """Diagonal of the inverse of the samples' covariance over ``variance``, shape ``(n,)``."""
         inverse, _ = dpotri(self.cholesky, lower=1)
-        return self.weights / np.sqrt(np.diag(inverse) * self.variance)
+        return np.diag(inverse)
+
+    def rescaled(self, variance: float | None = None, fine: Array | None = None) -> GaussianProcess:
+        """The same of another variance or fine structure; nothing is factorised anew.
+
+        Args:
+            variance: The new variance, positive; the same if left out.
+            fine: The new lengthscales of the fine structure; the same if left out.
+        """
+        out = copy.copy(self)  # with what has been computed, which depends on neither
+        if variance is not None:
+            object.__setattr__(out, "variance", variance)
+        if fine is not None:
+            object.__setattr__(out, "fine", fine)
+        return out
 
 
 def _at_one_point(

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import chi2
@@ -109,7 +109,7 @@ def line_band(
 
 def _band(model: Calibrated, confidence: float) -> LineBand:
     size, level = _largest_size(len(model.surrogate.y), confidence)
-    surrogate = replace(model.surrogate, variance=size * model.surrogate.variance)
+    surrogate = model.surrogate.rescaled(size * model.surrogate.variance)
     at = surrogate.lattice_posterior([SHARES])
     band = value_band([surrogate], LATTICE, level)
     fine = math.sqrt(surrogate.noise * surrogate.variance)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
-from lightning_morse.tables import FORMS
+from lightning_morse.tables import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,8 +137,6 @@ class Connectivity:
         Raises:
             ValueError: If there is no such form.
         """
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         head = ["a", "b", "barrier", "at least", "at most", "verdict", "evaluations"]
         rows = []
         for (i, j), profile in zip(self.pairs, self.profiles, strict=True):
@@ -148,7 +146,7 @@ class Connectivity:
             numbers = [f"{m[i, j]:.3g}" for m in (self.barriers, self.lower, self.upper)]
             facts = [self.names[i], self.names[j], *numbers, verdict, str(len(profile.shares))]
             rows.append(facts)
-        return FORMS[form](head, rows)
+        return written(form, head, rows)
 
     def summary(self) -> str:
         """What was found, in a few lines: groups, tolerance and confidence, notes."""

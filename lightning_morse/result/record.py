@@ -17,7 +17,7 @@ from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.facts import Evidence, MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
-from lightning_morse.tables import FORMS
+from lightning_morse.tables import written
 from lightning_morse.words import NO_CLAIM, kind_of_set, percent, short_of_one
 
 
@@ -408,8 +408,6 @@ class MorseAnalysis:
         Raises:
             ValueError: If there is no such form.
         """
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         names = ["set", "what", "Morse index", "loss", "volume", "basin", "mu", "center"]
         if not self.attractors:
             names.remove("mu")
@@ -424,7 +422,7 @@ class MorseAnalysis:
             facts = [str(i), what, index, _with_deviation(m), f"{m.volume:.2%}", basin]
             facts += [mu] if self.attractors else []
             rows.append([*facts, f"({center})"])
-        return FORMS[form](names, rows)
+        return written(form, names, rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the analysis to one file, in whole or not at all.
