@@ -228,8 +228,8 @@ def run(name, watch=None, kind=Net, epochs=3, ckpt_path=None, keep=False):
         facts["metrics"] = {k: v for k, v in metrics.items() if k.startswith("morse/")}
         facts["history"] = watch.history
         facts["found"] = watch.result is not None
-        facts["snapshots"] = list(watch._trajectory._rows.shape)
-        facts["n_snapshots"] = len(watch._trajectory)
+        facts["snapshots"] = list(watch._run.trajectory._rows.shape)
+        facts["n_snapshots"] = len(watch._run.trajectory)
         facts["saved"] = len(watch.state_dict()["trajectory"]["snapshots"])
         if watch.result is not None:
             facts["centre_loss"] = float(watch.result.sample_losses[0])

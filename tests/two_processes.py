@@ -82,7 +82,7 @@ def run(name, watch=None, epochs=3, ckpt_path=None, keep=False):
         facts["history"] = watch.history
         facts["found"] = watch.result is not None
         facts["probe"] = [x.tolist() for x, _ in watch._run.probe]
-        facts["snapshots"] = len(watch._trajectory)
+        facts["snapshots"] = len(watch._run.trajectory)
         if watch._run.probe and not ended:
             module.eval()
             module.net[1].train()

@@ -31,7 +31,6 @@ from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.settings import Settings
-from lightning_morse.monitoring.snapshots import Trajectory
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
@@ -337,10 +336,6 @@ class MorseMonitor(TellingCallback):
         """
         return self._account.history
 
-    @property
-    def _trajectory(self) -> Trajectory:
-        return self._run.trajectory
-
     # ------------------------------------------------------------------ hooks
 
     def on_fit_start(self, trainer: TrainerLike, pl_module: Any) -> None:
@@ -482,7 +477,7 @@ class MorseMonitor(TellingCallback):
     def _look(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
         """Analyse if there is time; all processes do the same."""
         schedule = self._schedule
-        given = trainer, self._run.processes, len(self.history), len(self._trajectory)
+        given = trainer, self._run.processes, len(self.history), len(self._run.trajectory)
         decision = schedule.decide(
             *given, lambda: self._analysis(module).seconds_of_one(schedule.budget.now), ended=ended
         )

@@ -154,7 +154,7 @@ def probability_bound(mu: float) -> str:
 
     Example:
         >>> probability_bound(0.9599)
-        'mu ≥ 0.9599'
+        'mu ≥ 0.95'
     """
     return f"mu ≥ {short_of_one(mu)}"
 

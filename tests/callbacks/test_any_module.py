@@ -338,7 +338,7 @@ def test_other_weights_of_the_same_size_begin_a_new_record(tmp_path, caplog):
     watch = watching()
     run(LayerWise, tmp_path, watch, max_epochs=4)
     assert "begin anew" in caplog.text
-    snapshots = watch._trajectory.snapshots().double()
+    snapshots = watch._run.trajectory.snapshots().double()
     steps = snapshots.diff(dim=0).norm(dim=1)
     assert len(snapshots) > 2
     assert steps.max() < 8 * steps.median()

@@ -50,8 +50,8 @@ def test_what_comes_back_is_what_was_kept(tmp_path):
     kept, back = monitor(), monitor()
     path = checkpoint(tmp_path, kept, max_epochs=2)
     back.load_state_dict(torch.load(path, weights_only=True)["callbacks"][kept.state_key])
-    assert back._trajectory.snapshots().equal(kept._trajectory.snapshots())
-    assert back._trajectory.stride == kept._trajectory.stride
+    assert back._run.trajectory.snapshots().equal(kept._run.trajectory.snapshots())
+    assert back._run.trajectory.stride == kept._run.trajectory.stride
     for batch, of_state in zip(kept._run.probe, back._run.probes_of_all[0], strict=True):
         assert all(map(torch.equal, batch, of_state))
     assert back.history == kept.history
@@ -77,7 +77,7 @@ def test_without_a_place_to_write_the_record_stays_in_memory(tmp_path, monkeypat
     watch = monitor()
     path = checkpoint(tmp_path, watch, max_epochs=2)
     assert "the record is not in checkpoints (OSError: no space left on device)" in caplog.text
-    assert len(watch._trajectory) > 2
+    assert len(watch._run.trajectory) > 2
     state = torch.load(path, weights_only=True)["callbacks"]
     (ours,) = (v for k, v in state.items() if k.startswith("MorseMonitor"))
     assert "trajectory" not in ours
@@ -93,8 +93,8 @@ def test_a_record_that_began_anew_is_what_comes_back(tmp_path):
     kept, back = monitor(), monitor()
     path = checkpoint(tmp_path, Unfreezes(), kept, max_epochs=4).with_stem("epoch=3")
     back.load_state_dict(torch.load(path, weights_only=True)["callbacks"][kept.state_key])
-    assert len(kept._trajectory) > 3
-    assert back._trajectory.snapshots().equal(kept._trajectory.snapshots())
+    assert len(kept._run.trajectory) > 3
+    assert back._run.trajectory.snapshots().equal(kept._run.trajectory.snapshots())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for the superuser")
@@ -148,5 +148,5 @@ def test_a_record_is_read_row_by_row(tmp_path, monkeypatch):
     monkeypatch.setattr(state_files, "_read", reading)
     back._run._settings = dataclasses.replace(back.settings, dynamics="trajectory")  # no slices
     back._run.load_state_dict(state)
-    assert back._trajectory.snapshots().equal(kept._trajectory.snapshots())
-    assert len(rows) > len(kept._trajectory)  # the first one twice
+    assert back._run.trajectory.snapshots().equal(kept._run.trajectory.snapshots())
+    assert len(rows) > len(kept._run.trajectory)  # the first one twice

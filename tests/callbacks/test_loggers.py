@@ -154,7 +154,7 @@ def test_lightning_cli_reads_it_from_yaml(tmp_path, monkeypatch):
     cli.trainer.fit(cli.model, loader())
     assert [row["morse_cli/failed"] for row in watch.history] == [0, 0]
     assert watch.result.grid.upper.tolist() == [0.5]
-    assert watch._trajectory.snapshots().dtype == torch.bfloat16
+    assert watch._run.trajectory.snapshots().dtype == torch.bfloat16
 
 
 def test_lightning_cli_refuses_what_is_wrong(tmp_path, capsys):

@@ -738,8 +738,8 @@ def test_extent_given_is_kept(tmp_path):
 def test_snapshots_are_bounded_in_a_run(tmp_path):
     watch = monitor(max_snapshots=4)
     fit(tmp_path, watch, max_epochs=4)
-    assert 2 < len(watch._trajectory) <= 4
-    assert watch._trajectory.snapshots().shape[1] == N_WEIGHTS
+    assert 2 < len(watch._run.trajectory) <= 4
+    assert watch._run.trajectory.snapshots().shape[1] == N_WEIGHTS
 
 
 def test_snapshots_start_over_when_parameters_are_unfrozen(tmp_path):
@@ -754,7 +754,7 @@ def test_snapshots_start_over_when_parameters_are_unfrozen(tmp_path):
     watch = monitor()
     fit(tmp_path, watch, module=Thaws())
     assert [row["morse/failed"] for row in watch.history] == [0, 0]
-    assert watch._trajectory.n_parameters == N_WEIGHTS
+    assert watch._run.trajectory.n_parameters == N_WEIGHTS
 
 
 def test_resumed_run_looks_at_the_same(tmp_path):
@@ -775,8 +775,8 @@ def test_resumed_run_looks_at_the_same(tmp_path):
     for x, y in zip(after._run.probe, through._run.probe, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(x, y, strict=True))
     # Lightning does not restore the order of the data, so only the record can be compared.
-    assert len(after._trajectory) == len(through._trajectory)
-    assert torch.equal(after._trajectory.snapshots()[0], through._trajectory.snapshots()[0])
+    assert len(after._run.trajectory) == len(through._run.trajectory)
+    assert torch.equal(after._run.trajectory.snapshots()[0], through._run.trajectory.snapshots()[0])
 
 
 def test_a_second_fit_starts_afresh(tmp_path):

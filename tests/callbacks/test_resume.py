@@ -63,7 +63,7 @@ def test_a_resumed_run_gives_the_same_analyses(directions, dtype, tmp_path):
     assert facts(after.history) == facts(through.history)
     for a, b in zip(after._run.probe, through._run.probe, strict=True):
         assert all(x.equal(y) for x, y in zip(a, b, strict=True))
-    assert after._trajectory.snapshots().equal(through._trajectory.snapshots())
+    assert after._run.trajectory.snapshots().equal(through._run.trajectory.snapshots())
     assert np.array_equal(after.result.samples, through.result.samples)
     assert np.array_equal(after.result.sample_losses, through.result.sample_losses)
     assert np.array_equal(after.result.labels, through.result.labels)
@@ -74,7 +74,7 @@ def test_a_run_resumed_with_fewer_snapshots_thins_its_record(tmp_path, monkeypat
     train(tmp_path / "b", monitor(), 2, keep=True)
     after = monitor(max_snapshots=3)
     train(tmp_path / "c", after, 3, ckpt_path=str(tmp_path / "b" / "last.ckpt"))
-    assert 2 <= len(after._trajectory) <= 3
+    assert 2 <= len(after._run.trajectory) <= 3
     assert not after.history[-1]["morse/failed"]
 
 

@@ -270,9 +270,9 @@ def test_snapshots_take_the_memory_they_say(dtype, size, tmp_path, monkeypatch):
     module, _ = fit(tmp_path, watch, max_epochs=2)
     assert not watch.history[-1]["morse/failed"]
     assert watch._account.view.axis_labels[0].startswith("PC 1")
-    assert len(watch._trajectory) == 4
-    assert watch._trajectory.n_bytes == 5 * size * count(module)
-    assert watch._trajectory.state_dict()["snapshots"][0].dtype == getattr(torch, dtype)
+    assert len(watch._run.trajectory) == 4
+    assert watch._run.trajectory.n_bytes == 5 * size * count(module)
+    assert watch._run.trajectory.state_dict()["snapshots"][0].dtype == getattr(torch, dtype)
 
 
 def test_batches_are_kept_once(tmp_path, monkeypatch):

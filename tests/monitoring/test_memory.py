@@ -160,7 +160,7 @@ def test_half_precision_is_the_last_resort(said, tmp_path):
     watch = monitor(max_memory=10 * N_WEIGHTS)
     fit(tmp_path, watch)
     assert "4 snapshots of the weights are kept in bfloat16, and no earlier slice" in said()[0]
-    assert watch._trajectory.snapshots().dtype == torch.bfloat16
+    assert watch._run.trajectory.snapshots().dtype == torch.bfloat16
     assert [row["morse/failed"] for row in watch.history] == [0, 0]
 
 
@@ -170,7 +170,7 @@ def test_without_room_for_a_record_directions_are_random(directions, said, tmp_p
     fit(tmp_path, watch)
     (line,) = said()
     assert "no snapshots are kept and directions are random" in line
-    assert watch._trajectory.n_bytes == 0
+    assert watch._run.trajectory.n_bytes == 0
     assert [row["morse/failed"] for row in watch.history] == [0, 0]
     assert watch._account.view.axis_labels[0].startswith("random direction 1")
     assert watch._account.view.trajectory.shape == (0, 2)
