@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +65,21 @@ class Chart:
             sharp.put(new, self.enclosure.images(self.band, new, sharp=True))
             known[new] = True
         return self.images.replaced(cells, sharp.at(cells))
+
+    def with_band(self, make_band: MakeBand) -> Chart:
+        """The same for another band on the gradient.
+
+        Args:
+            make_band: Makes the band.
+
+        Raises:
+            SurrogateError: As :func:`chart`.
+        """
+        band = make_band(self.surrogate, self.lattice, self.posterior)
+        images = self.enclosure.images(band)
+        _refuse_overflow(band.radius, band.c, images.lower, images.upper)
+        candidates = critical_cells(self.lattice, self.posterior, band)
+        return dataclasses.replace(self, band=band, images=images, candidates=candidates)
 
     @cached_property
     def _sharp(self) -> tuple[Mask, FlowImages]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Loss, Mask
 from lightning_morse.analysis.charts import Chart
+from lightning_morse.analysis.confidences import confidences
 from lightning_morse.analysis.description import (
     CriticalPoints,
     critical_points,
@@ -17,7 +18,6 @@ from lightning_morse.analysis.description import (
     reading_order,
 )
 from lightning_morse.analysis.evidence import evidence_for
-from lightning_morse.analysis.ladder import Climb, climb, unclimbed
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import Samples
@@ -27,7 +27,7 @@ from lightning_morse.conley.reach import UNDECIDED, Reach
 from lightning_morse.facts import SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.gp.process import SurrogateError
-from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
+from lightning_morse.result import Box, MorseAnalysis, WayOut
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
 
@@ -118,10 +118,11 @@ def conclude(
             portrait, located = portrait.renumbered(order), located.renumbered(order)
             faces = _faces(portrait)
         with clock("ladder"):
-            ladder, each, together = _confidences(portrait, models, tower)
+            ladder, each, together = confidences(portrait, tower)
             if not (np.isfinite(each).all() and math.isfinite(together)):
                 raise SurrogateError("a bound on a probability has left the range of floats")
-            evidence = evidence_for(tower, models, together)
+            bands = [one.band.c for one in portrait.charts]
+            evidence = evidence_for(tower, models, bands, together)
         with clock("record"):
             sets = describe(portrait, located, evidence.adequacy * each)
             boxes = [
@@ -196,52 +197,6 @@ def _exit_volumes(portrait: PhasePortrait, faces: Mask) -> Array:
     """Fraction of the box that escapes and can do so through each face of the outermost box."""
     volumes = portrait.nested.volumes if len(portrait.nested.grids) > 1 else None
     return escaping_volumes(faces, portrait.labels, volumes=volumes)
-
-
-def _confidences(
-    portrait: PhasePortrait, models: list[Calibrated], tower: Tower
-) -> tuple[Ladder, Array, float]:
-    """The ladder, the confidence of each attractor, and that of the number of attractors."""
-    settings, n = tower.settings, len(portrait.found.attractors)
-    if not portrait.trusted:
-        # A bound that rests on a model which the samples refute is worth nothing.
-        return unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder, np.zeros(n), 0.0
-    if not n and not portrait.is_exact:
-        # Nothing is claimed.
-        return unclimbed([], settings.confidence).ladder, np.zeros(0), 0.0
-    least = max(settings.confidence, portrait.level)
-    if len(models) == 1:
-        attractors, exact = portrait.attracting_cells(), portrait.is_exact
-        proved = settings.band == "proved"
-        (only,) = portrait.charts
-        climbed = climb(only, attractors, settings.confidence, proved=proved, counted=exact)
-        together = climbed.exact if exact else climbed.together
-        return climbed.ladder, np.maximum(climbed.each, least), max(least, together)
-    everyone = unclimbed([np.zeros(0, np.int64)] * n, settings.confidence).ladder
-    climbed_inside = _climb_in_one_box(portrait, tower)
-    if climbed_inside is None:
-        return everyone, np.full(n, least), least
-    together = least if portrait.is_exact else max(least, climbed_inside.together)
-    return everyone, np.maximum(climbed_inside.each, least), together
-
-
-def _climb_in_one_box(portrait: PhasePortrait, tower: Tower) -> Climb | None:
-    """Climb with the attractors if the cells of all of them lie in one grid.
-
-    Blocks in different boxes are not compared, so otherwise they stand at the lowest level only.
-    """
-    attractors, settings = portrait.attracting_cells(), tower.settings
-    if not attractors:
-        return None
-    cells = np.concatenate(attractors)
-    for k, share in enumerate(tower.shares(final=True)):
-        part = portrait.nested.part(k)
-        if cells.min() >= part.start and cells.max() < part.stop:
-            own = [portrait.nested.uncovered[k][c - part.start] for c in attractors]
-            level = settings.with_share(float(share)).confidence_of_box
-            proved = settings.band == "proved"
-            return climb(portrait.charts[k], own, level, proved=proved)
-    return None
 
 
 def _box(

@@ -2,10 +2,9 @@ r"""How far the samples bear out the surrogates, and what could hide between the
 
 All bounds hold *given* that the loss is a sample path of the fitted process. Whether it is shows
 where the process predicts a loss before it has seen it (prequential evidence: Dawid 1984). Every
-sample that is placed for a box whose surrogate has been fitted is such a test. It is a *surprise*
-if its error, in deviations of today's caution, is larger than the largest of so many errors may be.
-Tests by a surrogate that had seen less than half of what the present one has are not counted: they
-say little of it.
+sample that is placed for a box whose surrogate has been fitted is such a test. Claims rest on a
+band: that nowhere an error is larger than so many deviations. A test is a *surprise* if its error,
+in deviations of today's caution, is larger than that.
 
 *Places.* Tests at one place say nothing of another. ``n`` random places would meet 63 % of ``n``
 equal cells of a box; tests that meet ``m`` of them count as ``m / 0.63``, at most as ``n``.
@@ -25,19 +24,16 @@ about the number of attractors is one about basins wider than :func:`finest_widt
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from lightning_morse._typing import Array
 from lightning_morse.analysis.samples import Samples
-from lightning_morse.analysis.tower import Box, Predicted, Tower
+from lightning_morse.analysis.tower import Predicted, Tower
 from lightning_morse.facts import Evidence
-from lightning_morse.gp.calibration import (
-    Calibrated,
-    expected_largest,
-    fit_calibrated,
-)
+from lightning_morse.gp.calibration import Calibrated, fit_calibrated
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 
@@ -45,15 +41,15 @@ from lightning_morse.grids.cubical import CubicalGrid
 _SHOWN = 0.95
 # About how many places are tried for a hidden basin.
 _PLACES = 4096
-# Share of the present samples that a surrogate has to have seen for its predictions to count.
-_COUNTS_FROM = 0.5
 # Share of n equal cells that n random places meet, for large n.
 _MET_AT_RANDOM = 1 - math.exp(-1)
 # Keeps the random halves apart from the other streams of a seed.
 _HALVES_STREAM = 5
 
 
-def evidence_for(tower: Tower, models: list[Calibrated], mu_model: float) -> Evidence:
+def evidence_for(
+    tower: Tower, models: list[Calibrated], bands: Sequence[float], mu_model: float
+) -> Evidence:
     """What the samples say of the surrogates of a tower.
 
     Where no sample was predicted before it was used, as none is where samples are given, each half
@@ -62,9 +58,10 @@ def evidence_for(tower: Tower, models: list[Calibrated], mu_model: float) -> Evi
     Args:
         tower: The boxes and their samples.
         models: The surrogate of each box.
+        bands: How many deviations the band of each box allows for.
         mu_model: The bound given the model, which is kept beside it.
     """
-    tests = [_tests_of_box(box) for box in tower.boxes]
+    tests = [box.predicted for box in tower.boxes]
     if not any(tests):
         tests = [_tests_of_halves(tower), *tests[1:]]
     errors = [
@@ -77,7 +74,7 @@ def evidence_for(tower: Tower, models: list[Calibrated], mu_model: float) -> Evi
         for found, box in zip(tests, tower.boxes, strict=True)
         if found
     )
-    surprises = sum(int((e > expected_largest(n)).sum()) for e in errors) if n else 0
+    surprises = sum(int((e > band).sum()) for e, band in zip(errors, bands, strict=True))
     finest = finest_width(tower.settings.grid, tower.everything.points)
     return Evidence(n, places, surprises, mu_model, finest)
 
@@ -105,11 +102,6 @@ def n_places(points: Array, lower: Array, upper: Array) -> int:
     return min(len(points), int(n_met / _MET_AT_RANDOM))
 
 
-def _tests_of_box(box: Box) -> list[Predicted]:
-    least = _COUNTS_FROM * len(box.samples)
-    return [each for each in box.predicted if each.n_own >= least and len(each.points)]
-
-
 def _tests_of_halves(tower: Tower) -> list[Predicted]:
     """Each random half of the samples, predicted from the other one."""
     seen, grid = tower.everything.finite, tower.settings.grid
@@ -123,7 +115,7 @@ def _tests_of_halves(tower: Tower) -> list[Predicted]:
         except SurrogateError:  # half of them determine none: no test
             continue
         others = Samples(seen.points[other], seen.losses[other])
-        tests.append(Predicted.by(model, len(fitted), others))
+        tests.append(Predicted.by(model, others))
     return tests
 
 

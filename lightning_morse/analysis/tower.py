@@ -54,20 +54,18 @@ class Predicted:
     """Losses that a surrogate predicted before it had seen them.
 
     Attributes:
-        n_own: How many samples of its box it had seen.
         points: Where, shape ``(n, d)``; those at which the loss is finite.
         errors: Absolute errors, in deviations before calibration, shape ``(n,)``.
     """
 
-    n_own: int
     points: Array
     errors: Array
 
     @classmethod
-    def by(cls, model: Calibrated, n_own: int, samples: Samples) -> Predicted:
+    def by(cls, model: Calibrated, samples: Samples) -> Predicted:
         """Predict some samples by a surrogate that has not seen them."""
         usable = samples.finite
-        return cls(n_own, usable.points, prediction_errors(model, usable.points, usable.losses))
+        return cls(usable.points, prediction_errors(model, usable.points, usable.losses))
 
 
 @dataclass(eq=False)
@@ -323,7 +321,7 @@ class Tower:
         """Add samples to a box, whose surrogate, if it has one, has predicted them."""
         box = self.boxes[k]
         if box.model is not None:
-            box.predicted.append(Predicted.by(box.model, box.n_own, Samples(points, losses)))
+            box.predicted.append(Predicted.by(box.model, Samples(points, losses)))
         self.add(k, points, losses)
 
     def add(self, k: int, points: Array, losses: Array) -> None:
