@@ -121,7 +121,7 @@ def watched() -> Iterator[list[Seen]]:
         evaluations = count - before
         subspace, look = self._choose()  # the same again: nothing has moved
         assert look is not None, "a single process chooses its own slice"
-        seen.append(Seen(self.title, found, look, self._loss_slice(subspace), evaluations))
+        seen.append(Seen(self.title, found, look, self.loss.on(subspace), evaluations))
         return found
 
     runs = mock.patch.object(OneAnalysis, "run", kept)

@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 import lightning_morse.callbacks._schedule as schedule
 import lightning_morse.monitoring.costs as costs
 import lightning_morse.monitoring.one_analysis as home
+import lightning_morse.monitoring.probed_loss as probed
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.steps import loss_from_steps
 from tests.callback_models import Net, loader, monitor, rng_state, seed_all
@@ -106,7 +107,7 @@ def main():
     run("second_fails", small(loss_fn=Fails(1, MemoryError("lost"))))
     run("second_fails_at_once", small(loss_fn=Fails(1, ValueError("lost"), call=1)))
 
-    make_slice = home.LossSlice
+    make_slice = probed.LossSlice
     broken = small()
 
     def no_slice(*args, **options):
@@ -114,9 +115,9 @@ def main():
             raise MemoryError("no room for a copy")
         return make_slice(*args, **options)
 
-    home.LossSlice = no_slice
+    probed.LossSlice = no_slice
     run("second_has_no_copy", broken)
-    home.LossSlice = make_slice
+    probed.LossSlice = make_slice
 
     analyze, numerics = home.analyze_from, small()
 

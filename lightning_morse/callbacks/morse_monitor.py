@@ -479,7 +479,9 @@ class MorseMonitor(TellingCallback):
         schedule = self._schedule
         given = trainer, self._run.processes, len(self.history), len(self._run.trajectory)
         decision = schedule.decide(
-            *given, lambda: self._analysis(module).seconds_of_one(schedule.budget.now), ended=ended
+            *given,
+            lambda: self._analysis(module).loss.seconds_of_one(schedule.budget.now),
+            ended=ended,
         )
         schedule.tell(trainer, decision, self._messages, ended=ended)
         if decision.portion is not None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lightning_morse._typing import Array
 from lightning_morse.arguments import integer_of_at_least, level_of_confidence
-from lightning_morse.mode_connectivity.band import SHARES
-from lightning_morse.mode_connectivity.line import FIRST, Line
+from lightning_morse.barriers.band import SHARES
+from lightning_morse.barriers.line import FIRST, Line
 from lightning_morse.mode_connectivity.plane import Landscape
 from lightning_morse.mode_connectivity.point_loss import LossAtWeights
 from lightning_morse.mode_connectivity.record import Connectivity, Profile, symmetric
@@ -52,7 +52,7 @@ def connectivity(
     losses at the ends, at least 0. The largest excess evaluated is a lower bound, because the loss
     is a function (below). The upper bound comes from a Gaussian process fitted to the losses on the
     line; all of them hold simultaneously with probability at least ``confidence``, by a union bound
-    over the pairs, given the premise of :mod:`lightning_morse.mode_connectivity.band`: that the
+    over the pairs, given the premise of :mod:`lightning_morse.barriers.band`: that the
     (warped) loss on each line is a sample path of the process fitted to it. The loss is evaluated
     at both ends, at five places between them, and then where the upper bound is attained, until it
     is decided whether the barrier exceeds ``tolerance``.

@@ -52,7 +52,7 @@ class Connectivity:
     losses at the ends, :math:`\max(0, \max_t\, l(t) - (1 - t)\, l(0) - t\, l(1))`. ``lower`` was
     evaluated, so it holds for sure. All entries of ``upper`` hold simultaneously with probability
     at least ``confidence`` (a union bound over the pairs), given that the losses on each line are a
-    sample path of the process fitted there (:mod:`lightning_morse.mode_connectivity.band`).
+    sample path of the process fitted there (:mod:`lightning_morse.barriers.band`).
 
     Permutations of hidden units are not searched: two networks that compute the same function with
     their units in different orders are, as a rule, not connected.

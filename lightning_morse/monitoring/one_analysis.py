@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,13 +20,14 @@ from lightning_morse.analysis.sentence import sentence
 from lightning_morse.analysis.verdict import verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
-from lightning_morse.distributed.sharded_slice import ShardedSlice
 from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.monitoring.extent import FARTHEST, half_widths
 from lightning_morse.monitoring.flow_check import flow_check
+from lightning_morse.monitoring.identities import Identification
 from lightning_morse.monitoring.meter import Meter, OutOfTimeError
+from lightning_morse.monitoring.probed_loss import LossFn, ProbedLoss
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
 from lightning_morse.monitoring.settings import Settings
@@ -37,15 +37,13 @@ from lightning_morse.monitoring.snapshot_map import (
     flow_readings,
     trajectory_readings,
 )
-from lightning_morse.monitoring.tracking import untracked
+from lightning_morse.monitoring.tracking import Questions, Tracked, untracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.batch_statistics import Statistics
 from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
-from lightning_morse.slices.shadow_loss import ShadowLoss
 from lightning_morse.slices.subspace import AffineSubspace
 
 # Basins kept in the history of a run, largest first: the timeline has no room for more.
@@ -53,13 +51,6 @@ MOST_BASINS_IN_HISTORY = 32
 
 # Names listed of what a step writes to: the first ones tell what it is about.
 MOST_NAMES_TOLD = 5
-
-# An evaluation that takes longer is timed once.
-SLOW_SECONDS = 0.05
-# Keeps the choice of probe batches apart from the other random numbers of a seed.
-_PROBES_STREAM = 4
-
-LossFn = Callable[[Any, Any], Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +114,21 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
+class Explored:
+    """What the slice of an analysis shows.
+
+    Attributes:
+        result: The analysis.
+        loss_now: The loss at the current weights; NaN if it was not evaluated.
+        training: Scalars that compare training with the flow of the slice.
+    """
+
+    result: MorseAnalysis
+    loss_now: float
+    training: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
 class OneAnalysis:
     """An analysis of a run at its present weights.
 
@@ -160,57 +166,24 @@ class OneAnalysis:
         Raises:
             ProcessError: If it failed in another process.
         """
-        found: Findings | None = None
         record = self.record
         subspace, look = self._choose_together() if record.sharded else self._choose()
-        loss = record.processes.each(lambda: self._loss_slice(subspace))
-        record.gather_probes()
-        shared = SharedLoss(loss, lambda: loss.n_examples, record.processes)
+        done, explored = self._explore_together(subspace, look)
+        if not done:
+            return None
+        tracked = self._identify(look, explored)
+        found: Findings | None = None
 
-        def explore() -> tuple[dict[str, float], dict[int, float]] | None:
+        def tell() -> tuple[dict[str, float], dict[int, float]]:
             nonlocal found
-            assert look is not None, "only the first process explores, and it chose the slice"
-            try:
-                found = self._explore(shared, look)
-            except OutOfTimeError:
-                return None
+            assert look is not None
+            assert explored is not None
+            assert tracked is not None
+            found = self._findings(look, explored, tracked)
             return found.scalars, found.basins
 
-        try:
-            told = shared.explore(explore)
-        finally:
-            self._tell_of(loss)
-        return found if found is not None or told is None else Findings(*told)
-
-    def seconds_of_one(self, clock: Callable[[], float]) -> float:
-        """What the loss at the current weights takes on one probe batch; all processes call it.
-
-        Args:
-            clock: Seconds since an arbitrary moment.
-
-        Returns:
-            Seconds in the first process; NaN if the loss cannot be evaluated there, or not by one
-            process alone.
-        """
-        if self.record.sharded:
-            return math.nan
-
-        def timed() -> float:
-            took = math.nan
-            with Guard(lambda error: None), preserved_random_state():
-                loss = self._shadow_loss(most=1)
-                with plain_arithmetic(loss.weights[0].device.type):
-                    for _ in range(2):  # the first one may set things up
-                        loss.reset()
-                        start = clock()
-                        for _, value in loss.parts():
-                            value.item()
-                        took = clock() - start
-                        if took > SLOW_SECONDS:
-                            break
-            return took
-
-        return self.record.processes.share(self.record.processes.each(timed))
+        told = record.processes.first(tell)
+        return found if found is not None else Findings(*told)
 
     def _tell_of(self, loss: LossSlice) -> None:
         """Say, once, what the steps did that the run did not get to see."""
@@ -242,6 +215,12 @@ class OneAnalysis:
                 names = ", ".join(list(layers)[:MOST_NAMES_TOLD])
                 self.warn(f"analyses use the running statistics of {names}: {why}", why)
 
+    @cached_property
+    def loss(self) -> ProbedLoss:
+        """The loss as this analysis sees it."""
+        given = self.settings, self.module, self.loss_fn, self.record
+        return ProbedLoss(*given, self.meter.portion.batches)
+
     # ------------------------------------------------------------------ slice
 
     def _choose(self) -> tuple[AffineSubspace, Look | None]:
@@ -270,7 +249,7 @@ class OneAnalysis:
     def _look(self, weights: Tensor, rows: Whole) -> Look:
         path = self.record.trajectory.up_to(weights)
         parameters = dict(trainable_parameters(self.module))
-        chosen = self.source.slice_at(weights, path, parameters, self._shadow_loss, rows)
+        chosen = self.source.slice_at(weights, path, parameters, self.loss.shadow, rows)
         without_record = self.source.kind == "pca" and not self.record.trajectory.max_snapshots
         if chosen.fallback and not without_record:  # which has been told
             self.warn(f"random directions instead of {self.source.kind}: {chosen.fallback}", "")
@@ -281,56 +260,67 @@ class OneAnalysis:
         coverage = chosen.coverage(weights, snapshots, at)
         return Look(chosen, chosen.subspace.project(weights), at, coverage)
 
-    def _shadow_loss(self, most: int | None = None) -> ShadowLoss:
-        batches, indices = self._probe_set(most)
-        given = self.loss_fn, self.settings.seed
-        norm = self.settings.batch_norm
-        return ShadowLoss(self.module, batches, *given, indices=indices, batch_norm=norm)
-
-    def _loss_slice(self, subspace: AffineSubspace) -> LossSlice:
-        batches, indices = self._probe_set()
-        given = batches, self.loss_fn, self.settings.seed
-        norm = self.settings.batch_norm
-        if self.record.sharded:  # a failure in one process ends the evaluation in all
-            return ShardedSlice(self.module, subspace, *given, batch_norm=norm)
-        subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
-        return LossSlice(self.module, subspace, *given, indices, failing="nan", batch_norm=norm)
-
-    def _probe_set(self, most: int | None = None) -> tuple[list[Any], list[int]]:
-        """The batches that the loss is evaluated on, and their indices; the same all through a run.
-
-        Where there is no time for all it is a random part.
-
-        Args:
-            most: At most so many batches, instead of what was planned.
-        """
-        probe, indices = self.record.probe, self.record.probe_indices
-        if not probe:
-            raise RuntimeError("no training batch has passed by that could be the probe set")
-        n = self.meter.portion.batches if most is None else most
-        rng = np.random.default_rng([self.settings.seed, _PROBES_STREAM])
-        order = rng.permutation(max(self.settings.probe_batches, len(probe)))
-        chosen = sorted([b for b in order if b < len(probe)][:n])
-        return [probe[b] for b in chosen], [indices[b] for b in chosen]
-
     # ------------------------------------------------------------ exploration
 
-    def _explore(self, loss: Loss, look: Look) -> Findings:
-        """Analyse the slice, and read off where training is in it."""
+    def _explore_together(
+        self, subspace: AffineSubspace, look: Look | None
+    ) -> tuple[bool, Explored | None]:
+        """Analyse the slice: whether there was time for it, and in the first process the result."""
+        record, explored = self.record, None
+        loss = record.processes.each(lambda: self.loss.on(subspace))
+        record.gather_probes()
+        shared = SharedLoss(loss, lambda: loss.n_examples, record.processes)
+
+        def explore() -> bool:
+            nonlocal explored
+            assert look is not None, "only the first process explores, and it chose the slice"
+            try:
+                explored = self._explore(shared, look)
+            except OutOfTimeError:
+                return False
+            return True
+
+        try:
+            return shared.explore(explore), explored
+        finally:
+            self._tell_of(loss)
+
+    def _explore(self, loss: Loss, look: Look) -> Explored:
         current, states = look.current.numpy(), look.trajectory.numpy()
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             half = self._half_widths(look.chosen)
-            result, loss_now, training = self._snapshot_map(states, half), math.nan, {}
-        else:
-            result, loss_now = self._explore_loss(loss, look)
-            training = self._compare_with_training(result, states, current)
-        # Maps of successive snapshots are not one function, and of sharded weights no process holds
-        # the directions by which slices are compared.
-        # Nor where there is no memory for earlier slices.
-        if not self.record.plan.slices:
-            tracked = untracked(result, current)
-        else:
-            tracked = self.record.tracker.update(look.subspace, result, current)
+            return Explored(self._snapshot_map(states, half), math.nan, {})
+        result, loss_now = self._explore_loss(loss, look)
+        return Explored(result, loss_now, self._compare_with_training(result, states, current))
+
+    def _identify(self, look: Look | None, explored: Explored | None) -> Tracked | None:
+        """Recognise the attractors of earlier analyses; the result is in the first process."""
+        record = self.record
+        if record.sharded or self.settings.dynamics == "trajectory":
+            # Of sharded weights no process holds the directions by which slices are compared, and
+            # maps of successive snapshots are not one function.
+            return self._unidentified(look, explored)
+
+        def begin() -> Questions:
+            assert look is not None
+            assert explored is not None
+            return record.tracker.questions(look.subspace, explored.result, look.current.numpy())
+
+        slices = record.processes.share(record.plan.slices)
+        if not slices:  # nor is there memory for earlier slices
+            return self._unidentified(look, explored)
+        given = record.processes, self.loss.on, self.meter, self.warn
+        return Identification(*given).run(begin)
+
+    def _unidentified(self, look: Look | None, explored: Explored | None) -> Tracked | None:
+        if look is None or explored is None:
+            return None
+        return untracked(explored.result, look.current.numpy())
+
+    def _findings(self, look: Look, explored: Explored, tracked: Tracked) -> Findings:
+        """Read off where training is in the slice."""
+        current, states = look.current.numpy(), look.trajectory.numpy()
+        result, loss_now = explored.result, explored.loss_now
         found = verdict(result, current)
         scalars = {
             **readings(result, current, loss_now, found.face),
@@ -339,7 +329,7 @@ class OneAnalysis:
             "identity_current": float(tracked.current),
             "basin_switches": float(self.record.tracker.switches),
             "failed": 0.0,
-            **training,
+            **explored.training,
         }
         labels = axis_labels(look.chosen.kind, look.coverage.shares)
         reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))

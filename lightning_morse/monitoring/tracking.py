@@ -1,25 +1,27 @@
 r"""Attractors that keep their identity from one analysis of a run to the next.
 
-Each analysis has its own slice: its box moves with the weights, and its directions may turn.
-Nothing is known about the flow outside the slice, so two attractors are never proved to be the
-same. Calling them the same is a convention with a stated rule. A change of basins, on the other
-hand, is more: a statement about a single slice that holds on the event of its band.
+Each analysis has its own slice: its box moves with the weights, and its directions may turn. An
+attractor of one slice is a point of weight space, and so is one of another; whether they are the
+same asks for the loss between them.
 
-**Same attractor.** A point of one slice is *seen* in another at its nearest point there, provided
-that the distance between the two is at most a quarter of the room around the attractor in whose
-certain basin that nearest point lies: the smaller of the distance to the nearest other attractor of
-that analysis and the smallest half-width of its box. Two attractors are the same if each is seen in
-the certain basin of the other. An attractor is identified with at most one earlier attractor, and
-more recent analyses take precedence; an attractor that matches none gets a new identity. For two
-boxes in the same plane more is true: the flow is the same, each attractor as seen in the other
-analysis flows to the attractor there, and if both Morse sets are resolved and both bands hold, they
-contain one and the same minimum.
+**Same attractor.** Two attractors of different analyses are the same if the straight line between
+them has certainly no barrier above a tolerance, by default 1 % of the range of the losses sampled
+on the newer slice, however far the slices have turned
+(:class:`~lightning_morse.barriers.segment.Segment`: linear mode connectivity, Frankle et al.,
+2020). If there certainly is one, they are not. Where a few evaluations do not decide it, or the
+loss is not at hand, they are the same if each is *seen* in the certain basin of the other. A point
+of one slice is seen in another at its nearest point there, provided that the distance between the
+two is at most a quarter of the room around the attractor in whose certain basin that nearest point
+lies: the smaller of the distance to the nearest other attractor of that analysis and the smallest
+half-width of its box. An attractor is identified with at most one earlier attractor, the attractor
+that the weights lead to before the others; one that matches none gets a new identity.
 
 **Change of basins.** The weights were certainly in the basin of ``A``, and at the next analysis
 where their basin is certain again, it is that of ``B``. This counts only if one of the two slices
 shows both, by identity: the old weights in ``A`` and the new ones certainly in another basin, or
-the new weights in ``B`` and the old ones certainly in another basin; and only if the other slice
-does not contradict, by showing the old weights in ``B`` or the new ones in ``A``. On the event of
+the new weights in ``B`` and the old ones certainly in another basin; only if the other slice does
+not contradict, by showing the old weights in ``B`` or the new ones in ``A``; and, where the loss is
+at hand, only if there certainly is a barrier on the line between ``A`` and ``B``. On the event of
 the band of that one slice, the two points of it that represent the old and the new weights lie in
 the basins of different attractors of its flow. Weights that lie in their slices and have not moved
 are seen at the same point in both, so turning a slice never counts by itself. A move there and back
@@ -29,37 +31,37 @@ bound.
 **Premise.** The loss is the same function of the weights in both analyses: nothing else that it
 depends on (a schedule in the loss, or running statistics of batch normalisation where these are
 used) has changed. Analyses that claim nothing (``mu`` is 0, as where the samples refute the
-surrogate) provide identities, but
-no certain basins.
+surrogate) provide identities, but no certain basins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lightning_morse._typing import Array, Cells
-from lightning_morse.conley.reach import ESCAPES, UNDECIDED
-from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse._typing import Array
+from lightning_morse.barriers.segment import Relation, Segment
+from lightning_morse.monitoring.pictures import Picture, carried, seen, worth_keeping
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.subspace import AffineSubspace
 
-# Largest distance from a slice at which a point still counts as seen in it, as a fraction of the
-# room around an attractor. Identities are a convention, and so is this number: what is certain of
-# the points of a slice does not depend on it.
-TOLERANCE = 0.25
 # Most pictures kept: the last one, that of the last certain basin, and one for lost attractors.
 # This bounds memory. A picture that is dropped can only lose an identity, never create a change of
 # basins.
 MAX_PICTURES = 3
-# Rows of the weight vectors converted to float64 at a time, to bound memory.
-_ROWS_PER_BLOCK = 1 << 16
+# Share of the range of the losses of a slice that counts as no barrier.
+_TOLERANCE = 0.01
+# Most lines evaluated to identify the attractors of an analysis; for the attractor of the weights,
+# and for each of the others. What is left is identified by what the slices show.
+_MOST_LINES, _MOST_OF_WEIGHTS, _MOST_EACH = 4, 2, 1
+
+# Asks for the relation of two attractors; None where the loss is not evaluated.
+Questions = Generator[Segment, Relation | None, "Tracked"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class AttractorTracker:
     Example:
         The slice is all of weight space; its box moves, and the two minima swap their order:
 
+        >>> import torch
         >>> from lightning_morse import analyze
         >>> plane = AffineSubspace(torch.zeros(1), torch.ones(1, 1))
         >>> def wells(x, tilt):
@@ -118,10 +121,14 @@ class AttractorTracker:
         self.max_pictures = max_pictures
         self.switches = 0
         self._next = 0
-        self._pictures: list[_Picture] = []  # oldest first
+        self._pictures: list[Picture] = []  # oldest first
 
     def update(
-        self, subspace: AffineSubspace, result: MorseAnalysis, current: ArrayLike
+        self,
+        subspace: AffineSubspace,
+        result: MorseAnalysis,
+        current: ArrayLike,
+        loss: Callable[[Tensor], float] | None = None,
     ) -> Tracked:
         """Identify the attractors of an analysis; call it once per analysis, in order.
 
@@ -132,6 +139,8 @@ class AttractorTracker:
             subspace: The slice, of dimension ``d``.
             result: The analysis of the loss on it.
             current: The current weights in the coordinates of the slice, shape ``(d,)``, finite.
+            loss: The loss at flat weights, shape ``(p,)``. Without it attractors are identified by
+                what the slices show of each other.
 
         Returns:
             The identities, the basin of the weights, and whether they have changed basins.
@@ -139,40 +148,57 @@ class AttractorTracker:
         Raises:
             ValueError: If slice, analysis and point differ in dimension.
         """
-        x, d = np.asarray(current, dtype=np.float64), subspace.dim
-        if result.grid.dim != d or x.shape != (d,):
-            raise ValueError(
-                f"slice, analysis and current point must have the same dimension, got {d}, "
-                f"{result.grid.dim} and a point of shape {x.shape}"
-            )
+        questions = self.questions(subspace, result, current)
+        answer: Relation | None = None
+        try:
+            segment = next(questions)
+            while True:
+                if loss is not None:
+                    answer = segment.relation(_on_line(loss, segment))
+                segment = questions.send(answer)
+        except StopIteration as done:
+            found: Tracked = done.value
+            return found
+
+    def questions(
+        self, subspace: AffineSubspace, result: MorseAnalysis, current: ArrayLike
+    ) -> Questions:
+        """The same, for those who evaluate the loss in a way of their own.
+
+        Args:
+            subspace: As for :meth:`update`.
+            result: Likewise.
+            current: Likewise.
+
+        Yields:
+            Lines between two attractors; their relation is to be sent back, or None.
+
+        Returns:
+            As :meth:`update`. Nothing is noted before the end.
+        """
+        new = _picture(subspace, result, np.asarray(current, dtype=np.float64))
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
-        new = _Picture(
-            subspace=subspace.to("cpu"),
-            grids=tuple(box.grid for box in result.boxes),
-            labels=tuple(box.labels.astype(np.int64) for box in result.boxes),
-            centers=np.array([result.morse_sets[a].center for a in result.attractors]).reshape(
-                -1, d
-            ),
-            identities=np.array(result.attractors, dtype=np.int64),
-            current=x,
-            certain=result.mu > 0,
-        )
-        numbers = new.identities
-        known: dict[int, int] = {}
-        for old in reversed(kept):
-            for number, identity in _same(old, new):
-                if number not in known and identity not in known.values():
-                    known[number] = identity
-        for number in numbers.tolist():
+        seen_losses = result.sample_losses[np.isfinite(result.sample_losses)]
+        tolerance = _TOLERANCE * float(np.ptp(seen_losses)) if len(seen_losses) else 0.0
+        lines = _Lines(kept, new, tolerance, result.confidence)
+        known = yield from _identities(kept, new, lines)
+        for number in new.identities.tolist():
             if number not in known:
                 known[number] = self._next
                 self._next += 1
-        new = new.renamed(known)
+        named = new.renamed(known)
         home = next((p for p in reversed(kept) if p.home >= 0), None)
-        switch = None if home is None else _switch(home, new)
+        switch = None if home is None else _switch(home, named)
+        if switch is not None:
+            (number,) = (n for n, identity in known.items() if identity == switch[1])
+            relation = yield from lines.between(number, switch[0])
+            if relation not in ("apart", None):
+                switch = None
         self.switches += switch is not None
-        self._pictures = _worth_keeping([*kept, new], self.max_pictures)
-        return Tracked({a: known[a] for a in numbers.tolist()}, new.basin(x), switch)
+        self._pictures = worth_keeping([*kept, named], self.max_pictures)
+        return Tracked(
+            {a: known[a] for a in new.identities.tolist()}, named.basin(new.current), switch
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The complete state, in plain containers and tensors."""
@@ -187,7 +213,7 @@ class AttractorTracker:
         self.switches = state["switches"]
         self._next = state["next"]
         pictures = state["pictures"][-self.max_pictures :] if self.max_pictures else []
-        self._pictures = [_Picture.of(p) for p in pictures]
+        self._pictures = [Picture.of(p) for p in pictures]
 
 
 def untracked(result: MorseAnalysis, current: ArrayLike) -> Tracked:
@@ -201,109 +227,100 @@ def untracked(result: MorseAnalysis, current: ArrayLike) -> Tracked:
     return Tracked({a: a for a in result.attractors}, basin, None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    """The part of an analysis that is kept. Labels are identities, -1 undecided, -2 escapes.
+@dataclass(eq=False)
+class _Lines:
+    """The lines between attractors of a new picture and those known from kept ones."""
 
-    Grids and labels are those of all boxes, the outermost first.
-    """
+    kept: list[Picture]
+    new: Picture
+    tolerance: float
+    confidence: float
 
-    subspace: AffineSubspace
-    grids: tuple[CubicalGrid, ...]
-    labels: tuple[Cells, ...]
-    centers: Array
-    identities: Cells
-    current: Array
-    certain: bool
+    def __post_init__(self) -> None:
+        self.n_asked = 0
+        self._answers: dict[tuple[int, int], Relation | None] = {}
+        # Where each identity was seen last.
+        self.last = {i: p for p in self.kept for i in p.identities.tolist()}
 
-    def basin(self, x: Array) -> int:
-        """Label at a point of the slice, in the innermost box that holds it."""
-        for grid, labels in zip(reversed(self.grids), reversed(self.labels), strict=True):
-            cell = int(grid.cell_of(x[None])[0])
-            if cell >= 0:
-                return int(labels[cell])
-        return ESCAPES
+    def distance(self, number: int, identity: int) -> float:
+        """Between an attractor of the new picture and one that is known."""
+        old = self.last[identity]
+        center = old.centers[old.identities == identity]
+        at, off = carried(old.subspace, center, self.new.subspace)
+        return float(np.hypot(np.linalg.norm(at[0] - self.new.centers[number]), off[0]))
 
-    @property
-    def home(self) -> int:
-        """Label at the weights; undecided if nothing in the analysis is certain."""
-        return self.basin(self.current) if self.certain else UNDECIDED
+    def between(
+        self, number: int, identity: int
+    ) -> Generator[Segment, Relation | None, Relation | None]:
+        """Ask for the relation of the two; once."""
+        pair = number, identity
+        if pair not in self._answers:
+            self.n_asked += 1
+            old = self.last[identity]
+            (center,) = old.centers[old.identities == identity]
+            start, end = (
+                old.subspace.point(center),
+                self.new.subspace.point(self.new.centers[number]),
+            )
+            self._answers[pair] = yield Segment(start, end, self.tolerance, self.confidence)
+        return self._answers[pair]
 
-    def room(self, identity: int) -> float:
-        """Distance from an attractor to the nearest other, capped at the smallest half-width."""
-        distances = np.linalg.norm(
-            self.centers - self.centers[self.identities == identity], axis=1
-        )[self.identities != identity]
-        whole = self.grids[0]
-        return float(min([*distances, 0.5 * (whole.upper - whole.lower).min()]))
 
-    def renamed(self, known: Mapping[int, int]) -> _Picture:
-        """The same picture with identities in place of the numbers of Morse sets."""
-        names = np.array([known[i] for i in self.identities.tolist()], dtype=np.int64)
-        # Attractors are the first Morse sets, so their numbers are positions in the table. The
-        # labels -1 and -2 index it from the end.
-        table = np.concatenate([names, [ESCAPES, UNDECIDED]])
-        return _Picture(
-            subspace=self.subspace,
-            grids=self.grids,
-            labels=tuple(table[labels] for labels in self.labels),
-            centers=self.centers,
-            identities=names,
-            current=self.current,
-            certain=self.certain,
+def _picture(subspace: AffineSubspace, result: MorseAnalysis, current: Array) -> Picture:
+    d = subspace.dim
+    if result.grid.dim != d or current.shape != (d,):
+        raise ValueError(
+            f"slice, analysis and current point must have the same dimension, got {d}, "
+            f"{result.grid.dim} and a point of shape {current.shape}"
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        whole, *inner = map(_stored_box, self.grids, self.labels)
-        return {
-            "origin": self.subspace.origin,
-            "directions": self.subspace.directions,
-            **whole,
-            "inner": inner,
-            "centers": self.centers.tolist(),
-            "identities": self.identities.tolist(),
-            "current": self.current.tolist(),
-            "certain": self.certain,
-        }
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any]) -> _Picture:
-        subspace = AffineSubspace(state["origin"], state["directions"]).to("cpu")
-        # Older states have no boxes inside.
-        grids, labels = zip(*map(_restored_box, [state, *state.get("inner", [])]), strict=True)
-        return cls(
-            subspace=subspace,
-            grids=grids,
-            labels=labels,
-            centers=np.array(state["centers"], dtype=np.float64).reshape(-1, subspace.dim),
-            identities=np.array(state["identities"], dtype=np.int64),
-            current=np.array(state["current"], dtype=np.float64),
-            certain=state["certain"],
-        )
+    centers = np.array([result.morse_sets[a].center for a in result.attractors])
+    return Picture(
+        subspace=subspace.to("cpu"),
+        grids=tuple(box.grid for box in result.boxes),
+        labels=tuple(box.labels.astype(np.int64) for box in result.boxes),
+        centers=centers.reshape(-1, d),
+        identities=np.array(result.attractors, dtype=np.int64),
+        current=current,
+        certain=result.mu > 0,
+    )
 
 
-def _stored_box(grid: CubicalGrid, labels: Cells) -> dict[str, Any]:
-    """A grid and runs of equal labels."""
-    values, counts = torch.unique_consecutive(torch.tensor(labels), return_counts=True)
-    return {
-        "lower": grid.lower.tolist(),
-        "upper": grid.upper.tolist(),
-        "shape": list(grid.shape),
-        "labels": values,
-        "counts": counts,
-    }
+def _identities(
+    kept: list[Picture], new: Picture, lines: _Lines
+) -> Generator[Segment, Relation | None, dict[int, int]]:
+    """Identity of each attractor that is known, by number; that of the weights comes first."""
+    shown = [pair for old in reversed(kept) for pair in _same(old, new)]
+    known: dict[int, int] = {}
+    numbers = new.identities.tolist()
+    for number in sorted(numbers, key=lambda each: each != new.home):
+        free = [identity for identity in lines.last if identity not in known.values()]
+        nearest = sorted(free, key=lambda identity: lines.distance(number, identity))
+        # What the slices show goes first, the latest before the others.
+        first = list(dict.fromkeys(i for n, i in shown if n == number and i in free))
+        in_turn = [*first, *(i for i in nearest if i not in first)]
+        most = _MOST_OF_WEIGHTS if number == new.home else _MOST_EACH
+        for n_tried, identity in enumerate(in_turn):
+            relation: Relation | None = None
+            if n_tried < most and lines.n_asked < _MOST_LINES:
+                relation = yield from lines.between(number, identity)
+            undecided = relation in (None, "undecided")
+            if relation == "connected" or (undecided and (number, identity) in shown):
+                known[number] = identity
+                break
+    return known
 
 
-def _restored_box(state: Mapping[str, Any]) -> tuple[CubicalGrid, Cells]:
-    grid = CubicalGrid(state["lower"], state["upper"], state["shape"])
-    labels = state["labels"].cpu().repeat_interleave(state["counts"].cpu())
-    return grid, labels.numpy()
+def _on_line(loss: Callable[[Tensor], float], segment: Segment) -> Callable[[float], float]:
+    def at(share: float) -> float:
+        return float(loss(segment.start + share * (segment.end - segment.start)))
+
+    return at
 
 
-def _same(old: _Picture, new: _Picture) -> list[tuple[int, int]]:
+def _same(old: Picture, new: Picture) -> list[tuple[int, int]]:
     """Pairs of a new and an old attractor, each seen in the certain basin of the other."""
-    forward = _seen(old, old.centers, new)
-    back = _seen(new, new.centers, old)
+    forward = seen(old, old.centers, new)
+    back = seen(new, new.centers, old)
     before = dict(zip(new.identities.tolist(), back, strict=True))
     return [
         (number, identity)
@@ -312,64 +329,13 @@ def _same(old: _Picture, new: _Picture) -> list[tuple[int, int]]:
     ]
 
 
-def _switch(old: _Picture, new: _Picture) -> tuple[int, int] | None:
+def _switch(old: Picture, new: Picture) -> tuple[int, int] | None:
     """Identities of the basins before and after a certain change; None if there was none."""
     a, b = old.home, new.home
     if b < 0 or a == b:
         return None
-    (then,) = _seen(old, old.current[None], new)
-    (now,) = _seen(new, new.current[None], old)
+    (then,) = seen(old, old.current[None], new)
+    (now,) = seen(new, new.current[None], old)
     shown = then == a or now == b
     contradicted = then == b or now == a
     return (a, b) if shown and not contradicted else None
-
-
-def _seen(source: _Picture, points: Array, target: _Picture) -> list[int]:
-    """Label of each point of one picture in another; undecided if too far from its slice."""
-    at, off = _carried(source.subspace, points, target.subspace)
-    labels = [target.basin(x) for x in at]
-    return [
-        UNDECIDED if label >= 0 and distance > TOLERANCE * target.room(label) else label
-        for label, distance in zip(labels, off.tolist(), strict=True)
-    ]
-
-
-def _carried(source: AffineSubspace, points: Array, target: AffineSubspace) -> tuple[Array, Array]:
-    """Coordinates in the target slice of points of the source, shape ``(n, d)``, and distances.
-
-    Both follow from ``d + 1`` weight vectors, whatever the number of points.
-    """
-
-    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-        parts = (source.origin, source.directions, target.origin, target.directions)
-        for o, along, p, onto in zip(
-            *(torch.split(t, _ROWS_PER_BLOCK) for t in parts), strict=True
-        ):
-            offset = (o.double() - p.double())[:, None]
-            yield torch.cat([offset, along.double()], dim=1), onto.double()
-
-    d = points.shape[1]
-    within = sum((onto.T @ columns for columns, onto in blocks()), torch.zeros(d, d + 1).double())
-    # From the residual of each vector rather than a difference of squares, which would cancel:
-    # small distances keep their digits.
-    left = (columns - onto @ within for columns, onto in blocks())
-    gram = sum((rest.T @ rest for rest in left), torch.zeros(d + 1, d + 1).double())
-    x = torch.cat([torch.ones(len(points), 1, dtype=torch.float64), torch.tensor(points)], dim=1)
-    squares = ((x @ gram) * x).sum(dim=1).clamp(min=0)
-    return (x @ within.T).numpy(), squares.sqrt().numpy()
-
-
-def _worth_keeping(pictures: list[_Picture], most: int) -> list[_Picture]:
-    """The last picture, that of the last certain basin, and the last ones of lost attractors."""
-    home = next((p for p in reversed(pictures) if p.home >= 0), None)
-    shown: set[int] = set()
-    kept: list[_Picture] = []
-    for picture in reversed(pictures):
-        names = set(picture.identities.tolist())
-        if not kept or picture is home or names - shown:
-            kept.append(picture)
-            shown |= names
-    while len(kept) > most:
-        others = [p for p in kept[1:] if p is not home]
-        kept.remove((others or kept)[-1])
-    return kept[::-1]

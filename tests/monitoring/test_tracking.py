@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_morse import AffineSubspace, CubicalGrid, Ladder, MorseAnalysis, MorseSet
-from lightning_morse.monitoring.tracking import MAX_PICTURES, TOLERANCE, AttractorTracker, Tracked
+from lightning_morse.monitoring.pictures import TOLERANCE, carried
+from lightning_morse.monitoring.tracking import MAX_PICTURES, AttractorTracker, Tracked
 from lightning_morse.slices.bases import orthonormal_columns
 from tests.callback_models import monitor, trainer
 from tests.landscapes import HIMMELBLAU_MINIMA, follow, himmelblau, himmelblau_gradient
@@ -127,6 +130,90 @@ def line(labels, centers, lower=-4.0, upper=4.0, mu=0.99):
 
 LINE = AffineSubspace(torch.zeros(2), torch.tensor([[1.0], [0.0]]))
 TWO = line([0, 0, 0, -1, -1, 1, 1, 1], [-2.5, 2.5])
+
+
+# ------------------------------------------------------------------ barriers between attractors
+
+
+def at_weights(theta):
+    return float(loss(theta.numpy()[None])[0])
+
+
+def ranged(result, largest=100.0):
+    """With sampled losses of a range, so that 1 % of it is no barrier."""
+    return dataclasses.replace(result, sample_losses=np.array([0.0, largest]))
+
+
+def test_attractors_without_a_barrier_between_them_are_the_same_however_slices_turn():
+    # The planes share a line only, and the attractors in them lie far from each other.
+    far = axes((0, 0, 1.0, 0), (0, 0, 0, 1.0), at=(3.5, 2.4, 0.0, 0.0))
+    here = axes((1.0, 0, 0, 0), (0, 1.0, 0, 0), at=(0.0, 0.0, 0.1, 0.1))
+    one, two = ranged(analysis(here)), ranged(analysis(far, half=0.5))
+    assert len(two.attractors) == 1
+    for given, same in ((None, False), (at_weights, True)):
+        tracker = AttractorTracker()
+        first = tracker.update(here, one, [3.0, 2.0], given)
+        second = tracker.update(far, two, [0.1, 0.1], given)
+        where = places(here, one, first)
+        near = next(i for i, minimum in where.items() if minimum == 0)
+        assert (second.identities[0] == near) == same
+
+
+def test_a_barrier_parts_what_the_slices_would_call_the_same():
+    def between(theta):  # a ridge between the two attractors, narrower than the room around them
+        return (
+            50.0 * float(np.exp(-(((float(theta[0]) - 0.25) / 0.1) ** 2)))
+            + 0.1 * float(theta[0]) ** 2
+        )
+
+    old, new = ranged(line([0] * 8, [0.0])), ranged(line([0] * 8, [0.5]))
+    for given, same in ((None, True), (between, False)):
+        tracker = AttractorTracker()
+        before = tracker.update(LINE, old, [0.1], given)
+        after = tracker.update(LINE, new, [0.6], given)
+        assert (before.identities == after.identities) == same
+        assert after.switch is None  # no slice shows two basins
+
+
+def test_a_change_of_basins_counts_only_with_a_barrier():
+    def wells(theta):
+        return float((theta[0] ** 2 - 6.25) ** 2)
+
+    def flat(theta):
+        return 0.0
+
+    both = ranged(TWO)
+    for given, switches in ((wells, 1), (flat, 0), (None, 1)):
+        tracker = AttractorTracker()
+        tracker.update(LINE, both, [-2.0], given)
+        tracker.update(LINE, both, [2.0], given)
+        assert tracker.switches == switches
+
+
+def test_few_lines_are_asked_for_and_the_attractor_of_the_weights_comes_first():
+    half = 6.0
+    result = ranged(analysis(PLANE, half))
+    assert len(result.attractors) == 4
+    tracker = AttractorTracker()
+    first = tracker.update(PLANE, result, [-2.8, 3.1])
+    asked = []
+    steps = tracker.questions(turned(0.3), ranged(analysis(turned(0.3), half)), [-1.0, 4.0])
+    segment = next(steps)
+    while True:
+        asked.append(segment)
+        try:
+            segment = steps.send("apart")
+        except StopIteration as done:
+            found = done.value
+            break
+    assert len(asked) == 4
+    # The first is about the weights' attractor and the one that they led to before.
+    last = next(n for n, i in first.identities.items() if i == first.current)
+    start = PLANE.origin + PLANE.directions @ torch.tensor(result.morse_sets[last].center)
+    assert torch.allclose(asked[0].start, start)
+    assert torch.allclose(asked[0].end, asked[1].end)
+    assert not torch.allclose(asked[1].end, asked[2].end)
+    assert found.current not in first.identities.values()
 
 
 # ---------------------------------------------------------------------------- same attractor
@@ -342,7 +429,6 @@ def test_a_change_that_counts_is_one_in_the_flow_of_one_slice():
 
 
 def test_distances_between_slices_keep_their_digits():
-    from lightning_morse.monitoring.tracking import _carried
 
     rng = np.random.default_rng(0)
     n = (1 << 16) + 100  # more than one block
@@ -353,12 +439,12 @@ def test_distances_between_slices_keep_their_digits():
         orthonormal_columns(torch.stack([D[:, 0] + D[:, 1], D[:, 1] + 1e-3 * D[:, 3]], dim=1)),
     )
     x = rng.normal(size=(5, 2))
-    at, off = _carried(one, x, two)
+    at, off = carried(one, x, two)
     for i in range(5):
         theta = one.point(x[i])
         assert np.allclose(at[i], two.project(theta), rtol=0, atol=1e-10)
         assert off[i] == pytest.approx(float(two.residual(theta)), rel=1e-6)
-    same, off = _carried(one, x, AffineSubspace(one.point([3.0, 4.0]), one.directions))
+    same, off = carried(one, x, AffineSubspace(one.point([3.0, 4.0]), one.directions))
     assert np.allclose(same, x - [3.0, 4.0], rtol=0, atol=1e-10)
     assert off.max() < 1e-10
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_morse._typing import Array
-from lightning_morse.mode_connectivity.band import SHARES, LineBand, line_band
+from lightning_morse.barriers.band import SHARES, LineBand, line_band
 
 # Shares of the way at which every line is evaluated first: the middle, quarters, and close to the
 # ends, where a barrier between two minima rises. With the ends they determine a first surrogate.

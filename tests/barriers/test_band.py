@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from lightning_morse.barriers.band import N_CELLS, SHARES, LineBand, line_band
+from lightning_morse.barriers.line import FIRST, Line
 from lightning_morse.gp.kernels import MATERN_5_2
-from lightning_morse.mode_connectivity.band import N_CELLS, SHARES, LineBand, line_band
-from lightning_morse.mode_connectivity.line import FIRST, Line
 
 
 def draws(n, scale, seed):
