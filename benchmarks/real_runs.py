@@ -66,6 +66,8 @@ _NEAR = (-6.0, 0.0)
 _DENSE, _DENSE_REACH = 61, 16.0
 _CARRIED = (
     "basin_current",
+    "identity_current",
+    "basin_switches",
     "attractors",
     "unresolved",
     "mu",

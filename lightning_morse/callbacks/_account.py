@@ -74,9 +74,18 @@ class Account:
         self._scalars: dict[str, float] = {}
         self._basins: dict[int, float] = {}
 
-    def take_over(self, found: Findings) -> None:
-        """Note what an analysis has found."""
+    def take_over(self, found: Findings, step: int) -> None:
+        """Note what an analysis has found.
+
+        Args:
+            found: The findings.
+            step: The step under which Lightning logs.
+        """
         self._scalars.update(found.scalars)
+        identity = found.scalars["identity_current"]
+        since = self.since(identity)
+        now = float(step) if identity >= 0 else UNKNOWN["settled"]
+        self._scalars["settled"] = now if since is None else float(since)
         self._basins = found.basins
         if found.result is not None:
             self.result, self.view = found.result, found.view

@@ -69,6 +69,8 @@ class MorseMonitor(TellingCallback):
     ``basin_switches``      lower bound on how often the weights have changed basins
     ``identity_current``    as ``basin_current``, but numbered consistently from one analysis to
                             the next; -1 undecided, -2 they leave the box
+    ``settled``             step of the first analysis since which they have been in the basin of
+                            this same attractor; -1 if they are in none for certain
     ``exit_face``           face through which the weights leave the box along the mean flow, if
                             they certainly leave: twice the number of the axis, plus 1 at its upper
                             end; -1 if they do not, or the face is not known
@@ -507,7 +509,7 @@ class MorseMonitor(TellingCallback):
             if failures:
                 self._account.fail(failures[0], when, ends_run=self.on_error == "raise")
             elif found is not None:
-                self._account.take_over(found)
+                self._account.take_over(found, when.step)
                 if processes.leads:
                     self._account.draw(trainer, when, last=ended)
             took = schedule.budget.now() - start

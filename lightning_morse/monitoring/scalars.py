@@ -31,6 +31,7 @@ UNKNOWN = {
     "basin_current": float(UNDECIDED),
     "basin_switches": 0.0,
     "identity_current": float(UNDECIDED),
+    "settled": -1.0,
     "exit_face": -1.0,
     "basin_max": 0.0,
     "escape": 0.0,

@@ -13,7 +13,7 @@ from lightning_morse.callbacks._account import Account
 from lightning_morse.callbacks._figures import summary_of
 from lightning_morse.callbacks.loggers import Report, log_report
 from lightning_morse.distributed.errors import Guard
-from lightning_morse.monitoring.one_analysis import View
+from lightning_morse.monitoring.one_analysis import Findings, View
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, fit, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import nothing, plane
@@ -108,6 +108,7 @@ def test_it_says_since_when(tmp_path, monkeypatch):
     first = watch.history[0]["step"]
     kept = {row["morse/identity_current"] for row in watch.history}
     assert len(kept) == 1  # one basin all the time
+    assert [row["morse/settled"] for row in watch.history] == [first] * 3
     assert f"attractor 0, as in all analyses since step {first}" in watch._account.view.verdict
 
 
@@ -124,3 +125,14 @@ def test_since_when_breaks_off_and_passes_over_failures():
     account.history.append({"step": 60, "m/identity_current": -1.0, "m/failed": 0.0})
     assert account.since(5.0) is None
     assert account.since(-1.0) is None
+
+
+def test_settled_is_the_step_since_which_the_basin_has_been_the_same():
+    account = Account.__new__(Account)
+    account._name, account.history, account._scalars = "m", [], {}
+    settled = []
+    for step, identity in ((10, 0), (20, 0), (30, 2), (40, 2), (50, -1), (60, 2)):
+        account.take_over(Findings({"identity_current": float(identity)}, {}), step)
+        settled.append(account._scalars["settled"])
+        account.history.append({"step": step, "m/identity_current": float(identity), "m/failed": 0})
+    assert settled == [10, 10, 30, 30, -1, 60]
