@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class _OneThread:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._pools: list[Any] = []
+        self._n_modules = 0
         self._depth: dict[int, int] = {}
         self._before: list[tuple[Any, int]] = []
         self._own: dict[int, list[tuple[Any, int]]] = {}
@@ -57,13 +60,19 @@ class _OneThread:
         with self._lock:
             me = threading.get_ident()
             if not self._depth:
-                pools = ThreadpoolController().select(user_api="blas").lib_controllers
-                self._before = [(pool, pool.num_threads) for pool in pools]
+                self._before = [(pool, pool.num_threads) for pool in self._found()]
             if me not in self._depth:
                 self._own[me] = [(pool, pool.num_threads) for pool, _ in self._before]
                 for pool, _ in self._before:
                     pool.set_num_threads(1)
             self._depth[me] = self._depth.get(me, 0) + 1
+
+    def _found(self) -> list[Any]:
+        """The pools, looked for again once modules have been imported that may bring others."""
+        if len(sys.modules) != self._n_modules:
+            self._pools = ThreadpoolController().select(user_api="blas").lib_controllers
+            self._n_modules = len(sys.modules)
+        return self._pools
 
     def leave(self) -> None:
         with self._lock:

@@ -1,8 +1,10 @@
 """The limit on threads belongs to the process: whoever is last restores what there was."""
 
 import math
+import sys
 import threading
 import time
+import types
 
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -36,6 +38,7 @@ def test_nested_blocks():
 def test_blocks_that_overlap_in_two_threads(first_out, bound, monkeypatch):
     """Whichever ends first; where any thread may change the pools, and where one may."""
     pool = Pool(threading.current_thread() if bound else None)
+    monkeypatch.setattr(stopwatch, "_one_thread", stopwatch._OneThread())
     monkeypatch.setattr(stopwatch, "ThreadpoolController", lambda: pool)
     monkeypatch.setattr(stopwatch, "_ASKED_BY_ONE", bound)
     inside, out = threading.Event(), threading.Event()
@@ -58,6 +61,22 @@ def test_blocks_that_overlap_in_two_threads(first_out, bound, monkeypatch):
         out.set()
         thread.join()
     assert pool.num_threads == 2
+
+
+def test_pools_are_looked_for_again_once_modules_have_been_imported(monkeypatch):
+    found = []
+    monkeypatch.setattr(stopwatch, "_one_thread", stopwatch._OneThread())
+    monkeypatch.setattr(
+        stopwatch, "ThreadpoolController", lambda: found.append(Pool(None)) or found[-1]
+    )
+    for _ in range(3):
+        with one_thread():
+            assert found[-1].num_threads == 1
+    assert len(found) == 1
+    monkeypatch.setitem(sys.modules, "brings_a_pool", types.ModuleType("brings_a_pool"))
+    with one_thread():
+        assert [pool.num_threads for pool in found] == [2, 1]
+    assert len(found) == 2
 
 
 class Pool:

@@ -54,8 +54,8 @@ class _Field:
     """Velocity and height of the mean of one box, at one point at a time."""
 
     def __init__(self, chart: Chart) -> None:
-        lattice, bounds = chart.lattice, chart.enclosure.bounds
-        self.table = np.concatenate([bounds.velocity, bounds.height], axis=1)
+        lattice = chart.lattice
+        self.table = np.column_stack([*chart.enclosure.bounds.velocity, chart.posterior.mean])
         self.lower, self.spacing = lattice.grid.lower, lattice.spacing
         self.cells = lattice.cells
         self.strides = [

@@ -505,6 +505,7 @@ class MorseMonitor(TellingCallback):
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone
                     self._prepare(trainer, module)
+                self._run.begin_anew_if_changed(module)
                 found = self._analyze(module, f"epoch {epoch + 1}", meter)
             if failures:
                 self._account.fail(failures[0], when, ends_run=self.on_error == "raise")

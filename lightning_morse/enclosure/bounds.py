@@ -2,6 +2,9 @@
 
 Lengths are in lattice cells, with the lower corner of the box at 0. The *window* of reach ``k``
 around a lattice cell consists of the cells within ``k`` of it along every axis, cut off at the box.
+
+Arrays have one row per axis or entry and one column per point, so that what is done to one
+coordinate of all points runs over adjacent numbers.
 """
 
 from __future__ import annotations
@@ -27,21 +30,19 @@ class FlowBounds:
 
     Attributes:
         lattice: The lattice, ``d`` axes.
-        velocity: ``-m`` at the lattice points, shape ``(n_points, d)``.
-        height: Posterior mean of the warped loss there, shape ``(n_points, 1)``.
+        velocity: ``-m`` at the lattice points, shape ``(d, n_points)``.
         interpolation: Estimated error of interpolating it in each lattice cell, shape
-            ``(n_cells, d)``.
+            ``(d, n_cells)``.
         hessian: Upper triangle of the Hessian at the lattice points, row by row, in units of the
-            warped loss per unit of ``x`` squared, shape ``(n_points, d (d + 1) / 2)``.
+            warped loss per unit of ``x`` squared, shape ``(d (d + 1) / 2, n_points)``.
         reaches: Reaches of the windows that bounds are known for, ascending, shape
             ``(n_windows,)``.
         matrix: Upper bounds over windows of the matrix of the comparison system, ``-H_ii`` on its
-            diagonal and ``|H_ij|`` off it, shape ``(n_windows, n_cells, d * d)``.
+            diagonal and ``|H_ij|`` off it, shape ``(d * d, n_windows, n_cells)``.
     """
 
     lattice: Lattice
     velocity: Array
-    height: Array
     interpolation: Array
     hessian: Array
     reaches: Cells
@@ -57,7 +58,7 @@ class FlowBounds:
             widest: The largest reach to compute bounds for.
         """
         d, spacing = lattice.dim, lattice.spacing
-        velocity = np.ascontiguousarray(-posterior.gradient / spacing)
+        velocity = -posterior.gradient / spacing
         low, high = lattice.cell_range(posterior.hessian * (spacing / spacing[:, None]))
         matrix = np.maximum(np.abs(low), np.abs(high))
         diagonal = np.arange(d)
@@ -66,86 +67,111 @@ class FlowBounds:
         reaches = np.append(reaches[reaches < widest], widest)
         return cls(
             lattice=lattice,
-            velocity=velocity,
-            height=posterior.mean[:, None],
-            interpolation=lattice.interpolation_error(velocity),
             # Adjacent in memory, or each look-up would copy the table.
-            hessian=np.ascontiguousarray(posterior.hessian[(slice(None), *np.triu_indices(d))]),
+            velocity=np.ascontiguousarray(velocity.T),
+            interpolation=np.ascontiguousarray(lattice.interpolation_error(velocity).T),
+            hessian=np.ascontiguousarray(posterior.hessian[(slice(None), *np.triu_indices(d))].T),
             reaches=reaches,
-            matrix=spread(lattice, matrix.reshape(-1, d * d), reaches),
+            matrix=spread(lattice, np.ascontiguousarray(matrix.reshape(-1, d * d).T), reaches),
         )
 
     @cached_property
     def bend(self) -> Array:
         """Upper bounds over windows of the change of `hessian` over one cell in the largest norm.
 
-        Shape ``(n_windows, n_cells, d (d + 1) / 2)``.
+        Shape ``(d (d + 1) / 2, n_windows, n_cells)``.
         """
-        return spread(self.lattice, self.lattice.largest_change(self.hessian), self.reaches)
+        return spread(self.lattice, self.lattice.largest_change(self.hessian.T).T, self.reaches)
 
     @cached_property
     def doubt(self) -> Array:
         """Estimated errors of interpolating `hessian`, largest over windows, shape as `bend`."""
-        return spread(self.lattice, self.lattice.interpolation_error(self.hessian), self.reaches)
+        doubt = self.lattice.interpolation_error(self.hessian.T).T
+        return spread(self.lattice, doubt, self.reaches)
 
     def velocity_at(self, y: Array) -> Array:
-        """Velocity by multilinear interpolation, constant beyond the box, shape ``(n, d)``."""
+        """Velocity by multilinear interpolation, constant beyond the box.
+
+        Args:
+            y: Points, shape ``(d, n)``.
+
+        Returns:
+            The same shape.
+        """
         return self._interpolated(self.velocity, y)
 
     def hessian_at(self, y: Array) -> Array:
-        """Hessian by multilinear interpolation, constant beyond the box, shape ``(n, d, d)``."""
+        """Hessian by multilinear interpolation, constant beyond the box, shape ``(d, d, n)``."""
+        return self._interpolated(self.hessian, y)[self.entry]
+
+    @cached_property
+    def entry(self) -> Cells:
+        """Number in an upper triangle of each entry of a symmetric matrix, shape ``(d, d)``."""
         d = self.lattice.dim
         rows, columns = np.triu_indices(d)
-        out = np.empty((len(y), d, d))
-        out[:, rows, columns] = out[:, columns, rows] = self._interpolated(self.hessian, y)
-        return out
+        entry = np.empty((d, d), dtype=np.int64)
+        entry[rows, columns] = entry[columns, rows] = np.arange(len(rows))
+        return entry
 
     def corner(self, y: Array) -> Cells:
         """Lower corner of the lattice cell that contains each point or is nearest to it."""
-        return np.clip(y, 0, np.array(self.lattice.cells) - 1).astype(np.int64)
+        return np.clip(y, 0, self._lattice_cells[:, None] - 1).astype(np.int64)
 
     def beyond(self, y: Array, window: Cells) -> Mask:
-        """Along which axes windows of given number may reach beyond the box, shape ``(n, d)``."""
-        reach = self.reaches[window][:, None]
-        return np.asarray((y - reach < 0) | (y + reach > np.array(self.lattice.cells)))
+        """Along which axes windows of given number may reach beyond the box, shape ``(d, n)``."""
+        reach = self.reaches[window]
+        return np.asarray((y - reach < 0) | (y + reach > self._lattice_cells[:, None]))
+
+    def over(self, table: Array, cell: Cells, window: Cells) -> Array:
+        """Bounds over the windows of given number around lattice cells.
+
+        Args:
+            table: The bounds, shape ``(k, n_windows, n_cells)``.
+            cell: Numbers of the cells, shape ``(n,)``.
+            window: Numbers of the windows, same shape.
+
+        Returns:
+            Shape ``(k, n)``.
+        """
+        k, _, n_cells = table.shape
+        return np.asarray(table.reshape(k, -1).take(window * n_cells + cell, axis=1))
 
     def window_matrix(self, y: Array, cell: Cells, window: Cells) -> Array:
         """Matrix of the comparison system along the axes.
 
         Args:
-            y: Points, shape ``(n, d)``.
+            y: Points, shape ``(d, n)``.
             cell: Numbers of their lattice cells, shape ``(n,)``.
             window: Numbers of the windows around these cells, same shape.
 
         Returns:
             Upper bounds of ``-H_ii`` and of ``|H_ij|`` in the windows, in lattice cells, shape
-            ``(n, d, d)``. They bound the Jacobian of :meth:`velocity_at` as well: its entries are
+            ``(d, d, n)``. They bound the Jacobian of :meth:`velocity_at` as well: its entries are
             means of those of ``-H`` along edges of lattice cells, or 0 beyond the box.
         """
-        d = y.shape[1]
-        matrix = self.matrix[window, cell].reshape(-1, d, d)
+        d, n = y.shape
+        matrix = self.over(self.matrix, cell, window).reshape(d, d, n)
         # Beyond the box the field is constant, so a radius that reaches there does not contract.
         diagonal = np.arange(d)
-        on = matrix[:, diagonal, diagonal]
-        matrix[:, diagonal, diagonal] = np.where(self.beyond(y, window), np.maximum(on, 0), on)
+        on = matrix[diagonal, diagonal]
+        matrix[diagonal, diagonal] = np.where(self.beyond(y, window), np.maximum(on, 0), on)
         return np.asarray(matrix)
 
     def _interpolated(self, table: Array, y: Array) -> Array:
-        """Multilinear interpolation of values at the lattice points, shape ``(n, k)``."""
-        # One row per axis, so that what is done to a coordinate runs over adjacent numbers.
+        """Multilinear interpolation of values at the lattice points, shape ``(k, n)``."""
         most = self._lattice_cells[:, None]
-        inside = np.clip(y.T, 0, most)
+        inside = np.clip(y, 0, most)
         corner = np.minimum(inside.astype(np.int64), most - 1)
         share = inside - corner
         rest = 1 - share
         base = self._strides @ corner
-        out = np.zeros((len(y), table.shape[1]))
+        out = np.zeros((len(table), y.shape[1]))
         for bits, offset in self._corners:
             weight = share[0] if bits[0] else rest[0]
             for axis in range(1, len(bits)):
                 weight = weight * (share[axis] if bits[axis] else rest[axis])
-            values = table.take(base + offset, axis=0)
-            values *= weight[:, None]
+            values = table.take(base + offset, axis=1)
+            values *= weight
             out += values
         return out
 
@@ -170,32 +196,34 @@ def spread(lattice: Lattice, bounds: Array, reaches: Cells) -> Array:
 
     Args:
         lattice: The lattice.
-        bounds: Shape ``(n_cells, k)``.
+        bounds: Shape ``(k, n_cells)``.
         reaches: Ascending; each at most three times the one before plus one.
 
     Returns:
-        Shape ``(n_windows, n_cells, k)``.
+        Shape ``(k, n_windows, n_cells)``.
     """
-    out = np.empty((len(reaches), *bounds.shape))
-    array, reach = bounds.reshape(*lattice.cells, -1), 0
+    n_rows, n_cells = bounds.shape
+    out = np.empty((n_rows, len(reaches), n_cells))
+    array, reach = bounds.reshape(n_rows, *lattice.cells), 0
     for k, wider in enumerate(reaches):
         # Three windows of the last reach, this far apart, overlap and together make the wider one.
         step, reach = int(wider) - reach, int(wider)
-        for axis in range(lattice.dim):
+        for axis in range(1, 1 + lattice.dim):
             array = _largest_of_three(array, step, axis)
-        out[k] = array.reshape(bounds.shape)
+        out[:, k] = array.reshape(bounds.shape)
     return out
 
 
 def _largest_of_three(array: Array, step: int, axis: int) -> Array:
     """Largest of each entry and those ``step`` away; beyond the ends the outermost ones count."""
-    old = np.moveaxis(array, axis, 0)
-    new = old.copy()
+    ahead = (slice(None),) * axis
+    new = array.copy()
     for into, from_ in (
-        (new[step:], old[:-step]),
-        (new[:step], old[:1]),
-        (new[:-step], old[step:]),
-        (new[-step:], old[-1:]),
+        (slice(step, None), slice(None, -step)),
+        (slice(None, step), slice(None, 1)),
+        (slice(None, -step), slice(step, None)),
+        (slice(-step, None), slice(-1, None)),
     ):
-        np.maximum(into, from_, out=into)
-    return np.moveaxis(new, 0, axis)
+        part = new[(*ahead, into)]
+        np.maximum(part, array[(*ahead, from_)], out=part)
+    return new

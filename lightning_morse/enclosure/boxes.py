@@ -35,13 +35,15 @@ Everything that happens within a step is thus proved, given the bounds on :math:
 that only guess a size in advance are checked afterwards (:attr:`Grown.sound`).
 
 Lengths are in lattice cells, with the lower corner of the box at 0; along frames other than the
-axes they are in the units of ``x``.
+axes they are in the units of ``x``. Arrays have one row per axis and one column per flight, so that
+what is done to one coordinate of all flights runs over adjacent numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -67,11 +69,11 @@ class Place(NamedTuple):
     """Where the boxes of a step start.
 
     Attributes:
-        y: Centres, shape ``(n, d)``.
+        y: Centres, shape ``(d, n)``.
         velocity: Velocities of the centres, same shape.
         cell: Numbers of the lattice cells that hold the centres, shape ``(n,)``.
         window: Numbers of the windows around these cells, same shape.
-        forcing: Bounds on the forcing over the windows, shape ``(n, d)``.
+        forcing: Bounds on the forcing over the windows, shape ``(d, n)``.
     """
 
     y: Array
@@ -86,7 +88,7 @@ class Stride(NamedTuple):
 
     Attributes:
         time: Length of the step in time, shape ``(n,)``.
-        ahead: Where it leads, shape ``(n, d)``.
+        ahead: Where it leads, shape ``(d, n)``.
         velocity: The velocities there, same shape.
         error: Estimated errors of ``ahead``, same shape.
     """
@@ -102,9 +104,9 @@ class Grown(NamedTuple):
 
     Attributes:
         size: Their sizes, in the measure of the kind of box.
-        radius: Half-widths of enclosing boxes along the axes, shape ``(n, d)``.
+        radius: Half-widths of enclosing boxes along the axes, shape ``(d, n)``.
         swept: The same for the whole step, not only its end.
-        path: Bounds on the length of the centre's path along each axis, shape ``(n, d)``.
+        path: Bounds on the length of the centre's path along each axis, shape ``(d, n)``.
         sound: Whether the premises of these bounds are met by the bounds themselves, given that
             everything stayed in the window, shape ``(n,)``.
     """
@@ -130,16 +132,16 @@ class Growth(Protocol):
 
 
 class Boxes(Protocol):
-    """The boxes of some cells on their flight, one row per cell."""
+    """The boxes of some cells on their flight, one column per cell."""
 
     size: Array
 
-    def radius(self, rows: Cells) -> Array:
-        """Half-widths of boxes along the axes that enclose those of the given rows."""
+    def radius(self, flights: Cells) -> Array:
+        """Half-widths of boxes along the axes that enclose those of the given flights."""
         ...
 
-    def growth(self, rows: Cells, place: Place) -> Growth:
-        """How the boxes of the given rows grow."""
+    def growth(self, flights: Cells, place: Place) -> Growth:
+        """How the boxes of the given flights grow."""
         ...
 
 
@@ -149,21 +151,21 @@ MakeBoxes = Callable[[FlowBounds, Array, Array], Boxes]
 class AxisBoxes:
     """Boxes along the axes, with bounds over windows.
 
-    ``size`` has shape ``(n, d)``, in lattice cells.
+    ``size`` has shape ``(d, n)``, in lattice cells.
     """
 
     def __init__(self, bounds: FlowBounds, center: Array, radius: Array) -> None:
         self.bounds = bounds
         self.size = radius
 
-    def radius(self, rows: Cells) -> Array:
+    def radius(self, flights: Cells) -> Array:
         """See :class:`Boxes`."""
-        return np.asarray(self.size[rows])
+        return self.size.take(flights, axis=-1)
 
-    def growth(self, rows: Cells, place: Place) -> _AxisGrowth:
+    def growth(self, flights: Cells, place: Place) -> _AxisGrowth:
         """See :class:`Boxes`."""
         matrix = self.bounds.window_matrix(place.y, place.cell, place.window)
-        return _AxisGrowth(matrix, place, self.size[rows])
+        return _AxisGrowth(matrix, place, self.size.take(flights, axis=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,7 @@ class _AxisGrowth:
     place: Place
     size: Array
 
-    @property
+    @cached_property
     def norm(self) -> Array:
         return comparison.norm(self.matrix)
 
@@ -188,47 +190,49 @@ class _AxisGrowth:
 class FramedBoxes:
     """Boxes along the axes and along the eigenvectors of the Hessian at the start.
 
-    ``size`` has shape ``(n, n_frames, d)``, in the units of ``x``; in one dimension there is one
+    ``size`` has shape ``(d, n_frames, n)``, in the units of ``x``; in one dimension there is one
     frame.
     """
 
     def __init__(self, bounds: FlowBounds, center: Array, radius: Array) -> None:
         self.bounds = bounds
-        n, d = center.shape
-        self.frames = np.tile(np.eye(d), (n, 1, 1, 1))
+        d, n = center.shape
+        # Each frame has one vector per column: shape (d, d, n_frames, n).
+        self.frames = np.tile(np.eye(d)[:, :, None, None], (1, 1, 1, n))
         if d > 1:
-            _, vectors = np.linalg.eigh(bounds.hessian_at(center))
-            self.frames = np.concatenate([self.frames, vectors[:, None]], axis=1)
-        self.size = _along_frames(np.abs(self.frames), radius * bounds.lattice.spacing)
+            _, vectors = np.linalg.eigh(np.moveaxis(bounds.hessian_at(center), 2, 0))
+            vectors = np.moveaxis(vectors, 0, 2)[:, :, None]
+            self.frames = np.concatenate([self.frames, vectors], axis=2)
+        spacing = bounds.lattice.spacing[:, None]
+        self.size = _along_frames(np.abs(self.frames), radius * spacing)
 
-    def radius(self, rows: Cells) -> Array:
+    def radius(self, flights: Cells) -> Array:
         """See :class:`Boxes`."""
-        return _along_axes(np.abs(self.frames[rows]), self.size[rows], self.bounds.lattice.spacing)
+        frames = np.abs(self.frames.take(flights, axis=-1))
+        return _along_axes(frames, self.size.take(flights, axis=-1), self.bounds.lattice.spacing)
 
-    def growth(self, rows: Cells, place: Place) -> _FramedGrowth:
+    def growth(self, flights: Cells, place: Place) -> _FramedGrowth:
         """See :class:`Boxes`."""
-        return _FramedGrowth(self.bounds, self.frames[rows], self.size[rows], place)
+        of_flights = (self.frames.take(flights, axis=-1), self.size.take(flights, axis=-1))
+        return _FramedGrowth(self.bounds, *of_flights, place)
 
 
 class _FramedGrowth:
     def __init__(self, bounds: FlowBounds, frames: Array, size: Array, place: Place) -> None:
-        d = place.y.shape[1]
-        rows, columns = np.triu_indices(d)
-        entry = np.empty((d, d), dtype=np.int64)
-        entry[rows, columns] = entry[columns, rows] = np.arange(len(rows))
         self.bounds, self.frames, self.size = bounds, frames, size
         self.abs_frames = np.abs(frames)
         self.spacing = bounds.lattice.spacing
-        self.bend = bounds.bend[place.window, place.cell][:, entry]
-        self.doubt = bounds.doubt[place.window, place.cell][:, entry]
-        self.beyond = bounds.beyond(place.y, place.window)[:, None, :]
-        window = bounds.window_matrix(place.y, place.cell, place.window)
-        self.over_window = window * (self.spacing[:, None] / self.spacing)
-        self.log_norm = window.sum(axis=-1).max(axis=-1)
-        self.speed = np.abs(place.velocity).max(axis=1)
-        self.forcing = _along_frames(self.abs_frames, place.forcing * self.spacing)
+        where = place.cell, place.window
+        self.bend = bounds.over(bounds.bend, *where)[bounds.entry]
+        self.doubt = bounds.over(bounds.doubt, *where)[bounds.entry]
+        self.beyond = bounds.beyond(place.y, place.window)
+        window = bounds.window_matrix(place.y, *where)
+        self.over_window = window * (self.spacing[:, None] / self.spacing)[:, :, None]
+        self.log_norm = window.sum(axis=1).max(axis=0)
+        self.speed = np.abs(place.velocity).max(axis=0)
+        self.forcing = _along_frames(self.abs_frames, place.forcing * self.spacing[:, None])
         self.hessian = bounds.hessian_at(place.y)
-        self.reach = _along_axes(self.abs_frames, size, self.spacing).max(axis=1)
+        self.reach = _along_axes(self.abs_frames, size, self.spacing).max(axis=0)
         stride = LONGEST_STRIDE * max(bounds.lattice.refinement)
         self.planned_change = _PLANNED_STRIDE * stride + _PLANNED_REACH * self.reach
 
@@ -242,15 +246,15 @@ class _FramedGrowth:
         path = self.speed * time
         path *= comparison.mean_growth(np.minimum(exponent, comparison.LARGEST_EXPONENT))
         ends = 0.5 * (self.hessian + self.bounds.hessian_at(stride.ahead))
-        error = _along_frames(self.abs_frames, stride.error * self.spacing)
+        error = _along_frames(self.abs_frames, stride.error * self.spacing[:, None])
         reach = _GUESSED_REACH * self.reach
         for _ in range(2):  # the second time with what the first has found
             matrix = self._matrix(ends, 0.5 * (path + reach))
             grown = comparison.solution(matrix, self.forcing, self.size, time) + error
             inside = comparison.largest_within(matrix, self.forcing, self.size, grown, time)
             swept = _along_axes(self.abs_frames, inside, self.spacing)
-            guessed, reach = reach, _CONFIRMED_REACH * swept.max(axis=1)
-        sound = swept.max(axis=1) <= guessed
+            guessed, reach = reach, _CONFIRMED_REACH * swept.max(axis=0)
+        sound = swept.max(axis=0) <= guessed
         sound &= comparison.norm(matrix) * time <= comparison.LARGEST_EXPONENT
         sound &= exponent <= comparison.LARGEST_EXPONENT
         grown = self._intersected(grown)
@@ -258,15 +262,15 @@ class _FramedGrowth:
             size=grown,
             radius=_along_axes(self.abs_frames, grown, self.spacing),
             swept=swept,
-            path=np.repeat(path[:, None], len(self.spacing), axis=1),
+            path=np.repeat(path[None], len(self.spacing), axis=0),
             sound=sound,
         )
 
     def _intersected(self, size: Array) -> Array:
         """What lies in all boxes lies, along each frame, in the box that encloses any of them."""
-        turned = self.frames.swapaxes(2, 3)
+        turned = self.frames.swapaxes(0, 1)
         enclosing = [
-            _along_rows(np.abs(turned @ self.frames[:, [k]]), size[:, k])
+            _along_rows(np.abs(_product(turned, self.frames[:, :, [k]])), size[:, [k]])
             for k in range(size.shape[1])
         ]
         return np.asarray(np.minimum.reduce([size, *enclosing]))
@@ -275,25 +279,30 @@ class _FramedGrowth:
         """Matrix of the comparison system in each frame, for a Hessian that changes.
 
         Args:
-            hessian: Shape ``(n, d, d)``.
+            hessian: Shape ``(d, d, n)``.
             change: Over how many lattice cells it may change, shape ``(n,)``.
 
         Returns:
-            Shape ``(n, n_frames, d, d)``.
+            Shape ``(d, d, n_frames, n)``.
         """
-        middle, slack = -hessian, self.bend * change[:, None, None] + self.doubt
+        middle, slack = -hessian, self.bend * change + self.doubt
         # Beyond the box the field is constant, so entries of that axis lie between their value
         # inside and 0.
         half = np.where(self.beyond, middle / 2, 0.0)
         middle, slack = middle - half, slack + np.abs(half)
-        middle = self.frames.swapaxes(2, 3) @ (middle[:, None] @ self.frames)
-        slack = self.abs_frames.swapaxes(2, 3) @ (slack[:, None] @ self.abs_frames)
-        diagonal = np.arange(hessian.shape[1])
+        middle = self._turned(self.frames, middle)
+        slack = self._turned(self.abs_frames, slack)
+        diagonal = np.arange(len(hessian))
         matrix = np.abs(middle)
-        matrix[..., diagonal, diagonal] = middle[..., diagonal, diagonal]
+        matrix[diagonal, diagonal] = middle[diagonal, diagonal]
         matrix += slack
-        matrix[:, 0] = np.minimum(matrix[:, 0], self.over_window)
+        np.minimum(matrix[:, :, 0], self.over_window, out=matrix[:, :, 0])
         return matrix
+
+    @staticmethod
+    def _turned(frames: Array, matrix: Array) -> Array:
+        """A matrix, shape ``(d, d, n)``, in each frame."""
+        return _product(frames.swapaxes(0, 1), _product(matrix[:, :, None], frames))
 
 
 def _along_frames(abs_frames: Array, radius: Array) -> Array:
@@ -301,18 +310,29 @@ def _along_frames(abs_frames: Array, radius: Array) -> Array:
 
     Args:
         abs_frames: Absolute values of the frames, one vector per column, shape
-            ``(n, n_frames, d, d)``.
-        radius: Half-widths of the box, shape ``(n, d)``.
+            ``(d, d, n_frames, n)``.
+        radius: Half-widths of the box, shape ``(d, n)``.
 
     Returns:
-        Shape ``(n, n_frames, d)``.
+        Shape ``(d, n_frames, n)``.
     """
-    return np.asarray(np.einsum("nfji,nj->nfi", abs_frames, radius))
+    return _along_rows(abs_frames.swapaxes(0, 1), radius[:, None])
 
 
 def _along_rows(abs_frames: Array, radius: Array) -> Array:
-    """The same for frames with one vector per row."""
-    return np.asarray(np.einsum("nfij,nj->nfi", abs_frames, radius))
+    """The same for frames with one vector per row, and half-widths of shape ``(d, 1, n)``."""
+    out = abs_frames[:, 0] * radius[0]
+    for j in range(1, len(radius)):
+        out += abs_frames[:, j] * radius[j]
+    return np.asarray(out)
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Products of matrices, which come first: shapes ``(d, d, ...)``."""
+    out = left[:, 0, None] * right[0]
+    for j in range(1, len(right)):
+        out += left[:, j, None] * right[j]
+    return np.asarray(out)
 
 
 def _along_axes(abs_frames: Array, size: Array, spacing: Array) -> Array:
@@ -320,11 +340,10 @@ def _along_axes(abs_frames: Array, size: Array, spacing: Array) -> Array:
 
     Args:
         abs_frames: As in :func:`_along_frames`.
-        size: Half-widths along the frames, shape ``(n, n_frames, d)``.
+        size: Half-widths along the frames, shape ``(d, n_frames, n)``.
         spacing: Spacing of the lattice, shape ``(d,)``.
 
     Returns:
-        Shape ``(n, d)``.
+        Shape ``(d, n)``.
     """
-    enclosing = np.einsum("nfij,nfj->nfi", abs_frames, size).min(axis=1)
-    return np.asarray(enclosing / spacing)
+    return np.asarray(_along_rows(abs_frames, size).min(axis=1) / spacing[:, None])

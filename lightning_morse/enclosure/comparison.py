@@ -6,8 +6,9 @@ Such a system bounds the deviation of one trajectory from another (Kamke and Mue
 "Differential and Integral Inequalities", 1970, section 12). Because ``A`` is Metzler, ``exp(s A)``
 has non-negative entries for ``s >= 0``.
 
-All functions take a stack of systems: matrices of shape ``(n, ..., d, d)``, vectors of shape
-``(n, ..., d)`` and one step per system, shape ``(n,)``.
+All functions take a stack of systems, which comes last so that loops run over adjacent numbers:
+matrices of shape ``(d, d, ..., n)``, vectors of shape ``(d, ..., n)`` and one step per system,
+shape ``(n,)``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _ROUNDING = 1e-12
 
 def norm(matrix: Array) -> Array:
     """Norm of each system's matrix, the largest over its inner axes, shape ``(n,)``."""
-    rows = np.abs(matrix).sum(axis=-1)
-    return np.asarray(rows.max(axis=tuple(range(1, rows.ndim))))
+    rows = np.abs(matrix).sum(axis=1)
+    return np.asarray(rows.max(axis=tuple(range(rows.ndim - 1))))
 
 
 def solution(matrix: Array, forcing: Array, start: Array, step: Array) -> Array:
@@ -45,14 +46,17 @@ def solution(matrix: Array, forcing: Array, start: Array, step: Array) -> Array:
         start: ``r(0)``.
         step: ``h``.
     """
-    h = _per_vector(step, start)
-    term = h * (_times(matrix, start) + forcing)
+    term = step * (_times(matrix, start) + forcing)
     total = start + term
     for k in range(2, _TERMS + 1):
-        term = h * _times(matrix, term) / k
+        term = _times(matrix, term)
+        term *= step
+        term /= k
         total += term
-    remainder = np.abs(term).max(axis=-1, keepdims=True)
-    return np.asarray(np.maximum(total + remainder, 0.0) * (1 + _ROUNDING))
+    total += np.abs(term).max(axis=0)
+    np.maximum(total, 0.0, out=total)
+    total *= 1 + _ROUNDING
+    return total
 
 
 def largest_within(matrix: Array, forcing: Array, start: Array, end: Array, step: Array) -> Array:
@@ -74,13 +78,12 @@ def largest_within(matrix: Array, forcing: Array, start: Array, end: Array, step
         end: An upper bound of ``r(h)``.
         step: ``h``.
     """
-    h = _per_vector(step, start)
     concavity = np.maximum(-_times(matrix, _times(matrix, start) + forcing), 0.0)
-    positive = np.maximum(matrix, 0.0).sum(axis=-1).max(axis=-1)[..., None]
+    positive = np.maximum(matrix, 0.0).sum(axis=1).max(axis=0)
     # Larger exponents are refused by the caller; the minimum only avoids an overflow there.
-    growth = np.expm1(np.minimum(h * positive, LARGEST_EXPONENT))
-    concavity = concavity + growth * concavity.max(axis=-1, keepdims=True)
-    return np.asarray(np.maximum(start, end) + h * h / 8 * concavity * (1 + _ROUNDING))
+    growth = np.expm1(np.minimum(step * positive, LARGEST_EXPONENT))
+    concavity = concavity + growth * concavity.max(axis=0)
+    return np.asarray(np.maximum(start, end) + step * step / 8 * concavity * (1 + _ROUNDING))
 
 
 def mean_growth(exponent: Array) -> Array:
@@ -91,8 +94,7 @@ def mean_growth(exponent: Array) -> Array:
 
 
 def _times(matrix: Array, vector: Array) -> Array:
-    return np.asarray(np.einsum("...ij,...j->...i", matrix, vector))
-
-
-def _per_vector(step: Array, vector: Array) -> Array:
-    return step.reshape(-1, *[1] * (vector.ndim - 1))
+    out = matrix[:, 0] * vector[0]
+    for j in range(1, len(vector)):
+        out += matrix[:, j] * vector[j]
+    return np.asarray(out)

@@ -199,7 +199,7 @@ class FlowEnclosure:
 
     def _forcing(self, band: GradientBand) -> Array:
         # The centre follows the interpolated mean, whose error is part of the forcing.
-        own = band.radius / self.lattice.spacing + self.bounds.interpolation
+        own = (band.radius / self.lattice.spacing).T + self.bounds.interpolation
         return spread(self.lattice, own, self.bounds.reaches)
 
 

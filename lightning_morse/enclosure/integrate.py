@@ -15,7 +15,8 @@ than :math:`\ell` and its ends are :math:`\delta` apart, no point of it is furth
 *What is not proved.* The error of the integrator, estimated by an embedded pair and added to the
 box; and exits, which are looked for at the ends of steps only.
 
-Lengths are in lattice cells, with the lower corner of the box at 0.
+Lengths are in lattice cells, with the lower corner of the box at 0. Arrays have one row per axis
+and one column per flight.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Inclusion:
 
     Attributes:
         bounds: Bounds that do not depend on the band.
-        forcing: Upper bounds of the forcing over windows, shape ``(n_windows, n_cells, d)``.
+        forcing: Upper bounds of the forcing over windows, shape ``(d, n_windows, n_cells)``.
         at_rest: Stop a cell when a step changes its box by less than this, in grid cells.
         widening: What is added to the forcing at share 1, same shape; None for one band.
     """
@@ -74,11 +75,11 @@ class Inclusion:
     widening: Array | None = None
 
     def over(self, cell: Cells, window: Cells, shares: Array | None) -> Array:
-        """Forcing over the windows of given number around lattice cells, shape ``(n, d)``."""
-        forcing = self.forcing[window, cell]
+        """Forcing over the windows of given number around lattice cells, shape ``(d, n)``."""
+        forcing = self.bounds.over(self.forcing, cell, window)
         if self.widening is not None and shares is not None:
-            forcing = forcing + shares[:, None] * self.widening[window, cell]
-        return np.asarray(forcing)
+            forcing += shares * self.bounds.over(self.widening, cell, window)
+        return forcing
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ class _Taken(NamedTuple):
 
 
 class _Flights:
-    """The state of all flights, one row per cell."""
+    """The state of all flights, one column per cell."""
 
     def __init__(
         self, inclusion: Inclusion, kind: MakeBoxes, cells: Cells, shares: Array | None
@@ -144,16 +145,16 @@ class _Flights:
         n = len(cells)
         self.inclusion, self.bounds, self.lattice = inclusion, inclusion.bounds, lattice
         self.shares = shares
-        self.per_cell = np.array(lattice.refinement, dtype=np.float64)
-        self.extent = np.array(lattice.cells, dtype=np.float64)
-        index = np.stack(np.unravel_index(cells, lattice.grid.shape), axis=1)
-        self.used = np.stack([index, index + 1], axis=2) * np.array(lattice.refinement)[:, None]
-        self.used[..., 1] -= 1
+        self.per_cell = np.array(lattice.refinement, dtype=np.float64)[:, None]
+        self.extent = np.array(lattice.cells, dtype=np.float64)[:, None]
+        index = np.stack(np.unravel_index(cells, lattice.grid.shape))
+        self.first = index * np.array(lattice.refinement)[:, None]
+        self.last = (index + 1) * np.array(lattice.refinement)[:, None] - 1
         self.start = (index + 0.5) * self.per_cell
         self.center = self.start.copy()
-        self.boxes = kind(self.bounds, self.start, np.tile(self.per_cell / 2, (n, 1)))
+        self.boxes = kind(self.bounds, self.start, np.tile(self.per_cell / 2, (1, n)))
         self.velocity = self.bounds.velocity_at(self.center)
-        self.exits = np.zeros((n, lattice.dim, 2), dtype=bool)
+        self.exits = np.zeros((2, lattice.dim, n), dtype=bool)
         self.times = np.zeros(n)
         # Share of the longest step allowed that is tried next.
         self.caution = np.ones(n)
@@ -167,7 +168,7 @@ class _Flights:
         tried = self._tried(active)
         held = self._held(active, tried)
         # A box grown too large is not taken: the one before it says more.
-        large = (tried.grown.radius > _LARGEST_RADIUS * self.per_cell).any(axis=1) & held
+        large = (tried.grown.radius > _LARGEST_RADIUS * self.per_cell).any(axis=0) & held
         go = held & ~large
         self._take(active, tried, go)
         return active[~(large | self._finished(active, tried, go))]
@@ -175,73 +176,87 @@ class _Flights:
     def landed(self) -> Flown:
         """The flights as they stand."""
         # A cell that could not be followed is its own image, and may leave wherever it touches.
-        still = (self.times == 0)[:, None]
-        radius = np.where(still, self.per_cell / 2, self.boxes.radius(np.arange(len(self.times))))
-        self.exits[..., 0] |= still & (self.center - radius <= 0)
-        self.exits[..., 1] |= still & (self.center + radius >= self.extent)
-        return Flown(self.center, radius, self.exits, self.times, self.used)
+        still = self.times == 0
+        radius = np.where(still, self.per_cell / 2, self.boxes.radius(np.arange(len(still))))
+        self.exits[0] |= still & (self.center - radius <= 0)
+        self.exits[1] |= still & (self.center + radius >= self.extent)
+        swept = np.stack([self.first, self.last])
+        return Flown(self.center.T, radius.T, self.exits.T, self.times, swept.T)
 
     def _tried(self, active: Cells) -> _Taken:
         """A step in a window planned for it; whether it stays there is checked by `_held`."""
         bounds, reaches = self.bounds, self.bounds.reaches
-        y, radius, v = self.center[active], self.boxes.radius(active), self.velocity[active]
+        y, v = self.center.take(active, axis=1), self.velocity.take(active, axis=1)
+        radius = self.boxes.radius(active)
         room = np.ceil(
-            (_PLANNED_GROWTH * radius + LONGEST_STRIDE * self.per_cell).max(axis=1) + _ROOM
+            (_PLANNED_GROWTH * radius + LONGEST_STRIDE * self.per_cell).max(axis=0) + _ROOM
         )
         window = np.minimum(np.searchsorted(reaches, room), reaches.size - 1)
         corner = bounds.corner(y)
-        cell = np.ravel_multi_index(tuple(corner.T), self.lattice.cells)
+        cell = np.ravel_multi_index(tuple(corner), self.lattice.cells)
         shares = None if self.shares is None else self.shares[active]
         forcing = self.inclusion.over(cell, window, shares)
         growth = self.boxes.growth(active, Place(y, v, cell, window, forcing))
-        pace = np.maximum((np.abs(v) / self.per_cell).max(axis=1), _TINY)
+        pace = np.maximum((np.abs(v) / self.per_cell).max(axis=0), _TINY)
         longest = np.minimum(
             LONGEST_STRIDE / pace, _LONGEST_EXPONENT / np.maximum(growth.norm, _TINY)
         )
         stride = _advance(bounds, y, v, self.caution[active] * longest)
-        return _Taken(y, radius, corner, reaches[window][:, None], stride, growth.after(stride))
+        return _Taken(y, radius, corner, reaches[window], stride, growth.after(stride))
 
     def _held(self, active: Cells, tried: _Taken) -> Mask:
         """Whether each step stayed in its window; adapts the length of the next one."""
         stride, grown = tried.stride, tried.grown
         apart = np.abs(stride.ahead - tried.y) + stride.error
         away = 0.5 * (grown.path + apart)
-        held = np.asarray(grown.sound & (away + grown.swept <= tried.reach).all(axis=1))
+        held = np.asarray(grown.sound & (away + grown.swept <= tried.reach).all(axis=0))
         caution = self.caution[active]
         self.caution[active] = np.where(held, np.minimum(1.0, _RECOVERY * caution), 0.5 * caution)
         return held
 
     def _take(self, active: Cells, tried: _Taken, go: Mask) -> None:
         """Move the flights whose step is taken."""
-        moved, ahead, grown = active[go], tried.stride.ahead, tried.grown
-        self.exits[moved, :, 0] |= (ahead - grown.radius < -_TOUCH)[go]
-        self.exits[moved, :, 1] |= (ahead + grown.radius > self.extent + _TOUCH)[go]
-        self.center[moved], self.boxes.size[moved] = ahead[go], grown.size[go]
-        self.velocity[moved] = tried.stride.velocity[go]
-        self.times[moved] += tried.stride.time[go]
-        first = np.maximum((tried.corner - tried.reach)[go], 0)
-        last = np.minimum((tried.corner + tried.reach)[go], np.array(self.lattice.cells) - 1)
-        self.used[moved, :, 0] = np.minimum(self.used[moved, :, 0], first)
-        self.used[moved, :, 1] = np.maximum(self.used[moved, :, 1], last)
+        ahead, grown = tried.stride.ahead, tried.grown
+        last_cell = np.array(self.lattice.cells)[:, None] - 1
+        first = np.maximum(tried.corner - tried.reach, 0)
+        last = np.minimum(tried.corner + tried.reach, last_cell)
+        below = ahead - grown.radius < -_TOUCH
+        above = ahead + grown.radius > self.extent + _TOUCH
+        size, velocity, time = grown.size, tried.stride.velocity, tried.stride.time
+        moved = active
+        if not go.all():
+            taken = np.flatnonzero(go)
+            moved, time = active[taken], time[taken]
+            first, last = (each.take(taken, axis=1) for each in (first, last))
+            below, above = (each.take(taken, axis=1) for each in (below, above))
+            ahead, velocity = (each.take(taken, axis=1) for each in (ahead, velocity))
+            size = size.take(taken, axis=-1)
+        self.first[:, moved] = np.minimum(self.first.take(moved, axis=1), first)
+        self.last[:, moved] = np.maximum(self.last.take(moved, axis=1), last)
+        self.exits[0][:, moved] |= below
+        self.exits[1][:, moved] |= above
+        self.center[:, moved], self.boxes.size[..., moved] = ahead, size
+        self.velocity[:, moved] = velocity
+        self.times[moved] += time
 
     def _finished(self, active: Cells, tried: _Taken, go: Mask) -> Mask:
         """Which flights are at rest, far enough, out of the box, or stuck."""
-        at, grown = self.center[active], tried.grown.radius
+        at, grown = self.center.take(active, axis=1), tried.grown.radius
         change = np.abs(tried.stride.ahead - tried.y) + np.abs(grown - tried.radius)
-        rests = go & (change < self.inclusion.at_rest * self.per_cell).all(axis=1)
-        radius = np.where(go[:, None], grown, tried.radius)
-        gone = (np.abs(at - self.start[active]) >= _FAR_ENOUGH * self.per_cell).any(axis=1)
-        outside = ((at + radius < 0) | (at - radius > self.extent)).any(axis=1)
+        rests = go & (change < self.inclusion.at_rest * self.per_cell).all(axis=0)
+        radius = np.where(go, grown, tried.radius)
+        moved = np.abs(at - self.start.take(active, axis=1))
+        gone = (moved >= _FAR_ENOUGH * self.per_cell).any(axis=0)
+        outside = ((at + radius < 0) | (at - radius > self.extent)).any(axis=0)
         stuck = self.caution[active] < _GIVE_UP
         return np.asarray(rests | gone | outside | stuck)
 
 
 def _advance(bounds: FlowBounds, y: Array, v: Array, step: Array) -> Stride:
     """One Bogacki-Shampine step of the centres (1989); its error is estimated."""
-    h = step[:, None]
-    k2 = bounds.velocity_at(y + 0.5 * h * v)
-    k3 = bounds.velocity_at(y + 0.75 * h * k2)
-    ahead = y + h * (2 * v + 3 * k2 + 4 * k3) / 9
+    k2 = bounds.velocity_at(y + 0.5 * step * v)
+    k3 = bounds.velocity_at(y + 0.75 * step * k2)
+    ahead = y + step * (2 * v + 3 * k2 + 4 * k3) / 9
     k4 = bounds.velocity_at(ahead)
-    error = np.abs(h * (-5 * v / 72 + k2 / 12 + k3 / 9 - k4 / 8))
+    error = np.abs(step * (-5 * v / 72 + k2 / 12 + k3 / 9 - k4 / 8))
     return Stride(step, ahead, k4, error)

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
-from scipy.linalg.lapack import dpotri
+from scipy.linalg import LinAlgError
+from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
 from scipy.optimize import minimize
 
 from lightning_morse._typing import Array
-from lightning_morse.gp.kernels import MATERN_5_2, Matern, product
+from lightning_morse.gp.kernels import MATERN_5_2, Matern
 from lightning_morse.gp.process import EPS, GaussianProcess, SurrogateError
 from lightning_morse.gp.warp import Warp
 from lightning_morse.grids.cubical import check_box
@@ -88,7 +88,7 @@ def fit(
     n, d = points.shape
     origin, span = float(loss.min()), float(np.ptp(loss))
     z = (loss - origin) / span
-    differences = [np.abs(points[:, j, None] - points[None, :, j]) for j in range(d)]
+    evidence = _Evidence(points, z, kernel)
     noise_floor = max(_NOISE_FLOOR, _NOISE_FLOOR_PER_SAMPLE * EPS * n)
     margin = max(float(np.partition(z, 2 * d)[2 * d]), _LEAST_MARGIN)
     bends = (margin, _NO_WARP) if warped else (_NO_WARP, _NO_WARP)
@@ -99,13 +99,12 @@ def fit(
     else:
         bend = min(start.warp.scale / span, _NO_WARP)
         starts = [[*np.log(start.lengthscales), math.log(start.noise), math.log(bend)]]
-    value, parameters = _maximised(starts, bounds, z, differences, kernel, most_iterations)
+    value, parameters = _maximised(evidence, starts, bounds, most_iterations)
     lengthscales = np.exp(parameters[:d])
     noise, bend = np.exp(parameters[d:])
     warp = Warp(origin, math.inf if bend > 0.5 * _NO_WARP else float(bend) * span)
     y = warp(loss)
-    correlation = _correlation(kernel, differences, lengthscales)
-    mean, variance = _profile(y, _factor(correlation, float(noise)))
+    mean, variance, _ = _profile(y, evidence.factor(lengthscales, float(noise)))
     return GaussianProcess(
         x=points,
         y=y,
@@ -159,11 +158,9 @@ def _starting_points(widths: Array, noise_floor: float, typical: float) -> list[
 
 
 def _maximised(
+    evidence: _Evidence,
     starts: list[list[float]],
     bounds: list[tuple[float, float]],
-    z: Array,
-    differences: list[Array],
-    kernel: Matern,
     most_iterations: int,
 ) -> tuple[float, Array]:
     """The best local optimum: its negative log evidence up to a constant, and the parameters."""
@@ -172,9 +169,8 @@ def _maximised(
         begin = np.clip(point, *np.transpose(bounds))
         if most_iterations:
             found = minimize(
-                _negative_log_evidence,
+                evidence.negative_log,
                 begin,
-                args=(z, differences, kernel),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=bounds,
@@ -182,7 +178,7 @@ def _maximised(
             )
             value, parameters = float(found.fun), found.x
         else:
-            value, parameters = _negative_log_evidence(begin, z, differences, kernel)[0], begin
+            value, parameters = evidence.negative_log(begin)[0], begin
         if best is None or value < best[0] - _NO_GAIN:
             best = value, parameters
     assert best is not None
@@ -193,67 +189,111 @@ def _maximised(
     return best
 
 
-def _negative_log_evidence(
-    parameters: Array, z: Array, differences: list[Array], kernel: Matern
-) -> tuple[float, Array]:
-    """Negative log evidence up to a constant, with mean and variance profiled out; its gradient."""
-    n, d = len(z), len(differences)
-    noise, bend = np.exp(parameters[d:])
-    lengthscales = np.exp(parameters[:d])
-    correlation = _correlation(kernel, differences, lengthscales)
-    y = bend * np.log1p(z / bend)
-    try:
-        factor = _factor(correlation, noise)
-    except LinAlgError:
-        return _FAILED, np.zeros_like(parameters)
-    mean, variance = _profile(y, factor)
-    if not variance > 0:
-        return _FAILED, np.zeros_like(parameters)
-    inverse = _inverse(factor)
-    alpha = inverse @ (y - mean)
-    value = (
-        0.5 * n * math.log(variance)
-        + np.log(np.diag(factor)).sum()
-        + np.log1p(z / bend).sum()  # minus the sum of log T'
-    )
-    # d value / dK, and then along each parameter. By the envelope theorem the profiled mean and
-    # variance contribute nothing.
-    along = 0.5 * (inverse - np.outer(alpha, alpha) / variance)
-    gradient = np.empty_like(parameters)
-    for j, (u, scale) in enumerate(zip(differences, lengthscales, strict=True)):
-        t = u * (kernel.rate / scale)
-        steepness = -t * kernel.scaled(t, 1) / kernel.scaled(t, 0)
-        gradient[j] = np.sum(along * correlation * steepness)
-    gradient[d] = noise * np.trace(along)
-    ratio = z / (bend + z)
-    gradient[d + 1] = alpha @ (y - bend * ratio) / variance - ratio.sum()
-    return value, gradient
+class _Evidence:
+    """The evidence of some losses, for any hyper-parameters.
+
+    Pairs of samples are counted once, and all that can be prepared is: a fit asks some fifty times.
+
+    Args:
+        points: Sample points, shape ``(n, d)``.
+        z: Losses above the smallest one, over their range, shape ``(n,)``.
+        kernel: The correlation along each axis.
+    """
+
+    def __init__(self, points: Array, z: Array, kernel: Matern) -> None:
+        n = len(z)
+        self._z, self._kernel = z, kernel
+        self._row, self._column = np.tril_indices(n, -1)
+        # In Fortran order, as LAPACK wants its matrices.
+        self._below = self._row + n * self._column
+        self._apart = np.abs(points.T[:, self._row] - points.T[:, self._column])
+
+    def negative_log(self, parameters: Array) -> tuple[float, Array]:
+        """Negative log evidence up to a constant, mean and variance profiled out; its gradient.
+
+        Args:
+            parameters: Logarithms of the lengthscales, the noise ratio and the scale of the warp.
+        """
+        z, n, d = self._z, len(self._z), len(self._apart)
+        noise, bend = np.exp(parameters[d:])
+        y = bend * np.log1p(z / bend)
+        steepness: list[Array] = []
+        correlation = self._correlation(np.exp(parameters[:d]), steepness)
+        try:
+            factor = self._factor(correlation, noise)
+        except LinAlgError:
+            return _FAILED, np.zeros_like(parameters)
+        _, variance, half = _profile(y, factor)
+        if not variance > 0:
+            return _FAILED, np.zeros_like(parameters)
+        value = (
+            0.5 * n * math.log(variance)
+            + np.log(np.diag(factor)).sum()
+            + np.log1p(z / bend).sum()  # minus the sum of log T'
+        )
+        alpha, _ = dtrtrs(factor, half, lower=1, trans=1)
+        inverse, _ = dpotri(factor, lower=1, overwrite_c=1)
+        # d value / dK, and then along each parameter. By the envelope theorem the profiled mean and
+        # variance contribute nothing. Pairs count twice, and no sample is apart from itself.
+        along = inverse.ravel(order="K").take(self._below)
+        along -= alpha.take(self._row) * alpha.take(self._column) / variance
+        along *= correlation
+        gradient = np.empty_like(parameters)
+        for j, steep in enumerate(steepness):
+            gradient[j] = along @ steep
+        gradient[d] = 0.5 * noise * (np.trace(inverse) - alpha @ alpha / variance)
+        ratio = z / (bend + z)
+        gradient[d + 1] = alpha @ (y - bend * ratio) / variance - ratio.sum()
+        return value, gradient
+
+    def factor(self, lengthscales: Array, noise: float) -> Array:
+        """Lower Cholesky factor of the samples' covariance over the variance, shape ``(n, n)``.
+
+        Raises:
+            LinAlgError: If there is none.
+        """
+        return self._factor(self._correlation(lengthscales), noise)
+
+    def _correlation(self, lengthscales: Array, steepness: list[Array] | None = None) -> Array:
+        """Correlations of all pairs.
+
+        Args:
+            lengthscales: Shape ``(d,)``.
+            steepness: Takes their logarithmic derivatives in the logarithm of each lengthscale.
+        """
+        total = np.zeros_like(self._apart[0])
+        correlation: Array = np.ones_like(total)
+        for apart, scale in zip(self._apart, lengthscales, strict=True):
+            t = apart * (self._kernel.rate / scale)
+            value = self._kernel.polynomial(t, 0)
+            if steepness is not None:
+                slope = self._kernel.polynomial(t, 1)
+                slope *= t
+                slope /= value
+                steepness.append(np.negative(slope, out=slope))
+            correlation *= value
+            total += t
+        correlation *= np.exp(-total)
+        return correlation
+
+    def _factor(self, correlation: Array, noise: float) -> Array:
+        n = len(self._z)
+        covariance = np.zeros(n * n)
+        covariance[self._below] = correlation
+        covariance[:: n + 1] = 1 + noise
+        factor, info = dpotrf(covariance.reshape((n, n), order="F"), lower=1, overwrite_a=1)
+        if info:
+            raise LinAlgError(f"minor {info} is not positive definite")
+        return np.asarray(factor)
 
 
-def _profile(y: Array, factor: Array) -> tuple[float, float]:
-    """Mean and variance that maximise the evidence, given the Cholesky factor."""
-    half = solve_triangular(factor, np.stack([y, np.ones_like(y)], axis=1), lower=True)
+def _profile(y: Array, factor: Array) -> tuple[float, float, Array]:
+    """Mean and variance that maximise the evidence given the Cholesky factor; half a solution.
+
+    Returns:
+        Mean, variance, and the inverse of the factor times the losses above the mean.
+    """
+    half, _ = dtrtrs(factor, np.stack([y, np.ones_like(y)], axis=1), lower=1)
     mean = float(half[:, 0] @ half[:, 1] / (half[:, 1] @ half[:, 1]))
     residual = half[:, 0] - mean * half[:, 1]
-    return mean, float(residual @ residual / len(y))
-
-
-def _factor(correlation: Array, noise: float) -> Array:
-    factor: Array = cholesky(
-        correlation + noise * np.eye(len(correlation)), lower=True, check_finite=False
-    )
-    return factor
-
-
-def _inverse(factor: Array) -> Array:
-    inverse, _ = dpotri(factor, lower=1)
-    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
-
-
-def _correlation(kernel: Matern, differences: list[Array], lengthscales: Array) -> Array:
-    return product(
-        [
-            kernel.scaled(u * (kernel.rate / scale), 0)
-            for u, scale in zip(differences, lengthscales, strict=True)
-        ]
-    )
+    return mean, float(residual @ residual / len(y)), residual

@@ -24,8 +24,10 @@ The warped loss has the critical points of the loss itself, with the same indice
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
@@ -47,8 +49,8 @@ _SPREAD, _SPREAD_VOLUME = 1.7, 5.0
 _CLIPPED = 1e-12
 # Expected of each index where the numbers have left the range of floats: one rules out any claim.
 _ANYTHING = 1.0
-# Points evaluated together: bounds the memory, never the result.
-_CHUNK = 512
+# Points evaluated together, so that their draws stay in the cache; never bears on the result.
+_CHUNK = 128
 
 
 def expected_critical_points(
@@ -126,35 +128,46 @@ def _at(surrogate: GaussianProcess, points: Array, widths: Array, log_draws: int
     draws, weights = _normal_draws(bend.shape[1], log_draws)
     values, vectors = np.linalg.eigh(left)
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
-    entries = mean_there[:, None] + draws @ root.swapaxes(1, 2)
+    # One table per entry of the Hessian, its draws adjacent.
+    entries = [mean_there[:, a, None] + root[:, a] @ draws.T for a in range(len(rows))]
     size, index = _inertia(entries, rows, columns, d)
+    size *= weights
     for k in range(d + 1):
-        expected[near, k] = density * ((size * weights) * (index == k)).mean(axis=1)
+        expected[near, k] = density * (size * (index == k)).mean(axis=1)
     return np.where(np.isfinite(expected), expected, _ANYTHING)
 
 
+@lru_cache(maxsize=16)
 def _normal_draws(n_entries: int, log_draws: int) -> tuple[Array, Array]:
-    """Draws from a wider normal distribution, and their weights under the standard one."""
+    """Draws from a wider normal distribution, and their weights under the standard one.
+
+    They are the same at every call, and not to be written to.
+    """
     uniform = qmc.Sobol(n_entries, rng=np.random.default_rng(0)).random_base2(log_draws)
     spread = min(_SPREAD, _SPREAD_VOLUME ** (1 / n_entries))
     draws = spread * ndtri(np.clip(uniform, _CLIPPED, 1 - _CLIPPED))
     log_weights = -0.5 * np.square(draws).sum(axis=1) * (1 - spread**-2)
-    return draws, np.exp(log_weights) * spread**n_entries
+    weights = np.exp(log_weights) * spread**n_entries
+    for kept in (draws, weights):
+        kept.setflags(write=False)
+    return draws, weights
 
 
-def _inertia(entries: Array, rows: Cells, columns: Cells, d: int) -> tuple[Array, Cells]:
+def _inertia(
+    entries: list[Array], rows: Cells, columns: Cells, d: int
+) -> tuple[Array, NDArray[np.int8]]:
     """Size of the determinant and number of negative eigenvalues, from the pivots (Sylvester)."""
-    matrix = np.empty((d, d, *entries.shape[:-1]))
-    matrix[rows, columns] = matrix[columns, rows] = np.moveaxis(entries, -1, 0)
-    size = np.ones(entries.shape[:-1])
-    index = np.zeros(entries.shape[:-1], dtype=np.int64)
+    # Of the symmetric matrix the upper triangle, row by row.
+    matrix = dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), entries, strict=True))
+    size = np.ones_like(entries[0])
+    index = np.zeros(size.shape, dtype=np.int8)
     for k in range(d):
         pivot = matrix[k, k]
         size *= np.abs(pivot)
         index += pivot < 0
         with np.errstate(divide="ignore", invalid="ignore"):
             for i in range(k + 1, d):
-                factor = matrix[i, k] / pivot
-                for j in range(k + 1, d):
+                factor = matrix[k, i] / pivot
+                for j in range(i, d):
                     matrix[i, j] = matrix[i, j] - factor * matrix[k, j]
     return size, index

@@ -83,7 +83,7 @@ class Matern:
         decay = np.exp(-t)
         found = []
         for order in orders:
-            value = self._polynomial(t, order)
+            value = self.polynomial(t, order)
             value *= decay
             if order:
                 value *= rate**order
@@ -92,14 +92,16 @@ class Matern:
             found.append(value)
         return found
 
-    def scaled(self, t: Array, order: int) -> Array:
-        """Derivative of the correlation in the scaled distance ``t >= 0``, any shape."""
-        value = self._polynomial(t, order)
-        value *= np.exp(-t)
-        return value
+    def polynomial(self, t: Array, order: int) -> Array:
+        """The derivative in the scaled distance ``t >= 0`` without its factor ``exp(-t)``.
 
-    def _polynomial(self, t: Array, order: int) -> Array:
-        """The polynomial of a derivative by Horner's rule, in one new array."""
+        Args:
+            t: Scaled distances, any shape.
+            order: 0, 1 or 2.
+
+        Returns:
+            A new array of the same shape.
+        """
         *rest, constant = self.polynomials[order][::-1]
         value = np.full_like(t, rest[0])
         for coefficient in rest[1:]:

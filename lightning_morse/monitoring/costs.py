@@ -27,12 +27,13 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 1.3, 2e-8, 0.012
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2e-8, 0.007
 # What a slice costs whatever the number of snapshots (copies, setting up) is worth so many of them.
 _SNAPSHOTS_WORTH = 8
 # The computation by which the speed of a machine is told, and what it took there.
 _PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
-# What is planned, over what has been measured: analyses differ.
+# What is planned, over what has been measured: analyses differ. A guess is planned as it stands: if
+# it is too low there are fewer samples, if it is too high there may be no analysis in all the run.
 PLANNED_OVER_MEASURED = 1.25
 # What is kept, of that, for the end of an analysis when its samples take longer than planned.
 KEPT_OVER_MEASURED = 1.1
@@ -144,10 +145,14 @@ class Costs:
     def _snapshots(self) -> int:
         return self.n_snapshots + _SNAPSHOTS_WORTH
 
+    @property
+    def _planned_over(self) -> float:
+        return PLANNED_OVER_MEASURED if self.is_measured else 1.0
+
     def around(self, coarse: bool) -> float:
         """Planned seconds of what surrounds the samples."""
         after = self.fixed * (COARSE_COST if coarse else 1.0)
-        return PLANNED_OVER_MEASURED * (self.per_snapshot * self._snapshots + after)
+        return self._planned_over * (self.per_snapshot * self._snapshots + after)
 
     def kept(self, coarse: bool) -> float:
         """Seconds that samples have to leave to what follows them."""
@@ -155,7 +160,7 @@ class Costs:
 
     def each(self, batches: int) -> float:
         """Planned seconds of one sample."""
-        return PLANNED_OVER_MEASURED * (self.per_sample + batches * (self.per_batch or 0.0))
+        return self._planned_over * (self.per_sample + batches * (self.per_batch or 0.0))
 
     def of(self, n_samples: int, batches: int, coarse: bool) -> float:
         """Planned seconds of an analysis."""

@@ -85,6 +85,8 @@ class RunRecord:
         self.probe: list[Any] = []
         self.probe_indices: list[int] = []
         self._weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
+        self._parameters: list[nn.Parameter] = []
+        self._trains: list[bool] = []
         self.probes_of_all: list[list[Any]] = []
 
     def meet(self, processes: Processes) -> None:
@@ -172,12 +174,17 @@ class RunRecord:
         self.tracker = AttractorTracker(self.plan.slices)
         self._files.forget()
 
-    def _begin_anew_if_changed(self, module: nn.Module) -> None:
+    def begin_anew_if_changed(self, module: nn.Module) -> None:
         """Start another trajectory where other weights are trained than before.
 
         Layers may be unfrozen one after the other. Weights of other names or shapes are no point of
         the same trajectory, and attractors in another space are other attractors.
+
+        Args:
+            module: The network.
         """
+        self._parameters = list(module.parameters())
+        self._trains = [p.requires_grad for p in self._parameters]
         weights = tuple((name, tuple(p.shape)) for name, p in trainable_parameters(module))
         changed = bool(self._weights) and weights != self._weights
         self._weights = weights
@@ -191,7 +198,10 @@ class RunRecord:
 
     def add_weights(self, module: nn.Module) -> None:
         """Count an optimizer step, and keep its weights if a snapshot is due."""
-        self._begin_anew_if_changed(module)
+        # To ask a module for its weights takes longer than all else here. Between snapshots it is
+        # enough to see whether one of them has been frozen or unfrozen.
+        if self.trajectory.is_due or self._trains != [p.requires_grad for p in self._parameters]:
+            self.begin_anew_if_changed(module)
         if self.sharded:
             self.trajectory.step(lambda: flat_shards(module, self.processes.rank))
         elif self.processes.leads:

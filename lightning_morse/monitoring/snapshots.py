@@ -63,19 +63,24 @@ class Trajectory:
         """Steps counted since the record began."""
         return self._steps
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the next step is one whose weights are kept."""
+        return bool(self.max_snapshots) and self._steps % self.stride == 0
+
     def step(self, weights: Callable[[], Tensor]) -> None:
         """Count a step of training, and keep its weights if a snapshot is due.
 
         Args:
             weights: Returns the flat weights, shape ``(p,)``; called only when a snapshot is due.
         """
-        if self.max_snapshots and self._steps % self.stride == 0:
+        if self.is_due:
             flat = weights()
             self._make_room(len(flat))
             if self._n == self.max_snapshots:
                 self._thin()
             # After thinning, the next snapshot may be due later.
-            if self._steps % self.stride == 0:
+            if self.is_due:
                 self._rows[self._n].copy_(flat.detach())
                 self._taken = [*self._taken[: self._n], self._steps]
                 self._n += 1

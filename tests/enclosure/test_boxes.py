@@ -26,14 +26,14 @@ def centers_path(bounds, y, time, pieces=200):
 
     By midpoint steps so short that their error does not matter.
     """
-    start, length, largest = y, np.zeros_like(y), np.zeros(len(y))
+    start, length, largest = y, np.zeros_like(y), np.zeros(y.shape[1])
     furthest = np.zeros_like(y)
-    h = (time / pieces)[:, None]
+    h = time / pieces
     for _ in range(pieces):
         move = h * bounds.velocity_at(y + 0.5 * h * bounds.velocity_at(y))
         y = y + move
         length += np.abs(move)
-        largest += np.abs(move).max(axis=1)
+        largest += np.abs(move).max(axis=0)
         furthest = np.maximum(furthest, np.abs(y - start))
     return y, length, largest, furthest
 
@@ -52,25 +52,25 @@ def test_the_path_of_a_center_is_no_longer_than_its_bound(loss, lower, upper, sh
     bounds = flow_bounds(loss, lower, upper, shape)
     rng = np.random.default_rng(0)
     n, d = 400, len(shape)
-    y = rng.uniform(0, 1, (n, d)) * bounds.lattice.cells
-    cell = np.ravel_multi_index(tuple(bounds.corner(y).T), bounds.lattice.cells)
+    y = (rng.uniform(0, 1, (n, d)) * bounds.lattice.cells).T
+    cell = np.ravel_multi_index(tuple(bounds.corner(y)), bounds.lattice.cells)
     window = np.full(n, len(bounds.reaches) - 1)
     velocity = bounds.velocity_at(y)
-    radius = np.tile(np.array(bounds.lattice.refinement) / 2, (n, 1))
+    radius = np.tile(np.array(bounds.lattice.refinement)[:, None] / 2, (1, n))
     growth = kind(bounds, y, radius).growth(
-        np.arange(n), Place(y, velocity, cell, window, np.zeros((n, d)))
+        np.arange(n), Place(y, velocity, cell, window, np.zeros((d, n)))
     )
     # The longest steps there are, as far as the window and the exponent admit them.
-    fastest = np.maximum(np.abs(velocity).max(axis=1), 1e-12)
+    fastest = np.maximum(np.abs(velocity).max(axis=0), 1e-12)
     time = np.minimum(0.7 / np.maximum(growth.norm, 1e-12), 2.0 / fastest)
     ahead, length, largest, furthest = centers_path(bounds, y, time)
     grown = growth.after(Stride(time, ahead, bounds.velocity_at(ahead), np.zeros_like(y)))
-    ok = grown.sound & (furthest + grown.swept <= bounds.reaches[window][:, None]).all(axis=1)
+    ok = grown.sound & (furthest + grown.swept <= bounds.reaches[window]).all(axis=0)
     assert ok.mean() > 0.3
     slack = 1e-4 * fastest * time  # of the reference
-    assert (length[ok] <= grown.path[ok] + slack[ok, None]).all()
+    assert (length[:, ok] <= grown.path[:, ok] + slack[ok]).all()
     away = 0.5 * (grown.path + np.abs(ahead - y))
-    assert (furthest[ok] <= away[ok] + slack[ok, None]).all()
+    assert (furthest[:, ok] <= away[:, ok] + slack[ok]).all()
     if kind is FramedBoxes:  # its path is one in the largest norm
-        assert (largest[ok] <= grown.path[ok, 0] + slack[ok]).all()
-    assert (largest[ok] > 0.6 * grown.path[ok].max(axis=1)).any()
+        assert (largest[ok] <= grown.path[0, ok] + slack[ok]).all()
+    assert (largest[ok] > 0.6 * grown.path[:, ok].max(axis=0)).any()

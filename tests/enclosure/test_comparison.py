@@ -10,27 +10,27 @@ from lightning_morse.enclosure import comparison
 def systems(n, d, seed, exponent):
     """Metzler matrices of every sign pattern, scaled to ``h ||A|| = exponent`` at steps ``h``."""
     rng = np.random.default_rng(seed)
-    matrix = np.abs(rng.standard_normal((n, d, d))) * (rng.random((n, d, d)) < 0.7)
+    matrix = np.abs(rng.standard_normal((d, d, n))) * (rng.random((d, d, n)) < 0.7)
     diagonal = np.arange(d)
-    matrix[:, diagonal, diagonal] = rng.standard_normal((n, d)) * rng.choice([0.1, 1, 5], (n, 1))
+    matrix[diagonal, diagonal] = rng.standard_normal((d, n)) * rng.choice([0.1, 1, 5], n)
     step = rng.uniform(0.1, 3, n)
-    matrix *= (exponent / step / np.maximum(comparison.norm(matrix), 1e-12))[:, None, None]
+    matrix *= exponent / step / np.maximum(comparison.norm(matrix), 1e-12)
     # Entries of very different size, and zeros, are the adversarial cases.
-    forcing = rng.exponential(1, (n, d)) * rng.choice([0, 0.01, 1], (n, d))
-    start = rng.exponential(1, (n, d)) * rng.choice([0, 0.01, 1], (n, d))
+    forcing = rng.exponential(1, (d, n)) * rng.choice([0, 0.01, 1], (d, n))
+    start = rng.exponential(1, (d, n)) * rng.choice([0, 0.01, 1], (d, n))
     return matrix, forcing, start, step
 
 
 def exact(matrix, forcing, start, step, pieces=40):
-    """Solutions at equal steps from 0 to ``h``, shape ``(pieces + 1, n, d)``."""
-    d = start.shape[1]
-    block = np.zeros((len(start), d + 1, d + 1))
-    block[:, :d, :d], block[:, :d, d] = matrix, forcing
+    """Solutions at equal steps from 0 to ``h``, shape ``(pieces + 1, d, n)``."""
+    d, n = start.shape
+    block = np.zeros((n, d + 1, d + 1))
+    block[:, :d, :d], block[:, :d, d] = np.moveaxis(matrix, 2, 0), forcing.T
     flow = expm(block * (step / pieces)[:, None, None])
-    state = [np.concatenate([start, np.ones((len(start), 1))], axis=1)]
+    state = [np.concatenate([start, np.ones((1, n))])]
     for _ in range(pieces):
-        state.append(np.einsum("nij,nj->ni", flow, state[-1]))
-    return np.array(state)[:, :, :d]
+        state.append(np.einsum("nij,jn->in", flow, state[-1]))
+    return np.array(state)[:, :d]
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -49,8 +49,8 @@ def test_solutions_stay_below_their_bounds_throughout_the_step(d, exponent):
 
 def test_an_entry_may_exceed_both_its_end_values_and_the_bound_is_not_far_above():
     """The first entry follows the second, which decays, and so rises and falls within the step."""
-    matrix, forcing = np.array([[[-0.35, 0.35], [0.0, -0.7]]]), np.zeros((1, 2))
-    start, step = np.array([[0.75, 1.0]]), np.ones(1)
+    matrix, forcing = np.array([[-0.35, 0.35], [0.0, -0.7]])[:, :, None], np.zeros((2, 1))
+    start, step = np.array([[0.75], [1.0]]), np.ones(1)
     inside = exact(matrix, forcing, start, step)
     end, inside = inside[-1], inside.max(axis=0)
     overshoot = (inside - np.maximum(start, end))[0, 0]
@@ -62,7 +62,7 @@ def test_an_entry_may_exceed_both_its_end_values_and_the_bound_is_not_far_above(
 def test_one_step_may_have_several_systems():
     """Stacks over an inner axis, as boxes in several frames have them."""
     matrix, forcing, start, step = systems(40, 2, 3, 0.6)
-    both = np.stack([matrix, matrix / 2], 1), np.stack([forcing] * 2, 1), np.stack([start] * 2, 1)
+    both = np.stack([matrix, matrix / 2], 2), np.stack([forcing] * 2, 1), np.stack([start] * 2, 1)
     ends = comparison.solution(*both, step)
     assert np.allclose(ends[:, 0], comparison.solution(matrix, forcing, start, step))
     assert np.allclose(ends[:, 1], comparison.solution(matrix / 2, forcing, start, step))

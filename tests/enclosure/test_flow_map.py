@@ -155,13 +155,13 @@ def test_critical_points_are_in_critical_cells():
 @pytest.mark.parametrize("shape", [(30,), (9, 17), (5, 3, 6)])
 def test_largest_values_over_windows_against_a_filter(shape):
     lattice = Lattice(CubicalGrid([0.0] * len(shape), [1.0] * len(shape), shape), (1,) * len(shape))
-    values = np.random.default_rng(0).normal(size=(lattice.grid.size, 2))
+    values = np.random.default_rng(0).normal(size=(2, lattice.grid.size))
     reaches = np.array([1, 2, 3, 5, 7, 16])
     found = flow_bounds.spread(lattice, values, reaches)
-    for reach, windows in zip(reaches, found, strict=True):
+    for reach, windows in zip(reaches, found.swapaxes(0, 1), strict=True):
         for k in range(2):
-            expected = maximum_filter(values[:, k].reshape(shape), 2 * reach + 1, mode="nearest")
-            assert np.array_equal(windows[:, k], expected.ravel())
+            expected = maximum_filter(values[k].reshape(shape), 2 * reach + 1, mode="nearest")
+            assert np.array_equal(windows[k], expected.ravel())
 
 
 def test_critical_cells_of_several_bands():
@@ -258,10 +258,10 @@ def test_the_hessian_changes_no_more_than_the_bounds_say(shape):
     rows, columns = np.triu_indices(d)
     for _ in range(200):
         middle = rng.random(d) * shape
-        cell = np.ravel_multi_index(tuple(bounds.corner(middle[None])[0]), lattice.cells)
+        cell = np.ravel_multi_index(tuple(bounds.corner(middle[:, None])[:, 0]), lattice.cells)
         window = rng.integers(len(bounds.reaches))
         ends = middle + rng.uniform(-1, 1, (2, d)) * bounds.reaches[window]
         ends = np.clip(ends, 0, shape)
-        change = np.abs(np.diff(bounds.hessian_at(ends), axis=0)[0][rows, columns])
+        change = np.abs(np.diff(bounds.hessian_at(ends.T))[rows, columns, 0])
         far = np.abs(ends[0] - ends[1]).max()
-        assert (change <= bounds.bend[window, cell] * far + 1e-12).all()
+        assert (change <= bounds.bend[:, window, cell] * far + 1e-12).all()

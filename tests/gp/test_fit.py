@@ -17,15 +17,11 @@ def test_derivatives_of_the_evidence_are_right(kernel):
     x = design([-1, -1], [1, 1], 40, 1)
     losses = himmelblau(4 * x)
     z = (losses - losses.min()) / np.ptp(losses)
-    differences = [np.abs(x[:, j, None] - x[None, :, j]) for j in range(2)]
+    evidence = fitting._Evidence(x, z, kernel)
     at = np.array([0.4, 0.9, math.log(1e-4), math.log(0.3)])
-    value, gradient = fitting._negative_log_evidence(at, z, differences, kernel)
+    value, gradient = evidence.negative_log(at)
     numeric = [
-        (
-            fitting._negative_log_evidence(at + 1e-5 * e, z, differences, kernel)[0]
-            - fitting._negative_log_evidence(at - 1e-5 * e, z, differences, kernel)[0]
-        )
-        / 2e-5
+        (evidence.negative_log(at + 1e-5 * e)[0] - evidence.negative_log(at - 1e-5 * e)[0]) / 2e-5
         for e in np.eye(4)
     ]
     assert np.isfinite(value)
@@ -53,12 +49,12 @@ def test_the_fit_is_no_worse_than_nearby_parameters(kernel):
     losses = double_well(x)
     gp = fit(x, losses, [-2, -2], [2, 2], kernel)
     z = (losses - losses.min()) / np.ptp(losses)
-    differences = [np.abs(x[:, j, None] - x[None, :, j]) for j in range(2)]
+    evidence = fitting._Evidence(x, z, kernel)
     bend = min(gp.warp.scale / np.ptp(losses), fitting._NO_WARP)
     best = np.log([*gp.lengthscales, gp.noise, bend])
-    at_best, _ = fitting._negative_log_evidence(best, z, differences, kernel)
+    at_best, _ = evidence.negative_log(best)
     for e in 0.1 * np.vstack([np.eye(4)[[0, 1, 3]], -np.eye(4)[[0, 1, 3]]]):
-        assert fitting._negative_log_evidence(best + e, z, differences, kernel)[0] >= at_best - 0.02
+        assert evidence.negative_log(best + e)[0] >= at_best - 0.02
 
 
 def test_a_log_of_a_smooth_function_is_warped_and_a_polynomial_hardly():

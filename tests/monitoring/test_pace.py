@@ -67,7 +67,9 @@ class Made:
 class Run:
     """A run of some length, and the analyses made of it."""
 
-    def __init__(self, length, cost, *, known=True, measured=True, surprise=None, **options):
+    def __init__(
+        self, length, cost, *, known=True, measured=True, surprise=None, hooks=0.0, **options
+    ):
         self.now = 0.0
         self.budget = Budget(SHARE, lambda: self.now, GRACE)
         self.budget.start()
@@ -82,6 +84,8 @@ class Run:
         step = length / 400
         for i in range(1, 401):
             self.now += step
+            with self.budget.work():  # what is not an analysis
+                self.now += hooks * step
             if surprise is not None and i == surprise:
                 self.look(Ahead(0.0), final=True)
                 return
@@ -168,6 +172,25 @@ def test_what_is_guessed_at_first_is_soon_measured():
     assert len(run.made) >= 6
     assert run.made[-1].final
     assert run.excess <= 1e-9
+
+
+@pytest.mark.parametrize("hooks", [0.0, 0.03])
+@pytest.mark.parametrize(("length", "wanted"), [(12, 2), (20, 3), (25, 3)])
+@pytest.mark.parametrize("cost", [0.4, 0.8, 1.2])
+def test_a_newcomers_first_short_run_is_seen(length, wanted, cost, hooks):
+    """A guess of the first analysis that is too high leaves it to the end, or out."""
+    run = Run(length, cost, measured=False, hooks=hooks)
+    assert len(run.made) >= wanted
+    assert run.made[-1].final
+    assert run.excess <= 1e-9
+
+
+@pytest.mark.parametrize("length", [12, 20, 120])
+def test_a_guess_that_is_too_low_breaks_no_promise(length):
+    """The first analysis then has fewer samples, and what is kept back for the last pays for it."""
+    for cost in (2.5, 4.0):
+        run = Run(length, cost, measured=False)
+        assert run.excess <= 1e-9
 
 
 def test_a_hard_limit_is_neither_raised_nor_lowered():

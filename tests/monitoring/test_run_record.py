@@ -8,6 +8,7 @@ import torch
 
 from lightning_morse import MorseMonitor
 from lightning_morse.monitoring.run_record import RunRecord
+from lightning_morse.slices.parameters import trainable_parameters
 from tests.callback_models import Net
 
 
@@ -25,6 +26,27 @@ def test_it_begins_with_the_first_weights():
     assert len(kept.trajectory) == 3  # steps 0, 3 and 6
     kept.begin(module, 5, "cpu")  # resumed: the stride stays
     assert kept.trajectory.stride == 3
+
+
+def test_a_module_is_asked_for_its_weights_only_when_they_are_kept(monkeypatch):
+    """That takes longer than all else of a step."""
+    kept, module, asked = record(), Net(), []
+    monkeypatch.setattr(
+        "lightning_morse.monitoring.run_record.trainable_parameters",
+        lambda module: asked.append(1) or trainable_parameters(module),
+    )
+    kept.begin(module, 100, "cpu")
+    before = len(asked)
+    for _ in range(99):
+        kept.add_weights(module)
+    assert len(asked) == before
+    kept.add_weights(module)
+    assert len(asked) == before + 1
+    module.net[0].requires_grad_(False)  # at once, whenever the next snapshot is due
+    n = kept.trajectory.n_parameters
+    kept.add_weights(module)
+    assert len(asked) > before + 1
+    assert kept.trajectory.n_parameters < n
 
 
 def test_the_probe_set_is_copies_of_the_first_batches():
