@@ -27,16 +27,16 @@ except ImportError:  # pragma: no cover (not with the pinned torch)
     fully_shard = None  # type: ignore[assignment]
 
 _FSDP_HOME = "torch.distributed.fsdp"
+_WITHOUT_FSDP = "Networks sharded by fully_shard cannot be analysed"
 
 
 class PrivateAttributeError(RuntimeError):
     """A private attribute of torch is missing."""
 
-    def __init__(self, what: str, seen_in: str) -> None:
+    def __init__(self, what: str, seen_in: str, without: str = _WITHOUT_FSDP) -> None:
         super().__init__(
             f"{what} is missing from torch {torch.__version__}; it was seen in torch {seen_in}. "
-            "Networks sharded by fully_shard cannot be analysed without it: install a version that "
-            "has it, or leave the monitor out"
+            f"{without} without it: install a version that has it, or leave the monitor out"
         )
 
 
@@ -98,3 +98,21 @@ def remove_fsdp_hooks(module: nn.Module) -> None:
                 removed += 1
     if not removed:
         raise PrivateAttributeError(f"a forward hook from {_FSDP_HOME} on a sharded unit", "2.13")
+
+
+def file_writer(writer: Any) -> Any:
+    """The writer of the event file of a ``SummaryWriter``, which is begun where there is none.
+
+    ``SummaryWriter._get_file_writer``, seen in torch 2.13; Lightning's ``TensorBoardLogger`` calls
+    it too.
+
+    Raises:
+        PrivateAttributeError: If there is no such method, and no event file yet.
+    """
+    begin = getattr(writer, "_get_file_writer", None)
+    if begin is not None:
+        return begin()
+    if writer.file_writer is None:
+        what = "SummaryWriter._get_file_writer"
+        raise PrivateAttributeError(what, "2.13", "Figures cannot be given to TensorBoard")
+    return writer.file_writer

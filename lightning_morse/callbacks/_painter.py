@@ -27,6 +27,7 @@ import lightning_morse
 from lightning_morse.callbacks._figures import painted
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painting import ANSWER, read_answer
+from lightning_morse.disk import leave_room
 from lightning_morse.distributed.errors import cause
 
 if TYPE_CHECKING:
@@ -170,7 +171,9 @@ class Painter:
             if self._worker is None:
                 self._worker = start()
             path = self._worker.folder / str(self._n_jobs)
-            path.write_bytes(pickle.dumps(job))
+            content = pickle.dumps(job)
+            leave_room(path.parent, len(content))
+            path.write_bytes(content)
             self._worker.orders.write(f"{path.name}\n".encode())
             self._worker.orders.flush()
         except Exception as error:  # no space, no process, nothing that can be pickled

@@ -21,17 +21,20 @@ from lightning_morse.callbacks._lightning import (
     publish,
 )
 from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._taken_back import taken_back
 from lightning_morse.callbacks.loggers import log_scalars
 from lightning_morse.deep_linear.energy import EnergyMeter
 from lightning_morse.deep_linear.linear_run import LinearRun
 from lightning_morse.deep_linear.measures import weight_scalars
 from lightning_morse.deep_linear.stack import LinearStack
+from lightning_morse.disk import leave_room
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.plotting.staircase import plot_staircase
 
 # The figure shows the whole run, so it is drawn again only when the number of reports has grown by
 # this factor: the cost of drawing then stays proportional to the length of the run.
 REDRAW_GROWTH = 1.25
+_FIGURE_BYTES = 2**18
 
 # Published from the start, so that callbacks that watch these keys find them.
 BEFORE_FIRST = {
@@ -295,14 +298,16 @@ class DeepLinearMonitor(UnifiedCallback):
 
 def _log_staircase(trainer: TrainerLike, figure: Figure, step: int) -> None:
     """Give the figure to the loggers that take figures, or write it to the log directory."""
-    writers = [
-        logger.experiment
+    takers = [
+        logger
         for logger in trainer.loggers
         if callable(getattr(getattr(logger, "experiment", None), "add_figure", None))
     ]
-    for writer in writers:
-        writer.add_figure("linear/staircase", figure, step, close=False)
-    if not writers:
+    for logger in takers:
+        with taken_back(logger):
+            logger.experiment.add_figure("linear/staircase", figure, step, close=False)
+    if not takers:
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "linear"
+        leave_room(folder, _FIGURE_BYTES)
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / "staircase.png")

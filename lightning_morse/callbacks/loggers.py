@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 from matplotlib.image import imread
 
+from lightning_morse._compat_torch import file_writer
 from lightning_morse.atomic import write_whole
 from lightning_morse.callbacks._lightning import TrainerLike
+from lightning_morse.callbacks._taken_back import has_event_file, taken_back
+from lightning_morse.disk import leave_room
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
@@ -27,6 +30,7 @@ from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
 GuardOf = Callable[[str], AbstractContextManager[object]]
 
 _RGBA = 4  # of TensorBoard's colour spaces
+_FILES_BYTES = 2**22  # about what an archive takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,29 +64,9 @@ def log_scalars(
         guard: Makes the guard for each logger.
     """
     for logger in trainer.loggers:
-        with guard(f"logging to {type(logger).__name__}"), _taken_back(logger):
+        with guard(f"logging to {type(logger).__name__}"), taken_back(logger):
             logger.log_metrics(dict(scalars), step=step)
             logger.save()
-
-
-@contextmanager
-def _taken_back(logger: Any) -> Iterator[None]:
-    """If the block fails, take rows out of a logger that would try to write them again and again.
-
-    A CSVLogger keeps rows that it could not write, as on a full disk, and fails once more when the
-    run ends: a run that would have ended well but for our values.
-    """
-    experiment: Any = getattr(logger, "experiment", None)
-    rows, keys = (getattr(experiment, name, None) for name in ("metrics", "metrics_keys"))
-    if not isinstance(rows, list) or not isinstance(keys, list):
-        yield
-        return
-    rows, keys = list(rows), list(keys)
-    try:
-        yield
-    except Exception:
-        experiment.metrics, experiment.metrics_keys = rows, keys
-        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +95,7 @@ class Destination:
         """
         taken = False
         for logger in self.loggers:
-            with self.guard(f"drawing to {type(logger).__name__}"):
+            with self.guard(f"drawing to {type(logger).__name__}"), taken_back(logger):
                 kind = _kind_of(logger)
                 assert kind is not None, "a logger that has taken text"
                 kind.show(logger, pictures, self.step, self.name)
@@ -119,6 +103,7 @@ class Destination:
         if taken:
             return
         with self.guard("writing pictures"):
+            leave_room(self.folder, sum(map(len, pictures.values())))
             for figure, png in pictures.items():
                 write_whole(self.folder / self.name / f"{_stem(self.step)}-{figure}.png", png)
 
@@ -157,10 +142,12 @@ def log_report(
         with guard(f"drawing to {type(logger).__name__}"):
             kind = _kind_of(logger)
             if kind is not None:
-                kind.tell(logger, text, report.step, name)
+                with taken_back(logger):
+                    kind.tell(logger, text, report.step, name)
                 takers.append(logger)
     if not takers:
         with guard("writing files"):
+            leave_room(folder, _FILES_BYTES)
             (folder / name).mkdir(parents=True, exist_ok=True)
             stem = folder / name / _stem(report.step)
             report.result.save(f"{stem}.npz")
@@ -195,13 +182,15 @@ def _log_view(
     if text is None:
         return
     with guard("writing the view record"):
+        leave_room(folder, len(text))
         (folder / name).mkdir(parents=True, exist_ok=True)
         write_whole(folder / name / f"{_stem(report.step)}{SUFFIX}", text.encode())
     for logger in trainer.loggers:
         with guard("giving the view record to TensorBoard"):
             writer: Any = getattr(logger, "experiment", None)
-            if _can(getattr(writer, "file_writer", None), "add_summary"):
-                _add_record(writer, text, report.step, name)
+            if has_event_file(writer):
+                with taken_back(logger):
+                    _add_record(writer, text, report.step, name)
 
 
 def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
@@ -219,7 +208,7 @@ def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
         data_class=DATA_CLASS_TENSOR,
     )
     value = Summary.Value(tag=record_tag(name), tensor=tensor, metadata=metadata)
-    writer.file_writer.add_summary(Summary(value=[value]), step)
+    file_writer(writer).add_summary(Summary(value=[value]), step)
 
 
 # Loggers are told apart by what they can do: each Lightning package has classes of its own.
@@ -235,20 +224,18 @@ class _TensorBoard:
     @staticmethod
     def tell(logger: Any, text: str, step: int, name: str) -> None:
         logger.experiment.add_text(f"{name}/sets", text, step)
-        logger.experiment.flush()
 
     @staticmethod
     def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        writer: Any = logger.experiment
         for kind, png in pictures.items():
             width, height = struct.unpack(">II", png[16:24])  # the head of every PNG
             image = Summary.Image(
                 height=height, width=width, colorspace=_RGBA, encoded_image_string=png
             )
             summary = Summary(value=[Summary.Value(tag=f"{name}/{kind}", image=image)])
-            writer.file_writer.add_summary(summary, step)  # flushed with what comes next
+            file_writer(logger.experiment).add_summary(summary, step)
 
 
 class _WandB:

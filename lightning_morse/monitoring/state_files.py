@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_morse.atomic import write_whole
+from lightning_morse.disk import leave_room
 
 # Tensors up to this size stay in the checkpoint; so does everything if it is small altogether.
 _SMALL_TENSOR_BYTES = 1 << 14
@@ -68,22 +69,29 @@ class StateFiles:
             The state with references in place of large tensors.
 
         Raises:
-            OSError: If the files cannot be written.
+            OSError: If the files cannot be written, or would leave too little room on the disk.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         used: dict[Any, tuple[str, weakref.ref[Tensor] | None]] = {}
+
+        def key_of(tensor: Tensor) -> Any:
+            own = None if rows is None else rows.get(id(tensor))
+            return id(tensor) if own is None else ("row", own[0])
+
+        def name_of(tensor: Tensor) -> str:
+            name, of = self._known.get(key_of(tensor), ("", None))
+            same = of is None or of() is tensor
+            return name if name and same and (folder / f"{name}{_SUFFIX}").exists() else ""
+
+        large = [t for t in _tensors(state) if n_bytes(t) > _SMALL_TENSOR_BYTES]
+        leave_room(folder, sum(n_bytes(t) for t in large if not name_of(t)))
+        folder.mkdir(parents=True, exist_ok=True)
 
         def put(value: Any) -> Any:
             if isinstance(value, Tensor):
                 if n_bytes(value) <= _SMALL_TENSOR_BYTES:
                     return value.clone()
-                own = None if rows is None else rows.get(id(value))
-                key = id(value) if own is None else ("row", own[0])
-                name, of = self._known.get(key, ("", None))
-                same = of is None or of() is value
-                if not name or not same or not (folder / f"{name}{_SUFFIX}").exists():
-                    name = _written(value, folder, self._mark)
-                used[key] = name, weakref.ref(value) if own is None else None
+                name, key = name_of(value) or _written(value, folder, self._mark), key_of(value)
+                used[key] = name, weakref.ref(value) if key == id(value) else None
                 return {_MARK: name}
             if isinstance(value, dict):
                 return {k: put(v) for k, v in value.items()}

@@ -1,7 +1,13 @@
-"""A disk that is full, by the device that always is, ends no run that would end well without us."""
+"""A disk that is full ends no run that would end well without us."""
 
 import csv
+import json
 import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pytorch_lightning.callbacks import Callback
@@ -60,3 +66,45 @@ def test_what_others_log_is_written_once_there_is_room(tmp_path, monkeypatch):
         rows = list(csv.DictReader(file))
     assert [row["mine"] for row in rows if row["mine"]] == ["1.0"]
     assert all(None not in row and None not in row.values() for row in rows)
+
+
+def ends(*command):
+    """What :mod:`tests.full_disk_runs` says of its runs, without and with a monitor."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_quota_ends_no_run_that_would_end_well_without_a_monitor(tmp_path):
+    """Nobody knows of it before a write fails; afterwards, all that others log is there."""
+    found = ends(sys.executable, "-m", "tests.full_disk_runs", str(tmp_path), "quota")
+    del found["disk"]
+    assert len(found) == 6
+    for case, (bare, watched) in found.items():
+        if case.endswith("0"):  # its own values have no room, a table's are written at the end
+            assert watched["ended"] == bare["ended"], case
+        else:
+            assert watched == bare == {"ended": "well", "logged": bare["logged"]}, case
+    assert [len(bare["logged"]) for case, (bare, _) in found.items() if case.endswith("2")] == [
+        18
+    ] * 2
+
+
+@pytest.mark.slow
+def test_a_small_disk_has_room_for_what_others_log(tmp_path):
+    """The real thing, 120 kB: pictures would fill it."""
+    mount = f"mount -t tmpfs -o size=120k tmpfs {shlex.quote(str(tmp_path))}"
+    private = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*private, mount], check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    line = shlex.join([sys.executable, "-m", "tests.full_disk_runs", str(tmp_path), "disk"])
+    found = ends(*private, f"{mount} && exec {line}")
+    assert found.pop("disk") == 120 * 1024
+    for bare, watched in found.values():
+        assert watched == bare == {"ended": "well", "logged": bare["logged"]}
+        assert len(bare["logged"]) == 30

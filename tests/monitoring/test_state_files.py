@@ -1,6 +1,8 @@
 """What is too large for a checkpoint is in files, and is found again or said to be gone."""
 
+import shutil
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +119,26 @@ def test_what_is_known_is_not_kept_alive(tmp_path):
     assert gone() is None
     zeros = {"w": torch.zeros(9000)}  # perhaps in the same place
     assert same(fetched(files.put_away(zeros, tmp_path), tmp_path), zeros)
+
+
+def test_the_last_of_a_disk_is_left_to_the_checkpoint(tmp_path, monkeypatch):
+    """Only what is still to be written counts."""
+    files, whole = StateFiles(), state()
+    size = n_bytes(whole["rows"]) + n_bytes(whole["probe"])
+    usage = SimpleNamespace(free=2**40)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("lightning_morse.disk.LEFT_BYTES", 0)
+    usage.free = 5 * size - 5
+    with pytest.raises(OSError, match="No space left"):
+        files.put_away(whole, tmp_path / "state")
+    assert not list(tmp_path.iterdir())
+    usage.free = 5 * size
+    first = files.put_away(whole, tmp_path / "state")
+    usage.free = 5 * 4 * 9000
+    assert same(files.put_away(whole, tmp_path / "state"), first)
+    files.put_away({**whole, "one more": torch.randn(9000)}, tmp_path / "state")
+    with pytest.raises(OSError, match="No space left"):
+        files.put_away({**whole, "more": list(torch.randn(2, 9000))}, tmp_path / "state")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
