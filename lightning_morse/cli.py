@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_morse.atomic import written_whole
 from lightning_morse.tables import FORMS, written
 from lightning_morse.view.box_record import MAX_AXES
 from lightning_morse.view.record import ViewRecord
@@ -430,7 +431,8 @@ def _connectivity(args: argparse.Namespace) -> int:
         if args.output.suffix == ".npz":
             found.save(args.output)
         else:
-            found.figure().savefig(args.output)
+            with written_whole(args.output) as file:
+                found.figure().savefig(file, format=args.output.suffix[1:] or "png")
         _say(f"written: {args.output}")
     return 0
 

@@ -419,6 +419,14 @@ def test_bench_memory_prints_a_row_a_size(capsys):
 
 
 @pytest.mark.slow
+def test_bench_many_analyses_prints_a_row_a_look(capsys):
+    rows = load("bench_many_analyses").main(["--looks", "2", "4"])
+    assert [n for n, _ in rows] == [2, 4]
+    assert all(size > 0 for _, size in rows)
+    assert "4 analyses, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_bench_connectivity_prints_a_row_a_setting_and_a_run(capsys):
     bench = load("bench_connectivity")
     short = ["--pairs", "2", "--networks", "tanh", "--runs", "1", "--steps", "20", "60"]

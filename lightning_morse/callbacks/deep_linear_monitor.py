@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_morse.arguments import integer_of_at_least
+from lightning_morse.atomic import written_whole
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
@@ -310,4 +311,5 @@ def _log_staircase(trainer: TrainerLike, figure: Figure, step: int) -> None:
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "linear"
         leave_room(folder, _FIGURE_BYTES)
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / "staircase.png")
+        with written_whole(folder / "staircase.png") as file:
+            figure.savefig(file, format="png")

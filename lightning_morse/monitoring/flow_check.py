@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
+from scipy.integrate import ODEintWarning, odeint
 from scipy.interpolate import RegularGridInterpolator
 
 from lightning_morse._typing import Array
@@ -32,6 +32,7 @@ UNKNOWN = -1.0
 # need no more than a few digits. Only this estimate depends on them, no certain statement.
 _RELATIVE_TOLERANCE = 1e-4
 _ABSOLUTE_TOLERANCE = 1e-6
+_MOST_STEPS = 100_000  # of the integrator, so that a field cannot hold it up for ever
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,24 @@ def _followed(result: MorseAnalysis, start: Array, span: Array) -> Array | None:
         return np.asarray(-span[:, None] * slope(points)).ravel()
 
     reach = np.broadcast_to(grid.upper - grid.lower, start.shape).ravel()
+    band = grid.dim - 1  # the states are independent, so the Jacobian is as wide as one of them
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # The states are independent, so the Jacobian is banded, as wide as one state.
-        found = solve_ivp(
-            field,
-            (0.0, 1.0),
-            start.ravel(),
-            method="LSODA",
-            rtol=_RELATIVE_TOLERANCE,
-            atol=_ABSOLUTE_TOLERANCE * reach,
-            lband=grid.dim - 1,
-            uband=grid.dim - 1,
-        )
-    return found.y[:, -1].reshape(start.shape) if found.success else None
+        warnings.simplefilter("error", ODEintWarning)
+        try:
+            # The integrator of solve_ivp(method="LSODA"), which loses its work arrays in SciPy
+            # 1.17: some kilobytes at each call.
+            found = odeint(
+                field,
+                start.ravel(),
+                (0.0, 1.0),
+                tfirst=True,
+                rtol=_RELATIVE_TOLERANCE,
+                atol=_ABSOLUTE_TOLERANCE * reach,
+                ml=band,
+                mu=band,
+                mxstep=_MOST_STEPS,
+            )
+        except ODEintWarning:
+            return None
+    return np.asarray(found[-1]).reshape(start.shape)

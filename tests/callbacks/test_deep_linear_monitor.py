@@ -269,3 +269,18 @@ def test_digits_climb_the_staircase(tmp_path, capsys):
         if row["linear/level"] >= 0:
             assert row["linear/loss"] == pytest.approx(row["linear/level_loss"], rel=0.02)
     assert "3 modes learned" in capsys.readouterr().out
+
+
+def test_a_staircase_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, caplog):
+    def half(figure, file, **options):
+        file.write(b"half a figure")
+        raise OSError("No space left on device")
+
+    (tmp_path / "linear").mkdir()
+    (tmp_path / "linear/staircase.png").write_bytes(b"old")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    with caplog.at_level(logging.WARNING, "lightning_morse"):
+        run(tmp_path, DeepLinearMonitor(), max_epochs=2)
+    assert "No space left on device" in caplog.text
+    assert [p.name for p in (tmp_path / "linear").iterdir()] == ["staircase.png"]
+    assert (tmp_path / "linear/staircase.png").read_bytes() == b"old"

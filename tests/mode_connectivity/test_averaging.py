@@ -205,6 +205,19 @@ def test_connectivity_prints_the_pairs(checkpoints, tmp_path, capsys):
     assert lm.Connectivity.load(tmp_path / "found.npz").groups == ((0, 1), (2,))
 
 
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(checkpoints, tmp_path, monkeypatch):
+    def half(figure, file, **options):
+        file.write(b"half a figure")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    (tmp_path / "found.png").write_bytes(b"old")
+    given = [*map(str, checkpoints), *GIVEN, "-o", str(tmp_path / "found.png")]
+    assert main(["connectivity", *given]) == 1
+    assert (tmp_path / "found.png").read_bytes() == b"old"
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lightning_morse as lm
+from lightning_morse.monitoring import flow_check as module
 from lightning_morse.monitoring.flow_check import UNKNOWN, flow_check
 
 CURVATURES = np.array([1.0, 0.2])
@@ -92,6 +93,12 @@ def test_a_stiff_valley_is_followed_to_its_floor():
     found = flow_check(steep, [[1.5, 1.0], [0.0, 0.0]], [0.0, 50.0])
     assert found.angle == pytest.approx(0, abs=0.05)
     assert found.length == pytest.approx(1, abs=0.05)
+
+
+def test_where_the_integrator_gives_up_nothing_is_compared(bowl, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_STEPS", 1)
+    found = flow_check(bowl, [[1.0, 0.5], [0.5, 0.2]], [0.0, 1.0])
+    assert (found.angle, found.length, found.n_pairs) == (UNKNOWN, UNKNOWN, 0)
 
 
 @pytest.mark.parametrize(

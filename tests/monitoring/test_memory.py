@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_morse import MorseMonitor
+from lightning_morse.callbacks._figures import painted
 from lightning_morse.monitoring import memory, run_record
 from lightning_morse.monitoring.memory import (
     MOST_BYTES,
@@ -208,3 +212,62 @@ def test_a_hundred_million_weights_fit_into_what_is_promised():
     assert "4 snapshots of the weights are kept in float32" in found["said"]
     assert found["explained"] > 0.5  # principal directions, not random ones
     assert found["peak"] < room
+
+
+# ------------------------------------------------------------------------- many analyses
+
+
+def alive():
+    """What Python and NumPy have allocated and not given back."""
+    gc.collect()
+    return tracemalloc.take_snapshot()
+
+
+def growth(before, after):
+    changes = after.compare_to(before, "lineno")
+    return sum(change.size_diff for change in changes), "\n".join(map(str, changes[:10]))
+
+
+class Counts(Callback):
+    """Looks at what is alive after some analyses."""
+
+    def __init__(self, watch, looks):
+        self.watch, self.looks, self.found = watch, looks, []
+
+    def on_train_batch_end(self, *args):
+        if len(self.watch.history) in self.looks:
+            self.found.append(alive())
+
+
+@pytest.fixture
+def traced():
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced")
+def test_what_is_alive_does_not_grow_with_the_number_of_analyses(tmp_path):
+    """But for the history, whose rows take 3 kB; records and pictures are given away."""
+    watch = monitor(every_n_steps=1, n_samples=16, resolution=8, max_snapshots=4, probe_batches=1)
+    counts = Counts(watch, (16, 40))
+    logger = TensorBoardLogger(tmp_path, name="", version=0)
+    fit(tmp_path, watch, counts, max_steps=40, max_epochs=-1, logger=logger)
+    assert [row["morse/failed"] for row in watch.history] == [0] * 40
+    grown, where = growth(*counts.found)
+    assert grown < 24 * 4_000, where
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced")
+def test_what_is_alive_does_not_grow_with_the_number_of_pictures(tmp_path):
+    watch = monitor(n_samples=16, resolution=8)
+    fit(tmp_path, watch, max_epochs=1)
+    found = []
+    for _ in range(3):
+        for _ in range(3):
+            painted(watch.result, watch._account.view, watch.history)
+        found.append(alive())
+    grown, where = growth(*found[1:])
+    assert grown < 3 * 5_000, where

@@ -157,6 +157,20 @@ def test_one_bad_file_takes_no_other_with_it(tmp_path):
         assert name in said
 
 
+def test_a_file_that_vanishes_while_others_are_read(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        run(name).save(tmp_path / f"{name}.npz")
+    read = Run.load
+
+    def load(path):
+        (tmp_path / "b.npz").unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Run, "load", load)
+    with pytest.warns(UserWarning, match=r"left out: .*b\.npz"):
+        assert [r.run_id for r in load_runs(tmp_path)] == ["a"]
+
+
 def saved(folder, run_id, states):
     """Write the file of a run with one state per step."""
     array = np.asarray(states, dtype=np.float32)

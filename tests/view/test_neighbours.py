@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,57 @@ def test_a_folder_that_vanishes_while_it_is_read(tmp_path):
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_folder_that_vanishes_while_it_is_walked(at, tmp_path, monkeypatch):
+    """Before any look at the file system: what is still there is found, or nothing is, by name."""
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs" / name, 2)
+    looks, stat_of, walk = [], Path.stat, os.walk
+
+    def looked():
+        looks.append(len(looks))
+        if len(looks) == at:
+            shutil.rmtree(tmp_path / "runs/b")
+
+    def stat(path, **options):
+        looked()
+        return stat_of(path, **options)
+
+    def walked(*args, **options):
+        for found in walk(*args, **options):
+            looked()
+            yield found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(os, "walk", walked)
+    said = []
+    runs = read_runs(tmp_path / "runs", said.append)
+    data = data_of(Page(report(runs, lambda *line: said.append(line))))
+    assert "error" not in str(data["runs"][0])
+    if (tmp_path / "runs/b").exists():
+        assert at == 0 or at > len(looks)
+    else:
+        assert len(data["runs"]) == 1 or said
+
+
+def test_links_to_folders_are_not_walked(tmp_path):
+    """What is inside is met anyway, and a circle has no end."""
+    write_run(tmp_path / "runs/a", 1)
+    write_run(tmp_path / "elsewhere", 1)
+    (tmp_path / "runs/again").symlink_to("a")
+    (tmp_path / "runs/circle").symlink_to("..")
+    (tmp_path / "runs/outside").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs/itself.view.json").symlink_to("itself.view.json")
+    said = []
+    assert [run.name for run in read_runs(tmp_path / "runs", said.append)] == [
+        str(tmp_path / "runs/a")
+    ]
+    (line,) = said
+    assert "itself.view.json" in line
+    (tmp_path / "link").symlink_to("runs")
+    assert len(read_runs(tmp_path / "link")) == 1
 
 
 @pytest.mark.parametrize(
