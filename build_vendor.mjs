@@ -9,13 +9,13 @@ const versionOf = (name) => {
 };
 const licenceOf = (name) => readFileSync(`${root}node_modules/${name}/LICENSE`, "utf8").trim();
 
-const notices = ["d3-contour", "d3-array"].map((name) => {
+const notices = ["d3-array"].map((name) => {
   return `Parts of ${name} ${versionOf(name)}.\n${licenceOf(name)}`;
 });
 
 await build({
   stdin: {
-    contents: 'export { contours } from "d3-contour";\nexport { ticks } from "d3-array";\n',
+    contents: 'export { ticks } from "d3-array";\n',
     resolveDir: root,
   },
   bundle: true,

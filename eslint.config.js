@@ -1,8 +1,8 @@
 // Rules for the JavaScript of the front end: `make lint-js`.
 
 const browser = [
-  "clearInterval", "document", "fetch", "getComputedStyle", "location", "setInterval", "window",
-  "DataView", "Float64Array", "ImageData", "Int16Array", "Int32Array", "Node", "ResizeObserver",
+  "Blob", "clearInterval", "document", "fetch", "getComputedStyle", "location", "setInterval", "window",
+  "DOMMatrix", "DataView", "Float64Array", "ImageData", "Int16Array", "Int32Array", "Node", "ResizeObserver",
   "URL", "URLSearchParams", "Uint8Array", "atob",
 ];
 

@@ -134,11 +134,22 @@ class Browser:
         """Wait until a JavaScript expression is truthy."""
         end = time.monotonic() + seconds
         while True:
-            found = self.run(f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()")
+            found = self._tried(
+                f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()"
+            )
             if found:
                 return found
             assert time.monotonic() < end, (script, self.complaints)
             time.sleep(0.05)
+
+    def _tried(self, script: str) -> object:
+        """Value of an expression; None if the page is left for another one meanwhile."""
+        try:
+            return self.run(script)
+        except AssertionError as error:
+            if "navigated" in str(error):
+                return None
+            raise
 
     def click(self, x: float, y: float) -> None:
         for kind in ("mousePressed", "mouseReleased"):

@@ -347,6 +347,15 @@ def test_bench_view_prints_its_figures(capsys):
 
 
 @pytest.mark.slow
+def test_many_runs_prints_its_figures(capsys):
+    find_browser()
+    found = load("many_runs").main(["--runs", "5", "--records", "4"])
+    assert json.loads(capsys.readouterr().out) == found
+    assert (found["runs"], found["records"]) == (5, 4)
+    assert all(found[name] > 0 for name in ("index_ms", "tab_first_ms", "tab_ms"))
+
+
+@pytest.mark.slow
 def test_cubes_of_networks_print_a_row_a_slice(capsys):
     options = (
         "--seeds 1 --kinds random --activations tanh --samples 96 --resolution 16 --digits 128"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from tensorboard import errors, plugin_util
@@ -18,7 +18,9 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from lightning_morse.tensorboard_plugin.listing import Event, Listing, Stamp
-from lightning_morse.view import asset, asset_names
+from lightning_morse.view import asset
+from lightning_morse.view.bundle import bundle
+from lightning_morse.view.course import course_of
 from lightning_morse.view.record import PLUGIN, RECORD_TAG, decode, record_tag
 
 # Records kept of each run; one of 128 x 128 cells has about 20 kB.
@@ -42,10 +44,11 @@ class MorseLoader(base_plugin.TBLoader):
 class MorsePlugin(base_plugin.TBPlugin):
     """Serves the front end and the records.
 
-    Routes, below ``/data/plugin/morse``: ``/static/*`` for the modules and the style sheet of the
-    front end; ``/runs`` for all runs with a summary of each step; ``/record?run=&tag=&step=`` for
-    one record, of the monitor ``morse`` if ``tag`` is left out. The answer for a record that cannot
-    be read is ``{"error": why}``.
+    Routes, below ``/data/plugin/morse``: ``/static/tab.js`` and ``/static/view.css`` for the front
+    end; ``/courses`` for all runs, each in few numbers; ``/runs`` for all runs with a summary
+    of each step, ``/runs?run=&tag=`` for one; ``/record?run=&tag=&step=`` for one record, of the
+    monitor ``morse`` if ``tag`` is left out. The answer for a record that cannot be read is
+    ``{"error": why}``.
 
     Each monitor of a run has its own tag and is listed separately.
 
@@ -61,7 +64,12 @@ class MorsePlugin(base_plugin.TBPlugin):
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """Return the routes."""
-        routes = {"/static/*": self._static, "/runs": self._runs, "/record": self._record}
+        routes = {
+            "/static/*": self._static,
+            "/courses": self._courses,
+            "/runs": self._runs,
+            "/record": self._record,
+        }
         return {path: wrappers.Request.application(answer) for path, answer in routes.items()}
 
     def is_active(self) -> bool:
@@ -80,13 +88,28 @@ class MorsePlugin(base_plugin.TBPlugin):
 
     def _static(self, request: wrappers.Request) -> wrappers.Response:
         name = request.path.partition("/static/")[2]
-        # Only listed names are served, so no path leads anywhere else.
-        if name not in asset_names():
-            return _answer(request, {"error": "there is no such file"}, 404)
-        kind = "text/css" if name.endswith(".css") else "text/javascript"
-        return _respond(request, asset(name), kind)
+        # Only these are served, so no path leads anywhere else.
+        if name == "tab.js":
+            return _respond(request, _script(), "text/javascript")
+        if name == "view.css":
+            return _respond(request, asset(name), "text/css")
+        return _answer(request, {"error": "there is no such file"}, 404)
+
+    def _courses(self, request: wrappers.Request) -> wrappers.Response:
+        return self._answer_of_runs(request, None, lambda steps: {"course": course_of(steps)})
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
+        run = request.args.get("run")
+        only = None if run is None else (run, request.args.get("tag", record_tag(PLUGIN)))
+        return self._answer_of_runs(request, only, lambda steps: {"steps": steps})
+
+    def _answer_of_runs(
+        self,
+        request: wrappers.Request,
+        only: tuple[str, str] | None,
+        about: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    ) -> wrappers.Response:
+        """What is said about the steps of each run, or of one of them."""
         experiment = plugin_util.experiment_id(request.environ)
         context = plugin_util.context(request.environ)
         try:
@@ -98,13 +121,19 @@ class MorsePlugin(base_plugin.TBPlugin):
             for run, tags in series.items()
             for tag, one in tags.items()
         }
-        listed = self._listing.of(experiment, stamps, partial(self._read, context, experiment))
+        read = partial(self._read, context, experiment)
+        if only is None:
+            listed = self._listing.of(experiment, stamps, read)
+        elif only in stamps:
+            listed = {only: self._listing.one(experiment, only, stamps[only], read)}
+        else:
+            return _answer(request, {"error": f"there is no run {only[0]!r:.80}"}, 404)
         found = [
             {
                 "name": run if tag == record_tag(PLUGIN) else f"{run} ({_monitor(tag)})",
                 "run": run,
                 "tag": tag,
-                "steps": listed[run, tag],
+                **about(listed[run, tag]),
             }
             for run, tag in sorted(listed)
         ]
@@ -142,6 +171,12 @@ class MorsePlugin(base_plugin.TBPlugin):
         )
         events = map(_event, _ordered(read.get(run, {}).get(tag, [])))
         return list({event.step: event for event in events}.values())
+
+
+@cache
+def _script() -> str:
+    """The front end as one module: fifty, each asked for by the one before, take a second."""
+    return f"{bundle('tab.js', asset)}export const {{ render }} = modules['tab.js'];\n"
 
 
 def _ordered(data: Any) -> list[Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning_morse.view.record import HEAD_BYTES, decode, read_summary, summary
 
-# About 2 kB each for a few attractors: 40 MB at most. Soundness does not depend on it.
-MAX_SUMMARIES = 20_000
+# About 2 kB each for a few attractors: 100 MB at most. Soundness does not depend on it.
+MAX_SUMMARIES = 50_000
 # Seconds of a listing that are spent on series which seem to be as they were.
 SECOND_LOOKS = 0.25
 
@@ -102,6 +102,23 @@ class Listing:
         """
         with self._lock:
             return self._listed(experiment, stamps, read)
+
+    def one(self, experiment: str, key: Key, stamp: Stamp, read: Read) -> list[dict[str, Any]]:
+        """Return the summaries of one series, as :meth:`of` does for all; it is read if it changed.
+
+        Args:
+            experiment: As for :meth:`of`.
+            key: Run and tag.
+            stamp: Of the series.
+            read: Reads it.
+        """
+        with self._lock:
+            series = self._kept.get((experiment, key))
+            if series is None or series.stamp != stamp:
+                before, series = series, _read(stamp, series, partial(read, key))
+                if before is not None:  # the next listing of all counts what it keeps
+                    self._kept[experiment, key] = series
+            return [summary for _, _, summary in series.entries.values()]
 
     def _listed(
         self, experiment: str, stamps: Mapping[Key, Stamp], read: Read

@@ -18,6 +18,10 @@ _STEP = Member("step", "integer", "step of training")
 _EPOCH = Member("epoch", "integer", "epoch of training", null=True)
 _MU = Member("mu", "finite", "bound on the probability of the claim", low=0, high=1)
 _ESCAPE = Member("escape", "finite", "share of the box that leaves it", low=0, high=1)
+_CLAIM, _BOUND = "about the number of attractors", "`mu` in words"
+_LOSS = "loss of the current weights"
+_FLOOR = "at the minimum of their basin; null where none certainly holds them"
+_BARRIER = "rise in loss up to the lowest saddle of that basin; null if there is none"
 _UNDECIDED = Member("undecided", "finite", "share that is undecided", low=0, high=1)
 
 # At the head of the text, so that runs can be listed without the rest being read.
@@ -34,6 +38,11 @@ SUMMARY = Member(
         _MU,
         _ESCAPE,
         _UNDECIDED,
+        Member("claim", "text", _CLAIM, needed=False),
+        Member("bound", "text", _BOUND, needed=False),
+        Member("loss", "finite", _LOSS, null=True, needed=False),
+        Member("floor", "finite", _FLOOR, null=True, needed=False),
+        Member("barrier", "finite", _BARRIER, null=True, needed=False),
         Member(
             "basins",
             "object",
@@ -109,7 +118,7 @@ REST = (
         "object",
         "of the analysis as a whole",
         parts=(
-            Member("claim", "text", "about the number of attractors"),
+            Member("claim", "text", _CLAIM),
             _MU,
             Member("confidence", "finite", "the level asked for", low=0, high=1),
             Member("calibration", "finite", "factor of the deviations", low=0),
@@ -121,8 +130,10 @@ REST = (
                 "loss that the surrogate supposes is never reached; null if it is not warped",
                 needed=False,
             ),
-            Member("loss_now", "finite", "loss of the current weights", null=True),
-            Member("bound", "text", "`mu` in words", needed=False),
+            Member("loss_now", "finite", _LOSS, null=True),
+            Member("basin_floor", "finite", _FLOOR, null=True, needed=False),
+            Member("barrier", "finite", _BARRIER, null=True, needed=False),
+            Member("bound", "text", _BOUND, needed=False),
             Member("bound_of_model", "text", "the bound given the model, likewise", needed=False),
             Member("finest", "finite", "narrowest basin that would show", needed=False),
             Member("verdict", "text", "what training is doing, in a sentence", needed=False),

@@ -272,6 +272,7 @@ def _sets(result: MorseAnalysis, identities: Mapping[int, int] | None) -> list[d
 
 
 def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
+    basin = -1 if now is None else int(result.basin_of(now[None])[0])
     return {
         "claim": result.claim,
         "mu": float(result.mu),
@@ -284,6 +285,8 @@ def _facts(result: MorseAnalysis, now: Array | None) -> dict[str, Any]:
         "undecided": result.undecided,
         "loss_floor": _number(getattr(result.surrogate, "loss_floor", None)),
         "loss_now": _loss_at(result, now),
+        "basin_floor": _number(result.morse_sets[basin].loss) if basin >= 0 else None,
+        "barrier": _number(result.barrier(basin)) if basin >= 0 else None,
     }
 
 
@@ -386,6 +389,12 @@ def _summary_of(
         "mu": facts["mu"],
         "escape": facts["escape"],
         "undecided": facts["undecided"],
+        "claim": facts["claim"],
+        "bound": facts.get("bound") or short_of_one(facts["mu"]),
+        # Older records have neither floor nor barrier.
+        "loss": facts["loss_now"],
+        "floor": facts.get("basin_floor"),
+        "barrier": facts.get("barrier"),
         "basins": [
             {"volume": m["basin"], "color": m["color"], "identity": identity}
             for m, identity in zip(attractors, numbers, strict=True)
@@ -430,7 +439,9 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
         inner=unpack_inner(inner, whole, len(sets), attractors),
     )
     if "summary" in raw:
-        expect(raw["summary"] == summary(record), "summary", "another", "that of the record")
+        # An older one says less, and nothing else.
+        same = {**summary(record), **raw["summary"]} == summary(record)
+        expect(same, "summary", "another", "that of the record")
     return record
 
 

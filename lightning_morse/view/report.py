@@ -10,19 +10,22 @@ import base64
 import hashlib
 import html
 import json
+import math
 import os
 import re
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from lightning_morse.atomic import written_whole
 from lightning_morse.view import asset
 from lightning_morse.view.bundle import bundle
+from lightning_morse.view.course import course_of
 from lightning_morse.view.record import summary
 from lightning_morse.view.runs import Reading, Run, by_step
 
@@ -104,17 +107,19 @@ def _write_pages(runs: Sequence[Run], target: Path, failed: Failed, max_bytes: i
     folder = target.with_name(f"{target.stem}.pages")
     folder.mkdir(exist_ok=True)
     stamp, rows, records, size = f"{time.time_ns():x}", [], 0, 0
+    listed: list[dict[str, Any]] = []
     parts = [part for run in runs for part in _parts(run, max_bytes)]
     for number, part in enumerate(parts):
         name = f"{number:04d}-{stamp}.html"
-        page = _write_page(folder / name, _pieces([part], failed))
+        page = _write_page(folder / name, _pieces([part], failed, listed))
         records, size = records + page.records, size + page.size
         rows.append(_row(f"{folder.name}/{name}", part, page.records))
+        listed[-1]["href"] = quote(os.fsencode(f"{folder.name}/{name}"))
     if not records:
         for empty in folder.glob(f"*-{stamp}.html"):
             empty.unlink()
         raise ValueError(_NOTHING)
-    content = _index(rows).encode()
+    content = _index(rows, listed).encode()
     with written_whole(target) as file:
         file.write(content)
     return Written(records, len(parts), size + len(content))
@@ -177,17 +182,44 @@ def _ignore(name: str, error: str) -> None:
 # ------------------------------------------------------------------------------- a page
 
 _RECORD = '<script type="application/json" id="record-'
+_IN_MEMORY = 2**22  # bytes of records; what goes beyond waits in a file
 
 
-def _pieces(runs: Sequence[Run], failed: Failed) -> Iterator[str]:
-    """A page, one record at a time."""
+def _pieces(
+    runs: Sequence[Run], failed: Failed, courses: list[dict[str, Any]] | None = None
+) -> Iterator[str]:
+    """A page, one record at a time; name and course of each run are added to a list.
+
+    The list of records, the one that is shown first, and the script come before all other records:
+    the page is seen while those are still being read.
+    """
     if not runs:
         raise ValueError("a report needs at least one run, got none")
-    script, style = bundle("page.js", asset), asset("view.css")
+    script, style = _script("page.js"), asset("view.css")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
     yield _head(policy, style)
     yield '<main id="view"><p>This report needs a browser with JavaScript.</p></main>\n'
-    listed, number = [], 0
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
+        listed, spans = _listed(runs, failed, waiting)
+        if courses is not None:
+            courses += [{k: v for k, v in run.items() if k != "steps"} for run in listed]
+        yield _data({"runs": listed})
+        first = next((run["steps"][-1].get("record") for run in listed if run["steps"]), None)
+        if first is not None:
+            yield _record(first, spans, waiting)
+        yield f"<script>{script}</script>\n"
+        for number in range(len(spans)):
+            if number != first:
+                yield _record(number, spans, waiting)
+    yield "</body>\n</html>\n"
+
+
+def _listed(
+    runs: Sequence[Run], failed: Failed, waiting: IO[bytes]
+) -> tuple[list[dict[str, Any]], list[tuple[int, int]]]:
+    """What is listed of each run, and where each of the records waits: start and length."""
+    listed: list[dict[str, Any]] = []
+    spans: list[tuple[int, int]] = []
     for run in runs:
         steps: dict[int, dict[str, Any]] = {}
         for step, readings in by_step(run):
@@ -196,13 +228,24 @@ def _pieces(runs: Sequence[Run], failed: Failed) -> Iterator[str]:
                 continue
             steps[entry["step"]] = entry
             if text is not None:
-                entry["record"] = number
-                yield f'{_RECORD}{number}">{_in_script(text)}</script>\n'
-                number += 1
-        listed.append({"name": run.name, "steps": [steps[step] for step in sorted(steps)]})
-    data = _in_script(json.dumps({"runs": listed}))
-    yield f'<script type="application/json" id="data">{data}</script>\n'
-    yield f'<script type="module">{script}</script>\n</body>\n</html>\n'
+                entry["record"] = len(spans)
+                spans.append((waiting.tell(), waiting.write(_in_script(text).encode())))
+        found = [steps[step] for step in sorted(steps)]
+        given = {"name": run.name, "hparams": {k: _plain(v) for k, v in run.hparams.items()}}
+        listed.append({**given, "course": course_of(found), "steps": found})
+    return listed, spans
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON in a browser has it: numbers that are not finite become text."""
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def _record(number: int, spans: Sequence[tuple[int, int]], waiting: IO[bytes]) -> str:
+    """The element of a record."""
+    start, length = spans[number]
+    waiting.seek(start)
+    return f'{_RECORD}{number}">{waiting.read(length).decode()}</script>\n'
 
 
 def _entry(
@@ -217,6 +260,16 @@ def _entry(
         failed(error)
         why = error
     return {"step": step, "error": why}, None
+
+
+def _script(entry: str) -> str:
+    """A script that keeps its names to itself, from a module and all that it imports."""
+    return f'"use strict";\n{{\n{bundle(entry, asset)}}}'
+
+
+def _data(content: Any) -> str:
+    data = _in_script(json.dumps(content, allow_nan=False))
+    return f'<script type="application/json" id="data">{data}</script>\n'
 
 
 def _in_script(data: str) -> str:
@@ -246,23 +299,23 @@ def _hash(source: str) -> str:
 # ------------------------------------------------------------------------------- the index
 
 _INDEX = '<main id="index">'
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2em;color-scheme:light dark}"
-    "td,th{padding:.2em 1.5em .2em 0;text-align:left}"
-)
+_ABOUT = "All records on one page would be too large for a browser; each run has its own."
 
 
-def _index(rows: Sequence[str]) -> str:
-    head = _head(f"default-src 'none'; style-src {_hash(_STYLE)}", _STYLE)
+def _index(rows: Sequence[str], listed: Sequence[Mapping[str, Any]]) -> str:
+    """The index: a table that a script can sort, and one without, for a browser that has none."""
+    script, style = _script("index.js"), asset("view.css")
+    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
     table = "\n".join(rows)
-    return f"""{head}{_INDEX}
+    return f"""{_head(policy, style)}{_INDEX}
 <h1>{_TITLE}</h1>
-<p>All records on one page would be too large for a browser; each run has its own.</p>
+<p>{_ABOUT}</p>
 <table>
 <tr><th>run</th><th>records</th><th>steps</th></tr>
 {table}
 </table>
 </main>
+{_data({"runs": listed, "about": _ABOUT})}<script>{script}</script>
 </body>
 </html>
 """

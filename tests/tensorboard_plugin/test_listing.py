@@ -169,3 +169,28 @@ def test_requests_at_the_same_time_share_the_work(decoded):
         answers = list(pool.map(lambda _: listing.of("", data), range(10)))
     assert len(decoded) == 60
     assert all(answer == answers[0] for answer in answers)
+
+
+def test_one_series_is_read_only_where_it_changed(decoded):
+    listing, data = Asked(), series()
+    key, read = ("run0", "morse/record"), []
+
+    def one(stamp):
+        def reading(asked):
+            read.append(asked)
+            return data[asked]
+
+        return listing.one("", key, stamp, reading)
+
+    before = one(Stamp(2, 1e9 + 2))  # of a list that nobody has asked for yet
+    assert [s["step"] for s in before] == [0, 1, 2]
+    whole = listing.of("", data)
+    read.clear()
+    assert one(Stamp(2, 1e9 + 2)) == whole[key] == before
+    assert read == []
+    data[key].append(event(3))
+    assert [s["step"] for s in one(Stamp(3, 1e9 + 3))] == [0, 1, 2, 3]
+    assert read == [key]
+    decoded.clear()
+    assert [s["step"] for s in listing.of("", data)[key]] == [0, 1, 2, 3]
+    assert decoded == []

@@ -20,7 +20,8 @@ from torch.utils.tensorboard import SummaryWriter
 from examples.himmelblau import himmelblau
 from lightning_morse import analyze
 from lightning_morse.callbacks.loggers import _add_record
-from lightning_morse.view import asset, asset_names
+from lightning_morse.view import asset
+from lightning_morse.view.course import course_of
 from lightning_morse.view.record import decode, encode
 from tests.browser import Browser
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -220,13 +221,31 @@ class TestRoutes:
         assert b"root:" not in answer
         assert b"MorsePlugin" not in answer
 
-    def test_the_front_end(self, board):
-        assert {"tab.js", "main.js", "view.css", "vendor/d3.js"} <= set(asset_names())
-        for name in asset_names():
-            kind = "css" if name.endswith(".css") else "javascript"
+    def test_the_front_end_is_two_files(self, board):
+        for name, kind in (("tab.js", "javascript"), ("view.css", "css")):
             status, headers, text = board.get(f"/data/plugin/morse/static/{name}")
             assert (status, headers.get_content_type()) == (200, f"text/{kind}")
-            assert text.decode() == asset(name)
+            if kind == "css":
+                assert text.decode() == asset(name)
+        script = board.get("/data/plugin/morse/static/tab.js")[2].decode()
+        assert not re.search(r"^import ", script, re.M)
+        assert "modules['main.js'] = " in script
+        assert "Mike Bostock" in script  # the notice of vendored code
+
+    def test_courses_are_those_of_the_summaries(self, board):
+        courses = json.loads(board.get("/data/plugin/morse/courses")[2])
+        summaries = board.until(bool)
+        assert [run["name"] for run in courses] == [run["name"] for run in summaries]
+        for run, whole in zip(courses, summaries, strict=True):
+            assert run["course"] == course_of(whole["steps"])
+            query = {"run": run["run"], "tag": run["tag"]}
+            assert json.loads(board.get("/data/plugin/morse/runs", **query)[2]) == [whole]
+        assert len(courses[0]["course"]["loss"]) == 15
+
+    def test_a_run_that_is_not_there_has_no_steps(self, board):
+        status, _, text = board.get("/data/plugin/morse/runs", run="plain", tag="morse/other")
+        assert status == 404
+        assert "there is no run 'plain'" in json.loads(text)["error"]
 
     def test_the_tab_is_listed(self, board):
         listed = json.loads(board.get("/data/plugins_listing")[2])["morse"]
@@ -286,7 +305,8 @@ class TestTab:
         ours = [u for u in page.requests if "/plugin/morse/" in u]
         assert ours
         assert all(u.startswith(board.address) for u in ours)
-        assert any(u.endswith("/static/vendor/d3.js") for u in ours)
+        static = [u.rpartition("/static/")[2] for u in ours if "/static/" in u]
+        assert sorted(static) == ["tab.js", "view.css"]
 
 
 def test_two_monitors_of_a_run_are_both_there(tmp_path):

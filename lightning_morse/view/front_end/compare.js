@@ -50,12 +50,12 @@ export class Comparison {
   }
 
   async find(run, step) {
-    const past = run.steps.filter((s) => s.step <= step).pop();
-    if (!past || past.error) return { run, why: past?.error ?? "no analysis up to this step" };
+    const past = run.course.step.filter((s) => s <= step).pop();
+    if (past === undefined) return { run, why: "no analysis up to this step" };
     const kept = this.panes.get(run)?.record;
-    if (kept?.step === past.step) return { run, record: kept };
+    if (kept?.step === past) return { run, record: kept };
     try {
-      return { run, record: openRecord(await this.source.record(run.name, past.step)) };
+      return { run, record: openRecord(await this.source.record(run.name, past)) };
     } catch (error) {
       return { run, why: error.message };
     }

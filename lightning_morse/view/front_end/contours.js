@@ -1,38 +1,60 @@
 // Contour lines of the loss.
 
-import { contours } from "./vendor/d3.js";
-
 const LINE_WIDTH = 0.7;
+// The sides of a square of the lattice that a contour joins, by which of its corners lie above: 1
+// (left, below), 2 (right, below), 4 (right, above), 8 (left, above). Sides count from below,
+// against the clock. Opposite corners alone are kept apart.
+const JOINED = [
+  [], [3, 0], [0, 1], [3, 1], [1, 2], [3, 0, 1, 2], [0, 2], [3, 2],
+  [2, 3], [2, 0], [0, 1, 2, 3], [2, 1], [1, 3], [1, 0], [0, 3], [],
+];
 
-// box: where the box of the record lies on the canvas.
+// box: where the box of the record lies on the canvas. levels: ascending.
 export function drawContours(context, section, box, levels, color) {
   const { values, columns, rows } = section.loss();
-  const x = (i) => box.left + (i / (columns - 1)) * box.width;
-  const y = (j) => box.top + box.height - (j / (rows - 1)) * box.height;
-  // Rings close outside of the lattice and around values that are not finite; there is no contour.
-  const inside = (i, j) => { // the square of the lattice above and to the right of (i, j)
-    if (i < 0 || j < 0 || i + 1 >= columns || j + 1 >= rows) return false;
-    const k = i * rows + j;
-    return Number.isFinite(values[k] + values[k + 1] + values[k + rows] + values[k + rows + 1]);
-  };
-  // Of a segment with its middle at (i, j); one that runs along a side belongs to two squares.
-  const drawn = (i, j) => {
-    return inside(Math.floor(i), Math.floor(j)) && inside(Math.ceil(i) - 1, Math.ceil(j) - 1);
-  };
-  const lines = contours().size([rows, columns]);
+  const across = box.width / (columns - 1), upwards = box.height / (rows - 1);
+  const left = box.left, floor = box.top + box.height;
   context.beginPath();
-  for (const level of levels) {
-    for (const ring of lines.contour(values, level).coordinates.flat()) {
-      // The library puts the value of index k at k + 1/2.
-      const points = ring.map(([v, u]) => [u - 0.5, v - 0.5]);
-      points.forEach(([i, j], k) => {
-        const [i0, j0] = points[Math.max(k - 1, 0)];
-        if (k > 0 && drawn((i + i0) / 2, (j + j0) / 2)) context.lineTo(x(i), y(j));
-        else context.moveTo(x(i), y(j));
-      });
+  for (let i = 0; i + 1 < columns; i++) {
+    for (let j = 0; j + 1 < rows; j++) {
+      const k = i * rows + j;
+      const corners = [values[k], values[k + rows], values[k + rows + 1], values[k + 1]];
+      drawSquare(corners, levels, (side, t) => {
+        const [u, v] = onSide(side, t);
+        return [left + (i + u) * across, floor - (j + v) * upwards];
+      }, context);
     }
   }
   context.strokeStyle = color;
   context.lineWidth = LINE_WIDTH;
   context.stroke();
+}
+
+// The pieces of all contours in one square; none where a corner is not finite. place: pixels at a
+// share of a side.
+function drawSquare(corners, levels, place, context) {
+  const low = Math.min(...corners), high = Math.max(...corners);
+  if (!Number.isFinite(low + high)) return;
+  for (let n = firstAbove(levels, low); n < levels.length && levels[n] <= high; n++) {
+    const level = levels[n];
+    const above = corners.reduce((bits, v, k) => (v >= level ? bits | (1 << k) : bits), 0);
+    const sides = JOINED[above];
+    for (let k = 0; k < sides.length; k++) {
+      const a = corners[sides[k]], b = corners[(sides[k] + 1) % 4];
+      const [x, y] = place(sides[k], (level - a) / (b - a));
+      if (k % 2) context.lineTo(x, y);
+      else context.moveTo(x, y);
+    }
+  }
+}
+
+// The first level that is no corner's: below it all of the square lies above.
+function firstAbove(levels, low) {
+  let n = 0;
+  while (n < levels.length && levels[n] <= low) n++;
+  return n;
+}
+
+function onSide(side, t) {
+  return [[t, 0], [1, t], [1 - t, 1], [0, 1 - t]][side];
 }

@@ -1,6 +1,7 @@
 // The header: choice of run, step and theme, and the player. What is chosen is told to its owner.
 
 import { html } from "./elements.js";
+import { followTheme } from "./theme.js";
 
 const PLAY_INTERVAL_MS = 700;
 
@@ -25,11 +26,15 @@ export class Controls {
     this.runs.addEventListener("change", () => on.run(this.runs.selectedIndex));
     this.play.addEventListener("click", () => this.togglePlaying());
     this.listenToKeys();
-    this.followTheme();
+    followTheme(root, this.theme, on.theme);
   }
 
   offer(runs) {
     this.runs.replaceChildren(...runs.map((r) => html("option", {}, r.label)));
+  }
+
+  choose(k) {
+    this.runs.selectedIndex = k;
   }
 
   // steps: summaries of the run; at: the number of the one that is shown.
@@ -69,29 +74,6 @@ export class Controls {
       if (taken || !this.runs.length) return;
       if (e.key === "ArrowLeft") this.on.step(this.at - 1);
       else if (e.key === "ArrowRight") this.on.step(this.at + 1);
-    });
-  }
-
-  // The theme of the system until one is chosen here, or in the address by #theme=dark.
-  followTheme() {
-    const dark = window.matchMedia("(prefers-color-scheme: dark)");
-    let chosen = new URLSearchParams(location.hash.slice(1)).get("theme");
-    const apply = () => {
-      const now = chosen ?? (dark.matches ? "dark" : "light");
-      const other = now === "dark" ? "light" : "dark";
-      this.root.dataset.theme = now;
-      this.theme.textContent = other === "dark" ? "Dark" : "Light";
-      this.theme.setAttribute("aria-label", `switch to the ${other} theme`);
-    };
-    apply();
-    this.theme.addEventListener("click", () => {
-      chosen = this.root.dataset.theme === "dark" ? "light" : "dark";
-      apply();
-      this.on.theme();
-    });
-    dark.addEventListener("change", () => {
-      apply();
-      this.on.theme();
     });
   }
 }

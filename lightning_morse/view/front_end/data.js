@@ -76,6 +76,12 @@ export function contains(box, point) {
   return point.every((v, k) => v >= box.lower[k] && v <= box.upper[k]);
 }
 
+// The box around another one; of the whole there is none, and it answers for itself.
+export function boxAround(box) {
+  const around = box.boxes.filter((o) => o !== box && boxesWithin(o).includes(box));
+  return around.pop() ?? box;
+}
+
 // A box and those inside it, each after the ones around it.
 export function boxesWithin(box) {
   const [a, b] = [box.lower, box.upper];

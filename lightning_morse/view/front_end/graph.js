@@ -17,8 +17,8 @@ const LINE_HEIGHT = 15.5;
 // number only.
 const ROOM_FOR_TEXT = 140, ROOM_FOR_SHORTER_TEXT = 100, ROOM_FOR_BRIEF_TEXT = 52;
 
-// onSelect: is told the Morse set that was clicked.
-export function drawGraph(root, record, selected, onSelect) {
+// room: pixels across. onSelect: is told the Morse set that was clicked.
+export function drawGraph(root, record, { room, selected, onSelect }) {
   root.replaceChildren();
   if (!record.sets.length) {
     const escapes = record.facts.escape === 1;
@@ -26,7 +26,7 @@ export function drawGraph(root, record, selected, onSelect) {
     root.append(html("p", { class: "message" }, `No Morse set: ${why}.`));
     return;
   }
-  const width = Math.max(LEAST_WIDTH, root.clientWidth), graph = shownGraph(record);
+  const width = Math.max(LEAST_WIDTH, room), graph = shownGraph(record);
   const { rows, ways } = layered(record, graph, Math.floor(width / NARROWEST_NODE));
   const { boxes, height } = placed(rows, width, attractorsOf(record).length);
   const look = { width, height, role: "group", "aria-label": "Morse graph, downhill" };
@@ -116,13 +116,13 @@ function node(record, n, box, isSelected, onSelect) {
   const said = `Morse set ${n}, ${kind(record, n)}, loss ${facts.loss}, ${facts.what}`;
   const face = svg("rect", { width: wide, height: high, rx: Math.min(8, wide / 4) });
   if (m.attractor) face.style.fill = m.color;
+  // The title is its name, too: one that is given otherwise must begin with the lines below.
   const group = svg("g", {
     class: `node${m.resolved ? "" : " open"}${isSelected ? " selected" : ""}`,
     "data-set": n,
     tabindex: 0,
     role: "button",
     "aria-pressed": isSelected,
-    "aria-label": said,
     transform: `translate(${box.x - wide / 2} ${box.top})`,
   }, svg("title", {}, said), face);
   const written = box.lines(facts);

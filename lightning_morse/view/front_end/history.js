@@ -1,6 +1,6 @@
 // Curves over training: counts, confidence, and shares of the box.
 
-import { svg, svgLine, svgText } from "./elements.js";
+import { html, svg, svgLine, svgText } from "./elements.js";
 import { percent } from "./numbers.js";
 import { ticks } from "./vendor/d3.js";
 
@@ -10,24 +10,43 @@ const TICK_WIDTH = 90, TICK_HEIGHT = 28;
 const HEIGHT = 92, HEIGHT_OF_SHARES = 132;
 // Below this the distance of mu to 1 is lost in rounding.
 const LEAST_FAILURE = 1e-16;
+// Analyses have dots as long as there are so many pixels for each.
+const DOT_WIDTH = 8;
 // Half the width, in pixels, of the bar that a single analysis is drawn as.
 const HALF_BAR = 30;
 
-// steps: summaries of a run, see summary() in view/record.py. now: the step that is shown.
-export function drawHistory(root, steps, now) {
-  root.replaceChildren();
-  const good = steps.filter((s) => !s.error);
-  if (!good.length) return;
-  const width = Math.max(LEAST_WIDTH, root.clientWidth), inner = width - LEFT - RIGHT;
-  const [first, last] = [steps[0].step, steps[steps.length - 1].step];
-  const share = (s) => (last === first ? 0.5 : (s - first) / (last - first));
-  const across = { width, inner, first, last, now, x: (s) => LEFT + share(s) * inner };
-  root.append(countChart(good, across), confidenceChart(good, across), shareChart(good, across));
+export class History {
+  constructor() {
+    this.root = html("div", { class: "charts" });
+  }
+
+  // steps: summaries of a run, see summary() in view/record.py. now: the step that is shown. room:
+  // pixels across. From one step to the next only the line that marks it moves.
+  draw(steps, now, room) {
+    if (this.steps !== steps || this.room !== room) {
+      Object.assign(this, { steps, room });
+      this.build(steps.filter((s) => !s.error));
+    }
+    for (const line of this.root.querySelectorAll(".marked")) {
+      line.setAttribute("x1", this.x(now));
+      line.setAttribute("x2", this.x(now));
+    }
+  }
+
+  build(good) {
+    const { steps } = this, [first, last] = [steps[0].step, steps[steps.length - 1].step];
+    const width = Math.max(LEAST_WIDTH, this.room), inner = width - LEFT - RIGHT;
+    const share = (s) => (last === first ? 0.5 : (s - first) / (last - first));
+    this.x = (s) => LEFT + share(s) * inner;
+    const across = { width, inner, first, last, x: this.x };
+    const charts = good.length ? [countChart, confidenceChart, shareChart] : [];
+    this.root.replaceChildren(...charts.map((chart) => chart(good, across)));
+  }
 }
 
 // An empty chart with its name and horizontal lines; y: pixels of a value.
 function frameOf(name, across, { height, low, high, marks, label, bottom = BOTTOM }) {
-  const { width, inner, now, x } = across, tall = height - TOP - bottom;
+  const { width, inner } = across, tall = height - TOP - bottom;
   const y = (v) => TOP + tall - ((v - low) / (high - low || 1)) * tall;
   const page = svg("svg", { width, height, role: "img", "aria-label": name });
   page.append(svgText(LEFT, 12, name, { class: "faint" }));
@@ -35,15 +54,17 @@ function frameOf(name, across, { height, low, high, marks, label, bottom = BOTTO
     page.append(svgLine(LEFT, y(t), LEFT + inner, y(t), { class: "axis" }));
     page.append(svgText(LEFT - 6, y(t) + 4, label(t), { "text-anchor": "end" }));
   }
-  const cursor = svgLine(x(now), TOP, x(now), TOP + tall, { class: "marked" });
+  const cursor = svgLine(LEFT, TOP, LEFT, TOP + tall, { class: "marked" });
   return { page, y, cursor };
 }
 
 function curve(good, values, across, y, look) {
   const at = good.map((s, k) => [across.x(s.step), y(values[k])]);
   const points = at.map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" ");
+  const line = svg("polyline", { points, fill: "none", "stroke-width": 2, ...look });
+  if (at.length * DOT_WIDTH > across.inner) return [line];
   const dots = at.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.6, fill: look.stroke }));
-  return [svg("polyline", { points, fill: "none", "stroke-width": 2, ...look }), ...dots];
+  return [line, ...dots];
 }
 
 const wholeTicks = (low, high) => {
@@ -80,9 +101,12 @@ function shareChart(good, across) {
   page.prepend(svg("defs", {}, hatchPattern()));
   let floor = good.map(() => 0);
   for (const { values, fill } of layersOf(good)) {
-    const roof = floor.map((v, k) => v + values[k]);
-    const points = band(good, floor, roof, across.x, y);
-    page.append(svg("polygon", { points, fill, stroke: "var(--card)", "stroke-width": 0.8 }));
+    const roof = floor.map((v, k) => v + values[k]), look = { fill, stroke: "var(--card)" };
+    for (const [start, end] of stretches(values)) {
+      const part = (list) => list.slice(start, end);
+      const points = band(part(good), part(floor), part(roof), across.x, y);
+      page.append(svg("polygon", { points, ...look, "stroke-width": 0.8 }));
+    }
     floor = roof;
   }
   const { first, last, inner, x } = across;
@@ -97,16 +121,30 @@ function shareChart(good, across) {
 
 // Shares from the bottom up: an attractor keeps its place and colour over the run.
 function layersOf(good) {
-  const identities = new Set(good.flatMap((s) => s.basins.map((b) => b.identity)));
-  const basins = [...identities].sort((a, b) => a - b).map((identity) => {
-    const own = good.map((s) => s.basins.find((b) => b.identity === identity));
-    return { values: own.map((b) => b?.volume ?? 0), fill: own.find((b) => b).color };
-  });
+  const basins = new Map();
+  good.forEach((s, k) => s.basins.forEach(({ identity, volume, color }) => {
+    if (!basins.has(identity)) basins.set(identity, { values: good.map(() => 0), fill: color });
+    basins.get(identity).values[k] = volume;
+  }));
+  const identities = [...basins.keys()].sort((a, b) => a - b);
   return [
-    ...basins,
+    ...identities.map((identity) => basins.get(identity)),
     { values: good.map((s) => s.undecided), fill: "url(#morse-hatch)" },
     { values: good.map((s) => s.escape), fill: "var(--escape)" },
   ];
+}
+
+// Start and end of each stretch of values above 0, with a value of 0 on either side: of many
+// attractors most are seen in few of the analyses.
+function stretches(values) {
+  const found = [];
+  for (let k = 0; k < values.length; k++) {
+    if (!values[k]) continue;
+    const start = Math.max(k - 1, 0);
+    while (k + 1 < values.length && values[k + 1]) k++;
+    found.push([start, Math.min(k + 2, values.length)]);
+  }
+  return found;
 }
 
 // Corners of the area between two curves; of one analysis alone, of a bar.

@@ -1,7 +1,9 @@
 // The view of analyses over training, the same in reports and in the TensorBoard tab.
 //
-// A source has two methods, and may have a text:
-//   runs()            -> Promise of [{name, steps: [summary]}], see summary() in view/record.py
+// A source has three methods, and may have a text:
+//   runs()            -> Promise of [{name, course}], see course_of() in view/course.py; with
+//                        hyper-parameters by name in hparams, where they are known
+//   steps(run)        -> Promise of a [summary] of each step, see summary() in view/record.py
 //   record(run, step) -> Promise of a record, see encode() in view/record.py
 //   nothing           -> what to say where there are no runs
 
@@ -10,13 +12,16 @@ import { Controls } from "./controls.js";
 import { openRecord } from "./data.js";
 import { html } from "./elements.js";
 import { drawGraph } from "./graph.js";
-import { drawHistory } from "./history.js";
+import { History } from "./history.js";
 import { drawLegend } from "./legend.js";
 import { drawMerge } from "./merge.js";
+import { nameBriefly } from "./names.js";
+import { RunsTable } from "./runs_table.js";
 import { Slice } from "./slice.js";
 import { drawFacts, drawTable } from "./table.js";
 import { addTips } from "./tips.js";
 
+const FEW_RUNS = 3; // of which the table is folded at first
 const HOW_TO_PROBE = "Point at a cell to see what is known about it.";
 
 // Fills root with the view of a source.
@@ -36,6 +41,7 @@ class View {
     this.record = null;
     this.asked = 0;
     this.comparison = new Comparison(source);
+    this.runs = new RunsTable((k) => this.startRun(k));
     this.controls = new Controls(root, this.comparison.chooser, {
       run: (k) => this.startRun(k),
       step: (at) => this.goTo(at),
@@ -53,27 +59,27 @@ class View {
     this.probe = html("div", { class: "probe", "aria-live": "polite" });
     this.legend = html("ul", { class: "legend" });
     this.graph = html("div", { class: "graph" });
-    this.charts = html("div", { class: "charts" });
+    this.charts = new History();
     this.merge = html("div");
     this.table = html("div");
     this.message = html("div", { class: "card message", role: "alert" });
     this.message.hidden = true;
-    this.history = card("Over training", this.charts);
+    this.history = card("Over training", this.charts.root);
     const findings = [this.claim, this.facts, this.probe, this.legend];
     const details = html("section", { class: "card", "aria-label": "findings" }, ...findings);
     const graphs = [card("Morse graph", this.graph), card("Attractors by confidence", this.merge)];
     const middle = html("div", { class: "column" }, ...graphs);
     this.top = html("div", { class: "top" }, this.slice.root, middle, details);
     this.below = html("div", { class: "below" }, this.history, card("Morse sets", this.table));
-    const parts = [this.verdict, this.message, this.comparison.root, this.top, this.below];
-    this.root.replaceChildren(this.controls.header, ...parts);
+    const parts = [this.runs.root, this.verdict, this.message, this.comparison.root];
+    this.root.replaceChildren(this.controls.header, ...parts, this.top, this.below);
     addTips(this.root);
   }
 
   async start() {
     this.drawAgainWhenResized();
     try {
-      this.all = (await this.source.runs()).filter((run) => run.steps.length);
+      this.all = (await this.source.runs()).filter((run) => run.course.step.length);
     } catch (error) {
       this.tell(`The runs cannot be read.\n${error.message}`);
       return;
@@ -86,24 +92,35 @@ class View {
     nameBriefly(this.all);
     this.comparison.offer(this.all);
     this.controls.offer(this.all);
+    this.runs.root.open = this.all.length > FEW_RUNS;
+    this.runs.offer(this.all);
     await this.startRun(0);
   }
 
+  // What has been drawn at this width already is not drawn twice, so a page is seen sooner.
   drawAgainWhenResized() {
-    let width = 0;
     new ResizeObserver(() => {
-      if (this.root.clientWidth === width) return;
-      width = this.root.clientWidth;
-      this.draw();
+      if (this.root.clientWidth !== this.width) this.draw();
     }).observe(this.root);
   }
 
-  startRun(k) {
+  async startRun(k) {
     this.controls.stop();
-    this.run = this.all[k];
+    const run = this.all[k], ticket = ++this.asked;
+    this.controls.choose(k);
+    this.runs.mark(run);
+    try {
+      run.steps ??= await this.source.steps(run.name);
+    } catch (error) {
+      const why = `The steps of this run cannot be read.\n${error.message}`;
+      if (ticket === this.asked) this.tell(why);
+      return;
+    }
+    if (ticket !== this.asked) return; // another one was asked for in the meantime
+    this.run = run;
     this.selected = null;
     this.history.hidden = this.run.steps.length < 2;
-    return this.goTo(this.run.steps.length - 1);
+    await this.goTo(this.run.steps.length - 1);
   }
 
   async goTo(at) {
@@ -139,20 +156,25 @@ class View {
   draw() {
     const { record } = this;
     if (!record) return;
+    // All widths at once, before anything changes: the browser lays the page out for each question.
+    this.width = this.root.clientWidth;
+    this.room = this.graph.clientWidth;
+    const [merge, charts] = [this.merge.clientWidth, this.charts.root.clientWidth];
     this.claim.textContent = record.facts.claim;
     this.verdict.textContent = record.facts.verdict ?? "";
     drawFacts(this.facts, record);
     drawLegend(this.legend, record);
     this.drawSelection();
-    drawHistory(this.charts, this.run.steps, this.run.steps[this.at].step);
-    drawMerge(this.merge, record);
+    this.charts.draw(this.run.steps, this.run.steps[this.at].step, charts);
+    drawMerge(this.merge, record, merge);
     this.comparison.draw();
   }
 
   drawSelection() {
     const { record, selected } = this;
     this.slice.show(record, selected);
-    drawGraph(this.graph, record, selected, (i) => this.select(i));
+    const onSelect = (i) => this.select(i);
+    drawGraph(this.graph, record, { room: this.room, selected, onSelect });
     drawTable(this.table, record, selected);
   }
 
@@ -178,13 +200,4 @@ class View {
 
 function card(name, body) {
   return html("section", { class: "card", "aria-label": name }, html("h2", {}, name), body);
-}
-
-// The folders that all runs share are left out of their labels.
-function nameBriefly(runs) {
-  const parts = runs.map((run) => run.name.split("/")), [first] = parts;
-  const common = (k) => parts.every((p) => k < p.length - 1 && p[k] === first[k]);
-  let shared = 0;
-  while (runs.length > 1 && common(shared)) shared++;
-  runs.forEach((run, k) => (run.label = parts[k].slice(shared).join("/")));
 }

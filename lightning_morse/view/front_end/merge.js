@@ -14,7 +14,8 @@ const NOTE = "Lines join where attractors merge and end in a cross where one may
 
 const nines = (p) => -Math.log10(Math.max(1 - p, LEAST_FAILURE));
 
-export function drawMerge(root, record) {
+// room: pixels across.
+export function drawMerge(root, record, room) {
   root.replaceChildren();
   const attractors = attractorsOf(record).slice(0, MAX_LANES), { mu } = record.facts;
   if (!attractors.length || mu === 0) {
@@ -24,7 +25,7 @@ export function drawMerge(root, record) {
     root.replaceChildren(html("p", { class: "message" }, why));
     return;
   }
-  const scale = scaleOf(record, attractors, Math.max(LEAST_WIDTH, root.clientWidth));
+  const scale = scaleOf(record, attractors, Math.max(LEAST_WIDTH, room));
   const { width, height } = scale;
   const name = "confidence up to which each attractor persists";
   const page = svg("svg", { width, height, role: "img", "aria-label": name });

@@ -8,6 +8,10 @@ import { html } from "./elements.js";
 const HATCH_SPACING = 7;
 const VEIL_OPACITY = 205; // of 255: what is not selected stays recognisable
 
+// Pictures here are drawn once, from pixels: in memory that takes less time than to start a context
+// of the graphics card.
+const contextOf = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+
 // layers: sections with the place on the canvas of their box, the outermost first; each covers
 // those before. size: {width, height} of the canvas. color: value of a custom property of the style
 // sheet. ratio: pixels of the canvas for each unit of size.
@@ -20,12 +24,10 @@ export function paintSlice(canvas, layers, { size, selected, color, ratio }) {
 }
 
 function paintBox(c, { section, box }, { screen, selected, color, levels }) {
-  const { cells, hatched, veil, labels, owners } = rasters(section, selected, color);
-  const draw = (context, image) => {
-    context.drawImage(image, box.left, box.top, box.width, box.height);
-  };
-  draw(c, cells);
-  paintHatching(c, screen, (context) => draw(context, hatched), color("--hatch"));
+  const { cells, veil, labels, owners } = rasters(section, selected, color);
+  const draw = (image) => c.drawImage(image, box.left, box.top, box.width, box.height);
+  draw(cells);
+  paintHatching(c, section, box, labels, color("--hatch"), screen.ratio);
 
   c.save();
   c.beginPath();
@@ -36,8 +38,8 @@ function paintBox(c, { section, box }, { screen, selected, color, levels }) {
   if (section.rows > 1) drawContours(c, section, box, levels, color("--contour"));
   const attractor = section.record.sets.map((m) => m.attractor);
   outline(owners.map((o) => (o >= 0 && attractor[o] ? -1 : o)), color("--ink"), 1.1);
-  draw(c, veil);
   if (selected !== null) {
+    draw(veil);
     outline(owners.map((o) => (o === selected ? 1 : 0)), color("--accent"), 3);
   }
   c.restore();
@@ -51,7 +53,7 @@ function paintBox(c, { section, box }, { screen, selected, color, levels }) {
 function scaled(canvas, { width, height, ratio }) {
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d");
+  const context = contextOf(canvas);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.imageSmoothingEnabled = false;
   return context;
@@ -65,55 +67,75 @@ function fillsOf(record, color) {
     [DIVERGED]: rgb(color("--diverged")),
   };
   record.sets.forEach((m, i) => m.attractor && (fills[i] = mix(rgb(m.color), ground, tint)));
-  for (const value of Object.keys(fills)) fills[value] = [...fills[value], 255];
+  for (const value of Object.keys(fills)) fills[value] = pixelOf(fills[value], 255);
   return fills;
 }
 
-// One pixel per cell: colours, where to hatch, and a veil over what is not selected. Labels and
+// A pixel of an image as one number, whichever way round this machine has its bytes.
+function pixelOf(color, opacity) {
+  return new Uint32Array(Uint8Array.from([...color, opacity]).buffer)[0];
+}
+
+// One pixel per cell: colours, and a veil over what is not selected. Labels and
 // owners of the cells come along, column by column.
 function rasters(section, selected, color) {
   const { record, columns, rows } = section, fills = fillsOf(record, color);
-  const [cells, hatched, veil] = [0, 1, 2].map(() => new ImageData(columns, rows));
-  const veiled = [...rgb(color("--card")), VEIL_OPACITY];
+  const [cells, veil] = [0, 1].map(() => new Uint32Array(columns * rows));
+  const veiled = pixelOf(rgb(color("--card")), VEIL_OPACITY);
   const labels = new Int16Array(columns * rows), owners = new Int16Array(columns * rows);
   for (let i = 0; i < columns; i++) {
     for (let j = 0; j < rows; j++) {
       const at = section.cell(i, j), label = record.field[at], owner = record.owner[at];
-      const pixel = 4 * ((rows - 1 - j) * columns + i);
+      const pixel = (rows - 1 - j) * columns + i;
       labels[i * rows + j] = label;
       owners[i * rows + j] = owner;
-      cells.data.set(fills[label], pixel);
-      if (label === UNDECIDED) hatched.data[pixel + 3] = 255;
+      cells[pixel] = fills[label];
       const outside = selected !== null && label !== selected && owner !== selected;
-      if (outside) veil.data.set(veiled, pixel);
+      if (outside) veil[pixel] = veiled;
     }
   }
-  const images = [cells, hatched, veil].map(asCanvas);
-  return { cells: images[0], hatched: images[1], veil: images[2], labels, owners };
+  const images = [cells, veil].map((pixels) => asCanvas(pixels, columns, rows));
+  return { cells: images[0], veil: images[1], labels, owners };
 }
 
-function asCanvas(image) {
-  const canvas = html("canvas", { width: image.width, height: image.height });
-  canvas.getContext("2d").putImageData(image, 0, 0);
+function asCanvas(pixels, width, height) {
+  const canvas = html("canvas", { width, height });
+  const image = new ImageData(new Uint8ClampedArray(pixels.buffer), width, height);
+  contextOf(canvas).putImageData(image, 0, 0);
   return canvas;
 }
 
-// Oblique lines where drawMask paints.
-function paintHatching(context, screen, drawMask, color) {
-  const { width, height } = screen;
-  const hatch = html("canvas"), inHatch = scaled(hatch, screen);
-  drawMask(inHatch);
-  inHatch.globalCompositeOperation = "source-in";
-  const lines = html("canvas"), inLines = scaled(lines, screen);
-  inLines.strokeStyle = color;
-  inLines.lineWidth = 0.9;
-  for (let s = -height; s < width; s += HATCH_SPACING) {
-    inLines.moveTo(s, height);
-    inLines.lineTo(s + height, 0);
+// Oblique lines over the cells that are undecided.
+function paintHatching(context, { columns, rows }, box, labels, color, ratio) {
+  const wide = box.width / columns, tall = box.height / rows;
+  context.beginPath();
+  for (let j = 0; j < rows; j++) {
+    for (let i = 0; i < columns; i++) {
+      const start = i;
+      while (i < columns && labels[i * rows + j] === UNDECIDED) i++;
+      const y = box.top + box.height - (j + 1) * tall;
+      if (i > start) context.rect(box.left + start * wide, y, (i - start) * wide, tall);
+    }
   }
-  inLines.stroke();
-  inHatch.drawImage(lines, 0, 0, width, height);
-  context.drawImage(hatch, 0, 0, width, height);
+  context.fillStyle = hatchPattern(context, color, ratio);
+  context.fill();
+}
+
+function hatchPattern(context, color, ratio) {
+  const side = Math.max(1, Math.round(HATCH_SPACING * ratio)), tile = html("canvas");
+  Object.assign(tile, { width: side, height: side });
+  const lines = contextOf(tile);
+  lines.scale(side / HATCH_SPACING, side / HATCH_SPACING);
+  lines.strokeStyle = color;
+  lines.lineWidth = 0.9;
+  for (const s of [-HATCH_SPACING, 0, HATCH_SPACING]) {
+    lines.moveTo(s, HATCH_SPACING);
+    lines.lineTo(s + HATCH_SPACING, 0);
+  }
+  lines.stroke();
+  const pattern = context.createPattern(tile, "repeat");
+  pattern.setTransform(new DOMMatrix().scale(HATCH_SPACING / side));
+  return pattern;
 }
 
 // Lines between neighbouring cells of different value.

@@ -51,25 +51,29 @@ export class Relief {
 
   // Points and their normals, six numbers each, and the triangles whose corners are all finite.
   mesh() {
-    const { heights } = this, points = new Float32Array(6 * POINTS * POINTS), triangles = [];
-    const step = 2 / CELLS, at = (i, j) => i * POINTS + j;
-    const within = (i) => Math.min(Math.max(i, 0), CELLS);
-    const z = (i, j) => heights[at(within(i), within(j))];
+    const { heights } = this, points = new Float32Array(6 * POINTS * POINTS);
+    const triangles = new Uint16Array(6 * CELLS * CELLS), step = 2 / CELLS;
+    let count = 0;
     for (let i = 0; i < POINTS; i++) {
       for (let j = 0; j < POINTS; j++) {
-        const dx = (z(i + 1, j) - z(i - 1, j)) / (2 * step);
-        const dy = (z(i, j + 1) - z(i, j - 1)) / (2 * step);
-        const long = Math.hypot(dx, dy, 1) || 1, k = 6 * at(i, j);
-        points.set([i * step - 1, j * step - 1, z(i, j)], k);
-        points.set([-dx / long, -dy / long, 1 / long], k + 3);
+        const a = i * POINTS + j, b = a + POINTS, k = 6 * a;
+        const right = i < CELLS ? b : a, left = i ? a - POINTS : a;
+        const dx = (heights[right] - heights[left]) / (2 * step);
+        const dy = (heights[j < CELLS ? a + 1 : a] - heights[j ? a - 1 : a]) / (2 * step);
+        const long = Math.sqrt(dx * dx + dy * dy + 1) || 1;
+        points[k] = i * step - 1;
+        points[k + 1] = j * step - 1;
+        points[k + 2] = heights[a];
+        points[k + 3] = -dx / long;
+        points[k + 4] = -dy / long;
+        points[k + 5] = 1 / long;
         if (i === CELLS || j === CELLS) continue;
-        const [a, b, c, d] = [at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)];
-        if (Number.isFinite(heights[a] + heights[b] + heights[c] + heights[d])) {
-          triangles.push(a, b, c, a, c, d);
-        }
+        if (!Number.isFinite(heights[a] + heights[b] + heights[b + 1] + heights[a + 1])) continue;
+        triangles.set([a, b, b + 1, a, b + 1, a + 1], count);
+        count += 6;
       }
     }
-    return { points, triangles: Uint16Array.from(triangles) };
+    return { points, triangles: triangles.subarray(0, count) };
   }
 }
 

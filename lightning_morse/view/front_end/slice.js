@@ -1,19 +1,15 @@
 // The card with a slice of the loss: choice of the section, layout, and the cell pointed at.
 
-import { boxesWithin } from "./data.js";
+import { boxAround, boxesWithin } from "./data.js";
 import { html, svg } from "./elements.js";
 import { short } from "./numbers.js";
 import { overlayItems } from "./overlay.js";
 import { paintSlice } from "./paint.js";
 import { Section } from "./section.js";
+import { boundsOf, cellOf, holds, layoutOf, middleOf, placeOf } from "./slice_layout.js";
 import { Surface } from "./surface.js";
 import { areaText, kind, lossText } from "./words.js";
 
-// Pixels around the plot for ticks and labels of the axes.
-const MARGIN = { left: 52, right: 16, top: 16, bottom: 42 };
-// Pixels of the window left for header and headings, and the least height of a slice.
-const HEIGHT_OF_THE_REST = 215, LEAST_HEIGHT = 360;
-const HEIGHT_OF_A_LINE = 0.7; // of the width, where the slice has one dimension
 // An arrow key goes this many pixels beyond the edge of a cell.
 const BEYOND = 1e-3;
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -24,7 +20,7 @@ export class Slice {
   // onProbe: is told about the cell pointed at, or null.
   constructor(onProbe, heading = "Slice of the loss") {
     this.canvas = html("canvas", { "aria-hidden": "true" });
-    this.overlay = svg("svg", { role: "img", tabindex: 0 });
+    this.overlay = svg("svg", { role: "group", tabindex: 0 });
     this.flat = html("div", { class: "flat" }, this.canvas, this.overlay);
     this.surface = new Surface(() => {
       this.setInSpace(false);
@@ -39,7 +35,8 @@ export class Slice {
     const depth = html("label", {}, this.depth, this.depthText);
     this.zoom = html("select", { "aria-label": "box that is shown" });
     this.cut = html("span", { class: "cut" }, this.pair, depth);
-    this.controls = html("div", { class: "section" }, this.cut, this.zoom);
+    this.hint = html("span", { class: "note" });
+    this.controls = html("div", { class: "section" }, this.cut, this.zoom, this.hint);
     const head = html("div", { class: "head" }, html("h2", {}, heading), this.space);
     const parts = [head, this.controls, this.box];
     this.root = html("section", { class: "card", "aria-label": "slice" }, ...parts);
@@ -53,6 +50,10 @@ export class Slice {
       this.setInSpace(!this.inSpace);
       this.draw();
     });
+    // The browser takes a while for its first context, and it can do so before the button is down.
+    for (const name of ["pointerenter", "focus"]) {
+      this.space.addEventListener(name, () => this.surface.isPossible());
+    }
     this.zoom.addEventListener("change", () => this.enter(this.whole.boxes[this.zoom.value]));
     this.pair.addEventListener("change", () => {
       this.startSection();
@@ -61,13 +62,33 @@ export class Slice {
     this.depth.addEventListener("input", () => this.draw());
     this.overlay.addEventListener("pointermove", (e) => this.probePixel(e.offsetX, e.offsetY));
     this.overlay.addEventListener("pointerleave", () => this.probe());
+    this.overlay.addEventListener("dblclick", (e) => {
+      this.zoomAt(this.layerAt(e.offsetX, e.offsetY));
+    });
     this.overlay.addEventListener("keydown", (e) => {
       const step = STEPS[e.key];
-      if (!step || !this.section) return;
+      if (!this.section || !(step || e.key === "Enter")) return;
       e.preventDefault();
       e.stopPropagation();
-      this.step(...step);
+      if (step) this.step(...step);
+      else this.zoomAt(this.layers.find((l) => l.mark === e.target) ?? this.at?.layer);
     });
+    this.root.addEventListener("keydown", (e) => {
+      if (e.key === "Escape" && this.record !== this.whole) this.zoomOut();
+    });
+  }
+
+  // Into the box of a layer, if it is one inside.
+  zoomAt(layer) {
+    if (!layer || layer.section.record === this.record) return;
+    this.enter(layer.section.record);
+    this.overlay.focus();
+  }
+
+  zoomOut() {
+    if (!this.whole || this.record === this.whole) return;
+    this.enter(boxAround(this.record));
+    if (!this.inSpace) this.overlay.focus();
   }
 
   // The flat view comes back where the browser has no WebGL, or takes it away.
@@ -108,6 +129,7 @@ export class Slice {
   // Shows one box of the record, with those inside it.
   enter(box) {
     this.record = box;
+    this.zoom.value = this.whole.boxes.indexOf(box);
     this.at = null;
     if (!this.cut.hidden) this.startSection();
     this.draw();
@@ -158,31 +180,38 @@ export class Slice {
     this.box.style.height = `${size.height}px`;
     this.overlay.setAttribute("width", size.width);
     this.overlay.setAttribute("height", size.height);
-    const said = `${record.facts.claim}; arrow keys move from cell to cell`;
+    const zooms = record === this.whole ? "" : ", Escape goes back";
+    const said = `slice: ${record.facts.claim}; arrow keys move from cell to cell${zooms}`;
     this.overlay.setAttribute("aria-label", said);
-    const style = getComputedStyle(this.box), { selected } = this;
-    const color = (name) => style.getPropertyValue(name).trim();
+    this.hint.textContent = this.zoom.hidden ? "" : hintOf(record, this.layers.length > 1);
+    const { selected } = this, color = colorsOf(this.box);
     const inSpace = this.inSpace && section.planar;
     this.space.hidden = !section.planar;
     this.flat.hidden = inSpace;
     this.surface.root.hidden = !inSpace;
     if (inSpace) this.surface.show({ section, layersIn, selected, color, size });
-    paintSlice(this.canvas, this.layers, { size, selected, color });
+    else paintSlice(this.canvas, this.layers, { size, selected, color });
 
     const { axes, inside, marks } = overlayItems(section, this.layout, selected);
     const look = { fill: "none", stroke: "var(--accent)", "stroke-width": 2 };
     this.cross = svg("rect", { ...look, visibility: "hidden" });
     inside.append(this.cross);
-    this.overlay.replaceChildren(...axes, inside, ...marks);
+    for (const layer of this.layers.slice(1)) layer.mark = markOf(layer, this.whole);
+    const boxes = this.layers.slice(1).map((layer) => layer.mark);
+    this.overlay.replaceChildren(...axes, inside, ...boxes, ...marks);
     const same = (layer) => layer.section.record === this.at?.layer.section.record;
     const layer = this.layers.find(same);
     this.probe(layer && { ...this.at, layer });
   }
 
   // The innermost box at a pixel answers for it.
+  layerAt(x, y) {
+    return this.section && this.layers.filter(({ box }) => holds(box, x, y)).pop();
+  }
+
   probePixel(x, y) {
+    const layer = this.layerAt(x, y);
     if (!this.section) return;
-    const layer = this.layers.filter(({ box }) => holds(box, x, y)).pop();
     this.probe(layer && cellOf(layer, x, y));
   }
 
@@ -219,51 +248,27 @@ export class Slice {
   }
 }
 
-function holds({ left, top, width, height }, x, y) {
-  return x >= left && x < left + width && y > top && y <= top + height;
+// The outline of a box inside: it can be focused, and takes no pointer away from the cells.
+function markOf({ section: { record }, box: { left, top, width, height } }, whole) {
+  const name = `box ${whole.boxes.indexOf(record)} inside: Enter zooms into it`;
+  const look = { class: "inside", tabindex: 0, role: "button", "aria-label": name };
+  return svg("rect", { x: left, y: top, width, height, ...look });
 }
 
-function middleOf({ left, top, width, height }) {
-  return [left + width / 2, top + height / 2];
+function hintOf(record, hasInside) {
+  const ways = [];
+  if (hasInside) ways.push("double click or Enter zooms into a box inside");
+  if (record !== record.boxes[0]) ways.push("Escape goes back");
+  const said = ways.join(", ");
+  return said && `${said[0].toUpperCase()}${said.slice(1)}.`;
 }
 
-function cellOf(layer, x, y) {
-  const { section: { columns, rows }, box } = layer;
-  const i = Math.floor(((x - box.left) / box.width) * columns);
-  const j = Math.floor((1 - (y - box.top) / box.height) * rows);
-  return { layer, i: Math.min(i, columns - 1), j: Math.min(j, rows - 1) };
-}
-
-function boundsOf({ layer: { section, box }, i, j }) {
-  const width = box.width / section.columns, height = box.height / section.rows;
-  return { x: box.left + i * width, y: box.top + box.height - (j + 1) * height, width, height };
-}
-
-// Where the box of one section lies, in pixels, if another one fills a given place.
-function placeOf({ record: inner, axes, planar }, { record: outer }, place) {
-  const share = (k, v) => (v - outer.lower[k]) / (outer.upper[k] - outer.lower[k]);
-  const span = (k) => [share(k, inner.lower[k]), share(k, inner.upper[k])];
-  const [left, right] = span(axes[0]), [bottom, top] = planar ? span(axes[1]) : [0, 1];
-  return {
-    left: place.left + left * place.width,
-    top: place.top + (1 - top) * place.height,
-    width: (right - left) * place.width,
-    height: (top - bottom) * place.height,
+// Values of custom properties of the style sheet. Each is asked for once: the browser works out the
+// style of the page anew for the first after a change.
+function colorsOf(element) {
+  const style = getComputedStyle(element), known = new Map();
+  return (name) => {
+    if (!known.has(name)) known.set(name, style.getPropertyValue(name).trim());
+    return known.get(name);
   };
-}
-
-// Where things are, in pixels: size of the drawing, plot within its margins, and box, the part of
-// the plot that the box of the record takes up in the frame.
-function layoutOf(section, frame, width) {
-  const { planar } = section;
-  const tall = Math.min(width, Math.max(LEAST_HEIGHT, window.innerHeight - HEIGHT_OF_THE_REST));
-  const height = planar ? tall : Math.min(tall, HEIGHT_OF_A_LINE * width);
-  const plot = {
-    left: MARGIN.left,
-    top: MARGIN.top,
-    width: width - MARGIN.left - MARGIN.right,
-    height: height - MARGIN.top - MARGIN.bottom,
-  };
-  const box = placeOf(section, { record: frame }, plot);
-  return { size: { width, height }, plot, box, frame };
 }

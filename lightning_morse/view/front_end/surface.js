@@ -158,19 +158,30 @@ export class Surface {
     return [x, y, (normal === null ? own() : relief.at(x, y)) + ABOVE];
   }
 
+  // Pieces of the path that are seen or hidden alike are one line each.
   trajectory(pixel, look) {
-    const { trajectory } = this.section.record, items = [];
-    const inside = trajectory.map((p) => (this.isShown(p) ? this.place(p) : null));
-    for (let k = 1; k < inside.length; k++) {
-      const [a, b] = [inside[k - 1], inside[k]];
-      if (!a || !b) continue;
-      const [[x1, y1], [x2, y2]] = [pixel(a), pixel(b)];
-      const line = { x1, y1, x2, y2, ...look(b), "stroke-linecap": "round" };
-      const core = { ...line, class: "trajectory", stroke: "#000000", "stroke-width": 2 };
-      items.push(svg("line", { ...line, stroke: "#ffffff", "stroke-width": 4 }));
-      items.push(svg("line", core));
+    const { trajectory } = this.section.record, pieces = [];
+    let before = null, last = null;
+    for (const point of trajectory) {
+      const at = this.isShown(point) ? this.place(point) : null;
+      if (at && before) {
+        const how = look(at);
+        const goesOn = last && last.end === before && last.how.opacity === how.opacity;
+        if (!goesOn) pieces.push((last = { how, points: [pixel(before)] }));
+        last.points.push(pixel(at));
+        last.end = at;
+      }
+      before = at;
     }
-    return items;
+    const round = { fill: "none", "stroke-linecap": "round", "stroke-linejoin": "round" };
+    return pieces.flatMap(({ how, points }) => {
+      const line = { points: points.join(" "), ...round, ...how };
+      const core = { ...line, class: "trajectory", stroke: "#000000", "stroke-width": 2 };
+      return [
+        svg("polyline", { ...line, stroke: "#ffffff", "stroke-width": 4 }),
+        svg("polyline", core),
+      ];
+    });
   }
 
   // The edge of the ground, and the names of the axes along it.

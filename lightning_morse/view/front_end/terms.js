@@ -34,9 +34,12 @@ const TERMS = {
   "basin": "The starting points that certainly end in an attractor; a share of the box.",
 };
 
+// What a name means; null for one that is no term.
+export const tipOf = (key) => TERMS[key] ?? null;
+
 // A name that says what it means where it is pointed at or focused, see tips.js. A name that is no
 // term stays text.
 export function term(name, key = name) {
-  const tip = TERMS[key];
+  const tip = tipOf(key);
   return tip ? html("span", { class: "term", tabindex: 0, "data-tip": tip }, name) : name;
 }
