@@ -92,12 +92,14 @@ class Findings:
         basins: Share of the box of each certain basin, by identity, largest first.
         result: The analysis; None in any process but the first.
         view: Training in its slice; None likewise.
+        loss: The loss of the weights; None if unknown.
     """
 
     scalars: dict[str, float]
     basins: dict[int, float]
     result: MorseAnalysis | None = None
     view: View | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,20 +169,23 @@ class OneAnalysis:
         record.gather_probes()
         shared = SharedLoss(loss, lambda: loss.n_examples, record.processes)
 
-        def explore() -> tuple[dict[str, float], dict[int, float]] | None:
+        def explore() -> tuple[dict[str, float], dict[int, float], float | None] | None:
             nonlocal found
             assert look is not None, "only the first process explores, and it chose the slice"
             try:
                 found = self._explore(shared, look)
             except OutOfTimeError:
                 return None
-            return found.scalars, found.basins
+            return found.scalars, found.basins, found.loss
 
         try:
             told = shared.explore(explore)
         finally:
             self._tell_of(loss)
-        return found if found is not None or told is None else Findings(*told)
+        if found is not None or told is None:
+            return found
+        scalars, basins, now = told
+        return Findings(scalars, basins, loss=now)
 
     def seconds_of_one(self, clock: Callable[[], float]) -> float:
         """What the loss at the current weights takes on one probe batch; all processes call it.
@@ -347,7 +352,8 @@ class OneAnalysis:
         view = View(states, current, labels, self.title, tracked.identities, said)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}
-        return Findings(scalars, basins, result, view)
+        known = loss_now if math.isfinite(loss_now) else None
+        return Findings(scalars, basins, result, view, known)
 
     def _explore_loss(self, loss: Loss, look: Look) -> tuple[MorseAnalysis, float]:
         """The analysis of the loss on the slice, and the loss at the current weights."""
