@@ -14,7 +14,7 @@ from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._messages import LOG, Messages
 from lightning_morse.callbacks._painter import Painter
 from lightning_morse.callbacks._run_folder import RunFolder
-from lightning_morse.callbacks.loggers import Report, log_report, log_scalars
+from lightning_morse.callbacks.loggers import Report, log_report, log_run_report, log_scalars
 from lightning_morse.distributed.errors import cause, origin
 from lightning_morse.monitoring.one_analysis import Findings, View
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
@@ -161,6 +161,13 @@ class Account:
     def _begun_row(self, when: When) -> dict[str, Any]:
         """What a row of the history holds beside scalars and basins."""
         return {"step": when.step, "epoch": when.epoch, "loss": self._loss, "why": self.why}
+
+    def report(self, trainer: TrainerLike) -> None:
+        """Give the report of the run to the loggers that take one; a failure ends nothing."""
+        steps = [int(row["step"]) for row in succeeded(self._name, self.history)]
+        guard = self._messages.guard
+        with guard("making the report"):
+            log_run_report(trainer, steps, guard, self._folder.path, self._name)
 
     def close(
         self,

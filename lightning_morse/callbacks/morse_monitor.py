@@ -109,9 +109,11 @@ class MorseMonitor(TellingCallback):
     (the course of the run), and ``morse/sets``: what becomes of the weights, in a sentence, and
     the table of Morse sets. Figures are drawn from records by a process of their own, which starts
     with the first; they arrive a little later, under the step of their analysis, and the last ones
-    at the end of ``fit``. Without a logger that takes figures the same is written to ``morse/`` in
-    the log directory as PNG, JSON and NumPy archive. Without any logger each run has a folder of
-    its own, ``morse_runs/run_0`` and so on, below the Trainer's ``default_root_dir``.
+    at the end of ``fit``. W&B and MLflow get the same figures, the table as a table, the sentence,
+    and at the end of ``fit`` the HTML report as an artifact. Without a logger that takes figures
+    the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
+    any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
+    ``default_root_dir``.
 
     An attractor keeps its identity and colour from one analysis to the next where it can be
     recognised, and a change of basins is counted where a single slice proves it:
@@ -438,9 +440,11 @@ class MorseMonitor(TellingCallback):
             self._look(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
-        """Wait for the last pictures."""
+        """Wait for the last pictures, and give the report of the run away."""
         with self._schedule.budget.work(), self._guard("giving pictures away"):
             self._account.painter.finish()
+            if self._run.processes.leads and not is_dry_run(trainer):
+                self._account.report(trainer)
 
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
         """Give away the pictures that are there."""
