@@ -54,6 +54,7 @@ docs: $(VENV)/.installed-docs
 figures: $(VENV)/.installed-docs
 	$(BIN)/python docs/architecture_picture.py
 	$(BIN)/python docs/formats_page.py
+	OMP_NUM_THREADS=1 $(BIN)/python examples/strange_pictures.py --out docs/images
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

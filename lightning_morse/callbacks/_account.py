@@ -14,7 +14,7 @@ from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._messages import LOG, Messages
 from lightning_morse.callbacks._painter import Painter
 from lightning_morse.callbacks._run_folder import RunFolder
-from lightning_morse.callbacks.loggers import Report, log_report, log_scalars
+from lightning_morse.callbacks.loggers import Report, log_report, log_run_report, log_scalars
 from lightning_morse.distributed.errors import cause, origin
 from lightning_morse.monitoring.one_analysis import Findings, View
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
@@ -54,7 +54,9 @@ class Account:
         result: The last analysis, in the first process; None before.
         view: Training in its slice.
         history: One row per analysis.
+        left_out: What was due and not analysed: one row for each stretch between two analyses.
         painter: Has figures drawn.
+        why: Why the last analysis failed; empty if it did not.
     """
 
     def __init__(
@@ -71,8 +73,11 @@ class Account:
         self.result: MorseAnalysis | None = None
         self.view: View | None = None
         self.history: list[dict[str, Any]] = []
+        self.left_out: list[dict[str, Any]] = []
         self._scalars: dict[str, float] = {}
         self._basins: dict[int, float] = {}
+        self._loss: float | None = None
+        self.why = ""
 
     def take_over(self, found: Findings, step: int) -> None:
         """Note what an analysis has found.
@@ -87,6 +92,7 @@ class Account:
         now = float(step) if identity >= 0 else UNKNOWN["settled"]
         self._scalars["settled"] = now if since is None else float(since)
         self._basins = found.basins
+        self._loss, self.why = found.loss, ""
         if found.result is not None:
             self.result, self.view = found.result, found.view
 
@@ -110,10 +116,23 @@ class Account:
     def fail(self, error: Exception, when: When, *, ends_run: bool) -> None:
         """Note that an analysis has failed, and say why."""
         self._scalars["failed"] = 1.0
+        self._loss, self.why = None, cause(error)
         goes_on = "" if ends_run else ", training goes on"
         message = f"no analysis{goes_on} ({cause(error)})"
         self._messages.warn(message, when.words, about=origin(error))
         LOG.debug("the analysis that failed", exc_info=error)
+
+    def leave_out(self, when: When, why: str) -> None:
+        """Note that something was due and is not analysed."""
+        before = self.left_out[-1] if self.left_out else None
+        analysed = self.history[-1]["step"] if self.history else -1
+        if before and before["why"] == why and before["until"] > analysed:
+            # At the end of the run the last weights may be due a second time.
+            count = before["count"] + (when.step > before["until"])
+            before |= {"until": when.step, "count": count}
+            return
+        row = {"step": when.step, "epoch": when.epoch, "until": when.step, "count": 1, "why": why}
+        self.left_out.append(row)
 
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis.
@@ -123,7 +142,7 @@ class Account:
         """
         if self.result is None or self.view is None:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return draw(self.result, self.view, succeeded(self._name, self.history))
+        return draw(self.result, self.view, [*self.history, *self.left_out])
 
     def draw(self, trainer: TrainerLike, when: When, *, last: bool) -> None:
         """Give away records, and have figures drawn; a failure here is no failed analysis.
@@ -138,18 +157,36 @@ class Account:
         known = {k: v for k, v in self._scalars.items() if k not in ("seconds", "overhead")}
         scalars = published(self._name, known)
         report = Report(self.result, self.view, scalars, when.step, when.epoch)
-        row = {"step": when.step, "epoch": when.epoch, **scalars, "basins": self._basins}
+        row = {**self._begun_row(when), **scalars, "basins": self._basins}
         guard, takers = self._messages.guard, None
         with guard("logging the analysis"):
             takers = log_report(trainer, report, guard, self._folder.path, self._name)
         if takers is None:
             return
         with guard("drawing"):
-            history = succeeded(self._name, [*self.history, row])
-            self.painter.submit(self.result, self.view, history, takers.take, last=last)
+            course = [*self.history, row, *self.left_out]
+            self.painter.submit(self.result, self.view, course, takers.take, last=last)
+
+    def _begun_row(self, when: When) -> dict[str, Any]:
+        """What a row of the history holds beside scalars and basins."""
+        return {"step": when.step, "epoch": when.epoch, "loss": self._loss, "why": self.why}
+
+    def report(self, trainer: TrainerLike) -> None:
+        """Give the report of the run to the loggers that take one; a failure ends nothing."""
+        steps = [int(row["step"]) for row in succeeded(self._name, self.history)]
+        guard = self._messages.guard
+        with guard("making the report"):
+            log_run_report(trainer, steps, guard, self._folder.path, self._name)
 
     def close(
-        self, trainer: TrainerLike, when: When, seconds: float, overhead: float, *, leads: bool
+        self,
+        trainer: TrainerLike,
+        when: When,
+        seconds: float,
+        overhead: float,
+        why: str,
+        *,
+        leads: bool,
     ) -> None:
         """Add a row to the history, and publish it.
 
@@ -158,9 +195,10 @@ class Account:
             when: When this is.
             seconds: What the analysis took.
             overhead: Share of the wall time so far.
+            why: Why it failed, the same in all processes; empty if it did not.
             leads: Whether this is the first process, which writes to the loggers.
         """
-        self._scalars["overhead"] = overhead
+        self._scalars["overhead"], self.why = overhead, why
         if not self._scalars["failed"]:
             self._scalars["seconds"] = seconds
             if seconds > QUIET_BELOW_SECONDS and self.result is not None:
@@ -169,8 +207,7 @@ class Account:
                 self._messages.inform(said, when.words)
         self._bulletin.show(trainer, {**self._scalars, "age": 0.0})
         named = published(self._name, self._scalars)
-        row: dict[str, Any] = {"step": when.step, "epoch": when.epoch}
-        row |= {**published(self._name, self._before_first), **named}
+        row = {**self._begun_row(when), **published(self._name, self._before_first), **named}
         self.history.append({**row, "basins": dict(self._basins)})
         if leads:
             log_scalars(trainer, named, when.step, self._messages.guard)
@@ -181,6 +218,7 @@ class Account:
             "scalars": dict(self._scalars),
             "basins": dict(self._basins),
             "history": [dict(row) for row in self.history],
+            "left_out": [dict(row) for row in self.left_out],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -188,3 +226,5 @@ class Account:
         self._scalars.update(from_checkpoint(state["scalars"]))
         self._basins = dict(state["basins"])
         self.history = [dict(row) for row in state["history"]]
+        # Not in checkpoints of 0.1.
+        self.left_out = [dict(row) for row in state.get("left_out", ())]

@@ -30,10 +30,10 @@ def draw(
     Args:
         result: The analysis.
         view: Training in its slice.
-        history: Rows of the analyses that succeeded, this one last.
+        history: Rows of all analyses, and of those that were left out.
 
     Returns:
-        ``"basins"``, ``"graph"`` and ``"merge"``, and from the second analysis on ``"timeline"``.
+        ``"basins"``, ``"graph"`` and ``"merge"``, and from the second row on ``"timeline"``.
     """
     basins = plot_basins(
         result,

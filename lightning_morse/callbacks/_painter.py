@@ -145,7 +145,7 @@ class Painter:
         Args:
             result: The analysis.
             view: Training in its slice.
-            history: Rows of the analyses that succeeded, this one last.
+            history: Rows of all analyses, and of those that were left out.
             deliver: Takes the pictures, now or in a later call of :meth:`collect` or
                 :meth:`finish`.
             last: Whether there will be no other; then no process is started for it.

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from lightning_morse.callbacks._lightning import TrainerLike
 
 # Below the Trainer's ``default_root_dir``; each run without a logger has a folder in it.
 RUNS_WITHOUT_A_LOGGER = "morse_runs"
+
+
+def _of_one_run(root: Path, logger: Any) -> Path:
+    """A folder of one run, where the logger has one for all of its runs, as W&B and MLflow do.
+
+    It is the one in which ModelCheckpoint keeps the folder of its checkpoints. In that of all runs
+    the records of several would be mixed, and MLflow takes each folder there for an experiment.
+    """
+    if getattr(logger, "log_dir", None):
+        return root
+    name, version = getattr(logger, "name", None), getattr(logger, "version", None)
+    if name is None or version is None:
+        return root
+    return root / str(name) / (version if isinstance(version, str) else f"version_{version}")
 
 
 class RunFolder:
@@ -30,7 +45,8 @@ class RunFolder:
         log_dir = trainer.log_dir
         self.known = True
         self._own = not trainer.loggers
-        self._root = Path(trainer.default_root_dir if self._own or not log_dir else log_dir)
+        root = Path(trainer.default_root_dir if self._own or not log_dir else log_dir)
+        self._root = root if self._own else _of_one_run(root, trainer.loggers[0])
 
     @property
     def path(self) -> Path:

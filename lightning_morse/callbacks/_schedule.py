@@ -249,13 +249,16 @@ class Schedule:
 
     # ------------------------------------------------------------------ telling
 
+    @property
+    def limits(self) -> str:
+        """What limits the time of the monitor, as the user may change it."""
+        return f"max_overhead={self._settings.max_overhead:g} with grace={self._settings.grace:g}"
+
     def tell(
         self, trainer: TrainerLike, decision: Decision, messages: Messages, *, ended: bool
     ) -> None:
         """Say what was decided, where it is not as usual."""
-        limits = f"max_overhead={self._settings.max_overhead:g} with grace="
-        limits += f"{self._settings.grace:g}"
-        where = self.where(trainer)
+        limits, where = self.limits, self.where(trainer)
         if decision.portion is not None:
             self._tell_portion(decision.portion, limits, where, messages)
         elif decision.due_in <= 0:

@@ -6,30 +6,28 @@ Nothing here ends a run: each destination is tried on its own, under a guard of 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from matplotlib.image import imread
 
 from lightning_morse._compat_torch import file_writer
 from lightning_morse.atomic import write_whole
 from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._taken_back import has_event_file, taken_back
+from lightning_morse.callbacks.logger_kinds import Telling, kind_of_logger, stem_of
 from lightning_morse.disk import leave_room
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
+from lightning_morse.view.report import write_report
+from lightning_morse.view.runs import Reading, Run
 
 # Takes what is being done, and keeps a failure of it from ending the run.
 GuardOf = Callable[[str], AbstractContextManager[object]]
 
-_RGBA = 4  # of TensorBoard's colour spaces
 _FILES_BYTES = 2**22  # about what an archive takes
 
 
@@ -96,7 +94,7 @@ class Destination:
         taken = False
         for logger in self.loggers:
             with self.guard(f"drawing to {type(logger).__name__}"), taken_back(logger):
-                kind = _kind_of(logger)
+                kind = kind_of_logger(logger)
                 assert kind is not None, "a logger that has taken text"
                 kind.show(logger, pictures, self.step, self.name)
                 taken = True
@@ -105,7 +103,7 @@ class Destination:
         with self.guard("writing pictures"):
             leave_room(self.folder, sum(map(len, pictures.values())))
             for figure, png in pictures.items():
-                write_whole(self.folder / self.name / f"{_stem(self.step)}-{figure}.png", png)
+                write_whole(self.folder / self.name / f"{stem_of(self.step)}-{figure}.png", png)
 
 
 def log_report(
@@ -134,31 +132,62 @@ def log_report(
         Where the figures go.
     """
     _log_view(trainer, report, guard, folder, name)
-    said = report.view.verdict
-    table = report.result.table()
-    text = f"{said}\n\n{table}" if said else table
-    takers = []
+    told, takers = Telling(report.result, report.view.verdict, report.step, name), []
     for logger in trainer.loggers:
         with guard(f"drawing to {type(logger).__name__}"):
-            kind = _kind_of(logger)
+            kind = kind_of_logger(logger)
             if kind is not None:
                 with taken_back(logger):
-                    kind.tell(logger, text, report.step, name)
+                    kind.tell(logger, told)
                 takers.append(logger)
     if not takers:
         with guard("writing files"):
             leave_room(folder, _FILES_BYTES)
             (folder / name).mkdir(parents=True, exist_ok=True)
-            stem = folder / name / _stem(report.step)
+            stem = folder / name / stem_of(report.step)
             report.result.save(f"{stem}.npz")
-            row = {"step": report.step, "epoch": report.epoch, **report.scalars}
-            facts = json.dumps({**row, "verdict": said, "sets": table.splitlines()}, indent=2)
-            write_whole(f"{stem}.json", facts.encode())
+            row: dict[str, Any] = {"step": report.step, "epoch": report.epoch, **report.scalars}
+            row |= {"verdict": told.verdict, "sets": report.result.table().splitlines()}
+            write_whole(f"{stem}.json", json.dumps(row, indent=2).encode())
     return Destination(tuple(takers), folder, report.step, name, guard)
 
 
-def _stem(step: int) -> str:
-    return f"step-{step:07d}"
+def log_run_report(
+    trainer: TrainerLike,
+    steps: Sequence[int],
+    guard: GuardOf,
+    folder: Path,
+    name: str = PLUGIN,
+) -> None:
+    """Give the report of a run, as HTML, to the loggers that take reports: W&B and MLflow.
+
+    It is made from the view records that the run has written to the log directory; other runs may
+    have written there too. TensorBoard has the same picture in its tab.
+
+    Args:
+        trainer: The Lightning trainer.
+        steps: Steps of the analyses of this run.
+        guard: Makes the guard for each destination.
+        folder: The log directory.
+        name: Name of the monitor.
+    """
+    takers = []
+    for logger in trainer.loggers:
+        with guard(f"looking at {type(logger).__name__}"):
+            kind = kind_of_logger(logger)
+            if kind is not None and kind.takes_reports():
+                takers.append((kind, logger))
+    if not takers:
+        return
+    with guard("making the report"), tempfile.TemporaryDirectory() as home:
+        paths = [(step, folder / name / f"{stem_of(step)}{SUFFIX}") for step in steps]
+        readings = tuple(Reading(path, step) for step, path in paths if path.is_file())
+        if not readings:
+            return
+        write_report([Run(name, readings, {})], Path(home) / "report.html")
+        for kind, logger in takers:
+            with guard(f"giving the report to {type(logger).__name__}"):
+                kind.report(logger, Path(home), name)
 
 
 def _log_view(
@@ -184,7 +213,7 @@ def _log_view(
     with guard("writing the view record"):
         leave_room(folder, len(text))
         (folder / name).mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name / f"{_stem(report.step)}{SUFFIX}", text.encode())
+        write_whole(folder / name / f"{stem_of(report.step)}{SUFFIX}", text.encode())
     for logger in trainer.loggers:
         with guard("giving the view record to TensorBoard"):
             writer: Any = getattr(logger, "experiment", None)
@@ -209,80 +238,3 @@ def _add_record(writer: Any, text: str, step: int, name: str = PLUGIN) -> None:
     )
     value = Summary.Value(tag=record_tag(name), tensor=tensor, metadata=metadata)
     file_writer(writer).add_summary(Summary(value=[value]), step)
-
-
-# Loggers are told apart by what they can do: each Lightning package has classes of its own.
-
-
-class _TensorBoard:
-    """A SummaryWriter; pictures go to its event file as they are, not decoded and coded again."""
-
-    @staticmethod
-    def knows(logger: Any) -> bool:
-        return _can(getattr(logger, "experiment", None), "add_image", "add_text", "flush")
-
-    @staticmethod
-    def tell(logger: Any, text: str, step: int, name: str) -> None:
-        logger.experiment.add_text(f"{name}/sets", text, step)
-
-    @staticmethod
-    def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        for kind, png in pictures.items():
-            width, height = struct.unpack(">II", png[16:24])  # the head of every PNG
-            image = Summary.Image(
-                height=height, width=width, colorspace=_RGBA, encoded_image_string=png
-            )
-            summary = Summary(value=[Summary.Value(tag=f"{name}/{kind}", image=image)])
-            file_writer(logger.experiment).add_summary(summary, step)
-
-
-class _WandB:
-    """A WandbLogger; the step is a value beside the picture, so it may arrive late."""
-
-    @staticmethod
-    def knows(logger: Any) -> bool:
-        return _can(logger, "log_image", "log_table")
-
-    @staticmethod
-    def tell(logger: Any, text: str, step: int, name: str) -> None:
-        lines = [[line] for line in text.splitlines() if line]
-        logger.log_table(f"{name}/sets", columns=["sets"], data=lines, step=step)
-
-    @staticmethod
-    def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
-        for kind, png in pictures.items():
-            logger.log_image(f"{name}/{kind}", [_pixels(png)], step)
-
-
-class _MLflow:
-    """An MLFlowLogger."""
-
-    @staticmethod
-    def knows(logger: Any) -> bool:
-        return _can(getattr(logger, "experiment", None), "log_image", "log_text")
-
-    @staticmethod
-    def tell(logger: Any, text: str, step: int, name: str) -> None:
-        logger.experiment.log_text(logger.run_id, text, f"{name}/{_stem(step)}-sets.md")
-
-    @staticmethod
-    def show(logger: Any, pictures: Mapping[str, bytes], step: int, name: str) -> None:
-        for kind, png in pictures.items():
-            path = f"{name}/{_stem(step)}-{kind}.png"
-            logger.experiment.log_image(logger.run_id, _pixels(png), path)
-
-
-def _kind_of(logger: Any) -> type[_TensorBoard] | type[_WandB] | type[_MLflow] | None:
-    kinds = (_TensorBoard, _WandB, _MLflow)
-    return next((kind for kind in kinds if kind.knows(logger)), None)
-
-
-def _pixels(png: bytes) -> Any:
-    """Pixels of a PNG, shape ``(height, width, 4)``, 0 to 255."""
-    return np.rint(255 * imread(BytesIO(png), format="png")).astype(np.uint8)
-
-
-def _can(thing: Any, *methods: str) -> bool:
-    return all(callable(getattr(thing, method, None)) for method in methods)

@@ -108,12 +108,14 @@ class MorseMonitor(TellingCallback):
 
     TensorBoard also gets the figures ``morse/basins``, ``morse/graph`` and ``morse/merge`` (the
     confidence up to which attractors stay apart), from the second analysis on ``morse/timeline``
-    (the basins over training), and ``morse/sets``: what becomes of the weights, in a sentence, and
+    (the course of the run), and ``morse/sets``: what becomes of the weights, in a sentence, and
     the table of Morse sets. Figures are drawn from records by a process of their own, which starts
     with the first; they arrive a little later, under the step of their analysis, and the last ones
-    at the end of ``fit``. Without a logger that takes figures the same is written to ``morse/`` in
-    the log directory as PNG, JSON and NumPy archive. Without any logger each run has a folder of
-    its own, ``morse_runs/run_0`` and so on, below the Trainer's ``default_root_dir``.
+    at the end of ``fit``. W&B and MLflow get the same figures, the table as a table, the sentence,
+    and at the end of ``fit`` the HTML report as an artifact. Without a logger that takes figures
+    the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
+    any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
+    ``default_root_dir``.
 
     An attractor keeps its identity and colour from one analysis to the next where it can be
     recognised, and a change of basins is counted where a single slice proves it:
@@ -332,11 +334,21 @@ class MorseMonitor(TellingCallback):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row per analysis: ``step``, ``epoch``, the published scalars, and ``basins``.
+        """One row per analysis: ``step``, ``epoch``, the published scalars, and what follows.
 
-        The last are shares of the box of the 32 largest certain basins, by identity of attractor.
+        ``basins`` are shares of the box of the 32 largest certain basins, by identity of attractor;
+        ``loss`` is that of the weights on the probe set, None if it is unknown; ``why`` says why an
+        analysis failed, and is empty if it did not.
         """
         return self._account.history
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """What was due and not analysed, one row for each stretch between two analyses.
+
+        ``step`` and ``epoch`` of the first, step of the last (``until``), their ``count``, ``why``.
+        """
+        return self._account.left_out
 
     # ------------------------------------------------------------------ hooks
 
@@ -430,9 +442,11 @@ class MorseMonitor(TellingCallback):
             self._look(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
-        """Wait for the last pictures."""
+        """Wait for the last pictures, and give the report of the run away."""
         with self._schedule.budget.work(), self._guard("giving pictures away"):
             self._account.painter.finish()
+            if self._run.processes.leads and not is_dry_run(trainer):
+                self._account.report(trainer)
 
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
         """Give away the pictures that are there."""
@@ -488,7 +502,12 @@ class MorseMonitor(TellingCallback):
         schedule.tell(trainer, decision, self._messages, ended=ended)
         if decision.portion is not None:
             self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
-        elif decision.due_in <= 0 and (ended or trainer.is_last_batch):
+            return
+        if decision.due_in > 0:
+            return
+        with self._guard("publishing"):
+            self._account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
+        if ended or trainer.is_last_batch:
             age = schedule.age(trainer) or 0.0
             self._bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
 
@@ -499,14 +518,12 @@ class MorseMonitor(TellingCallback):
         schedule, processes = self._schedule, self._run.processes
         start = schedule.budget.now()
         with self._guard("publishing"), preserved_random_state():
-            # When training has ended the counts are those of the step after the last one.
-            step, epoch = (n - ended for n in (logging_step(trainer), schedule.epoch + ended))
-            when, found = When(step, epoch, schedule.where(trainer)), None
+            when, found = self._when(trainer, ended), None
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone
                     self._prepare(trainer, module)
                 self._run.begin_anew_if_changed(module)
-                found = self._analyze(module, f"epoch {epoch + 1}", meter)
+                found = self._analyze(module, f"epoch {when.epoch + 1}", meter)
             if failures:
                 self._account.fail(failures[0], when, ends_run=self.on_error == "raise")
             elif found is not None:
@@ -517,13 +534,20 @@ class MorseMonitor(TellingCallback):
             outcome = "failed" if failures else "made" if found else "out of time"
             schedule.analysed(trainer, took, meter, outcome)
             if outcome == "out of time":
+                self._account.leave_out(when, OUT_OF_TIME.partition(", ")[2])
                 self._messages.inform(OUT_OF_TIME, when.words)
                 return
-            # The times are those of the first process, so that all of them publish the same.
-            times = processes.share((took, schedule.budget.overhead()))
-            self._account.close(trainer, when, *times, leads=processes.leads)
+            # Times and reason are those of the first process: all of them publish the same.
+            known = processes.share((took, schedule.budget.overhead(), self._account.why))
+            self._account.close(trainer, when, *known, leads=processes.leads)
         if failures and self.on_error == "raise":
             raise failures[0]
+
+    def _when(self, trainer: TrainerLike, ended: bool) -> When:
+        # When training has ended the counts are those of the step after the last one.
+        schedule = self._schedule
+        step, epoch = (n - ended for n in (logging_step(trainer), schedule.epoch + ended))
+        return When(step, epoch, schedule.where(trainer))
 
     def _analyze(self, module: Any, title: str, meter: Meter | None = None) -> Findings | None:
         return self._analysis(module, title, meter).run()
@@ -545,7 +569,8 @@ class MorseMonitor(TellingCallback):
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.
 
-        From the second analysis on also ``"timeline"``, the run so far.
+        From the second analysis on also ``"timeline"``, the run so far, with what failed or was
+        left out.
 
         Raises:
             RuntimeError: If there has been no analysis in this process.

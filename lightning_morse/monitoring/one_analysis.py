@@ -83,12 +83,14 @@ class Findings:
         basins: Share of the box of each certain basin, by identity, largest first.
         result: The analysis; None in any process but the first.
         view: Training in its slice; None likewise.
+        loss: The loss of the weights; None if unknown.
     """
 
     scalars: dict[str, float]
     basins: dict[int, float]
     result: MorseAnalysis | None = None
     view: View | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,16 +176,16 @@ class OneAnalysis:
         tracked = self._identify(look, explored)
         found: Findings | None = None
 
-        def tell() -> tuple[dict[str, float], dict[int, float]]:
+        def tell() -> tuple[dict[str, float], dict[int, float], float | None]:
             nonlocal found
             assert look is not None
             assert explored is not None
             assert tracked is not None
             found = self._findings(look, explored, tracked)
-            return found.scalars, found.basins
+            return found.scalars, found.basins, found.loss
 
-        told = record.processes.first(tell)
-        return found if found is not None else Findings(*told)
+        scalars, basins, now = record.processes.first(tell)
+        return found if found is not None else Findings(scalars, basins, loss=now)
 
     def _tell_of(self, loss: LossSlice) -> None:
         """Say, once, what the steps did that the run did not get to see."""
@@ -337,7 +339,8 @@ class OneAnalysis:
         view = View(states, current, labels, self.title, tracked.identities, said)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}
-        return Findings(scalars, basins, result, view)
+        known = loss_now if math.isfinite(loss_now) else None
+        return Findings(scalars, basins, result, view, known)
 
     def _explore_loss(self, loss: Loss, look: Look) -> tuple[MorseAnalysis, float]:
         """The analysis of the loss on the slice, and the loss at the current weights."""

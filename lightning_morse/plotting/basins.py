@@ -24,6 +24,10 @@ from lightning_morse.plotting.sections import (
     label_contours,
 )
 from lightning_morse.plotting.style import (
+    PAGE,
+    PAGE_DPI,
+    SMALL_TEXT,
+    TEXT,
     attractor_colors,
     claimed,
     figure_style,
@@ -32,11 +36,9 @@ from lightning_morse.plotting.style import (
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import percent
 
-# Characters that fit on the page, in a heading and above one of four panels.
-_HEADING_LENGTH, _AXIS_NAME_LENGTH = 76, 18
-# The page is small and its pixels are many: TensorBoard first shows it at 400 x 300, where text of
-# this size, in points, still has nine pixels.
-_DPI, _FONT_SIZE = 140, 9.5
+# Characters that fit on the page, in a heading and below one of three panels.
+_HEADING_LENGTH, _AXIS_LABEL_LENGTH = 76, 18
+_WIDER_PAGE = (6.2, 4.65)  # inches, of several panels; of the shape of PAGE
 _GAP = 0.06  # inches between panels and what stands beside
 _WIDTHS = (1.25, 1)  # of the whole box and of the one inside beside it
 _LEGEND_COLUMNS = 3  # of a legend below
@@ -86,11 +88,13 @@ def plot_basins(
     facts += f", escape {percent(result.escape)}"
     with figure_style():
         figure = new_figure(
-            *_page(result.grid.dim, inset), _DPI, layout=ConstrainedLayoutEngine(w_pad=_GAP)
+            *(_WIDER_PAGE if inset or result.grid.dim == 3 else PAGE),
+            PAGE_DPI,
+            layout=ConstrainedLayoutEngine(w_pad=_GAP),
         )
         heading = [textwrap.shorten(title, _HEADING_LENGTH, placeholder=" …")] if title else []
         heading += _wrapped(verdict or "")
-        figure.suptitle("\n".join([*heading, facts]), fontsize=_FONT_SIZE)
+        figure.suptitle("\n".join([*heading, facts]), fontsize=TEXT)
         if result.grid.dim == 3:
             contours: list[Any] = []
             legend = _draw_three_sections(figure, picture, inset)
@@ -99,10 +103,13 @@ def plot_basins(
         handles = legend_handles(
             result, picture.colors, identities or {}, len(picture.path) > 0, picture.now
         )
-        figure.legend(handles=handles, fontsize=9, frameon=False, handlelength=1.6, **legend)
+        figure.legend(
+            handles=handles, fontsize=SMALL_TEXT, frameon=False, handlelength=1.6, **legend
+        )
         if contours:
             # Gaps and angles of the labels are measured on the page: it must be laid out first.
-            figure.draw_without_rendering()
+            for _ in range(2):  # panels of equal scales are placed where the first layout ends
+                figure.draw_without_rendering()
             figure.set_layout_engine("none")  # and must stay as it is
         for lines in contours:
             label_contours(lines)
@@ -115,13 +122,6 @@ def _wrapped(text: str) -> list[str]:
     widths = range(max(map(len, text.split()), default=1), _HEADING_LENGTH)
     even = (textwrap.wrap(text, width) for width in widths)
     return next((found for found in even if len(found) <= len(lines)), lines)
-
-
-def _page(dim: int, inset: int) -> tuple[float, float]:
-    """Width and height of the figure in inches."""
-    if dim == 3:
-        return 6.6, 5.6
-    return (6.2, 4.8) if inset else (5.8, 4.35)
 
 
 def _enlarged(picture: Picture) -> int:
@@ -183,7 +183,7 @@ def _draw_whole(figure: Figure, picture: Picture, inset: int) -> tuple[list[Any]
         return [c for c in contours if c is not None], {"loc": "outside right center"}
     main, beside = panels
     beside.set(xlabel="", ylabel="")
-    beside.set_title(_name_of_box(picture.result, inset), fontsize=_FONT_SIZE)
+    beside.set_title(_name_of_box(picture.result, inset), fontsize=TEXT)
     if picture.result.grid.dim == 2:
         _connect(figure, main, beside)
     where = {"loc": "outside lower center", "ncols": _LEGEND_COLUMNS}
@@ -211,26 +211,22 @@ def _draw_three_sections(figure: Figure, picture: Picture, inset: int) -> dict[s
     """Draw the three sections of a box with three axes; return where the legend goes."""
     shown = _tells_more(picture.result, inset)
     point = _section_point(picture, shown)
-    panels = figure.subplots(2, 2)
-    panels[1, 1].axis("off")
-    # Arranged like the views of a technical drawing: neighbours share an axis.
-    for ax, axes in (
-        (panels[0, 0], (0, 1)),
-        (panels[1, 0], (0, 2)),
-        (panels[0, 1], (2, 1)),
-    ):
+    names = [label.partition(" (")[0] for label in picture.labels]
+    # Each axis lies across once, with its whole label.
+    for ax, axes in zip(figure.subplots(1, 3), ((0, 1), (1, 2), (2, 0)), strict=True):
         draw_section(ax, picture, axes, point, shown)
+        across, upwards = axes
+        ax.set_xlabel(textwrap.fill(picture.labels[across], _AXIS_LABEL_LENGTH))
+        ax.set_ylabel(names[upwards])
         fixed = 3 - sum(axes)
-        name = textwrap.shorten(picture.labels[fixed], _AXIS_NAME_LENGTH, placeholder=" …")
-        ax.set_title(f"section at {name} = {point[fixed]:.3g}", fontsize=_FONT_SIZE)
-    note = "Morse sets where a section\nmeets them, path projected"
+        ax.set_title(f"at {names[fixed]} = {point[fixed]:.2g}", fontsize=TEXT)
+        ax.locator_params(nbins=4)
+    note = "sections: Morse sets where one meets them, path projected"
     return {
-        "loc": "center",
-        "bbox_to_anchor": (0.5, 0.5),
-        "bbox_transform": panels[1, 1].transAxes,
-        "title": f"{_name_of_box(picture.result, shown)}\n{note}" if shown else note,
-        "title_fontsize": 9,
-        "ncols": 2,
+        "loc": "outside lower center",
+        "title": f"{_name_of_box(picture.result, shown)}; {note}" if shown else note,
+        "title_fontsize": SMALL_TEXT,
+        "ncols": _LEGEND_COLUMNS,
         "columnspacing": 0.8,
         "handletextpad": 0.4,
     }

@@ -20,13 +20,16 @@ Chains: TypeAlias = dict[tuple[int, int], list[Node]]
 
 # Inches between the boxes of two neighbours in a row, and between an edge and anything else.
 BOX_GAP, EDGE_GAP = 0.2, 0.1
-LEAST_SPAN = 7.6  # inches that a row may always take
 _ORDERING_SWEEPS = 12  # down and up in turn; the order rarely changes after a few of them
 _PLACING_SWEEPS = 3  # straighten the edges once the order stands
 
 
 def rows_of(
-    graph: nx.DiGraph, loss: Mapping[int, float], bottom: frozenset[int], box_width: float
+    graph: nx.DiGraph,
+    loss: Mapping[int, float],
+    bottom: frozenset[int],
+    box_width: float,
+    least_span: float,
 ) -> tuple[Rows, Chains]:
     """Assign nodes to rows by longest paths; a layer too wide for the page takes several rows.
 
@@ -35,6 +38,7 @@ def rows_of(
         loss: Of each node; decides how a wide layer is cut into rows, the highest first.
         bottom: Nodes that stand in the lowest layer wherever their paths end.
         box_width: Of a node, inches.
+        least_span: Inches that a row may always take.
 
     Returns:
         The rows from the top, with a node wherever an edge crosses one; the nodes of each edge.
@@ -43,7 +47,7 @@ def rows_of(
     for i in reversed(list(nx.topological_sort(graph))):
         above = 1 + max((layer[j] for j in graph.successors(i)), default=0)
         layer[i] = 0 if i in bottom else above
-    max_per_row = max(1, int(LEAST_SPAN / (box_width + BOX_GAP)))
+    max_per_row = max(1, int(least_span / (box_width + BOX_GAP)))
     rows: Rows = []
     for level in sorted(set(layer.values()), reverse=True):
         nodes = sorted((i for i in graph if layer[i] == level), key=lambda i: -loss[i])
@@ -59,13 +63,16 @@ def rows_of(
     return rows, chains
 
 
-def placed(rows: Rows, chains: Chains, box_width: float) -> tuple[dict[Node, float], float]:
+def placed(
+    rows: Rows, chains: Chains, box_width: float, least_span: float
+) -> tuple[dict[Node, float], float]:
     """Order the rows by barycentres, for few crossings, and place their nodes without overlap.
 
     Args:
         rows: As from :func:`rows_of`; sorted in place.
         chains: As from :func:`rows_of`.
         box_width: Of a node of the graph, inches.
+        least_span: As from :func:`rows_of`.
 
     Returns:
         The horizontal position of the centre of each node, in inches, and the width they span.
@@ -80,7 +87,7 @@ def placed(rows: Rows, chains: Chains, box_width: float) -> tuple[dict[Node, flo
     # Every order of a row must fit: at most all its boxes stand side by side.
     gaps = {n: BOX_GAP if isinstance(n, int) else EDGE_GAP for n in above}
     needs = [sum(2 * half[n] + gaps[n] for n in row) for row in rows]
-    span = max(LEAST_SPAN, *needs)
+    span = max(least_span, *needs)
     x = {n: span * (k + 0.5) / len(row) for row in rows for k, n in enumerate(row)}
     for sweep in range(_ORDERING_SWEEPS):
         near, order = (above, rows) if sweep % 2 == 0 else (below, rows[::-1])

@@ -18,7 +18,7 @@ from lightning_morse.words import kind_with_index, percent
 
 DIVERGED = -3  # label of cells where the loss is not finite, beside ESCAPES and UNDECIDED
 
-MAX_LEGEND = 12  # attractors listed by name: more would be taller than the figure
+MAX_LEGEND = 6  # attractors listed by name: more would be taller than the figure
 
 SAMPLE: dict[str, Any] = {
     "marker": "o",

@@ -13,17 +13,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_morse._typing import Array, Cells
-from lightning_morse.plotting.style import DARK, attractor_colors, figure_style, new_figure
+from lightning_morse.plotting.style import (
+    DARK,
+    PAGE,
+    PAGE_DPI,
+    SMALL_TEXT,
+    TEXT,
+    attractor_colors,
+    figure_style,
+    new_figure,
+)
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import short_of_one
 
-MAX_LANES = 30  # attractors drawn, those of least loss: the figure is 11 inches tall then
+MAX_LANES = 14  # attractors drawn, those of least loss: as many as a page has room for
 
 # Inches: per attractor, above the axes (title), per further line of the title, below (legend).
-_LANE, _ABOVE, _TITLE_LINE, _BELOW = 0.3, 0.72, 0.2, 1.2
+_LANE, _ABOVE, _TITLE_LINE, _BELOW = 0.3, 0.6, 0.16, 0.95
 # Failure probabilities below the rounding of a double near 1 have no place of their own.
 _LEAST_FAILURE = 1e-16
-_MAX_TICKS = 8
+_MAX_TICKS = 5
+# Where the axes begin, and how wide they are: shares of the page.
+_LEFT, _WIDTH = 0.2, 0.65
 # From here on, in powers of ten of the failure probability, 0.99... is written as 1 - 10^-k.
 _LONG_POWER = 4.5
 _ALONE: dict[str, Any] = {"marker": "D", "ms": 6.5, "mec": "black", "mew": 0.8, "linestyle": "none"}
@@ -41,7 +52,7 @@ def plot_merge_diagram(
     where attracting blocks merge, and end in a cross where a block reaches the exterior. A diamond
     marks the confidence of each attractor by itself; it can lie beyond the filtration, because a
     single attractor needs the band in part of the box only. The row of numbers counts the blocks.
-    Of more than 30 attractors, those of least loss are drawn.
+    Of more than 14 attractors, those of least loss are drawn.
 
     Args:
         result: The analysis, of any dimension.
@@ -58,30 +69,30 @@ def plot_merge_diagram(
     with figure_style():
         drawn = min(result.n_attractors, MAX_LANES)
         if not drawn or result.mu == 0:
-            figure = new_figure(8, 3)
+            figure = new_figure(PAGE[0], 2, PAGE_DPI)
             why = "no attractor stands at the confidence asked for"
             if drawn:
                 why = "no confidence in anything: the samples refute the surrogate"
-            figure.text(0.5, 0.45, why, ha="center", va="center")
-            figure.suptitle(f"Attractors against confidence: {result.claim}", fontsize=12)
+            figure.text(0.5, 0.45, why, ha="center", va="center", fontsize=TEXT)
+            figure.suptitle(f"Attractors against confidence: {result.claim}", fontsize=TEXT)
             return figure
         title = f"Attractors against confidence: {result.claim} · mu ≥ {short_of_one(result.mu)}"
         above = _ABOVE
         if drawn < result.n_attractors:
             title += f"\n{result.n_attractors - drawn} of higher loss not drawn"
             above += _TITLE_LINE
-        lanes = _LANE * max(drawn, 2)
+        lanes = min(_LANE * max(drawn, 2), PAGE[1] - above - _BELOW)
         height = above + lanes + _BELOW
-        figure = new_figure(8, height)
-        ax = figure.add_axes((0.15, _BELOW / height, 0.67, lanes / height))
+        figure = new_figure(PAGE[0], height, PAGE_DPI)
+        ax = figure.add_axes((_LEFT, _BELOW / height, _WIDTH, lanes / height))
         _draw(ax, result, colors, drawn)
-        figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=12)
+        figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=TEXT)
         figure.legend(
             handles=_legend_handles(result, drawn),
             loc="lower center",
             bbox_to_anchor=(0.5, 0.04 / height),
             ncols=2,
-            fontsize=9.5,
+            fontsize=SMALL_TEXT,
             frameon=False,
         )
     return figure
@@ -125,7 +136,9 @@ def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int
     _count_blocks(ax, x, ladder.counts)
     names = sorted(lane, key=lane.__getitem__)
     ax.set_yticks(
-        [lane[a] for a in names], [f"attractor {result.attractors[a]}" for a in names], fontsize=9.5
+        [lane[a] for a in names],
+        [f"attractor {result.attractors[a]}" for a in names],
+        fontsize=SMALL_TEXT,
     )
     ax.tick_params(axis="y", length=0)
     for a in range(drawn):
@@ -133,12 +146,16 @@ def _draw(ax: Axes, result: MorseAnalysis, colors: Mapping[int, str], drawn: int
             *(1.015, lane[a], short_of_one(own[a])),
             transform=ax.get_yaxis_transform(),
             va="center",
-            fontsize=9.5,
+            fontsize=SMALL_TEXT,
         )
-    ax.text(1.015, 1.0, "own mu ≥", transform=ax.transAxes, va="bottom", fontsize=9.5, color=DARK)
+    ax.text(
+        1.015, 1.0, "own mu ≥", transform=ax.transAxes, va="bottom", fontsize=SMALL_TEXT, color=DARK
+    )
     ax.spines[["top", "right", "left"]].set_visible(False)
     ticks = _ticks(result.confidence, left - margin, right + margin)
-    ax.set_xticks([_position(t) for t in ticks], [_confidence(t) for t in ticks], fontsize=9.5)
+    ax.set_xticks(
+        [_position(t) for t in ticks], [_confidence(t) for t in ticks], fontsize=SMALL_TEXT
+    )
     ax.set_xlabel("confidence given the model")
 
 
@@ -162,7 +179,7 @@ def _count_blocks(ax: Axes, x: Array, counts: Cells) -> None:
         transform=ax.transAxes,
         ha="right",
         va="bottom",
-        fontsize=9.5,
+        fontsize=SMALL_TEXT,
     )
     level = 0
     for count, same in groupby(counts.tolist()):

@@ -17,6 +17,10 @@ from matplotlib.text import Text
 from lightning_morse.plotting.layered_layout import Chains, Node, placed, rows_of
 from lightning_morse.plotting.style import (
     DARK,
+    PAGE,
+    PAGE_DPI,
+    SMALL_TEXT,
+    TEXT,
     attractor_colors,
     claimed,
     figure_style,
@@ -31,11 +35,12 @@ MAX_DRAWN, MAX_UNRESOLVED = 30, 20
 _KIND_LENGTH = 12  # characters of a kind on one line
 
 # Lengths in inches.
-_LEAST_WIDTH, _LEAST_HEIGHT = 8.0, 5.0  # of the page
-_TOP, _TITLE_LINE, _BOTTOM = 0.6, 0.2, 0.6  # room for the title, each further line, the note
-_SIDES = 0.4  # both margins together
+# Room for the title, each further line, the note, on a page that is not enlarged.
+_TOP, _TITLE_LINE, _BOTTOM = 0.4, 0.16, 0.45
+_SIDES = 0.3  # both margins together
+_SPANS = (5.4, 7.6, 10.4)  # that rows may always take; the first fills a page of the usual size
 _PAD_ACROSS, _PAD_DOWN = 0.16, 0.14  # between the text and the edge of a box, both sides together
-_LEAST_GAP, _LARGEST_GAP = 0.5, 1.2  # between rows: arrows stay visible, and short
+_LEAST_GAP, _LARGEST_GAP = 0.35, 1.2  # between rows: arrows stay visible, and short
 
 
 def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None = None) -> Figure:
@@ -44,7 +49,8 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
     Each node gives the number of the Morse set, its loss, and the certain share of the box of its
     basin or its kind. Of more than 30 Morse sets, all attractors, all resolved ones and the
     20 unresolved ones of least loss are shown, and the title says how many are missing; edges then
-    join the sets shown (paths through missing ones become edges).
+    join the sets shown (paths through missing ones become edges). A large graph has a large page,
+    on which title and note are larger too.
 
     Args:
         result: The analysis, of any dimension.
@@ -59,11 +65,18 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
     """
     colors = attractor_colors(result, identities)
     with figure_style():
-        figure = new_figure(_LEAST_WIDTH, _LEAST_HEIGHT)
+        figure = new_figure(*PAGE, PAGE_DPI)
         title = f"Morse graph: {claimed(result)}"
         if not result.morse_sets:
-            figure.text(0.5, 0.5, f"no Morse set: {_why_none(result)}", ha="center", va="center")
-            figure.suptitle(title, fontsize=12)
+            figure.text(
+                0.5,
+                0.5,
+                f"no Morse set: {_why_none(result)}",
+                ha="center",
+                va="center",
+                fontsize=TEXT,
+            )
+            figure.suptitle(title, fontsize=TEXT)
             return figure
         graph = _shown(result)
         missing = result.n_morse_sets - len(graph)
@@ -101,6 +114,7 @@ class _Page:
 
     Attributes:
         size: Width and height of the page.
+        scale: How much larger it is than usual.
         box: Width and height of the box of a Morse set.
         x: Centre of each node across the page.
         y: Centre of each node up the page.
@@ -108,6 +122,7 @@ class _Page:
     """
 
     size: tuple[float, float]
+    scale: float
     box: tuple[float, float]
     x: Mapping[Node, float]
     y: Mapping[Node, float]
@@ -140,11 +155,14 @@ def _draw_graph(
     for i, text in texts.items():
         text.set_position((page.x[i], page.y[i]))
         _draw_box(ax, page, i, colors.get(i, "white"), dashed=not result.morse_sets[i].resolved)
-    note = "arrows point downhill · coloured: attractors, with the certain share of the box"
+    note = "arrows point downhill · coloured: attractors, with their certain share"
     if result.n_unresolved:
         note += "\ndashed: may hide a minimum"
-    figure.text(0.5, 0.08 / height, note, ha="center", va="bottom", fontsize=9.5, color=DARK)
-    figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=12)
+    margin, scale = 0.08 * page.scale / height, page.scale
+    figure.text(
+        *(0.5, margin, note), ha="center", va="bottom", fontsize=SMALL_TEXT * scale, color=DARK
+    )
+    figure.text(0.5, 1 - margin, title, ha="center", va="top", fontsize=TEXT * scale)
 
 
 def _write_node(ax: Axes, result: MorseAnalysis, i: int, color: str | None, share: str) -> Text:
@@ -159,7 +177,7 @@ def _write_node(ax: Axes, result: MorseAnalysis, i: int, color: str | None, shar
         what = textwrap.fill(kind_with_index(m.resolved, m.index, result.grid.dim), _KIND_LENGTH)
     return ax.text(
         *(0, 0, f"{i}\nloss {m.loss:.3g}\n{what}"),
-        fontsize=10,
+        fontsize=SMALL_TEXT,
         ha="center",
         va="center",
         color="black" if color is None else ink(color),
@@ -172,22 +190,38 @@ def _write_node(ax: Axes, result: MorseAnalysis, i: int, color: str | None, shar
 def _page(
     graph: nx.DiGraph, result: MorseAnalysis, box: tuple[float, float], title_lines: int
 ) -> _Page:
-    """Lay out the graph, and make the page as large as it needs."""
+    """Lay out the graph on the smallest page, of those with rows of the lengths tried."""
+    pages = (_page_of_rows(graph, result, box, title_lines, span) for span in _SPANS)
+    return min(pages, key=lambda page: page.scale)
+
+
+def _page_of_rows(
+    graph: nx.DiGraph,
+    result: MorseAnalysis,
+    box: tuple[float, float],
+    title_lines: int,
+    least_span: float,
+) -> _Page:
+    """Lay out the graph in rows, and make the page as large as it needs."""
     width, height = box
     loss = {i: result.morse_sets[i].loss for i in graph}
     bottom_row = frozenset(i for i in graph if result.morse_sets[i].is_attractor)
-    rows, chains = rows_of(graph, loss, bottom_row, width)
-    x, span = placed(rows, chains, width)
-    page_width = max(_LEAST_WIDTH, span + _SIDES)
+    rows, chains = rows_of(graph, loss, bottom_row, width, least_span)
+    x, span = placed(rows, chains, width, least_span)
     top = _TOP + _TITLE_LINE * (title_lines - 1)
-    free = _LEAST_HEIGHT - top - _BOTTOM - len(rows) * height
+    usual = PAGE[1] - top - _BOTTOM  # inches between title and note
+    free = usual - len(rows) * height
     gap = float(np.clip(free / max(1, len(rows) - 1), _LEAST_GAP, _LARGEST_GAP))
     content = len(rows) * height + (len(rows) - 1) * gap
-    page_height = max(_LEAST_HEIGHT, top + _BOTTOM + content)
-    first = _BOTTOM + (page_height - top - _BOTTOM + content) / 2 - height / 2
+    # Shown as small as a usual page, title and note are to be as large as there.
+    scale = max(1.0, (span + _SIDES) / PAGE[0], content / usual)
+    top, bottom = top * scale, _BOTTOM * scale
+    page_width, page_height = scale * PAGE[0], max(PAGE[1], top + bottom + content)
+    first = bottom + (page_height - top - bottom + content) / 2 - height / 2
     shift = (page_width - span) / 2
     return _Page(
         size=(page_width, page_height),
+        scale=scale,
         box=box,
         x={n: at + shift for n, at in x.items()},
         y={n: first - r * (height + gap) for r, row in enumerate(rows) for n in row},

@@ -10,12 +10,21 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
-from lightning_morse.plotting.style import DARK, OKABE_ITO, figure_style, new_figure
+from lightning_morse.plotting.style import (
+    DARK,
+    OKABE_ITO,
+    PAGE,
+    PAGE_DPI,
+    SMALL_TEXT,
+    TEXT,
+    figure_style,
+    new_figure,
+)
 
 # Most modes drawn: one for each colour of the palette.
 MOST_MODES = len(OKABE_ITO)
 # Level numbers that fit above one another without overlapping.
-LABELS_PER_HEIGHT = 22
+LABELS_PER_HEIGHT = 14
 GUIDE_COLOR, LABEL_COLOR = "#9a9a9a", "#666666"
 
 
@@ -40,7 +49,7 @@ def plot_staircase(
     Example:
         >>> figure = plot_staircase([0, 1], [5.0, 0.6], [[0.0], [0.9]], [5.0, 0.5])
         >>> [axes.get_ylabel() for axes in figure.axes]
-        ['loss', 'mode strength / target']
+        ['loss', 'strength / target']
     """
     when, values = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     parts = np.asarray(strengths, dtype=np.float64)
@@ -50,22 +59,24 @@ def plot_staircase(
             f"{when.shape}, {values.shape} and {parts.shape}"
         )
     with figure_style():
-        figure = new_figure(8.0, 6.4, layout="constrained")
+        figure = new_figure(*PAGE, PAGE_DPI, layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for k, level in enumerate(levels):
             label = "critical levels" if k == 0 else None
             upper.axhline(level, color=GUIDE_COLOR, linewidth=0.9, linestyle="--", label=label)
         _number_levels(upper, levels, values)
         upper.plot(when, values, color=DARK, linewidth=1.8, label="loss")
-        upper.set_ylabel("loss")
-        upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
+        upper.set_ylabel("loss", fontsize=TEXT)
+        style = {"frameon": False, "fontsize": SMALL_TEXT, "handlelength": 1.6}
+        upper.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, **style)
         for a in range(min(parts.shape[1], MOST_MODES)):
             lower.plot(when, parts[:, a], color=OKABE_ITO[a], linewidth=1.6, label=f"mode {a}")
         lower.axhline(1.0, color=GUIDE_COLOR, linewidth=0.9, linestyle="--")
-        lower.set_ylabel("mode strength / target")
-        lower.set_xlabel("optimizer step")
+        lower.set_ylabel("strength / target", fontsize=TEXT)
+        lower.set_xlabel("optimizer step", fontsize=TEXT)
         if parts.shape[1]:
-            lower.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+            place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+            lower.legend(**place, labelspacing=0.3, **style)
         lower.set_ylim(min(-0.05, parts.min(initial=0.0)), max(1.15, parts.max(initial=0.0)))
     return figure
 
@@ -85,7 +96,7 @@ def _number_levels(axes: Axes, levels: Sequence[float], values: Array) -> None:
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=9,
+                fontsize=SMALL_TEXT,
                 color=LABEL_COLOR,
             )
             last = level

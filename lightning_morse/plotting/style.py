@@ -23,6 +23,11 @@ ESCAPE_COLOR, DIVERGED_COLOR, DARK = "#c4c4c4", "#3a3a3a", "#222222"
 # out (markers and text), and so are greys (what escapes or diverges).
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
+# TensorBoard first shows a figure at 400 x 300 pixels, which is the shape of this page, in inches.
+# Its text is at least 8 pixels high there: the page is small and its pixels are many.
+PAGE, PAGE_DPI = (5.8, 4.35), 140
+TEXT, SMALL_TEXT = 9.5, 9.0  # points
+
 N_COLORS = 200  # distinct colours of identities; far more basins than a figure can show apart
 # Colours that may extend the palette, in OKLab. Darker ones hide the edge of a marker, lighter ones
 # have no visible tint; below the least chroma they read as grey, above the largest they glare.

@@ -132,8 +132,10 @@ def test_a_fault_in_any_stage_ends_nothing(stage, kind, bare, tmp_path, monkeypa
     assert_same_run(module, bare)
     good, *bad = watch.history
     assert [row["morse/failed"] for row in watch.history] == [0, 1, 1]
-    kept = set(good) - {"step", "epoch", "morse/failed", "morse/overhead"}
+    kept = set(good) - {"step", "epoch", "loss", "why", "morse/failed", "morse/overhead"}
     assert all(row[name] == good[name] for row in bad for name in kept)
+    assert good["why"] == ""
+    assert {(row["loss"], row["why"]) for row in bad} == {(None, cause(ERRORS[kind]))}
     assert runner.callback_metrics["morse/failed"] == 1
     said = [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
     assert said == [f"epoch 2: no analysis, training goes on ({cause(ERRORS[kind])})"]

@@ -19,6 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lightning_morse import MorseAnalysis, MorseMonitor
+from lightning_morse.callbacks._schedule import Schedule
+from lightning_morse.monitoring.pace import Decision
 from lightning_morse.monitoring.scalars import UNKNOWN as BARE
 from lightning_morse.monitoring.scalars import published
 from lightning_morse.slices.directions import axis_labels
@@ -290,7 +292,7 @@ def test_from_the_second_analysis_on_there_is_a_figure_of_the_run(tmp_path, monk
     assert set(watch.figures()) == {"basins", "graph", "merge", "timeline"}
 
 
-def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch):
+def test_a_failed_analysis_is_in_the_figure_of_the_run_with_its_reason(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     drawn, calls = [], []
 
@@ -308,8 +310,47 @@ def test_a_failed_analysis_is_not_in_the_figure_of_the_run(tmp_path, monkeypatch
     watch = monitor()
     fit(tmp_path, watch, max_epochs=3)
     assert [row["morse/failed"] for row in watch.history] == [0, 1, 0]
-    assert [[row["step"] for row in h] for h in drawn] == [[5, 17]]
+    assert [[row["step"] for row in h] for h in drawn] == [[5, 11, 17]]
     assert watch.history[1]["basins"] == watch.history[0]["basins"]
+    good, bad, _ = drawn[0]
+    assert (good["why"], bad["why"]) == ("", "ValueError: lost")
+    assert bad["loss"] is None
+    assert good["loss"] > 0
+
+
+def test_the_loss_of_the_weights_is_in_the_history(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = monitor()
+    fit(tmp_path, watch, max_epochs=1)
+    (row,) = watch.history
+    assert row["loss"] == pytest.approx(watch.result.sample_losses[0])
+    assert row["loss"] - row["morse/headroom"] == pytest.approx(0.125)
+
+
+def test_what_is_due_and_not_analysed_is_kept_with_its_reason(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    skips = {2, 3, 5}
+    decide = Schedule.decide
+
+    def sometimes(self, trainer, *args, **options):
+        if trainer.current_epoch in skips:
+            return Decision(wait=math.inf)
+        return decide(self, trainer, *args, **options)
+
+    monkeypatch.setattr(Schedule, "decide", sometimes)
+    watch = monitor(every_n_epochs=1)
+    fit(tmp_path, watch, max_epochs=6)
+    why = "no time, max_overhead=1 with grace=2"
+    assert watch.left_out == [
+        {"step": 17, "epoch": 2, "until": 23, "count": 2, "why": why},
+        {"step": 35, "epoch": 5, "until": 35, "count": 1, "why": why},
+    ]
+    again = monitor(every_n_epochs=1)
+    again.load_state_dict(watch.state_dict())
+    assert again.left_out == watch.left_out
+    old = {k: v for k, v in watch.state_dict().items() if k != "left_out"}
+    again.load_state_dict(old)
+    assert again.left_out == []
 
 
 def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):

@@ -105,6 +105,7 @@ def test_a_checkpoint_of_0_1_is_read():
     assert all(name.startswith("morse/") for name in state["scalars"])
     assert published("morse", watch._account._scalars) == state["scalars"]
     added = {"analysed_step", "run_folder", "probe_indices", "weights", "pace", "memory"}
+    added |= {"left_out"}
     assert set(watch.state_dict()) - added == set(state) - {"longest"}
 
 
@@ -117,7 +118,8 @@ def test_a_run_of_0_1_goes_on(tmp_path, monkeypatch):
     runner.fit(Plane(), loader(shuffle=False), ckpt_path=str(path))
     old, new = watch.history[:-1], watch.history[-1]
     assert old == before["callbacks"][watch.state_key]["history"]
-    assert set(new) == set(old[-1]) | {"morse/exit_face", "morse/mu_model", "morse/finest"}
+    added = {"loss", "why", "morse/exit_face", "morse/mu_model", "morse/finest"}
+    assert set(new) == set(old[-1]) | added
     assert new["morse/failed"] == 0
     assert float(runner.callback_metrics["morse/mu"]) == pytest.approx(0.9515)
 

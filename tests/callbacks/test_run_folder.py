@@ -51,6 +51,32 @@ def test_with_a_logger_it_is_the_log_directory(tmp_path):
     assert not (tmp_path / "morse_runs").exists()
 
 
+class Shared(CSVLogger):
+    """A logger that has one folder for all of its runs, as W&B and MLflow do."""
+
+    log_dir = None
+
+    def __init__(self, folder, version):
+        super().__init__(folder, name="project", version=version)
+
+    @property
+    def experiment(self):
+        return None
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def save(self):
+        pass
+
+
+@pytest.mark.parametrize(("version", "name"), [("a1b2", "a1b2"), (3, "version_3")])
+def test_where_a_logger_has_one_folder_for_all_runs_each_has_its_own(tmp_path, version, name):
+    fit(tmp_path, monitor(), max_epochs=1, logger=Shared(tmp_path, version))
+    assert len(records(tmp_path / "project" / name)) == 1
+    assert not (tmp_path / "morse").exists()
+
+
 def test_a_run_without_analyses_makes_none(tmp_path):
     fit(tmp_path, monitor(), fast_dev_run=True)
     assert not (tmp_path / "morse_runs").exists()

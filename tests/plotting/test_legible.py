@@ -8,11 +8,14 @@ from matplotlib.contour import QuadContourSet
 
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.levels import contour_levels, roundest
+from lightning_morse.plotting.merge_diagram import plot_merge_diagram
+from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.sections import MARK
+from lightning_morse.plotting.staircase import plot_staircase
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 SMALL = (400, 300)  # pixels, where TensorBoard shows a figure first
-LEAST = 7.5  # pixels of the height of a line of text
+LEAST = 8  # pixels of the height of a line of text
 VERDICT = (
     "Certainly in the basin of attractor 0: 0.0496 above its floor of 0.0631, barrier 0.0145. That "
     "is higher than the way out: training may still leave. Go on."
@@ -56,16 +59,61 @@ def labels_of(panel):
     return [t for t in written if t in panel.texts]
 
 
-@pytest.mark.parametrize("make", [drawn.plane, drawn.plane_tower, drawn.line])
-def test_text_can_be_read_where_tensorboard_shows_it_first(make):
-    result = make()
-    figure = figure_of(result, (0.0, 0.0)) if result.grid.dim == 2 else plot_basins(result)
-    width, height = figure.get_size_inches() * figure.dpi
-    scale = min(SMALL[0] / width, SMALL[1] / height)
-    texts = [t for t in figure.findobj(lambda a: hasattr(a, "get_fontsize")) if t.get_text()]
-    assert len(texts) > 10
-    smallest = min(t.get_fontsize() for t in texts)
-    assert smallest * figure.dpi / 72 * scale >= LEAST
+def written(figure):
+    """All texts of a figure, and how many pixels a point is where TensorBoard shows it first."""
+    width, height = figure.get_size_inches()
+    scale = min(SMALL[0] / width, SMALL[1] / height) / 72
+    texts = figure.findobj(lambda a: hasattr(a, "get_fontsize"))
+    return [t for t in texts if t.get_text() and t.get_visible()], scale
+
+
+def staircase():
+    when = np.arange(100.0)
+    strengths = 1 / (1 + np.exp(10 * np.arange(9) - when[:, None]))
+    return plot_staircase(when, 5 - 0.04 * when, strengths, [5, 4, 3, 2, 1.5, 1.2, 1.1, 1.05, 1])
+
+
+FIGURES = {
+    "plane": lambda: figure_of(drawn.plane(), (0.0, 0.0)),
+    "tower": lambda: figure_of(drawn.plane_tower(), (0.0, 0.0)),
+    "line": lambda: plot_basins(drawn.line()),
+    "line tower": lambda: plot_basins(drawn.line_tower()),
+    "sections": lambda: plot_basins(drawn.double_well()),
+    "sections of a tower": lambda: plot_basins(drawn.solid_tower()),
+    "graph": lambda: plot_morse_graph(drawn.plane()),
+    "merge": lambda: plot_merge_diagram(drawn.three()),
+    "merge of many": lambda: plot_merge_diagram(drawn.LADDERS["forty"]()),
+    "staircase": staircase,
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_can_be_read_where_tensorboard_shows_it_first(name):
+    texts, scale = written(FIGURES[name]())
+    assert len(texts) > 8
+    assert min(t.get_fontsize() for t in texts) * scale >= LEAST
+
+
+@pytest.mark.parametrize("make", [drawn.double_well, drawn.crowd, lambda: drawn.ring(40)])
+def test_title_and_note_of_a_large_graph_can_be_read(make):
+    figure = plot_morse_graph(make())
+    texts, scale = written(figure)
+    outside = [t for t in texts if t in figure.texts]
+    assert len(outside) == 2
+    assert min(t.get_fontsize() for t in outside) * scale >= LEAST
+
+
+@pytest.mark.parametrize(
+    "make", [drawn.plane_tower, drawn.solid_tower, drawn.double_well, lambda: drawn.ring(15)]
+)
+def test_nothing_outside_the_panels_covers_anything(make):
+    figure = plot_basins(make(), verdict=VERDICT)
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    outside = [figure._suptitle.get_window_extent(), figure.legends[0].get_window_extent()]
+    panels = [ax.get_tightbbox(renderer) for ax in figure.axes]
+    assert not outside[0].overlaps(outside[1])
+    assert not any(a.overlaps(b) for a in outside for b in panels)
 
 
 def test_headings_and_legend_are_on_the_page():
