@@ -15,7 +15,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_morse.callbacks._taken_back import taken_back
-from lightning_morse.callbacks.loggers import _TensorBoard
+from lightning_morse.callbacks.logger_kinds import kind_of_logger
 
 # The thread of an event file says how it ended.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -80,7 +80,7 @@ class TestEventFile:
         png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1" + bytes(5000)
         logger.experiment.flush()
         with pytest.raises(OSError, match="File too large"), limited(2000), taken_back(logger):
-            _TensorBoard.show(logger, {"basins": png}, 3, "morse")
+            kind_of_logger(logger).show(logger, {"basins": png}, 3, "morse")
         logger.finalize("success")
 
     def test_what_never_has_room_leaves_no_files(self, logger):
