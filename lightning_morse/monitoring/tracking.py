@@ -148,20 +148,23 @@ class AttractorTracker:
         Raises:
             ValueError: If slice, analysis and point differ in dimension.
         """
-        questions = self.questions(subspace, result, current)
-        answer: Relation | None = None
+        questions = self.questions(subspace, result, current, evaluated=loss is not None)
         try:
             segment = next(questions)
             while True:
-                if loss is not None:
-                    answer = segment.relation(_on_line(loss, segment))
-                segment = questions.send(answer)
+                assert loss is not None
+                segment = questions.send(segment.relation(_on_line(loss, segment)))
         except StopIteration as done:
             found: Tracked = done.value
             return found
 
     def questions(
-        self, subspace: AffineSubspace, result: MorseAnalysis, current: ArrayLike
+        self,
+        subspace: AffineSubspace,
+        result: MorseAnalysis,
+        current: ArrayLike,
+        *,
+        evaluated: bool = True,
     ) -> Questions:
         """The same, for those who evaluate the loss in a way of their own.
 
@@ -169,6 +172,7 @@ class AttractorTracker:
             subspace: As for :meth:`update`.
             result: Likewise.
             current: Likewise.
+            evaluated: Whether there is anything to ask; False to go by what the slices show.
 
         Yields:
             Lines between two attractors; their relation is to be sent back, or None.
@@ -180,7 +184,7 @@ class AttractorTracker:
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
         seen_losses = result.sample_losses[np.isfinite(result.sample_losses)]
         tolerance = _TOLERANCE * float(np.ptp(seen_losses)) if len(seen_losses) else 0.0
-        lines = _Lines(kept, new, tolerance, result.confidence)
+        lines = _Lines(kept, new, tolerance, result.confidence, evaluated)
         known = yield from _identities(kept, new, lines)
         for number in new.identities.tolist():
             if number not in known:
@@ -235,6 +239,7 @@ class _Lines:
     new: Picture
     tolerance: float
     confidence: float
+    evaluated: bool
 
     def __post_init__(self) -> None:
         self.n_asked = 0
@@ -253,16 +258,16 @@ class _Lines:
         self, number: int, identity: int
     ) -> Generator[Segment, Relation | None, Relation | None]:
         """Ask for the relation of the two; once."""
+        if not self.evaluated:
+            return None
         pair = number, identity
         if pair not in self._answers:
             self.n_asked += 1
             old = self.last[identity]
             (center,) = old.centers[old.identities == identity]
-            start, end = (
-                old.subspace.point(center),
-                self.new.subspace.point(self.new.centers[number]),
-            )
-            self._answers[pair] = yield Segment(start, end, self.tolerance, self.confidence)
+            start = old.subspace.point(center)
+            way = self.new.subspace.point(self.new.centers[number]).sub_(start)
+            self._answers[pair] = yield Segment(start, way, self.tolerance, self.confidence)
         return self._answers[pair]
 
 
@@ -312,7 +317,7 @@ def _identities(
 
 def _on_line(loss: Callable[[Tensor], float], segment: Segment) -> Callable[[float], float]:
     def at(share: float) -> float:
-        return float(loss(segment.start + share * (segment.end - segment.start)))
+        return float(loss(segment.start + share * segment.way))
 
     return at
 
