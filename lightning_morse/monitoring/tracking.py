@@ -5,8 +5,8 @@ attractor of one slice is a point of weight space, and so is one of another; whe
 same asks for the loss between them.
 
 **Same attractor.** Two attractors of different analyses are the same if the straight line between
-them has certainly no barrier above a tolerance, by default 1 % of the range of the losses sampled
-on the newer slice, however far the slices have turned
+them has certainly no barrier above a tolerance, 1 % of how far the median of the losses sampled on
+the newer slice lies above the lowest, however far the slices have turned
 (:class:`~lightning_morse.barriers.segment.Segment`: linear mode connectivity, Frankle et al.,
 2020). If there certainly is one, they are not. Where a few evaluations do not decide it, or the
 loss is not at hand, they are the same if each is *seen* in the certain basin of the other. A point
@@ -54,7 +54,9 @@ from lightning_morse.slices.subspace import AffineSubspace
 # This bounds memory. A picture that is dropped can only lose an identity, never create a change of
 # basins.
 MAX_PICTURES = 3
-# Share of the range of the losses of a slice that counts as no barrier.
+# Share of how far the median of the losses of a slice lies above the lowest that counts as no
+# barrier. The largest losses say nothing: on Himmelblau's function, box of half-width 5, 1 % of the
+# range is higher than the barriers.
 _TOLERANCE = 0.01
 # Most lines evaluated to identify the attractors of an analysis; for the attractor of the weights,
 # and for each of the others. What is left is identified by what the slices show.
@@ -182,9 +184,7 @@ class AttractorTracker:
         """
         new = _picture(subspace, result, np.asarray(current, dtype=np.float64))
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
-        seen_losses = result.sample_losses[np.isfinite(result.sample_losses)]
-        tolerance = _TOLERANCE * float(np.ptp(seen_losses)) if len(seen_losses) else 0.0
-        lines = _Lines(kept, new, tolerance, result.confidence, evaluated)
+        lines = _Lines(kept, new, _tolerance(result), result.confidence, evaluated)
         known = yield from _identities(kept, new, lines)
         for number in new.identities.tolist():
             if number not in known:
@@ -288,6 +288,11 @@ def _picture(subspace: AffineSubspace, result: MorseAnalysis, current: Array) ->
         current=current,
         certain=result.mu > 0,
     )
+
+
+def _tolerance(result: MorseAnalysis) -> float:
+    losses = result.sample_losses[np.isfinite(result.sample_losses)]
+    return _TOLERANCE * float(np.median(losses) - losses.min()) if len(losses) else 0.0
 
 
 def _identities(
