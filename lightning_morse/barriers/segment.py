@@ -22,16 +22,21 @@ class Segment:
     """The straight line between two sets of weights, and what counts as a barrier on it.
 
     Attributes:
-        start: Flat weights, shape ``(p,)``.
-        end: Likewise.
+        start: Flat weights at one end, shape ``(p,)``.
+        way: From there to the other end, likewise.
         tolerance: A barrier of at most this counts as none, units of the loss.
         confidence: The level at which there is certainly none.
     """
 
     start: Tensor
-    end: Tensor
+    way: Tensor
     tolerance: float
     confidence: float
+
+    @property
+    def is_point(self) -> bool:
+        """Whether both ends are the same weights."""
+        return not self.way.any()
 
     def relation(self, loss: Callable[[float], float]) -> Relation:
         """Evaluate the loss on the line until it is decided whether there is a barrier.
@@ -41,17 +46,17 @@ class Segment:
         :mod:`lightning_morse.barriers.band`.
 
         Args:
-            loss: The loss at a share of the way, 0 at ``start`` and 1 at ``end``.
+            loss: The loss at a share of the way, 0 at ``start`` and 1 at the other end.
 
         Example:
             >>> import torch
-            >>> there = Segment(torch.tensor([-1.0]), torch.tensor([1.0]), 0.1, 0.95)
+            >>> there = Segment(torch.tensor([-1.0]), torch.tensor([2.0]), 0.1, 0.95)
             >>> there.relation(lambda t: ((2 * t - 1) ** 2 - 1) ** 2)
             'apart'
             >>> there.relation(lambda t: (2 * t - 1) ** 2)
             'connected'
         """
-        if self.start.equal(self.end):
+        if self.is_point:
             return "connected"
         line = Line(loss, (loss(0.0), loss(1.0)), self.confidence)
         if not line.is_open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Processes, SharedLoss
 from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.tracking import Questions, Tracked
+from lightning_morse.slices.columns import gram_matrix
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.subspace import AffineSubspace
 
@@ -69,7 +71,7 @@ class Identification:
             else:
                 segment = self._questions.send(self._answer)
             while True:
-                if segment.start.equal(segment.end):
+                if segment.is_point:
                     segment = self._questions.send("connected")
                 elif not self._meter.affords(MOST_EVALUATIONS):
                     segment = self._questions.send(None)
@@ -107,9 +109,9 @@ class _Asked:
 
     @classmethod
     def of(cls, segment: Segment) -> _Asked:
-        way = segment.end.double() - segment.start.double()
-        length = float(way.norm())
-        along = (way / length).to(segment.start.dtype)[:, None]
+        # In place: large networks leave no room for another copy.
+        length = math.sqrt(float(gram_matrix(segment.way[:, None])))
+        along = segment.way.div_(length)[:, None]
         return cls(segment, AffineSubspace(segment.start, along), length)
 
     def relation(self, loss: Loss) -> Relation:

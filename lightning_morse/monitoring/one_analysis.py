@@ -37,7 +37,7 @@ from lightning_morse.monitoring.snapshot_map import (
     flow_readings,
     trajectory_readings,
 )
-from lightning_morse.monitoring.tracking import Questions, Tracked, untracked
+from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked, untracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.batch_statistics import Statistics
@@ -303,14 +303,17 @@ class OneAnalysis:
             # maps of successive snapshots are not one function.
             return self._unidentified(look, explored)
 
-        def begin() -> Questions:
-            assert look is not None
-            assert explored is not None
-            return record.tracker.questions(look.subspace, explored.result, look.current.numpy())
-
         slices = record.processes.share(record.plan.slices)
         if not slices:  # nor is there memory for earlier slices
             return self._unidentified(look, explored)
+
+        def begin() -> Questions:
+            assert look is not None
+            assert explored is not None
+            given = look.subspace, explored.result, look.current.numpy()
+            # A line takes two more copies of the weights: where memory is short none is evaluated.
+            return record.tracker.questions(*given, evaluated=slices == MAX_PICTURES)
+
         given = record.processes, self.loss.on, self.meter, self.warn
         return Identification(*given).run(begin)
 

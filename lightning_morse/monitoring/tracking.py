@@ -5,8 +5,8 @@ attractor of one slice is a point of weight space, and so is one of another; whe
 same asks for the loss between them.
 
 **Same attractor.** Two attractors of different analyses are the same if the straight line between
-them has certainly no barrier above a tolerance, by default 1 % of the range of the losses sampled
-on the newer slice, however far the slices have turned
+them has certainly no barrier above a tolerance, 1 % of how far the median of the losses sampled on
+the newer slice lies above the lowest, however far the slices have turned
 (:class:`~lightning_morse.barriers.segment.Segment`: linear mode connectivity, Frankle et al.,
 2020). If there certainly is one, they are not. Where a few evaluations do not decide it, or the
 loss is not at hand, they are the same if each is *seen* in the certain basin of the other. A point
@@ -54,7 +54,9 @@ from lightning_morse.slices.subspace import AffineSubspace
 # This bounds memory. A picture that is dropped can only lose an identity, never create a change of
 # basins.
 MAX_PICTURES = 3
-# Share of the range of the losses of a slice that counts as no barrier.
+# Share of how far the median of the losses of a slice lies above the lowest that counts as no
+# barrier. The largest losses say nothing: on Himmelblau's function, box of half-width 5, 1 % of the
+# range is higher than the barriers.
 _TOLERANCE = 0.01
 # Most lines evaluated to identify the attractors of an analysis; for the attractor of the weights,
 # and for each of the others. What is left is identified by what the slices show.
@@ -148,20 +150,23 @@ class AttractorTracker:
         Raises:
             ValueError: If slice, analysis and point differ in dimension.
         """
-        questions = self.questions(subspace, result, current)
-        answer: Relation | None = None
+        questions = self.questions(subspace, result, current, evaluated=loss is not None)
         try:
             segment = next(questions)
             while True:
-                if loss is not None:
-                    answer = segment.relation(_on_line(loss, segment))
-                segment = questions.send(answer)
+                assert loss is not None
+                segment = questions.send(segment.relation(_on_line(loss, segment)))
         except StopIteration as done:
             found: Tracked = done.value
             return found
 
     def questions(
-        self, subspace: AffineSubspace, result: MorseAnalysis, current: ArrayLike
+        self,
+        subspace: AffineSubspace,
+        result: MorseAnalysis,
+        current: ArrayLike,
+        *,
+        evaluated: bool = True,
     ) -> Questions:
         """The same, for those who evaluate the loss in a way of their own.
 
@@ -169,6 +174,7 @@ class AttractorTracker:
             subspace: As for :meth:`update`.
             result: Likewise.
             current: Likewise.
+            evaluated: Whether there is anything to ask; False to go by what the slices show.
 
         Yields:
             Lines between two attractors; their relation is to be sent back, or None.
@@ -178,9 +184,7 @@ class AttractorTracker:
         """
         new = _picture(subspace, result, np.asarray(current, dtype=np.float64))
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
-        seen_losses = result.sample_losses[np.isfinite(result.sample_losses)]
-        tolerance = _TOLERANCE * float(np.ptp(seen_losses)) if len(seen_losses) else 0.0
-        lines = _Lines(kept, new, tolerance, result.confidence)
+        lines = _Lines(kept, new, _tolerance(result), result.confidence, evaluated)
         known = yield from _identities(kept, new, lines)
         for number in new.identities.tolist():
             if number not in known:
@@ -235,6 +239,7 @@ class _Lines:
     new: Picture
     tolerance: float
     confidence: float
+    evaluated: bool
 
     def __post_init__(self) -> None:
         self.n_asked = 0
@@ -253,16 +258,16 @@ class _Lines:
         self, number: int, identity: int
     ) -> Generator[Segment, Relation | None, Relation | None]:
         """Ask for the relation of the two; once."""
+        if not self.evaluated:
+            return None
         pair = number, identity
         if pair not in self._answers:
             self.n_asked += 1
             old = self.last[identity]
             (center,) = old.centers[old.identities == identity]
-            start, end = (
-                old.subspace.point(center),
-                self.new.subspace.point(self.new.centers[number]),
-            )
-            self._answers[pair] = yield Segment(start, end, self.tolerance, self.confidence)
+            start = old.subspace.point(center)
+            way = self.new.subspace.point(self.new.centers[number]).sub_(start)
+            self._answers[pair] = yield Segment(start, way, self.tolerance, self.confidence)
         return self._answers[pair]
 
 
@@ -283,6 +288,11 @@ def _picture(subspace: AffineSubspace, result: MorseAnalysis, current: Array) ->
         current=current,
         certain=result.mu > 0,
     )
+
+
+def _tolerance(result: MorseAnalysis) -> float:
+    losses = result.sample_losses[np.isfinite(result.sample_losses)]
+    return _TOLERANCE * float(np.median(losses) - losses.min()) if len(losses) else 0.0
 
 
 def _identities(
@@ -312,7 +322,7 @@ def _identities(
 
 def _on_line(loss: Callable[[Tensor], float], segment: Segment) -> Callable[[float], float]:
     def at(share: float) -> float:
-        return float(loss(segment.start + share * (segment.end - segment.start)))
+        return float(loss(segment.start + share * segment.way))
 
     return at
 

@@ -9,7 +9,7 @@ import torch
 
 from lightning_morse.barriers.segment import MOST_EVALUATIONS, Segment
 
-THERE = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
+THERE = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 0.0])  # from, and how far
 
 
 def segment(tolerance=0.05):
@@ -56,5 +56,5 @@ def test_ends_without_a_loss_say_nothing():
 
 def test_the_same_weights_need_no_evaluation():
     at, calls = counted(lambda t: 1.0)
-    assert Segment(THERE[0], THERE[0].clone(), 0.05, 0.95).relation(at) == "connected"
+    assert Segment(THERE[0], torch.zeros(2), 0.05, 0.95).relation(at) == "connected"
     assert calls == []

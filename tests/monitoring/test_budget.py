@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from functools import partial
@@ -258,9 +259,23 @@ def test_an_analysis_takes_the_memory_it_says(directions, dim, n_samples, tmp_pa
     watch = monitor(directions=directions, dim=dim, n_samples=n_samples)
     module, _ = fit(tmp_path, watch, module=Wide(), max_epochs=1)
     assert not watch.history[0]["morse/failed"]
+    with torch.no_grad():  # or the attractor would be where it was, and no line be evaluated
+        for weights in module.parameters():
+            weights += 0.01
+    watch._run.plan = dataclasses.replace(watch._run.plan, slices=1)  # memory is short
     copies = peak(lambda: watch._analyze(module, "")) / (4 * count(module))
     assert copies <= dim + 4
     assert copies > dim + 2  # the shadow copy, the weights and the directions at least
+
+
+def test_lines_between_attractors_take_two_copies_more(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = monitor(dim=2, n_samples=16)
+    module, _ = fit(tmp_path, watch, module=Wide(), max_epochs=1)
+    with torch.no_grad():
+        for weights in module.parameters():
+            weights += 0.01
+    assert peak(lambda: watch._analyze(module, "")) / (4 * count(module)) <= 2 + 6.01
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float64", 8)])
