@@ -1,9 +1,9 @@
 // Rules for the JavaScript of the front end: `make lint-js`.
 
 const browser = [
-  "Blob", "clearInterval", "document", "fetch", "getComputedStyle", "location", "setInterval", "window",
-  "DOMMatrix", "DataView", "Float64Array", "ImageData", "Int16Array", "Int32Array", "Node", "ResizeObserver",
-  "URL", "URLSearchParams", "Uint8Array", "atob",
+  "Blob", "DOMMatrix", "DataView", "Float64Array", "ImageData", "Int16Array", "Int32Array", "Node",
+  "ResizeObserver", "URL", "URLSearchParams", "Uint8Array", "atob", "clearInterval", "document",
+  "fetch", "getComputedStyle", "location", "setInterval", "window",
 ];
 
 export default [
