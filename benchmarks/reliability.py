@@ -473,7 +473,9 @@ def diagram(rows: Sequence[Row], path: Path) -> None:
                 panel.errorbar(
                     at, rate, spread, fmt=shape, color=color, capsize=3, alpha=0.8, label=label
                 )
-                panel.annotate(f"{hits}/{trials}", (at, rate), (4, 4), textcoords="offset points")
+                if hits:  # the others lie side by side on the axis
+                    text = f"{hits}/{trials}"
+                    panel.annotate(text, (at, rate), (4, 4), textcoords="offset points")
         panel.set(title=name, xlabel="claimed probability of failure", xscale="log")
         panel.set_yscale("symlog", linthresh=0.01)
         panel.set_ylim(-0.001, 1.1)
