@@ -121,6 +121,7 @@ def test_no_bound_is_printed_where_nothing_is_claimed(tmp_path):
     record = json.loads(last.read_text())
     said = "Undecided: it may settle in one of 5 sets."
     record["facts"] |= {"claim": "no certain attractor", "verdict": said}  # mu as in older records
+    record["summary"]["claim"] = "no certain attractor"
     last.write_text(json.dumps(record))
     shown = command("show", tmp_path).stdout
     assert f"\nStep 19: {said}\n" in shown

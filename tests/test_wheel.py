@@ -132,6 +132,7 @@ while wanted:
         folder = posixpath.dirname(path)
         for name in re.findall(r'["\\'](\\.\\.?/[^"\\']+\\.(?:js|css))["\\']', answer.text):
             wanted.append(posixpath.normpath(posixpath.join(folder, name)))
+        wanted.extend("/" + name for name in re.findall(r'"(static/[^"]+)"', answer.text))
 print(json.dumps(served))
 """
     served = json.loads(run(python, "-I", "-c", code, cwd=tmp_path).splitlines()[-1])
