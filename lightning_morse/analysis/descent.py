@@ -139,12 +139,12 @@ def undecided_part(portrait: PhasePortrait, way: Descent) -> Descent:
 
 
 def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
-    """Minima of the posterior means in cells about which nothing is certain, the lowest first.
+    """Minima of the posterior means in cells that are open, the lowest first.
 
     Returns:
         For each the number of its box, the point, shape ``(d,)``, and the loss there.
     """
-    found = []
+    found, open_ = [], portrait.open
     for k, chart in enumerate(portrait.charts):
         lattice, nested = chart.lattice, portrait.nested
         shape = tuple(n + 1 for n in lattice.cells)
@@ -155,7 +155,7 @@ def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
         for index in np.argwhere(lowest & inner):
             point = np.array([axis[i] for axis, i in zip(lattice.axes, index, strict=True)])
             cell = nested.numbers[k][lattice.grid.cell_of(point[None])[0]]
-            if cell >= 0 and portrait.labels[cell] == UNDECIDED:
+            if cell >= 0 and open_[cell]:
                 loss = chart.surrogate.warp.inverse(mean[tuple(index)])
                 found.append((k, point, float(loss)))
     return sorted(found, key=lambda each: each[2])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,15 +186,17 @@ class Explorer:
                 self._fill_gaps(min(math.ceil(self.left(n_samples) / 2), self.tower.n_samples))
                 tested = True
                 continue
-            k = self._most_undecided(portrait, full=self.plan.full_picture)
             if resolved:
+                k = self._most_undecided(portrait, self._rooms(self.plan.full_picture))
                 if k is not None and not is_decided(portrait):
                     self._place(portrait, k, min(self.left(n_samples), self.tower.n_samples), None)
                 return
-            if k is None and self._open_at_minimum(portrait, n_samples):
+            minima = undecided_minima(portrait)
+            k = self._most_open(portrait, {j for j, _, _ in minima})
+            if k is None and self._open_at_minimum(minima, n_samples):
                 continue
-            if k is None:
-                k = self._most_undecided(portrait, full=_OVERFULL * self.plan.full_picture)
+            for full in (self.plan.full_picture, _OVERFULL * self.plan.full_picture):
+                k = self._most_undecided(portrait, self._rooms(full)) if k is None else k
             if k is None:
                 return
             batch = max(self.plan.batch, int(_SHARE_OF_BATCH * len(self.tower.boxes[k].samples)))
@@ -309,14 +311,33 @@ class Explorer:
         wanted: Mask = mask[:-1] & (portrait.labels == UNDECIDED)
         return wanted
 
-    def _most_undecided(self, portrait: PhasePortrait, full: int) -> int | None:
-        """The box with most undecided volume, of those that are not full; None if all are."""
-        nested, open_ = portrait.nested, portrait.labels == UNDECIDED
+    def _rooms(self, full: int) -> list[int]:
+        """How many samples each box may hold where the outermost may hold ``full``."""
+        return [full // 2 if k else full for k in range(len(self.tower))]
+
+    def _most_open(self, portrait: PhasePortrait, with_minima: Collection[int]) -> int | None:
+        """The box to go on with before another one is opened; None if there is none.
+
+        Boxes inside are opened for a minimum. One that has none that is undecided has done what it
+        was made for; what else is undecided there mostly goes on to places outside.
+        """
+        rooms = self._rooms(self.plan.full_picture)
+        for k in range(1, len(self.tower)):
+            rooms[k] = self.plan.full_inside if k in with_minima else 0
+        return self._most_undecided(portrait, rooms)
+
+    def _most_undecided(self, portrait: PhasePortrait, rooms: Sequence[int]) -> int | None:
+        """The box with most open volume, of those with room for samples; None if all are full.
+
+        Args:
+            portrait: The picture so far.
+            rooms: How many samples each box may hold.
+        """
+        nested, open_ = portrait.nested, portrait.open
         volumes = np.zeros(len(self.tower))
         for k, box in enumerate(self.tower.boxes):
             part = nested.part(k)
-            most = full // 2 if k else full
-            if len(box.samples) < most and open_[part].any():
+            if len(box.samples) < rooms[k] and open_[part].any():
                 volumes[k] = nested.volumes[part][open_[part]].sum()
         return int(volumes.argmax()) if volumes.any() else None
 
@@ -360,16 +381,17 @@ class Explorer:
         parts = [portrait.nested.part(j) for j in self.tower.inside(k)]
         return any((portrait.labels[part] >= 0).any() for part in parts)
 
-    def _open_at_minimum(self, portrait: PhasePortrait, most: int) -> bool:
+    def _open_at_minimum(self, minima: Sequence[tuple[int, Array, float]], most: int) -> bool:
         """Open a box around the lowest undecided minimum of a mean that has none around it."""
-        minima = undecided_minima(portrait)
         # What has been begun is finished before the next one is opened.
         for k, point, _ in sorted(minima, key=lambda each: -self.tower.depth(each[0])):
             box = self.tower.boxes[k]
             half = 0.5 * (box.upper - box.lower) / _SHRINK
             others = [q for j, q, _ in minima if j == k and (q != point).any()]
-            near = [float(np.abs((q - point) / half).max()) for q in others]
-            half = half * min(1.0, *(0.5 * distance for distance in near), 1.0)
+            far = [float(np.abs((q - point) / half).max()) for q in others]
+            # Those that a box holds are its own affair: many are artefacts of a valley that is
+            # oblique to the lattice.
+            half = half * min([1.0, *(0.5 * distance for distance in far if distance > 1)])
             if self._open(point - half, point + half, k, most):
                 return True
         return False

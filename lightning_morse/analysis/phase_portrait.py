@@ -8,13 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.charts import Chart
-from lightning_morse.analysis.resolution import Settled, expected_in_sets, safest, settle
+from lightning_morse.analysis.resolution import (
+    Settled,
+    expected_in_sets,
+    safest,
+    settle,
+    shadows,
+)
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
 from lightning_morse.conley.nested_map import BoxImages, nested_outer_approximation
+from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.stopwatch import Stopwatch
 
@@ -71,6 +79,14 @@ class PhasePortrait:
         """Whether every Morse set is resolved: the attractors found are all there are."""
         return bool(self.settled.resolved.all())
 
+    @property
+    def open(self) -> Mask:
+        """Cells about which samples may still tell: undecided, or in an unresolved Morse set."""
+        mask: Mask = self.labels == UNDECIDED
+        for cells, resolved in zip(self.found.morse_sets, self.settled.resolved, strict=True):
+            mask[cells] |= not resolved
+        return mask
+
     def attracting_cells(self) -> list[Cells]:
         """Cells to follow each attractor from: the Morse set, and what may be critical around it.
 
@@ -113,8 +129,8 @@ def phase_portrait(
     is that of the map with their images replaced.
 
     A recurrent component is no Morse set if none of its cells can hold a critical point on the
-    event of the bands, or if the expected number of critical points in it is close enough to zero
-    to be charged to ``failure``.
+    event of the bands, if the expected number of critical points in it is close enough to zero to
+    be charged to ``failure``, or if the only one belongs to the attractor beside it.
 
     Args:
         nested: The grids of the boxes.
@@ -147,11 +163,11 @@ def phase_portrait(
     with clock("settling"):
         expected = expected_in_sets(found, nested, charts, failure)
         empty, spent = _as_good_as_empty(found, expected, _SHARE_FOR_EMPTY * failure)
-        if empty.any():
-            for number in np.flatnonzero(empty):
-                critical[found.morse_sets[number]] = False
-            found, expected = morse_graph(image, critical=critical), expected[~empty]
-        settled = settle(found, nested, expected, failure - spent)
+        found, critical = _without(found, empty, image, critical)
+        settled = settle(found, nested, expected[~empty], failure - spent)
+        shadow = shadows(found, nested, settled)
+        found, critical = _without(found, shadow, image, critical)
+        settled = settled.renumbered(np.flatnonzero(~shadow))
     with clock("basins"):
         labels = certain_labels(found)
     return PhasePortrait(
@@ -171,6 +187,17 @@ def _as_good_as_empty(found: MorseGraph, expected: Array, failure: float) -> tup
     total[list(found.attractors)] = np.inf
     empty = safest(total, failure)
     return empty, float(total[empty].sum())
+
+
+def _without(
+    found: MorseGraph, dropped: Mask, image: csr_array, critical: Mask
+) -> tuple[MorseGraph, Mask]:
+    """The Morse graph without sets that hold no critical point, and the cells that may hold one."""
+    if not dropped.any():
+        return found, critical
+    critical = critical.copy()
+    critical[np.concatenate([found.morse_sets[i] for i in np.flatnonzero(dropped)])] = False
+    return morse_graph(image, critical=critical), critical
 
 
 def _of_grid(nested: NestedGrid, k: int, cells: Cells) -> Cells:

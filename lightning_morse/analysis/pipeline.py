@@ -24,6 +24,7 @@ from lightning_morse.analysis.conclusion import Measuring, conclude, final_portr
 from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer, Plan
 from lightning_morse.analysis.framing import first_in_frame, framed
+from lightning_morse.analysis.placement import is_resolved
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.settings import checked_settings
 from lightning_morse.analysis.tower import Tower
@@ -102,9 +103,12 @@ def analyze(
         samples = first_in_frame(loss, points, frame)
     tower = Tower(settings, samples)
     explorer = Explorer(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
-    explorer.complete(n_samples)
-    explorer.judge()
-    final = final_portrait(tower, clock)
+    for _ in range(_MOST_JUDGEMENTS):
+        explorer.complete(n_samples)
+        explorer.judge()
+        final = final_portrait(tower, clock)
+        if not explorer.left(n_samples) or is_resolved(final.portrait):
+            break
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, n_samples)))
 
 

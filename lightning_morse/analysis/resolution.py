@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import label
@@ -44,8 +45,8 @@ class Settled:
     index: Cells
     failure: float
 
-    def renumbered(self, order: Sequence[int]) -> Settled:
-        """The same with the Morse sets in another order.
+    def renumbered(self, order: ArrayLike) -> Settled:
+        """The same with the Morse sets in another order, or without some of them.
 
         Args:
             order: The present number of the set that comes first, second, ...
@@ -178,6 +179,38 @@ def settle(found: MorseGraph, nested: NestedGrid, expected: Array, failure: floa
         index=np.where(certain, likely, -1),
         failure=spent + float(minima[harmless].sum()),
     )
+
+
+def shadows(found: MorseGraph, nested: NestedGrid, settled: Settled) -> Mask:
+    r"""Morse sets that hold no critical point because the only one belongs to the attractor beside.
+
+    A minimum near a face of a cell often leaves a second recurrent set on the other side, which may
+    hold a minimum as far as the numbers of each set tell. Let ``M`` be all cells that such a set
+    ``C`` leads to. If these lead to no Morse set but an attractor ``A`` and not to the exterior,
+    every trajectory from ``M`` ends in a critical point in ``M``. If all of those in ``C`` and in
+    ``A`` are minima, their basins are open, disjoint and cover ``M``; if ``M`` is connected, there
+    is one. ``A`` holds a minimum, so ``C`` holds none.
+
+    Args:
+        found: The Morse graph.
+        nested: The grids whose cells it is of.
+        settled: What is certain about its sets; nothing is claimed here that is not there.
+
+    Returns:
+        Shape ``(n_sets,)``.
+    """
+    out = np.zeros(len(found.morse_sets), dtype=bool)
+    for number in np.flatnonzero((settled.index == 0) & ~settled.resolved):
+        below = nx.descendants(found.graph, number)
+        if len(below) != 1 or not below <= set(found.attractors):
+            continue
+        if not all(settled.resolved[a] for a in below):
+            continue
+        first = int(found.morse_sets[number][0])
+        cells = np.sort(found.condensation.descendants(first)).astype(np.int64)
+        leaves = cells[-1] == nested.size
+        out[number] = not leaves and is_connected(nested, cells)
+    return out
 
 
 def is_connected(nested: NestedGrid, cells: Cells) -> bool:

@@ -372,12 +372,18 @@ class Tower:
         Returns:
             Whether they have.
         """
+        before = [(box.lower, box.upper) for box in self.boxes[1:]]
         try:
-            nested, *_ = [self.nested(grid) for grid in grids]
+            inner = self.nested(grids[0]).grids[1:]
+            for box, snapped in zip(self.boxes[1:], inner, strict=True):
+                box.lower, box.upper = snapped.lower, snapped.upper
+            # Edges of boxes inside boxes need not be edges on the other grids.
+            for grid in grids[1:]:
+                self.nested(grid)
         except ValueError:
+            for box, corners in zip(self.boxes[1:], before, strict=True):
+                box.lower, box.upper = corners
             return False
-        for box, inner in zip(self.boxes[1:], nested.grids[1:], strict=True):
-            box.lower, box.upper = inner.lower, inner.upper
         return True
 
     def depth(self, k: int) -> int:

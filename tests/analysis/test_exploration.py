@@ -12,7 +12,8 @@ from scipy.integrate import solve_ivp
 from lightning_morse.analysis.descent import Descent, undecided_part
 from lightning_morse.analysis.design import design
 from lightning_morse.analysis.exploration import Explorer, Plan
-from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.pipeline import analyze, analyze_from
+from lightning_morse.analysis.placement import coarse_grid
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.settings import checked_settings
 from lightning_morse.analysis.tower import Tower
@@ -20,6 +21,7 @@ from lightning_morse.analysis.verdict import verdict
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.stopwatch import Stopwatch
+from tests.benchmark_files import load
 
 HERE = np.zeros(2)
 ONE = np.ones(2)
@@ -173,3 +175,49 @@ def test_what_is_undecided_of_a_way_ends_where_a_basin_begins():
     assert undecided_part(portrait, Descent(path, 0)).path.tolist() == [[0.5], [1.5]]
     portrait.labels[3] = -1
     assert len(undecided_part(portrait, Descent(path, 0)).path) == 4
+
+
+@pytest.mark.slow
+def test_minima_that_one_set_holds_are_told_apart():
+    """Three minima near the middle of a box in whose corners the loss is 2,000."""
+
+    def three_hump_camel(x):
+        u, v = x.unbind(1)
+        return 2 * u**2 - 1.05 * u**4 + u**6 / 6 + u * v + v**2
+
+    result = analyze(three_hump_camel, [-5.0, -5.0], [5.0, 5.0], 512, 64)
+    assert result.claim.startswith("exactly 3")
+    found = sorted(abs(result.morse_sets[a].center[0]) for a in result.attractors)
+    assert np.allclose(found, [0, 1.7476, 1.7476], atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "minima"), [("ackley", 9), ("goldstein_price", 4)])
+def test_a_box_for_every_minimum(name, minima):
+    known = load("many_scales").FUNCTIONS[name].landscape()
+    result = analyze(known.loss, -known.half, known.half, 512)
+    assert result.n_attractors == minima
+
+
+def test_faces_of_boxes_inside_boxes_fit_both_grids():
+    """What has room on the coarse grid has it on the final one once its faces have moved."""
+    rng, kept, refused = np.random.default_rng(0), 0, 0
+    settings = checked_settings([-1.0, -1.0], [1.0, 1.0], 64, 128, 0.95, 0, "proved")
+    coarse = coarse_grid(settings.grid)
+    for _ in range(200):
+        tower = Tower(settings, Samples(np.zeros((1, 2)), np.zeros(1)))
+        for _ in range(6):
+            parent = int(rng.integers(len(tower)))
+            box = tower.boxes[parent]
+            width = (box.upper - box.lower) * rng.uniform(0.1, 0.4)
+            low = rng.uniform(box.lower, box.upper - width)
+            before = [(b.lower.tolist(), b.upper.tolist()) for b in tower.boxes]
+            tower.open(low, low + width, parent, 8)
+            if tower.snap(coarse, settings.grid):
+                tower.nested(coarse), tower.nested(settings.grid)
+                kept += 1
+                continue
+            refused += 1
+            tower.close()
+            assert before == [(b.lower.tolist(), b.upper.tolist()) for b in tower.boxes]
+    assert min(kept, refused) > 100

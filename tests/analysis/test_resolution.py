@@ -14,11 +14,13 @@ from lightning_morse.analysis.design import design
 from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.analysis.resolution import (
+    Settled,
     expected_in_sets,
     hopeless,
     is_connected,
     safest,
     settle,
+    shadows,
 )
 from lightning_morse.bands.gradient import gradient_band
 from lightning_morse.conley.morse_sets import morse_graph
@@ -313,3 +315,36 @@ def test_two_minima_in_one_morse_set_are_never_counted_as_exactly_one(seed):
                 exact += 1
                 assert result.n_attractors == 2
     assert exact > 0, "no count was exact, so this test shows nothing"
+
+
+SHADOW = {"edges": [(0, 1), (1, 1), (2, 2), (2, 1), (3, 2)], "index": (0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, [False, True]),
+        ({"index": (0, -1)}, [False, False]),
+        ({"index": (0, 1)}, [False, False]),
+        ({"resolved": (False, False)}, [False, False]),
+        ({"edges": [*SHADOW["edges"], (2, 4)]}, [False, False]),  # may leave
+        ({"edges": [(1, 1), (2, 1), (3, 3), (3, 1)]}, [False, False]),  # not connected
+    ],
+    ids=["beside", "unknown", "saddle", "unresolved attractor", "leaves", "apart"],
+)
+def test_a_set_beside_an_attractor_has_no_minimum_of_its_own(change, expected):
+    """Cells 0 to 3 on a line, 4 the exterior; the attractor is cell 1, the other set 2 or 3."""
+    case = {"resolved": (True, False), **SHADOW, **change}
+    row, column = np.array([*case["edges"], (4, 4)]).T
+    found = morse_graph(csr_array((np.ones(row.size, dtype=bool), (row, column)), shape=(5, 5)))
+    settled = Settled(np.array(case["resolved"]), np.array(case["index"]), 0.0)
+    nested = NestedGrid.of(CubicalGrid([0.0], [4.0], (4,)))
+    assert shadows(found, nested, settled).tolist() == expected
+
+
+def test_a_set_above_two_attractors_is_no_shadow():
+    edges = np.array([(0, 0), (1, 0), (1, 1), (1, 2), (2, 2), (3, 3)])
+    image = csr_array((np.ones(6, dtype=bool), tuple(edges.T)), shape=(4, 4))
+    settled = Settled(np.array([True, False, True]), np.zeros(3, dtype=np.int64), 0.0)
+    nested = NestedGrid.of(CubicalGrid([0.0], [3.0], (3,)))
+    assert not shadows(morse_graph(image), nested, settled).any()
