@@ -1,7 +1,7 @@
 """How often does an analysis of an ordinary training say what becomes of the weights, and truly?
 
     python benchmarks/real_runs.py [--runs mlp_sgd ...] [--seeds 0 1 2] [--epochs 20] [--every 2]
-        [--truth 50] [--out rows.jsonl]
+        [--truth 50] [--out rows.jsonl] [--dim 2] [--samples N] [--resolution 32]
     python benchmarks/real_runs.py --table rows.jsonl
 
 Ten trainings (`ordinary_runs.py`) with ``MorseMonitor``, default arguments apart from the period
@@ -131,9 +131,13 @@ def watched() -> Iterator[list[Seen]]:
         yield seen
 
 
-def analyses(name: str, seed: int, epochs: int, every: int, truth: int) -> Iterator[Row]:
+def analyses(name: str, seed: int, given: argparse.Namespace) -> Iterator[Row]:
     """Train once, then check every analysis of the run."""
-    monitor = lm.MorseMonitor(every_n_epochs=every, max_overhead=1.0)
+    chosen: dict[str, Any] = {} if given.samples is None else {"n_samples": given.samples}
+    if given.dim != 2:
+        chosen.update(dim=given.dim, resolution=given.resolution)
+    monitor = lm.MorseMonitor(every_n_epochs=given.every, max_overhead=1.0, **chosen)
+    epochs, truth = given.epochs, given.truth
     with tempfile.TemporaryDirectory() as folder, watched() as seen:
         train(name, seed, epochs, monitor, folder)
     of_title = {one.title: one for one in seen}
@@ -392,6 +396,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--every", type=int, default=2, help="epochs between two analyses")
+    parser.add_argument("--dim", type=int, default=2, choices=[1, 2, 3], help="axes of the slice")
+    parser.add_argument("--samples", type=int, help="n_samples, instead of the default")
+    parser.add_argument("--resolution", type=int, default=32, help="cells on each of 1 or 3 axes")
     parser.add_argument("--truth", type=int, default=50, help="labels to check; 0: none")
     parser.add_argument("--out", help="file of JSON lines to append to")
     parser.add_argument("--table", metavar="FILE", help="print the table of these rows")
@@ -407,7 +414,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     rows = []
     for name in given.runs:
         for seed in given.seeds:
-            for row in analyses(name, seed, given.epochs, given.every, given.truth):
+            for row in analyses(name, seed, given):
                 print(told(row), flush=True)
                 rows.append(row)
                 if given.out:

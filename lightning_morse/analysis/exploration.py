@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_morse._typing import Array, Loss, Mask
+from lightning_morse.analysis.corners import around_minimum, around_way, grown, with_room
 from lightning_morse.analysis.descent import Descent, descend, undecided_minima, undecided_part
 from lightning_morse.analysis.design import FEWEST_SAMPLES, far_apart, spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
@@ -61,17 +62,10 @@ _PICTURES, _LEAST_BATCH, _MOST_BATCH, _PICTURES_ON_THREE = 5, 6, 12, 6
 # For the picture of all a batch is this share of what the box holds already: there are then few
 # pictures however many samples.
 _SHARE_OF_BATCH = 1 / 3
-# A box inside is this much smaller along an axis, unless the way of the flow takes more; the way is
-# followed back from its end within this share of the box, with this much room on both sides.
-_SHRINK, _NEAR, _ROOM = 4.0, 0.3, 0.5
-# Share of a box that one inside it may fill at most: a larger one would tell little more.
-_LARGEST = 0.5
 # No box is smaller than the outermost one divided by this.
 _SMALLEST = 64
 # Points drawn in a larger box, of which those outside of the smaller one are evaluated.
 _CANDIDATES_AROUND = 256
-# A face moves outwards by this many widths of the box.
-_GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -327,12 +321,7 @@ class Explorer:
         return self._most_undecided(portrait, rooms)
 
     def _most_undecided(self, portrait: PhasePortrait, rooms: Sequence[int]) -> int | None:
-        """The box with most open volume, of those with room for samples; None if all are full.
-
-        Args:
-            portrait: The picture so far.
-            rooms: How many samples each box may hold.
-        """
+        """The box with most open volume, of those that hold fewer than ``rooms``; None if none."""
         nested, open_ = portrait.nested, portrait.open
         volumes = np.zeros(len(self.tower))
         for k, box in enumerate(self.tower.boxes):
@@ -354,11 +343,7 @@ class Explorer:
             None if a box has been opened or taken out; else the box to place samples in.
         """
         box = self.tower.boxes[k]
-        width = box.upper - box.lower
-        near = way.path[np.all(np.abs(way.path - way.end) <= _NEAR * width, axis=1)]
-        low, up = near.min(axis=0), near.max(axis=0)
-        room = np.maximum(_ROOM * (up - low), 0.5 * (width / _SHRINK - (up - low)))
-        low, up = low - room, up + room
+        low, up = around_way(way.path, box.upper - box.lower)
         if self._open(low, up, k, self.plan.most):
             return None
         idle = [
@@ -366,7 +351,7 @@ class Explorer:
             for j, other in enumerate(self.tower.boxes)
             if other.parent == k
             and ((low <= other.upper) & (up >= other.lower)).all()
-            and not self._holds_certainty(portrait, j)
+            and not portrait.names_a_basin_in(self.tower.inside(j))
         ]
         for j in idle:
             if not self._is_full(j):
@@ -376,23 +361,14 @@ class Explorer:
         self.tower.remove(idle[0])
         return None
 
-    def _holds_certainty(self, portrait: PhasePortrait, k: int) -> bool:
-        """Whether a certain basin reaches into a box or one inside it."""
-        parts = [portrait.nested.part(j) for j in self.tower.inside(k)]
-        return any((portrait.labels[part] >= 0).any() for part in parts)
-
     def _open_at_minimum(self, minima: Sequence[tuple[int, Array, float]], most: int) -> bool:
         """Open a box around the lowest undecided minimum of a mean that has none around it."""
         # What has been begun is finished before the next one is opened.
         for k, point, _ in sorted(minima, key=lambda each: -self.tower.depth(each[0])):
             box = self.tower.boxes[k]
-            half = 0.5 * (box.upper - box.lower) / _SHRINK
             others = [q for j, q, _ in minima if j == k and (q != point).any()]
-            far = [float(np.abs((q - point) / half).max()) for q in others]
-            # Those that a box holds are its own affair: many are artefacts of a valley that is
-            # oblique to the lattice.
-            half = half * min([1.0, *(0.5 * distance for distance in far if distance > 1)])
-            if self._open(point - half, point + half, k, most):
+            low, up = around_minimum(point, box.upper - box.lower, others)
+            if self._open(low, up, k, most):
                 return True
         return False
 
@@ -402,17 +378,11 @@ class Explorer:
         if not self._may_open or self.left(most) < first:
             return False
         box, root = self.tower.boxes[k], self.tower.settings.grid
+        siblings = [(b.lower, b.upper) for b in self.tower.boxes if b.parent == k]
+        cell = self.tower.nested(coarse_grid(root)).grids[k].cell_widths
         smallest = (root.upper - root.lower) / _SMALLEST
-        middle, half = 0.5 * (low + up), 0.5 * (up - low)
-        for shrunk in (1.0, 0.5, 0.25):
-            lower = np.maximum(middle - shrunk * half, box.lower)
-            upper = np.minimum(middle + shrunk * half, box.upper)
-            share = np.prod(np.maximum(upper - lower, 0) / (box.upper - box.lower))
-            if ((upper - lower) < smallest).all() or share > _LARGEST:
-                return False
-            if (upper <= lower).any():
-                return False
-            number = self.tower.open(lower, upper, k, first)
+        for corners in with_room((low, up), (box.lower, box.upper), siblings, cell, smallest):
+            number = self.tower.open(*corners, k, first)
             if self.tower.snap(coarse_grid(root), root):
                 self._fill(number, first)
                 return True
@@ -423,15 +393,7 @@ class Explorer:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
         if not way.leaves or self.left(self.plan.most) < self._cost_of_growth():
             return None
-        grid = self.tower.settings.grid
-        low, up = grid.lower.copy(), grid.upper.copy()
-        width = up - low
-        at_lower, at_upper = way.end <= grid.lower, way.end >= grid.upper
-        low = np.where(at_lower, np.maximum(farthest[0], low - _GROWTH * width), low)
-        up = np.where(at_upper, np.minimum(farthest[1], up + _GROWTH * width), up)
-        if (low == grid.lower).all() and (up == grid.upper).all():
-            return None
-        return CubicalGrid(low, up, grid.shape)
+        return grown(self.tower.settings.grid, way.end, farthest)
 
     def _surround(self, grid: CubicalGrid) -> None:
         inner = self.tower.settings.grid

@@ -87,6 +87,10 @@ class PhasePortrait:
             mask[cells] |= not resolved
         return mask
 
+    def names_a_basin_in(self, boxes: Sequence[int]) -> bool:
+        """Whether a certain basin reaches into one of some boxes."""
+        return any((self.labels[self.nested.part(k)] >= 0).any() for k in boxes)
+
     def attracting_cells(self) -> list[Cells]:
         """Cells to follow each attractor from: the Morse set, and what may be critical around it.
 
