@@ -22,7 +22,8 @@ off; "undecided passed over" is the first analysis since which no other attracto
 in which neither names a step counts as settled at its end, and as not answered. Of every other
 quantity the rule is: settled from the first fork on from which it stays beyond a threshold.
 Threshold and side are those with the least mean error in the other seven settings. "The clock" is
-the same rule about the number of steps: it says the same of every run.
+the same rule about the number of steps: it says the same of every run of a setting. (Its rank
+correlation tends to be negative: the later a setting, the earlier the others are without it.)
 
 *The tables.* Errors of the step in epochs, and the rank correlation (Spearman) of the step said
 with the truth over all runs, with a bootstrap interval of 95 %. Then the rank correlations of each
@@ -53,7 +54,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from scipy.sparse.linalg import LinearOperator, eigsh
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.func import grad
 from torch.utils.data import DataLoader, TensorDataset
@@ -358,7 +358,13 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's; NaN where one of them does not vary."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Mean ranks of equal values; far faster than SciPy's for few of them."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]
 
 
 def with_interval(a: Sequence[float], b: Sequence[float]) -> str:

@@ -90,6 +90,10 @@ class MorseMonitor(TellingCallback):
     ``sharpness_attractor`` the same at the current attractor; 0 if unknown
     ``sharpness_limit``     sharpness beyond which plain SGD, with momentum or without, is not
                             stable, such as 2 / learning rate; 0 with other optimizers
+    ``sharpness_critical``  2 over the learning rate at which the loss stops falling along the last
+                            displacement of the weights, measured; a step as the last ones climbs
+                            where it is above 2 / learning rate, whatever the optimizer; 0 if
+                            unknown (:mod:`lightning_morse.monitoring.critical`)
     ``explained``           share of the squared displacement of the trajectory inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
     ``flow_angle``          mean angle between the motion of training in the slice and the

@@ -42,6 +42,7 @@ UNKNOWN = {
     "sharpness": 0.0,
     "sharpness_attractor": 0.0,
     "sharpness_limit": 0.0,
+    "sharpness_critical": 0.0,
     "explained": 0.0,
     "residual": 0.0,
     "calibration": 0.0,
