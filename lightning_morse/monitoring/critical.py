@@ -90,6 +90,7 @@ def critical_sharpness(
     slice_on: Callable[[AffineSubspace], LossSlice],
     meter: Meter,
     warn: Callable[[str, str], None],
+    most: float = math.inf,
 ) -> float:
     """The critical sharpness along the last displacement of a run; all processes call it together.
 
@@ -99,16 +100,18 @@ def critical_sharpness(
         slice_on: Makes the loss of this process on a subspace.
         meter: Takes the time of evaluations, and says whether there is time for them.
         warn: Takes a message and what identifies its cause.
+        most: Most evaluations of the analysis, those that the meter has counted included.
 
     Returns:
-        0 where it is not known: weights are sharded, there is no time or no memory for it, learning
-        rates are not known, or the loss does not fall, or falls for very long.
+        0 where it is not known: weights are sharded, there is no time, memory or evaluation left
+        for it, learning rates are not known, or the loss does not fall, or falls for very long.
     """
     processes, line = record.processes, None
 
     def begin() -> AffineSubspace | None:
         nonlocal line
-        if meter.affords(MOST_EVALUATIONS + 1):
+        n = MOST_EVALUATIONS + 1  # one at the weights
+        if meter.n_evaluations + n <= most and meter.affords(n):
             line = _last_line(record, weights)
         return None if line is None else line.along
 

@@ -324,7 +324,9 @@ class OneAnalysis:
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             return critical.UNKNOWN
         given = lambda: flat_parameters(self.module), self.loss.on, self.meter, self.warn
-        return critical.critical_sharpness(self.record, *given)
+        asked = self.settings.n_samples  # a number is a limit
+        most = asked if isinstance(asked, int) else math.inf
+        return critical.critical_sharpness(self.record, *given, most)
 
     def _unidentified(self, look: Look | None, explored: Explored | None) -> Tracked | None:
         if look is None or explored is None:

@@ -58,7 +58,7 @@ class Uphill(Bowl):
 
 def test_a_run_in_a_bowl_has_its_curvature(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
-    watch = monitor(directions="random", dim=1)
+    watch = monitor(directions="random", dim=1, n_samples="auto")
     fit(tmp_path, watch, module=Bowl(), max_epochs=2)
     for row in watch.history:
         assert not row["morse/failed"]
@@ -68,14 +68,30 @@ def test_a_run_in_a_bowl_has_its_curvature(tmp_path, monkeypatch):
 
 def test_where_steps_climb_it_is_unknown(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
-    watch = monitor(directions="random", dim=1)
+    watch = monitor(directions="random", dim=1, n_samples="auto")
     fit(tmp_path, watch, module=Uphill(), max_epochs=1)
     assert watch.history[-1]["morse/sharpness_critical"] == 0
 
 
 def test_without_memory_nothing_is_evaluated_for_it(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
-    watch = monitor(directions="random", dim=1, max_memory=1)
+    watch = monitor(directions="random", dim=1, n_samples="auto", max_memory=1)
     fit(tmp_path, watch, module=Bowl(), max_epochs=1)
     assert not watch.history[-1]["morse/failed"]
     assert watch.history[-1]["morse/sharpness_critical"] == 0
+
+
+@pytest.mark.parametrize(("n_samples", "fits"), [(16, False), (100, True)])
+def test_a_number_of_samples_is_a_limit(n_samples, fits, tmp_path, monkeypatch):
+    calls = []
+
+    def loss_fn(module, batch):
+        calls.append(None)
+        return module.training_step(batch, 0)
+
+    stub_analysis(monkeypatch)
+    given = {"directions": "random", "dim": 1, "n_samples": n_samples, "probe_batches": 1}
+    watch = monitor(**given, loss_fn=loss_fn)
+    fit(tmp_path, watch, module=Bowl(), max_epochs=1)
+    assert (watch.history[-1]["morse/sharpness_critical"] > 0) == fits
+    assert len(calls) <= n_samples
