@@ -113,7 +113,10 @@ def critical_sharpness(
         n = MOST_EVALUATIONS + 1  # one at the weights
         if meter.n_evaluations + n <= most and meter.affords(n):
             line = _last_line(record, weights)
-        return None if line is None else line.along
+        if line is None:
+            return None
+        # Tensors on an accelerator would arrive on the sender's.
+        return line.along if processes.size == 1 else line.along.to("cpu")
 
     if record.sharded or processes.share(record.plan.slices) < MAX_PICTURES:
         return UNKNOWN
