@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,6 +20,8 @@ from torch.func import functional_call, grad, vmap
 
 BATCH, N_TRAIN = 16, 1280
 STEPS_PER_EPOCH = N_TRAIN // BATCH
+# Share of a run in which the learning rate goes to zero.
+LAST_PART = 1 / 3
 
 Weights = dict[str, Tensor]
 
@@ -196,6 +198,18 @@ class Optimizer:
         return torch.optim.AdamW(weights, self.rate, foreach=False)
 
 
+def share_of_rate(step: int, steps: int) -> float:
+    """The learning rate of a step over the first one: constant, and linear to zero in the end.
+
+    At a constant rate it is luck whether the last step lands on a spike of the loss.
+
+    Example:
+        >>> [share_of_rate(step, 300) for step in (0, 200, 250, 299)]
+        [1.0, 1.0, 0.5, 0.01]
+    """
+    return min(1.0, (steps - step) / (steps * LAST_PART))
+
+
 @dataclass
 class Copies:
     """Copies of one network in training, stacked along the first axis of each tensor.
@@ -314,8 +328,9 @@ class Forks:
                     orders.append(torch.cat([ahead, new]))
                 seen = torch.stack(orders, dim=1)
             if copies is not None:
-                chosen = seen[step]
-                copies.step(self._gradient(copies.weights, x[chosen], y[chosen]), self._by)
+                chosen, rate = seen[step], self._by.rate * share_of_rate(step, self._n)
+                slopes = self._gradient(copies.weights, x[chosen], y[chosen])
+                copies.step(slopes, replace(self._by, rate=rate))
         assert copies is not None, "there is a fork"
         rows = [{k: w[i] for k, w in copies.weights.items()} for i in range(len(orders))]
         return {fork: rows[2 * i : 2 * i + 2] for i, fork in enumerate(sorted(forks))}

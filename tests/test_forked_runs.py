@@ -22,6 +22,8 @@ def trained(net, by, data, batches, states=()):
     """Plain training with torch; the state of copies at some steps."""
     optimizer, kept = by.of_torch(net.parameters()), {}
     for step, chosen in enumerate(batches):
+        rate = by.rate * networks.share_of_rate(step, len(batches))
+        optimizer.param_groups[0]["lr"] = rate
         if step in states:
             kept[step] = Copies.of(net, optimizer, step)
         optimizer.zero_grad()
@@ -215,6 +217,12 @@ def test_a_run_in_small(tmp_path, capsys, monkeypatch):
     assert [one["step"] for one in found["seen"]] == [0, 10]
     assert found["seen"][0]["distance"] == 0 < found["seen"][1]["distance"]
     assert all(b >= 0 for b in found["barriers"])
+    # Lightning has trained it as forks are trained.
+    net, data = networks.initialised(networks.NETWORKS["mlp"], 0), networks.digits(0)
+    trained(net, runs.SETTINGS["mlp_sgd"][1], data, networks.order(0, 20))
+    probe = networks.order(0, 20)[:4].flatten()
+    loss = nn.functional.cross_entropy(net(data[0][probe]), data[1][probe])
+    assert found["final_loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
     size = path.stat().st_size
     runs.main(asked)  # what is there is not made again
     assert path.stat().st_size == size
