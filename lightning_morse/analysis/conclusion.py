@@ -21,13 +21,14 @@ from lightning_morse.analysis.evidence import evidence_for
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.sharpness import curvature_at, with_curvatures
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import UNDECIDED, Reach
-from lightning_morse.facts import SurrogateFacts
+from lightning_morse.facts import Evidence, SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.gp.process import SurrogateError
-from lightning_morse.result import Box, MorseAnalysis, WayOut
+from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
 
@@ -112,19 +113,14 @@ def conclude(
     located, way, extra = _measure(tower, portrait, located, way, measuring, clock)
     with one_thread():
         with clock("record"):
-            order = reading_order(portrait, located.losses)
-            number = {old: new for new, old in enumerate(order)}
-            reach = reach_of_cells(portrait.found, number)
-            portrait, located = portrait.renumbered(order), located.renumbered(order)
+            portrait, located, reach = _in_reading_order(portrait, located)
             faces = _faces(portrait)
         with clock("ladder"):
-            ladder, each, together = confidences(portrait, tower)
-            if not (np.isfinite(each).all() and math.isfinite(together)):
-                raise SurrogateError("a bound on a probability has left the range of floats")
-            bands = [one.band.c for one in portrait.charts]
-            evidence = evidence_for(tower, models, bands, together)
+            ladder, each, together, evidence = _confidences(portrait, tower, models)
         with clock("record"):
             sets = describe(portrait, located, evidence.adequacy * each)
+            sets = with_curvatures(portrait, sets, settings.confidence)
+            here = None if start is None else curvature_at(portrait, start, settings.confidence)
             boxes = [
                 _box(tower, portrait, model, reach, faces, k) for k, model in enumerate(models)
             ]
@@ -152,7 +148,28 @@ def conclude(
         way_out=way,
         n_measured=len(extra),
         evidence=evidence,
+        curvature=here,
     )
+
+
+def _in_reading_order(
+    portrait: PhasePortrait, located: CriticalPoints
+) -> tuple[PhasePortrait, CriticalPoints, Reach]:
+    """Portrait and critical points in the order to be reported, and what cells may reach."""
+    order = reading_order(portrait, located.losses)
+    reach = reach_of_cells(portrait.found, {old: new for new, old in enumerate(order)})
+    return portrait.renumbered(order), located.renumbered(order), reach
+
+
+def _confidences(
+    portrait: PhasePortrait, tower: Tower, models: list[Calibrated]
+) -> tuple[Ladder, Array, float, Evidence]:
+    """The ladder, the bounds for each attractor and for all given the model, and its evidence."""
+    ladder, each, together = confidences(portrait, tower)
+    if not (np.isfinite(each).all() and math.isfinite(together)):
+        raise SurrogateError("a bound on a probability has left the range of floats")
+    bands = [one.band.c for one in portrait.charts]
+    return ladder, each, together, evidence_for(tower, models, bands, together)
 
 
 def _measure(

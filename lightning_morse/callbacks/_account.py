@@ -79,14 +79,15 @@ class Account:
         self._loss: float | None = None
         self.why = ""
 
-    def take_over(self, found: Findings, step: int) -> None:
+    def take_over(self, found: Findings, step: int, limit: float = 0.0) -> None:
         """Note what an analysis has found.
 
         Args:
             found: The findings.
             step: The step under which Lightning logs.
+            limit: The sharpness beyond which the optimizer is not stable; 0 if unknown.
         """
-        self._scalars.update(found.scalars)
+        self._scalars.update(found.scalars, sharpness_limit=limit)
         identity = found.scalars["identity_current"]
         since = self.since(identity)
         now = float(step) if identity >= 0 else UNKNOWN["settled"]

@@ -31,6 +31,7 @@ from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.stability import stability_limit
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
 from lightning_morse.slices.isolation import preserved_random_state
@@ -83,6 +84,16 @@ class MorseMonitor(TellingCallback):
                             unknown
     ``headroom``            current loss minus loss measured at the current attractor: what is left
                             to gain within the slice; 0 if unknown, or nothing lower is known
+    ``sharpness``           lower bound, at ``confidence``, on the largest curvature of the loss at
+                            the current weights, along directions of the slice, and hence on the
+                            largest eigenvalue of the Hessian; 0 if nothing higher is certain
+    ``sharpness_attractor`` the same at the current attractor; 0 if unknown
+    ``sharpness_limit``     sharpness beyond which plain SGD, with momentum or without, is not
+                            stable, such as 2 / learning rate; 0 with other optimizers
+    ``sharpness_critical``  2 over the learning rate at which the loss stops falling along the last
+                            displacement of the weights, measured; a step as the last ones climbs
+                            where it is above 2 / learning rate, whatever the optimizer; 0 if
+                            unknown (:mod:`lightning_morse.monitoring.critical`)
     ``explained``           share of the squared displacement of the trajectory inside the slice
     ``residual``            rms distance of the trajectory from the slice, weight-space units
     ``flow_angle``          mean angle between the motion of training in the slice and the
@@ -527,7 +538,8 @@ class MorseMonitor(TellingCallback):
             if failures:
                 self._account.fail(failures[0], when, ends_run=self.on_error == "raise")
             elif found is not None:
-                self._account.take_over(found, when.step)
+                limit = stability_limit(trainer.optimizers)
+                self._account.take_over(found, when.step, limit)
                 if processes.leads:
                     self._account.draw(trainer, when, last=ended)
             took = schedule.budget.now() - start

@@ -23,6 +23,7 @@ from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
 from lightning_morse.gp.process import SurrogateError
+from lightning_morse.monitoring import critical
 from lightning_morse.monitoring.extent import FARTHEST, half_widths
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.identities import Identification
@@ -174,6 +175,7 @@ class OneAnalysis:
         if not done:
             return None
         tracked = self._identify(look, explored)
+        along_last = self._critical_sharpness()
         found: Findings | None = None
 
         def tell() -> tuple[dict[str, float], dict[int, float], float | None]:
@@ -182,6 +184,7 @@ class OneAnalysis:
             assert explored is not None
             assert tracked is not None
             found = self._findings(look, explored, tracked)
+            found.scalars["sharpness_critical"] = along_last
             return found.scalars, found.basins, found.loss
 
         scalars, basins, now = record.processes.first(tell)
@@ -316,6 +319,14 @@ class OneAnalysis:
 
         given = record.processes, self.loss.on, self.meter, self.warn
         return Identification(*given).run(begin)
+
+    def _critical_sharpness(self) -> float:
+        if self.settings.dynamics == "trajectory":  # the loss is not evaluated
+            return critical.UNKNOWN
+        given = lambda: flat_parameters(self.module), self.loss.on, self.meter, self.warn
+        asked = self.settings.n_samples  # a number is a limit
+        most = asked if isinstance(asked, int) else math.inf
+        return critical.critical_sharpness(self.record, *given, most)
 
     def _unidentified(self, look: Look | None, explored: Explored | None) -> Tracked | None:
         if look is None or explored is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_morse._typing import Array
 from lightning_morse.conley.reach import UNDECIDED
-from lightning_morse.result import MorseAnalysis
+from lightning_morse.result import Curvature, MorseAnalysis
 
 # Loggers keep single precision, in which a bound on a probability must not round up to 1.
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -39,6 +39,10 @@ UNKNOWN = {
     "finest": 1.0,
     "barrier": 0.0,
     "headroom": 0.0,
+    "sharpness": 0.0,
+    "sharpness_attractor": 0.0,
+    "sharpness_limit": 0.0,
+    "sharpness_critical": 0.0,
     "explained": 0.0,
     "residual": 0.0,
     "calibration": 0.0,
@@ -64,11 +68,13 @@ def readings(
     """
     basin = int(result.basin_of(current[None])[0])
     barrier = headroom = mu_current = 0.0
+    below: Curvature | None = None
     if basin >= 0:
         mu_current = result.morse_sets[basin].mu or 0.0
         barrier = result.barrier(basin)
         # The centre of an attractor is an estimate: the weights may have come lower.
         headroom = max(0.0, loss_now - result.morse_sets[basin].loss)
+        below = result.morse_sets[basin].curvature
     mus = [result.morse_sets[i].mu or 0.0 for i in result.attractors]
     found = {
         "attractors": float(result.n_attractors),
@@ -86,9 +92,16 @@ def readings(
         "finest": result.finest,
         "barrier": barrier,
         "headroom": headroom,
+        "sharpness": _certain(result.curvature),
+        "sharpness_attractor": _certain(below),
         "calibration": result.calibration,
     }
     return {k: float(v) if math.isfinite(v) else UNKNOWN[k] for k, v in found.items()}
+
+
+def _certain(curvature: Curvature | None) -> float:
+    """What the largest curvature certainly is at least; 0 where nothing above that is certain."""
+    return 0.0 if curvature is None else max(0.0, curvature.at_least)
 
 
 def published(name: str, scalars: Mapping[str, float]) -> dict[str, float]:

@@ -54,6 +54,11 @@ class TrainingTime:
         self._now = 0.0 if self._now is None else self._now + self.rate
         self._record.step(lambda: torch.tensor([self._now], dtype=torch.float64))
 
+    @property
+    def now(self) -> float:
+        """The time of the last step; NaN where it is unknown."""
+        return math.nan if self._now is None else self._now
+
     def of(self, trajectory: Trajectory) -> Array:
         """The time of each snapshot, shape ``(T,)``; NaN where rates were unknown.
 

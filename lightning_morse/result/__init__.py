@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from lightning_morse.result.record import Box, Ladder, MorseAnalysis, MorseSet, WayOut
+from lightning_morse.result.record import Box, Curvature, Ladder, MorseAnalysis, MorseSet, WayOut
 
-__all__ = ["Box", "Ladder", "MorseAnalysis", "MorseSet", "WayOut"]
+__all__ = ["Box", "Curvature", "Ladder", "MorseAnalysis", "MorseSet", "WayOut"]

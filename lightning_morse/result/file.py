@@ -17,7 +17,14 @@ from lightning_morse.archive import Archive
 from lightning_morse.conley.reach import Reach
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import layout
-from lightning_morse.result.record import Box, Ladder, MorseAnalysis, MorseSet, WayOut
+from lightning_morse.result.record import (
+    Box,
+    Curvature,
+    Ladder,
+    MorseAnalysis,
+    MorseSet,
+    WayOut,
+)
 from lightning_morse.schema import Check
 
 
@@ -58,6 +65,7 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
                 "volume": m.volume,
                 "mu": m.mu,
                 "loss_deviation": m.loss_deviation,
+                "curvature": _stored_curvature(m.curvature),
             }
             for m in result.morse_sets
         ],
@@ -69,6 +77,7 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
         "n_measured": result.n_measured,
         "evidence": None if result.evidence is None else dataclasses.asdict(result.evidence),
         "way_out": _stored_way(result.way_out),
+        "curvature": _stored_curvature(result.curvature),
         # Readers of this format that know of no boxes inside see the outermost one, whose labels
         # are certain by themselves.
         "inner": [
@@ -82,6 +91,10 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
             for box in result.inner
         ],
     }
+
+
+def _stored_curvature(curvature: Curvature | None) -> dict[str, float] | None:
+    return None if curvature is None else dataclasses.asdict(curvature)
 
 
 def _stored_way(way: WayOut | None) -> dict[str, Any] | None:
@@ -143,7 +156,11 @@ def _analysis(
     """The analysis, from members that have been checked one by one."""
     cells = np.split(arrays["cells"], np.cumsum(arrays["cell_counts"])[:-1])
     sets = tuple(
-        MorseSet(cells=cells[i], center=arrays["centers"][i], **fact)
+        MorseSet(
+            cells=cells[i],
+            center=arrays["centers"][i],
+            **{**fact, "curvature": _curvature(fact["curvature"])},
+        )
         for i, fact in enumerate(plain["sets"])
     )
     graph = nx.DiGraph()
@@ -175,6 +192,7 @@ def _analysis(
         way_out=_way(plain["way_out"]),
         n_measured=plain["n_measured"] or 0,
         evidence=facts.Evidence(**plain["evidence"]) if plain["evidence"] else None,
+        curvature=_curvature(plain["curvature"]),
     )
 
 
@@ -246,6 +264,12 @@ def _surrogate(raw: Mapping[str, Any] | None, check: Check) -> facts.Facts | Non
 
 def _are_numbers(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(type(v) is int for v in value))
+
+
+def _curvature(plain: Mapping[str, Any] | None) -> Curvature | None:
+    if plain is None:
+        return None
+    return Curvature(plain["largest"], plain["deviation"], plain["at_least"])
 
 
 def _way(plain: Mapping[str, Any] | None) -> WayOut | None:

@@ -25,7 +25,7 @@ from lightning_morse._typing import Array
 from lightning_morse.facts import Facts, SurrogateFacts
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid, check_box
-from lightning_morse.result.record import Box, MorseAnalysis, MorseSet, WayOut
+from lightning_morse.result.record import Box, Curvature, MorseAnalysis, MorseSet, WayOut
 
 # Widths of a box may differ by this power of two: the fourth power, as in the covariance of second
 # derivatives, is then a float.
@@ -131,6 +131,7 @@ class Frame:
             sample_losses=self._loss_in_units(common.sample_losses),
             inner=tuple(self.in_units(box) for box in common.inner),
             way_out=None if common.way_out is None else self._way(common.way_out),
+            curvature=self._curvature(common.curvature),
         )
 
     def _loss_in_units(self, losses: Array) -> Array:
@@ -149,7 +150,18 @@ class Frame:
             center=self.points_in_units(found.center),
             loss=self._one_loss(found.loss),
             loss_deviation=None if deviation is None else self._one_loss(deviation),
+            curvature=self._curvature(found.curvature),
         )
+
+    def _curvature(self, found: Curvature | None) -> Curvature | None:
+        """In units; None where a float cannot hold it, which is no reason to refuse the rest."""
+        if found is None:
+            return None
+        exponent = (self.loss or 0) - 2 * self.box
+        with np.errstate(over="ignore"):
+            numbers = np.ldexp([found.largest, found.deviation, found.at_least], exponent).tolist()
+        scaled = Curvature(*numbers)
+        return scaled if scaled.is_finite else None
 
     def _way(self, way: WayOut) -> WayOut:
         return dataclasses.replace(

@@ -66,6 +66,18 @@ _SURROGATE = Member("surrogate", "object", "of its process; see below", null=Tru
 _CALIBRATION = Member("calibration", "number", "factor of the surrogate's deviations", low=0)
 _SHAPE = Member("shape", "integer", "cells along each axis", ("axes",), low=1)
 
+_CURVATURE = Member(
+    "curvature",
+    "object",
+    "largest curvature of the loss; see `MorseAnalysis`",
+    needed=False,
+    parts=(
+        Member("largest", "finite", "as the surrogate estimates it"),
+        Member("deviation", "finite", "of the curvature in that direction", low=0),
+        Member("at_least", "finite", "lower bound at the level asked for"),
+    ),
+)
+
 FACTS = (
     _SHAPE,
     Member(
@@ -81,6 +93,7 @@ FACTS = (
             Member("volume", "finite", "share of the box", low=0, high=1),
             Member("mu", "finite", "its own bound", low=0, high=1, needed=False),
             Member("loss_deviation", "number", "0: measured", low=0, needed=False),
+            _CURVATURE,
         ),
     ),
     Member("edges", "integer", "downhill, no edge twice", (None, 2), refers_to="sets"),
@@ -116,6 +129,7 @@ FACTS = (
             Member("loss_deviation", "number", "0: measured", low=0),
         ),
     ),
+    _CURVATURE,
     Member(
         "inner",
         "object",

@@ -21,6 +21,31 @@ from lightning_morse.tables import written
 from lightning_morse.words import NO_CLAIM, kind_of_set, percent, short_of_one
 
 
+@dataclass(frozen=True)
+class Curvature:
+    """The largest curvature of the loss in the slice at a point, and what is certain of it.
+
+    Given the surrogate; :mod:`lightning_morse.analysis.sharpness` has the premise. The unit is that
+    of the loss over that of the box squared.
+
+    Attributes:
+        largest: Largest eigenvalue of the Hessian of the loss on the slice, as the surrogate
+            estimates it.
+        deviation: Deviation of the curvature along that eigenvector, to first order, at most.
+        at_least: Lower bound at the confidence of the analysis, for this point by itself; negative
+            where it is not certain that the loss curves upwards in any direction.
+    """
+
+    largest: float
+    deviation: float
+    at_least: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are."""
+        return all(map(math.isfinite, (self.largest, self.deviation, self.at_least)))
+
+
 @dataclass(frozen=True, eq=False)
 class MorseSet:
     """One recurrent component of the outer approximation that may hold a critical point.
@@ -43,6 +68,8 @@ class MorseSet:
             See :mod:`lightning_morse.analysis.ladder`.
         loss_deviation: Deviation of ``loss``, same units: 0 where it was evaluated, else that of
             the surrogate at ``center``, to first order; None for a learnt map and for older files.
+        curvature: For an attractor, that at ``center``; None for other Morse sets, where the
+            samples refute the surrogate, for a learnt map and for older files.
     """
 
     cells: Cells
@@ -54,6 +81,7 @@ class MorseSet:
     volume: float
     mu: float | None = None
     loss_deviation: float | None = None
+    curvature: Curvature | None = None
 
     @property
     def measured(self) -> bool:
@@ -201,6 +229,8 @@ class MorseAnalysis:
         n_measured: Number of evaluations that only measure losses that are reported.
         evidence: How far the samples bear out the model; None for learnt maps and older files,
             where ``mu`` is the bound given the model.
+        curvature: The largest curvature at the point that the analysis was asked about; None if it
+            was asked about none, where the samples refute the surrogate, and for older files.
     """
 
     grid: CubicalGrid
@@ -225,6 +255,7 @@ class MorseAnalysis:
     way_out: WayOut | None = None
     n_measured: int = 0
     evidence: Evidence | None = None
+    curvature: Curvature | None = None
 
     @property
     def mu_model(self) -> float:

@@ -259,6 +259,10 @@ def test_basin_headroom_and_barrier_on_a_bowl(real, tmp_path):
     lowest = watch.result.morse_sets[0].loss
     assert runner.callback_metrics["morse/headroom"] == pytest.approx(here - lowest)
     assert here - lowest > 0
+    # The second derivative of a sum of squares is 2 in every direction.
+    for name in ("sharpness", "sharpness_attractor"):
+        assert 1.5 < runner.callback_metrics[f"morse/{name}"] <= 2
+    assert runner.callback_metrics["morse/sharpness_limit"] == 0  # of Adam
 
 
 def test_current_basin_barrier_and_headroom_are_read_off(tmp_path):

@@ -112,6 +112,18 @@ def test_it_says_since_when(tmp_path, monkeypatch):
     assert f"attractor 0, as in all analyses since step {first}" in watch._account.view.verdict
 
 
+class Heavy(Net):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.5)
+
+
+def test_a_run_with_sgd_has_a_limit_of_stability(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    watch = MorseMonitor("random", 1, n_samples=16, resolution=8, extent=0.5, max_overhead=1.0)
+    fit(tmp_path, watch, module=Heavy(), max_epochs=1)
+    assert watch.history[-1]["morse/sharpness_limit"] == pytest.approx(30)
+
+
 def test_since_when_breaks_off_and_passes_over_failures():
     rows = [(0, 5, 0), (10, 5, 0), (20, 7, 0), (30, 5, 0), (40, -1, 1), (50, 5, 0)]
     account = Account.__new__(Account)

@@ -15,6 +15,7 @@ from lightning_morse.monitoring.scalars import (
     readings,
 )
 from lightning_morse.monitoring.snapshot_map import before_first
+from lightning_morse.result import Curvature
 from tests.callback_models import one_attractor
 
 
@@ -54,6 +55,21 @@ def test_headroom_is_not_negative_and_never_above_the_loss(result):
     """The centre of an attractor is an estimate: the weights may have come lower."""
     assert readings(result, np.zeros(2), 0.1)["headroom"] == 0
     assert 0 < readings(result, np.zeros(2), 0.2)["headroom"] <= 0.2
+
+
+def test_sharpness_is_what_is_certain_of_curvatures(result):
+    bowl = dataclasses.replace(result.morse_sets[0], curvature=Curvature(3.0, 0.5, 2.0))
+    others = result.morse_sets[1:]
+    known = dataclasses.replace(
+        result, morse_sets=(bowl, *others), curvature=Curvature(1.0, 1.0, -0.5)
+    )
+    found = readings(known, np.zeros(2), 0.5)
+    assert (found["sharpness"], found["sharpness_attractor"]) == (0, 2)
+    found = readings(known, np.array([5.0, 0.0]), 0.5)  # in no basin
+    assert found["sharpness_attractor"] == 0
+    known = dataclasses.replace(known, curvature=Curvature(1.0, 0.1, 0.75))
+    assert readings(known, np.zeros(2), 0.5)["sharpness"] == 0.75
+    assert readings(result, np.zeros(2), 0.5)["sharpness"] == 0  # nothing is known
 
 
 def test_what_is_not_finite_counts_as_unknown(result):

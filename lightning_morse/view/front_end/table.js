@@ -51,6 +51,7 @@ export function drawFacts(root, record) {
     ["basin now", orNull(scalar(record, "basin_current"), basinText)],
     ["barrier", known("barrier")],
     ["headroom", known("headroom")],
+    ["sharpness", known("sharpness")],
     ["switches", number("basin_switches")],
     ["explained", orNull(scalar(record, "explained"), percent)],
     ["calibration", short(f.calibration)],

@@ -17,6 +17,9 @@ const TERMS = {
     + "another basin. It is high if the loss changes by much less from batch to batch.",
   "headroom": "Loss still to gain in this slice: the loss now minus that at the attractor of the "
     + "current basin.",
+  "sharpness": "How strongly the loss certainly curves at the current weights, along directions of "
+    + "this slice; no more than the sharpest direction of all. Above the sharpness limit, such as "
+    + "2 / learning rate, plain gradient descent is not stable.",
   "switches": "How often training has certainly changed basins.",
   "explained": "Share of the training so far that can be seen in this slice.",
   "calibration": "How well the model fits the loss: 1 is good, from 2 on ignore the picture.",
