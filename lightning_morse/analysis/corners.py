@@ -60,7 +60,7 @@ def around_minimum(point: Array, width: Array, others: Sequence[Array]) -> Corne
 def with_room(
     wanted: Corners, around: Corners, siblings: Sequence[Corners], cell: Array, smallest: Array
 ) -> Iterator[Corners]:
-    """A box inside another one as wanted, then what to do with where there is no room for it.
+    """A box inside another one as wanted; then, in case there is no room, smaller, or to one side.
 
     Args:
         wanted: The corners.
@@ -72,7 +72,7 @@ def with_room(
     low, up = wanted
     middle, half = 0.5 * (low + up), 0.5 * (up - low)
     smaller = [(middle - share * half, middle + share * half) for share in _SMALLER]
-    for lower, upper in (wanted, *_beside(wanted, siblings, cell * (1 + _ROUNDING)), *smaller):
+    for lower, upper in (wanted, *smaller, *_beside(wanted, siblings, cell * (1 + _ROUNDING))):
         lower, upper = np.maximum(lower, around[0]), np.minimum(upper, around[1])
         filled = np.prod(np.maximum(upper - lower, 0) / (around[1] - around[0]))
         if ((upper - lower) < smallest).all() or (upper <= lower).any() or filled > _LARGEST:

@@ -186,14 +186,19 @@ class Explorer:
                     self._place(portrait, k, min(self.left(n_samples), self.tower.n_samples), None)
                 return
             minima = undecided_minima(portrait)
-            k = self._most_open(portrait, {j for j, _, _ in minima})
+            rooms = self._rooms(self.plan.full_picture, {j for j, _, _ in minima})
+            k = self._most_undecided(portrait, rooms)
             if k is None and self._open_at_minimum(minima, n_samples):
                 continue
             for full in (self.plan.full_picture, _OVERFULL * self.plan.full_picture):
-                k = self._most_undecided(portrait, self._rooms(full)) if k is None else k
+                if k is None:
+                    rooms = self._rooms(full)
+                    k = self._most_undecided(portrait, rooms)
             if k is None:
                 return
-            batch = max(self.plan.batch, int(_SHARE_OF_BATCH * len(self.tower.boxes[k].samples)))
+            held = len(self.tower.boxes[k].samples)
+            batch = max(self.plan.batch, int(_SHARE_OF_BATCH * held))
+            batch = min(batch, max(rooms[k] - held, _LEAST_BATCH))
             self._place(portrait, k, min(batch, self.left(n_samples)), None)
 
     def judge(self) -> None:
@@ -305,20 +310,16 @@ class Explorer:
         wanted: Mask = mask[:-1] & (portrait.labels == UNDECIDED)
         return wanted
 
-    def _rooms(self, full: int) -> list[int]:
-        """How many samples each box may hold where the outermost may hold ``full``."""
-        return [full // 2 if k else full for k in range(len(self.tower))]
+    def _rooms(self, full: int, with_minima: Collection[int] | None = None) -> list[int]:
+        """How many samples each box may hold where the outermost may hold ``full``.
 
-    def _most_open(self, portrait: PhasePortrait, with_minima: Collection[int]) -> int | None:
-        """The box to go on with before another one is opened; None if there is none.
-
-        Boxes inside are opened for a minimum. One that has none that is undecided has done what it
-        was made for; what else is undecided there mostly goes on to places outside.
+        Before another box is opened those inside have room only if they have an open minimum. They
+        are opened for one; what else is undecided there mostly goes on to places outside.
         """
-        rooms = self._rooms(self.plan.full_picture)
-        for k in range(1, len(self.tower)):
-            rooms[k] = self.plan.full_inside if k in with_minima else 0
-        return self._most_undecided(portrait, rooms)
+        every = range(len(self.tower))
+        if with_minima is None:
+            return [full // 2 if k else full for k in every]
+        return [self.plan.full_inside * (k in with_minima) if k else full for k in every]
 
     def _most_undecided(self, portrait: PhasePortrait, rooms: Sequence[int]) -> int | None:
         """The box with most open volume, of those that hold fewer than ``rooms``; None if none."""

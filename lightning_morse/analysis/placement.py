@@ -108,14 +108,15 @@ def choose_batch(
         places: Points to choose from, shape ``(m, d)``.
         n_new: Number of points to choose.
         rng: Of the cells that are to gain.
-        wanted: Which cells are to gain, shape ``(nested.size,)``; those that are open if left out.
+        wanted: Which cells are to gain, shape ``(nested.size,)``; those that are undecided if left
+            out.
 
     Returns:
         Shape ``(n_new, d)``, in the order they were chosen.
     """
     nested, chart = portrait.nested, portrait.charts[k]
     grid, part = nested.grids[k], nested.part(k)
-    gains = portrait.open if wanted is None else wanted
+    gains = (portrait.labels == UNDECIDED) if wanted is None else wanted
     weight = np.where(gains[part], 1.0, _WEIGHT_OF_DECIDED)
     chance = weight / weight.sum()
     unresolved = _cells_of_unresolved(portrait)

@@ -6,7 +6,8 @@ its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
 * ``"refuted"``: its box, or one that holds an unresolved Morse set it may reach, has a surrogate
   that the samples refute. More samples alone may not help: the loss is not of the kind supposed.
 * ``"unresolved"``: it may reach a Morse set that may hide an attractor.
-* ``"edge"``: it may reach Morse sets, all of them resolved, and may leave the box as well.
+* ``"edge"``: it may leave the box, or end in Morse sets that are resolved or lie right at the face
+  that it may leave through. More samples hardly help, a larger box does.
 * ``"band"``: it stays, but may reach several resolved sets, or one that is no attractor. The flows
   within the band part there; more samples make the band thinner.
 * ``"unknown"``: the analysis is from an older file that does not say what cells may reach.
@@ -27,6 +28,8 @@ from lightning_morse.result import Box, MorseAnalysis, WayOut
 Kind = Literal["basin", "descends", "undecided", "outside", "diverged"]
 Reason = Literal["refuted", "unresolved", "edge", "band", "unknown"]
 
+# Within so many cells of a face a set lies at it.
+_AT_FACE = 3
 # The point that an analysis was asked about is recognised within this share of the box: rounding.
 _SAME_POINT = 1e-9
 
@@ -148,11 +151,22 @@ def _undecided(
     reason: Reason
     if k in refuted or any(_meets(result, i, j) for i in unresolved for j in refuted):
         reason = "refuted"
-    elif unresolved:
+    elif unresolved and not all(_at_face(result, i, faces) for i in unresolved):
         reason = "unresolved"
     else:
         reason = "edge" if leaves else "band"
     return Verdict("undecided", faces=faces, reason=reason, sets=sets, unresolved=unresolved)
+
+
+def _at_face(result: MorseAnalysis, number: int, faces: tuple[tuple[int, int], ...]) -> bool:
+    """Whether all of a Morse set lies within a few cells of one of some faces."""
+    grid = result.grid
+    centers = grid.cell_centers()[result.morse_sets[number].cells]
+    to_lower, to_upper = centers - grid.lower, grid.upper - centers
+    most = _AT_FACE * grid.cell_widths
+    return any(
+        bool(((to_upper if side else to_lower)[:, axis] < most[axis]).all()) for axis, side in faces
+    )
 
 
 def _meets(result: MorseAnalysis, number: int, k: int) -> bool:

@@ -44,13 +44,13 @@ def test_without_others_a_box_is_as_wanted_then_smaller():
     assert np.allclose(third, [[-0.05, -0.05], [0.05, 0.05]])
 
 
-def test_beside_another_box_the_next_try_keeps_clear_of_it_by_a_cell():
+def test_the_last_try_keeps_clear_of_another_box_by_a_cell():
     sibling = [-0.5, -0.5], [-0.125, 0.5]
-    _, (low, up), *smaller = tried([-0.2, -0.2], [0.2, 0.2], [sibling])
+    *others, (low, up) = tried([-0.2, -0.2], [0.2, 0.2], [sibling])
+    assert len(others) == 3
     assert np.allclose(low, [-0.125 + 1 / 32, -0.2])
     assert low[0] > -0.125 + 1 / 32
     assert up == [0.2, 0.2]
-    assert len(smaller) == 2
 
 
 def test_no_room_beside_a_box_that_holds_the_middle():
