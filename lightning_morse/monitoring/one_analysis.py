@@ -173,7 +173,8 @@ class OneAnalysis:
         done, explored = self._explore_together(subspace, look)
         if not done:
             return None
-        tracked = self._identify(look, explored)
+        with self.meter.recognises():
+            tracked = self._identify(look, explored)
         found: Findings | None = None
 
         def tell() -> tuple[dict[str, float], dict[int, float], float | None]:
