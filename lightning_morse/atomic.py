@@ -18,8 +18,8 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only once it is complete and on the disk.
+def written_whole(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file that takes its name only once it is complete.
 
     It is written beside ``path`` and renamed when the block ends. If the block raises, or the
     process dies, a file that was there before is still there, unchanged. Of two that write at the
@@ -28,6 +28,9 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Args:
         path: Where to; an existing file is replaced. Its folder must exist.
+        durable: Whether it is on the disk by then, so that this also holds if the machine stops.
+            Otherwise it holds as long as the operating system goes on, and is quicker: whoever
+            reads the file has to see for himself whether it is what was written.
 
     Yields:
         The open file.
@@ -38,17 +41,20 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            # Renaming first and writing later is what a file system may do otherwise.
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                # Renaming first and writing later is what a file system may do otherwise.
+                os.fsync(file.fileno())
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+def write_whole(
+    path: str | os.PathLike[str], content: bytes | memoryview, *, durable: bool = True
+) -> None:
     """Write some bytes by :func:`written_whole`."""
-    with written_whole(path) as file:
+    with written_whole(path, durable=durable) as file:
         file.write(content)
 
 

@@ -143,3 +143,4 @@ def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
             patch.setattr(f"lightning_morse.callbacks._figures.{name}", plot)
         # The stand-ins are known in this process only, where they are drawn at once.
         patch.setattr("lightning_morse.callbacks._painter.Painter._hand_over", lambda *_: False)
+        patch.setattr("lightning_morse.callbacks._painter.Painter.make_ready", lambda _: None)

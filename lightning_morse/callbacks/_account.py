@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from lightning_morse.callbacks._bulletin import Bulletin
-from lightning_morse.callbacks._figures import draw, succeeded, summary_of
+from lightning_morse.callbacks._figures import drawn, succeeded, summary_of
 from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._messages import LOG, Messages
 from lightning_morse.callbacks._painter import Painter
 from lightning_morse.callbacks._run_folder import RunFolder
-from lightning_morse.callbacks.loggers import Report, log_report, log_run_report, log_scalars
+from lightning_morse.callbacks.loggers import (
+    Report,
+    log_report,
+    log_run_report,
+    log_scalars,
+    takers_of_reports,
+)
 from lightning_morse.distributed.errors import cause, origin
 from lightning_morse.monitoring.one_analysis import Findings, View
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
@@ -143,14 +149,18 @@ class Account:
         """
         if self.result is None or self.view is None:
             raise RuntimeError("there has been no analysis yet, so there is nothing to draw")
-        return draw(self.result, self.view, [*self.history, *self.left_out])
+        return dict(drawn(self.result, self.view, [*self.history, *self.left_out]))
 
-    def draw(self, trainer: TrainerLike, when: When, *, last: bool) -> None:
+    def draw(
+        self, trainer: TrainerLike, when: When, room: Callable[[], float], *, last: bool
+    ) -> None:
         """Give away records, and have figures drawn; a failure here is no failed analysis.
 
         Args:
             trainer: The trainer.
             when: When this is.
+            room: Says for how many seconds figures may be drawn in this process, should there be no
+                other.
             last: Whether no other analysis will follow.
         """
         assert self.result is not None
@@ -166,16 +176,29 @@ class Account:
             return
         with guard("drawing"):
             course = [*self.history, row, *self.left_out]
-            self.painter.submit(self.result, self.view, course, takers.take, last=last)
+            given = self.result, self.view, course, takers.take
+            self.painter.submit(*given, patience=room(), last=last)
 
     def _begun_row(self, when: When) -> dict[str, Any]:
         """What a row of the history holds beside scalars and basins."""
         return {"step": when.step, "epoch": when.epoch, "loss": self._loss, "why": self.why}
 
-    def report(self, trainer: TrainerLike) -> None:
-        """Give the report of the run to the loggers that take one; a failure ends nothing."""
+    def report(self, trainer: TrainerLike, room: float) -> None:
+        """Give the report of the run to the loggers that take one; a failure ends nothing.
+
+        Args:
+            trainer: The trainer.
+            room: Seconds that there are; if there are none it is left out, and one line says so.
+        """
         steps = [int(row["step"]) for row in succeeded(self._name, self.history)]
         guard = self._messages.guard
+        if room <= 0:
+            if steps and takers_of_reports(trainer, guard):
+                self._messages.inform(
+                    "there is no time for the report of the run; 'lightning-morse report' makes it",
+                    "MorseMonitor",
+                )
+            return
         with guard("making the report"):
             log_run_report(trainer, steps, guard, self._folder.path, self._name)
 

@@ -5,7 +5,7 @@ Imports neither torch nor Lightning, so that a process that only draws starts qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -21,49 +21,54 @@ from lightning_morse.words import short_of_one
 if TYPE_CHECKING:
     from lightning_morse.monitoring.one_analysis import View
 
+KINDS = ("basins", "graph", "merge", "timeline")
 
-def draw(
-    result: MorseAnalysis, view: View, history: Sequence[Mapping[str, Any]]
-) -> dict[str, Figure]:
-    """Draw an analysis and the run up to it.
+
+def kinds_of(history: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the figures of an analysis, that which says most first."""
+    return KINDS if len(history) > 1 else KINDS[:-1]
+
+
+def drawn(
+    result: MorseAnalysis, view: View, history: Sequence[Mapping[str, Any]], *, after: int = 0
+) -> Iterator[tuple[str, Figure]]:
+    """Draw an analysis and the run up to it, one figure after the other.
 
     Args:
         result: The analysis.
         view: Training in its slice.
         history: Rows of all analyses, and of those that were left out.
+        after: How many of the figures are there already.
 
-    Returns:
-        ``"basins"``, ``"graph"`` and ``"merge"``, and from the second row on ``"timeline"``.
+    Yields:
+        Name and figure, in the order of :func:`kinds_of`.
     """
-    basins = plot_basins(
-        result,
-        trajectory=view.trajectory,
-        current=view.current,
-        axis_labels=view.axis_labels,
-        title=view.title,
-        identities=view.identities,
-        verdict=view.verdict,
-    )
-    figures = {
-        "basins": basins,
-        "graph": plot_morse_graph(result, view.identities),
-        "merge": plot_merge_diagram(result, view.identities),
+    plots = {
+        "basins": lambda: plot_basins(
+            result,
+            trajectory=view.trajectory,
+            current=view.current,
+            axis_labels=view.axis_labels,
+            title=view.title,
+            identities=view.identities,
+            verdict=view.verdict,
+        ),
+        "graph": lambda: plot_morse_graph(result, view.identities),
+        "merge": lambda: plot_merge_diagram(result, view.identities),
+        "timeline": lambda: plot_timeline(history),
     }
-    if len(history) > 1:
-        figures["timeline"] = plot_timeline(history)
-    return figures
+    for kind in kinds_of(history)[after:]:
+        yield kind, plots[kind]()
 
 
 def painted(
-    result: MorseAnalysis, view: View, history: Sequence[Mapping[str, Any]]
-) -> dict[str, bytes]:
-    """The figures of :func:`draw`, each as a PNG file."""
-    pictures = {}
-    for kind, figure in draw(result, view, history).items():
+    result: MorseAnalysis, view: View, history: Sequence[Mapping[str, Any]], *, after: int = 0
+) -> Iterator[tuple[str, bytes]]:
+    """The figures of :func:`drawn`, each as a PNG file; arguments as there."""
+    for kind, figure in drawn(result, view, history, after=after):
         png = BytesIO()
         figure.savefig(png, format="png")
-        pictures[kind] = png.getvalue()
-    return pictures
+        yield kind, png.getvalue()
 
 
 def succeeded(name: str, history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

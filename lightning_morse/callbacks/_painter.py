@@ -1,13 +1,15 @@
 """Pictures off the critical path: drawn by a process of their own, given away once they are there.
 
 Drawing takes a second, handing over a record some milliseconds. The process gets the record of an
-analysis, never the network, through a folder of its own. It is started with the first record, as a
-new program that imports nothing of the user's. Where there can be none, pictures are drawn here and
-now.
+analysis, never the network, through a folder of its own. It is started when the first analysis is
+due, so that it is ready when there is something to draw, as a new program that imports nothing of
+the user's. Where there can be none, pictures are drawn here and now. Each is given away by itself,
+that of the basins first: at the end of a run there may be no time for the others.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import shutil
@@ -24,9 +26,9 @@ from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 import lightning_morse
-from lightning_morse.callbacks._figures import painted
+from lightning_morse.callbacks._figures import KINDS, kinds_of, painted
 from lightning_morse.callbacks._messages import Messages
-from lightning_morse.callbacks._painting import ANSWER, read_answer
+from lightning_morse.callbacks._painting import Done, place_of, read_answer
 from lightning_morse.disk import leave_room
 from lightning_morse.distributed.errors import cause
 
@@ -37,10 +39,14 @@ if TYPE_CHECKING:
 # Records that may wait for the painter; they wait on disk. A run that makes analyses faster than
 # figures are drawn would fall behind by more and more.
 MOST_WAITING = 32
-# How long the end of a fit waits for pictures: that of the last analysis takes two seconds.
+# How long the end of a fit waits for pictures where there is no limit on its time.
 PATIENCE_SECONDS = 20.0
 # Training calls at every step, and asking the file system takes a tenth of a millisecond.
 _LOOK_AGAIN_SECONDS = 0.05
+# Steps of that waiting.
+_WAIT_SECONDS = 0.01
+# What a figure is taken to cost before one has been drawn.
+_FIGURE_SECONDS = 0.3
 # This package comes from where it came from here; what is found without its folder stays first.
 _PROGRAM = """import sys
 folder, home = sys.argv[1:]
@@ -53,10 +59,11 @@ _LEFT_OUT = "'lightning-morse report' shows what is in the records"
 Pictures = Mapping[str, bytes]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Job:
     path: Path
     deliver: Callable[[Pictures], None]
+    n_delivered: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +121,17 @@ class Painter:
 
     Args:
         messages: Tells people.
+        clock: Seconds since an arbitrary moment.
+
+    Attributes:
+        seconds: What figures have last taken, by name; processor time where another process has
+            drawn them.
     """
 
-    def __init__(self, messages: Messages) -> None:
+    def __init__(self, messages: Messages, clock: Callable[[], float] = time.monotonic) -> None:
         self._messages = messages
+        self._clock = clock
+        self.seconds: dict[str, float] = {}
         self._worker: Worker | None = None
         self._jobs: deque[_Job] = deque()
         self._n_jobs = 0
@@ -131,6 +145,25 @@ class Painter:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         Painter.__init__(self, state["messages"])
 
+    @property
+    def takes(self) -> tuple[float, float] | None:
+        """Seconds of the first figure of an analysis, and of all; None if they are not known.
+
+        Where this process draws them they are part of the analysis, and nothing beside it.
+        """
+        if self._here:
+            return 0.0, 0.0
+        first = self.seconds.get(KINDS[0])
+        return None if first is None else (first, sum(self.seconds.values()))
+
+    def make_ready(self) -> None:
+        """Start the process, if there is none: it takes a second to import what it needs."""
+        if self._worker is None and not self._here:
+            try:
+                self._worker = start()
+            except OSError as error:
+                self._draw_here(error)
+
     def submit(
         self,
         result: MorseAnalysis,
@@ -138,6 +171,7 @@ class Painter:
         history: Sequence[Mapping[str, Any]],
         deliver: Callable[[Pictures], None],
         *,
+        patience: float = math.inf,
         last: bool = False,
     ) -> None:
         """Have an analysis drawn.
@@ -146,8 +180,10 @@ class Painter:
             result: The analysis.
             view: Training in its slice.
             history: Rows of all analyses, and of those that were left out.
-            deliver: Takes the pictures, now or in a later call of :meth:`collect` or
-                :meth:`finish`.
+            deliver: Takes some of the pictures, now or in a later call of :meth:`collect` or
+                :meth:`finish`; called several times.
+            patience: How long drawing may take here, seconds, where there is no process for it;
+                what is not expected to be done by then is left out.
             last: Whether there will be no other; then no process is started for it.
         """
         if len(self._jobs) >= MOST_WAITING:
@@ -161,7 +197,8 @@ class Painter:
         job = (result, SimpleNamespace(**vars(view)), [dict(row) for row in history])
         if self._hand_over(job, deliver, last):
             return
-        deliver(painted(result, view, history))
+        if not self._painted_here((result, view, history), deliver, self._clock() + patience):
+            self._tell_left_out(1)
 
     def _hand_over(self, job: Any, deliver: Callable[[Pictures], None], last: bool) -> bool:
         """Give a job to the worker; whether there is one."""
@@ -177,37 +214,45 @@ class Painter:
             self._worker.orders.write(f"{path.name}\n".encode())
             self._worker.orders.flush()
         except Exception as error:  # no space, no process, nothing that can be pickled
-            self._here = True
-            self._messages.inform(
-                f"figures are drawn in the process that trains ({cause(error)})",
-                "MorseMonitor",
-                about="painter",
-            )
+            self._draw_here(error)
             return False
         self._n_jobs += 1
         self._jobs.append(_Job(path, deliver))
         return True
 
+    def _draw_here(self, error: Exception) -> None:
+        """Draw in this process from now on."""
+        self._here = True
+        self._messages.inform(
+            f"figures are drawn in the process that trains ({cause(error)})",
+            "MorseMonitor",
+            about="painter",
+        )
+
     def collect(self) -> None:
         """Give away the pictures that are there; mostly this does nothing and returns at once."""
-        if not self._jobs or time.monotonic() < self._next_look:
+        if not self._jobs or self._clock() < self._next_look:
             return
-        self._next_look = time.monotonic() + _LOOK_AGAIN_SECONDS
+        self._next_look = self._clock() + _LOOK_AGAIN_SECONDS
         self._deliver()
 
     def _deliver(self) -> None:
         while self._jobs:
             job = self._jobs[0]
-            if not job.path.with_name(job.path.name + ANSWER).exists():
+            place = place_of(job.path, job.n_delivered)
+            if not place.exists():
                 return
-            self._jobs.popleft()
-            found = read_answer(job.path)
-            for path in (job.path, job.path.with_name(job.path.name + ANSWER)):
-                path.unlink(missing_ok=True)
-            if isinstance(found, str):
-                self._messages.warn(f"drawing failed: {found}")
+            found = read_answer(job.path, job.n_delivered)
+            place.unlink(missing_ok=True)
+            if isinstance(found, Done):
+                self._jobs.popleft()
+                job.path.unlink(missing_ok=True)
+                self.seconds.update(found.seconds)
+                if found.why:
+                    self._messages.warn(f"drawing failed: {found.why}")
             else:
-                job.deliver(found)
+                job.n_delivered += 1
+                job.deliver(dict([found]))
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> None:
         """Wait for the pictures that are still to come, and end the process.
@@ -215,38 +260,59 @@ class Painter:
         Where the process has died, they are drawn here.
 
         Args:
-            patience: How long to wait, seconds; what is not there by then is left out.
+            patience: How long to wait, seconds; what is not there by then is left out, and one line
+                says so.
         """
         if self._worker is None:
             return
-        until = time.monotonic() + patience
+        until = self._clock() + min(patience, PATIENCE_SECONDS)
         try:
             self._deliver()
-            while self._jobs and time.monotonic() < until:
+            while self._jobs and self._clock() < until:
                 if self._worker.process.poll() is None:
-                    time.sleep(_LOOK_AGAIN_SECONDS)
-                else:
-                    self._paint_here()
+                    time.sleep(_WAIT_SECONDS)
+                elif not self._next_painted_here(until):
+                    break
                 self._deliver()
             if self._jobs:
-                self._messages.warn(
-                    f"the figures of {len(self._jobs)} analyses are left out, they were not drawn "
-                    f"within {patience:g} s of the end; {_LEFT_OUT}"
-                )
+                self._tell_left_out(len(self._jobs))
         finally:
             self._jobs.clear()
             worker, self._worker = self._worker, None
             worker.end()
 
-    def _paint_here(self) -> None:
-        """Draw the next job of a worker that has died."""
+    def _next_painted_here(self, until: float) -> bool:
+        """Draw the next job of a worker that has died; whether there was time for all of it."""
         self._deliver()  # what it may have left behind
         if not self._jobs:
-            return
-        job = self._jobs.popleft()
+            return True
+        job = self._jobs[0]
         self._messages.inform(
             "the process that draws has ended, figures are drawn here",
             "MorseMonitor",
             about="painter",
         )
-        job.deliver(painted(*pickle.loads(job.path.read_bytes())))
+        given = pickle.loads(job.path.read_bytes())
+        whole = self._painted_here(given, job.deliver, until, job.n_delivered)
+        if whole:
+            self._jobs.popleft()
+        return whole
+
+    def _painted_here(
+        self, given: Any, deliver: Callable[[Pictures], None], until: float, after: int = 0
+    ) -> bool:
+        """Draw one figure after the other; whether there was time for all."""
+        start, pictures = self._clock(), painted(*given, after=after)
+        for kind in kinds_of(given[2])[after:]:
+            if start + self.seconds.get(kind, _FIGURE_SECONDS) > until:
+                return False
+            deliver(dict([next(pictures)]))
+            self.seconds[kind], start = self._clock() - start, self._clock()
+        return True
+
+    def _tell_left_out(self, n: int) -> None:
+        whose = "the last analysis" if n == 1 else f"the last {n} analyses"
+        self._messages.inform(
+            f"some figures of {whose} are left out, there was no more time for them; {_LEFT_OUT}",
+            "MorseMonitor",
+        )

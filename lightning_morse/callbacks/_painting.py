@@ -1,10 +1,11 @@
 """A process that draws the figures of a run while it trains: what runs inside it.
 
-It is started by :mod:`lightning_morse.callbacks._painter` and reads names of jobs, one a line. A
-job is a file in the folder: result, view and history, pickled, by and for processes of one user in
-a folder that only they can read. The answer is a file beside it: the pictures by name, or what went
-wrong. It ends with its input, also when the process that trains is killed, and takes the folder
-along.
+It is started by :mod:`lightning_morse.callbacks._painter`, makes itself ready, and reads names of
+jobs, one a line. A job is a file in the folder: result, view and history, pickled, by and for
+processes of one user in a folder that only they can read. The answers are files beside it, each
+whole or not there: a picture as soon as it is drawn, and at the end of all what it took or what
+went wrong. The process ends with its input, also when the one that trains is killed, and takes the
+folder along.
 """
 
 from __future__ import annotations
@@ -13,31 +14,73 @@ import os
 import pickle
 import shutil
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from lightning_morse.atomic import write_whole
 
-ANSWER = ".painted"
 # Training goes first.
 _NICENESS = 10
 
 
-def answer(path: Path) -> None:
-    """Draw a job, and write the answer beside it."""
+@dataclass(frozen=True)
+class Done:
+    """The end of a job.
+
+    Attributes:
+        seconds: Processor time of each figure, by its name.
+        why: Why there are no others; empty if these are all.
+    """
+
+    seconds: Mapping[str, float]
+    why: str = ""
+
+
+def place_of(job: Path, number: int) -> Path:
+    """Where an answer to a job is, counted from 0."""
+    return job.with_name(f"{job.name}.{number}.painted")
+
+
+def answer(job: Path) -> None:
+    """Draw a job, and write the answers beside it: names and pictures, then :class:`Done`."""
     from lightning_morse.callbacks._figures import painted
 
-    found: dict[str, bytes] | str
+    seconds: dict[str, float] = {}
+    number, why = 0, ""
     try:
-        found = painted(*pickle.loads(path.read_bytes()))
+        start = time.process_time()
+        for kind, png in painted(*pickle.loads(job.read_bytes())):
+            seconds[kind] = time.process_time() - start
+            _write(place_of(job, number), (kind, png))
+            number, start = number + 1, time.process_time()
     except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-    write_whole(path.with_name(path.name + ANSWER), pickle.dumps(found))
+        why = f"{type(error).__name__}: {error}"
+    _write(place_of(job, number), Done(seconds, why))
 
 
-def read_answer(path: Path) -> Any:
-    """The answer to a job: pictures by name, or what went wrong as text."""
-    return pickle.loads(path.with_name(path.name + ANSWER).read_bytes())
+def read_answer(job: Path, number: int) -> tuple[str, bytes] | Done:
+    """An answer to a job that is there: a picture with its name, or the end."""
+    found: tuple[str, bytes] | Done = pickle.loads(place_of(job, number).read_bytes())
+    return found
+
+
+def make_ready() -> None:
+    """Do beforehand what takes half of the time of a first figure."""
+    from lightning_morse.callbacks._figures import painted  # noqa: F401
+    from lightning_morse.plotting.style import new_figure
+
+    figure = new_figure(1, 1)
+    figure.add_subplot(xscale="log", title="$1$")
+    figure.savefig(BytesIO(), format="png")
+
+
+def _write(path: Path, answer: tuple[str, bytes] | Done) -> None:
+    # For a process that reads it within this run.
+    write_whole(path, pickle.dumps(answer), durable=False)
 
 
 def main(shared: str) -> None:
@@ -47,6 +90,8 @@ def main(shared: str) -> None:
         os.nice(_NICENESS)
     parent = os.getppid()
     try:
+        with suppress(Exception):  # what is wrong is said of the first job
+            make_ready()
         for line in sys.stdin:
             if os.getppid() != parent:  # nobody waits
                 break

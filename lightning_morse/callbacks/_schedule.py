@@ -72,8 +72,9 @@ class Schedule:
                 "MorseMonitor",
             )
 
-    def expect(self, n_weights: int) -> None:
-        """Look at a network before its first analysis."""
+    def expect(self, n_weights: int, most_snapshots: int) -> None:
+        """Look at a network, and at the number of snapshots, before the first analysis."""
+        self._pace.costs.most_snapshots = most_snapshots
         if self.budget.is_limited:
             self._pace.costs.expect(n_weights, slowness(self.budget.now))
 
@@ -171,8 +172,13 @@ class Schedule:
             self._pace.portions.batches = decision.portion.batches  # in the other processes too
         coarse = decision.portion.resolution < self._settings.cells
         end = self.budget.now() + decision.limit
-        kept = self._pace.costs.kept(coarse)
-        return Meter(self.budget.now, decision.portion, end, kept)
+        costs = self._pace.costs
+        kept = costs.kept(coarse), costs.kept_for_files
+        return Meter(self.budget.now, decision.portion, end, *kept)
+
+    def drew(self, first: float, figures: float) -> None:
+        """Note what the first figure of an analysis takes, and all of them, seconds."""
+        self._pace.costs.drew(first, figures)
 
     def endless_meter(self) -> Meter:
         """A meter for an analysis whose time has no end."""
@@ -194,7 +200,8 @@ class Schedule:
             coarse = meter.portion.resolution < self._settings.cells
             stages = meter.before, meter.seconds, meter.places
             given = meter.n_evaluations, meter.portion, coarse
-            self._pace.costs.measured(seconds, *stages, *given)
+            beside = meter.recognising, meter.files
+            self._pace.costs.measured(seconds, *stages, *given, *beside)
         else:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time":

@@ -17,7 +17,7 @@ from lightning_morse._compat_torch import file_writer
 from lightning_morse.atomic import write_whole
 from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._taken_back import has_event_file, taken_back
-from lightning_morse.callbacks.logger_kinds import Telling, kind_of_logger, stem_of
+from lightning_morse.callbacks.logger_kinds import LoggerKind, Telling, kind_of_logger, stem_of
 from lightning_morse.disk import leave_room
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.result import MorseAnalysis
@@ -152,6 +152,17 @@ def log_report(
     return Destination(tuple(takers), folder, report.step, name, guard)
 
 
+def takers_of_reports(trainer: TrainerLike, guard: GuardOf) -> list[tuple[type[LoggerKind], Any]]:
+    """The loggers that take the report of a run, each with its kind; arguments as below."""
+    takers = []
+    for logger in trainer.loggers:
+        with guard(f"looking at {type(logger).__name__}"):
+            kind = kind_of_logger(logger)
+            if kind is not None and kind.takes_reports():
+                takers.append((kind, logger))
+    return takers
+
+
 def log_run_report(
     trainer: TrainerLike,
     steps: Sequence[int],
@@ -171,12 +182,7 @@ def log_run_report(
         folder: The log directory.
         name: Name of the monitor.
     """
-    takers = []
-    for logger in trainer.loggers:
-        with guard(f"looking at {type(logger).__name__}"):
-            kind = kind_of_logger(logger)
-            if kind is not None and kind.takes_reports():
-                takers.append((kind, logger))
+    takers = takers_of_reports(trainer, guard)
     if not takers:
         return
     with guard("making the report"), tempfile.TemporaryDirectory() as home:

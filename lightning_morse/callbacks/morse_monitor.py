@@ -119,14 +119,14 @@ class MorseMonitor(TellingCallback):
 
     TensorBoard also gets the figures ``morse/basins``, ``morse/graph`` and ``morse/merge`` (the
     confidence up to which attractors stay apart), from the second analysis on ``morse/timeline``
-    (the course of the run), and ``morse/sets``: what becomes of the weights, in a sentence, and
-    the table of Morse sets. Figures are drawn from records by a process of their own, which starts
-    with the first; they arrive a little later, under the step of their analysis, and the last ones
-    at the end of ``fit``. W&B and MLflow get the same figures, the table as a table, the sentence,
-    and at the end of ``fit`` the HTML report as an artifact. Without a logger that takes figures
-    the same is written to ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without
-    any logger each run has a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's
-    ``default_root_dir``.
+    (the course of the run), and ``morse/sets``: what becomes of the weights, in a sentence, and the
+    table of Morse sets. Figures are drawn from records by a process of their own; they arrive a
+    little later, under the step of their analysis, and the last ones at the end of ``fit``, as far
+    as there is time (one line says what is left out, and ``lightning-morse report`` shows it). W&B
+    and MLflow get the same figures, the table as a table, the sentence, and at the end of ``fit``
+    the HTML report as an artifact. Without a logger that takes figures the same is written to
+    ``morse/`` in the log directory as PNG, JSON and NumPy archive. Without any logger each run has
+    a folder of its own, ``morse_runs/run_0`` and so on, below the Trainer's ``default_root_dir``.
 
     An attractor keeps its identity and colour from one analysis to the next where it can be
     recognised, and a change of basins is counted where a single slice proves it:
@@ -200,7 +200,7 @@ class MorseMonitor(TellingCallback):
         n_samples: Most loss evaluations of an analysis, at least 16. ``"auto"``: as many as there
             is time for, 64 to 512 (320 with ``max_overhead=1``), beyond 128 only as long as it is
             open what becomes of the current weights; where there is no time for 64, part of the
-            probe set, the same throughout the run.
+            probe set, the same throughout the run, and 32 for the last weights.
         resolution: Grid cells per axis; ``"auto"`` is 128, or 64 where there is little time.
         confidence: Level of confidence at which the picture has to hold, in (0, 1).
         extent: Half-widths of the box in weight-space units, one number or one per axis. Or a
@@ -399,7 +399,8 @@ class MorseMonitor(TellingCallback):
         self._run.begin(module, stride, module.device)
         parameters = dict(trainable_parameters(module))
         self._source.bind(parameters)
-        self._schedule.expect(count_of_weights(parameters.values()))
+        n_weights = count_of_weights(parameters.values())
+        self._schedule.expect(n_weights, self._run.trajectory.max_snapshots)
         self._ready = True
 
     def on_train_batch_start(
@@ -453,11 +454,14 @@ class MorseMonitor(TellingCallback):
             self._look(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
-        """Wait for the last pictures, and give the report of the run away."""
-        with self._schedule.budget.work(), self._guard("giving pictures away"):
-            self._account.painter.finish()
+        """Give the report of the run away, and wait for the last pictures if there is time."""
+        budget = self._schedule.budget
+        with budget.work():
+            # It needs no pictures: these are drawn meanwhile.
             if self._run.processes.leads and not is_dry_run(trainer):
-                self._account.report(trainer)
+                self._account.report(trainer, budget.room())
+            with self._guard("giving pictures away"):
+                self._account.painter.finish(max(0.0, budget.room()))
 
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
         """Give away the pictures that are there."""
@@ -504,6 +508,8 @@ class MorseMonitor(TellingCallback):
     def _look(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
         """Analyse if there is time; all processes do the same."""
         schedule = self._schedule
+        if known := self._account.painter.takes:
+            schedule.drew(*known)
         given = trainer, self._run.processes, len(self.history), len(self._run.trajectory)
         decision = schedule.decide(
             *given,
@@ -511,6 +517,8 @@ class MorseMonitor(TellingCallback):
             ended=ended,
         )
         schedule.tell(trainer, decision, self._messages, ended=ended)
+        if decision.due_in <= 0 and not ended and self._run.processes.leads:
+            self._account.painter.make_ready()
         if decision.portion is not None:
             self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
             return
@@ -541,7 +549,8 @@ class MorseMonitor(TellingCallback):
                 limit = stability_limit(trainer.optimizers)
                 self._account.take_over(found, when.step, limit)
                 if processes.leads:
-                    self._account.draw(trainer, when, last=ended)
+                    room = schedule.budget.room
+                    self._account.draw(trainer, when, room, last=ended)
             took = schedule.budget.now() - start
             outcome = "failed" if failures else "made" if found else "out of time"
             schedule.analysed(trainer, took, meter, outcome)

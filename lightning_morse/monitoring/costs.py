@@ -1,9 +1,11 @@
 """What an analysis costs, learnt from those before, and how large one may be for a given time.
 
-The cost is ``(snapshots + 8) per_snapshot + fixed + n (per_sample + batches * per_batch)``:
-the first for the slice, whose directions are found from the snapshots; then what surrounds the
-samples (last fit, picture, figures, files); then, for each sample, choosing its place and the loss
-on the probe batches. None of this bears on what an analysis claims.
+The cost is ``(snapshots + 8) per_snapshot + fixed + recognising + n (per_sample + batches *
+per_batch)``: the first for the slice, whose directions are found from the snapshots; then what
+surrounds the samples (last fit, picture, files); recognising the attractors of earlier analyses;
+then, for each sample, choosing its place and the loss on the probe batches. Figures are drawn
+beside training and cost nothing, but at the end of the run it is waited for the last ones. None of
+this bears on what an analysis claims.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 
 from lightning_morse.monitoring.settings import (
     FEWEST_AUTO,
+    FEWEST_LAST,
     MOST_AUTO,
     MOST_WITHOUT_CLOCK,
     USUAL_SAMPLES,
@@ -27,16 +30,21 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2e-8, 0.007
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 1e-8, 0.007
+# The part of what surrounds the samples that comes after attractors have been recognised: files.
+FILES_SECONDS = 0.1
+# What drawing takes: the first figure, which says most, and all of an analysis.
+FIRST_FIGURE_SECONDS, FIGURES_SECONDS = 0.4, 1.0
 # What a slice costs whatever the number of snapshots (copies, setting up) is worth so many of them.
 _SNAPSHOTS_WORTH = 8
 # The computation by which the speed of a machine is told, and what it took there.
 _PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
-# What is planned, over what has been measured: analyses differ. A guess is planned as it stands: if
-# it is too low there are fewer samples, if it is too high there may be no analysis in all the run.
-PLANNED_OVER_MEASURED = 1.25
-# What is kept, of that, for the end of an analysis when its samples take longer than planned.
-KEPT_OVER_MEASURED = 1.1
+# No machine is taken to be faster than that one by more: the rest of an analysis may not be.
+_FASTEST = 0.5
+# What is planned for what cannot be stopped half-way, over what has been measured: analyses differ.
+# Samples are planned as measured: if they take longer there are fewer. So is a guess: if it is too
+# high there may be no analysis in all the run. The same is kept for what follows the samples.
+PLANNED_OVER_MEASURED = 1.1
 # What was measured before counts so much less with each analysis since.
 FADES = 0.8
 # Cost apart from the samples on half as many cells per axis, over that on all of them.
@@ -68,19 +76,29 @@ class Costs:
 
     Attributes:
         fixed: What surrounds the samples, on the grid that the user asked for.
+        files: The part of it that comes after attractors have been recognised.
+        recognising: Recognising the attractors of earlier analyses.
+        first_figure: Drawing the first figure of an analysis.
+        figures: Drawing all of them.
         per_snapshot: The slice, per snapshot of the trajectory, and what is worth eight more.
         per_sample: Choosing the place of one.
         per_batch: The loss at a point on one probe batch; None until it has been measured.
         is_measured: Whether an analysis has been measured.
         n_snapshots: Number of snapshots that there are now.
+        most_snapshots: Number that there may be at the end.
     """
 
     fixed: float = FIXED_SECONDS
+    files: float = FILES_SECONDS
+    recognising: float = 0.0
+    first_figure: float = FIRST_FIGURE_SECONDS
+    figures: float = FIGURES_SECONDS
     per_snapshot: float = 0.0
     per_sample: float = PLACE_SECONDS
     per_batch: float | None = None
     is_measured: bool = False
     n_snapshots: int = 1
+    most_snapshots: int = 1
 
     def expect(self, n_weights: int, slower: float = 1.0) -> None:
         """Look at a network before its first analysis.
@@ -90,7 +108,9 @@ class Costs:
             slower: How many times slower the machine is than where the constants were measured.
         """
         if not self.is_measured:
-            self.fixed = slower * FIXED_SECONDS
+            self.fixed, self.files = slower * FIXED_SECONDS, slower * FILES_SECONDS
+            self.first_figure = slower * FIRST_FIGURE_SECONDS
+            self.figures = slower * FIGURES_SECONDS
             self.per_snapshot = slower * SLICE_SECONDS * n_weights
             self.per_sample = slower * PLACE_SECONDS
 
@@ -103,25 +123,32 @@ class Costs:
         n_evaluations: int,
         portion: Portion,
         coarse: bool,
+        of_recognising: float = 0.0,
+        of_files: float = 0.0,
     ) -> None:
         """Learn from an analysis.
 
         Args:
             seconds: What it took in all.
             of_slice: What choosing the slice took of this.
-            of_loss: What evaluating the loss took of this.
+            of_loss: What evaluating the loss at samples took of this.
             of_places: What choosing places took of this.
-            n_evaluations: Number of evaluations.
+            n_evaluations: Number of evaluations at samples.
             portion: How large it was.
             coarse: Whether it was made on a coarser grid than asked for.
+            of_recognising: What recognising attractors took of this.
+            of_files: What came after that.
         """
-        fixed = max(0.0, seconds - of_slice - of_loss - of_places)
+        fixed = max(0.0, seconds - of_slice - of_loss - of_places - of_recognising)
         fixed /= COARSE_COST if coarse else 1.0
         n, per_snapshot = max(1, n_evaluations), of_slice / self._snapshots
         if self.is_measured:
             per_snapshot = max(per_snapshot, FADES * self.per_snapshot)
             fixed = max(fixed, FADES * self.fixed)
             of_places = max(of_places, FADES * self.per_sample * n)
+            of_files = max(of_files, FADES * self.files)
+        self.recognising = max(of_recognising, FADES * self.recognising)
+        self.files = of_files
         self.fixed, self.per_sample, self.is_measured = fixed, of_places / n, True
         self.per_snapshot = per_snapshot
         if n_evaluations:
@@ -141,6 +168,10 @@ class Costs:
         self.fixed = max(self.fixed, seconds - of_slice)
         self.per_snapshot = max(self.per_snapshot, of_slice / self._snapshots)
 
+    def drew(self, first: float, figures: float) -> None:
+        """Learn what the first figure of an analysis takes, and all of them."""
+        self.first_figure, self.figures = first, figures
+
     @property
     def _snapshots(self) -> int:
         return self.n_snapshots + _SNAPSHOTS_WORTH
@@ -149,22 +180,31 @@ class Costs:
     def _planned_over(self) -> float:
         return PLANNED_OVER_MEASURED if self.is_measured else 1.0
 
-    def around(self, coarse: bool) -> float:
-        """Planned seconds of what surrounds the samples."""
-        after = self.fixed * (COARSE_COST if coarse else 1.0)
-        return self._planned_over * (self.per_snapshot * self._snapshots + after)
+    def around(self, coarse: bool, *, at_end: bool = False) -> float:
+        """Planned seconds of what surrounds the samples, now or at the end of the run."""
+        snapshots = self._snapshots
+        if at_end:
+            snapshots = max(snapshots, self.most_snapshots + _SNAPSHOTS_WORTH)
+        after = self.fixed * (COARSE_COST if coarse else 1.0) + self.recognising
+        return self._planned_over * (self.per_snapshot * snapshots + after)
 
     def kept(self, coarse: bool) -> float:
         """Seconds that samples have to leave to what follows them."""
-        return KEPT_OVER_MEASURED * self.fixed * (COARSE_COST if coarse else 1.0)
+        after = self.fixed * (COARSE_COST if coarse else 1.0) + self.recognising
+        return PLANNED_OVER_MEASURED * after
+
+    @property
+    def kept_for_files(self) -> float:
+        """Seconds that recognising attractors has to leave to what follows it."""
+        return PLANNED_OVER_MEASURED * self.files
 
     def each(self, batches: int) -> float:
         """Planned seconds of one sample."""
-        return self._planned_over * (self.per_sample + batches * (self.per_batch or 0.0))
+        return self.per_sample + batches * (self.per_batch or 0.0)
 
-    def of(self, n_samples: int, batches: int, coarse: bool) -> float:
-        """Planned seconds of an analysis."""
-        return self.around(coarse) + n_samples * self.each(batches)
+    def of(self, n_samples: int, batches: int, coarse: bool, *, at_end: bool = False) -> float:
+        """Planned seconds of an analysis, now or at the end of the run."""
+        return self.around(coarse, at_end=at_end) + n_samples * self.each(batches)
 
     def state_dict(self) -> dict[str, float | bool | None]:
         """What a resumed run needs."""
@@ -202,13 +242,28 @@ class Portions:
         """The least that is worth while."""
         return self._sized(self._fewest, self._settings.may_coarsen)
 
-    def choose(self, limit: float, aim: float) -> Portion | None:
+    def least(self, *, final: bool) -> float:
+        """Planned seconds of the least that is worth while now.
+
+        Args:
+            final: Whether there will be no other; then half of the samples are better than none.
+        """
+        fewest = self._fewest_at_end if final else self._fewest
+        return self._costs.of(fewest, self._n_batches(), self._settings.may_coarsen)
+
+    def last(self) -> float:
+        """Planned seconds of the least that is worth while, at the end of the run."""
+        coarse = self._settings.may_coarsen
+        return self._costs.of(self._fewest, self._n_batches(), coarse, at_end=True)
+
+    def choose(self, limit: float, aim: float, *, final: bool = False) -> Portion | None:
         """The largest analysis that does not cost more than it should.
 
         Args:
             limit: Seconds that it may take.
             aim: Seconds that it should take, so that enough are left for others; it may take more
                 if the smallest one does.
+            final: As in :meth:`least`.
 
         Returns:
             Its size; None if even the smallest one takes longer than it may.
@@ -218,6 +273,8 @@ class Portions:
         n = self._n_batches()
         fewest = self._fewest
         coarse = self._settings.may_coarsen and self._costs.of(fewest, n, False) > min(limit, aim)
+        if final and self._costs.of(fewest, n, coarse) > limit:
+            fewest = self._fewest_at_end
         smallest = self._costs.of(fewest, n, coarse)
         if smallest > limit:
             return None
@@ -245,6 +302,10 @@ class Portions:
         return self._settings.most_samples or FEWEST_AUTO
 
     @property
+    def _fewest_at_end(self) -> int:
+        return self._settings.most_samples or FEWEST_LAST
+
+    @property
     def _most(self) -> int:
         return self._settings.most_samples or MOST_AUTO
 
@@ -265,7 +326,7 @@ def slowness(clock: Callable[[], float]) -> float:
         clock: Seconds since an arbitrary moment.
 
     Returns:
-        The factor, at least 1.
+        The factor, at least a half.
     """
     x = np.linspace(0.0, 1.0, _PROBE_SIZE)
     took = []
@@ -275,4 +336,4 @@ def slowness(clock: Callable[[], float]) -> float:
             kernel = np.exp(-50 * np.square(x[:, None] - x)) + np.eye(_PROBE_SIZE)
             np.linalg.inv(np.linalg.cholesky(kernel))
             took.append(clock() - start)
-    return max(1.0, sorted(took)[_PROBES // 2] / _PROBE_SECONDS)
+    return max(_FASTEST, sorted(took)[_PROBES // 2] / _PROBE_SECONDS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -28,12 +29,15 @@ class Meter:
         portion: How large the analysis is.
         end: Reading of the clock at which all has to be done; infinite for no limit.
         kept: Seconds that are needed once the last sample has been taken.
+        kept_for_files: The part of them that is needed once attractors have been recognised.
 
     Attributes:
-        n_evaluations: Number of evaluations so far.
+        n_evaluations: Number of evaluations so far, but for those by which attractors are
+            recognised.
         seconds: What they took.
         before: Seconds before the first evaluation.
         places: Seconds spent on choosing places, which whoever knows them puts here.
+        recognising: Seconds spent on recognising attractors.
 
     Example:
         >>> now = iter([0.0, 0.0, 1.0, 1.0]).__next__
@@ -49,13 +53,15 @@ class Meter:
         portion: Portion,
         end: float = math.inf,
         kept: float = 0.0,
+        kept_for_files: float = 0.0,
     ) -> None:
         self.portion = portion
         self.n_evaluations = 0
-        self.before = self.seconds = self.places = 0.0
+        self.before = self.seconds = self.places = self.recognising = 0.0
         self._clock = clock
         self._end = end
-        self._kept = kept
+        self._kept, self._kept_for_files = kept, kept_for_files
+        self._recognised = math.nan
         self._began = clock()
         self._last = 0.0
         self._evaluations_kept = (
@@ -92,6 +98,23 @@ class Meter:
         self.n_evaluations += len(points)
         self._last = took / len(points)
         return values
+
+    @contextmanager
+    def recognises(self) -> Iterator[None]:
+        """The time in which attractors are recognised: last fit and picture have been made."""
+        start, before = self._clock(), (self.n_evaluations, self.seconds)
+        self._kept = self._kept_for_files
+        try:
+            yield
+        finally:
+            self.n_evaluations, self.seconds = before
+            self._recognised = self._clock()
+            self.recognising = self._recognised - start
+
+    @property
+    def files(self) -> float:
+        """Seconds since attractors have been recognised; 0 before."""
+        return 0.0 if math.isnan(self._recognised) else self._clock() - self._recognised
 
     @property
     def is_limited(self) -> bool:

@@ -174,8 +174,9 @@ class OneAnalysis:
         done, explored = self._explore_together(subspace, look)
         if not done:
             return None
-        tracked = self._identify(look, explored)
-        along_last = self._critical_sharpness()
+        with self.meter.recognises():
+            tracked = self._identify(look, explored)
+            along_last = self._critical_sharpness()
         found: Findings | None = None
 
         def tell() -> tuple[dict[str, float], dict[int, float], float | None]:

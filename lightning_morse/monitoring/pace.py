@@ -4,7 +4,8 @@ The rule, at each look:
 
 1. At any time the callback has taken at most ``grace + max_overhead * elapsed`` seconds.
 2. Time for the smallest analysis of the final weights is kept back: out of what will have come
-   together by then where the end of the run is known, else out of what there is.
+   together by then where the end of the run is known, else out of what there is. Figures of the
+   last one are waited for as long as there is time: it is planned for, but goes after analyses.
 3. What is left is shared out over the analyses that the run is worth. An analysis gets smaller
    before one is given up, and is waited for until the smallest one is affordable.
 """
@@ -17,7 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_morse.monitoring.budget import Budget
-from lightning_morse.monitoring.costs import Costs, Portion, Portions
+from lightning_morse.monitoring.costs import (
+    PLANNED_OVER_MEASURED,
+    Costs,
+    Portion,
+    Portions,
+)
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import due_after, n_worth
 
@@ -117,15 +123,16 @@ class Pace:
         limit, aim = self._limit(ahead, final), self._aim(n_made, ahead, final)
         if self._needs_loss and not self._timed:
             # A step of training takes longer than the evaluation that is to be timed.
-            if limit <= self.portions.smallest().seconds + ahead.step:
+            if limit <= self.portions.least(final=final) + ahead.step:
                 return Decision(wait=self._wait(ahead, final), overhead=overhead)
             return Decision(must_time=True, overhead=overhead)
-        portion = self.portions.choose(limit, aim)
+        portion = self.portions.choose(limit, aim, final=final)
         if portion is None or (not final and ahead.seconds < portion.seconds):
             # What is due that late is left to the end.
             return Decision(wait=self._wait(ahead, final), overhead=overhead)
-        # The first costs are guesses: then it may take what there is.
-        if self.costs.is_measured:
+        # The first costs are guesses, and after the last nothing follows: then it may take what
+        # there is.
+        if self.costs.is_measured and not final:
             limit = min(limit, portion.seconds)
         return Decision(portion, limit, overhead=overhead)
 
@@ -152,21 +159,24 @@ class Pace:
     def _limit(self, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis may take."""
         now = self._budget.room()
-        if final:
-            return now
-        then = self._room_at_end(ahead.known) - self.portions.smallest().seconds
-        return min(now, then)
+        if final:  # an analysis without figures is better than none
+            figure = PLANNED_OVER_MEASURED * self.costs.first_figure
+            least = self.portions.smallest().seconds + ahead.step
+            return now - figure if now - figure > least else now
+        return min(now, self._room_at_end(ahead.known) - self.portions.last())
 
     def _aim(self, n_made: int, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis should take."""
-        if final:
-            return self._budget.room()
+        figures = PLANNED_OVER_MEASURED * self.costs.figures
+        if final:  # so that there is time for all figures
+            return self._budget.room() - figures
         trained = self._budget.trained()
         # A run that has lasted so long lasts as long again, where nobody knows.
         to_come = trained if math.isinf(ahead.planned) else ahead.planned
         n_left = max(1, min(n_worth(trained + to_come) - n_made, ahead.dues))
         # The first ones leave something of the grace to those that soon follow.
-        return min(self._room_at_end(to_come) / n_left, SHARE_OF_ROOM * self._budget.room())
+        room = self._room_at_end(to_come) - figures
+        return min(room / n_left, SHARE_OF_ROOM * self._budget.room())
 
     def _room_at_end(self, to_come: float) -> float:
         """What analyses may still take in all, after so many seconds of training."""
@@ -182,10 +192,10 @@ class Pace:
 
     def _wait(self, ahead: Ahead, final: bool) -> float:
         """Seconds of training until the smallest analysis is affordable."""
-        smallest = self.portions.smallest().seconds
-        if final or (ahead.known and self._room_at_end(ahead.known) < 2 * smallest):
+        smallest, kept = self.portions.smallest().seconds, self.portions.last()
+        if final or (ahead.known and self._room_at_end(ahead.known) < smallest + kept):
             return math.inf
-        return self._budget.wait(smallest if ahead.known else 2 * smallest)
+        return self._budget.wait(smallest if ahead.known else smallest + kept)
 
     # ------------------------------------------------------------------ state
 

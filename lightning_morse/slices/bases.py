@@ -147,17 +147,15 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
         )
     snapshots = snapshots.detach()
     _check_dim(dim)
-    for i, size in enumerate(rows.largest(largest(snapshots.T)).tolist()):
-        if not size < float("inf"):
-            raise ValueError(
-                f"snapshots[{i}] must be finite, got NaN or infinite weights. Leave it out"
-            )
     n, p = snapshots.shape
     gram = torch.zeros(n, n, dtype=torch.float64)
     for block in blocks(p, n):
-        offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
+        offsets = in_double(snapshots[:, block], copy=True)
+        offsets -= offsets[:1].clone()
         gram += (offsets @ offsets.T).cpu()
     gram = rows.sum(gram)
+    if not torch.isfinite(gram.diagonal()).all():  # the same in all processes
+        _check_finite(snapshots, rows)
     # Offsets from the first snapshot are exactly zero where nothing moves, so centring comes last.
     gram -= gram.mean(dim=0)
     gram -= gram.mean(dim=1, keepdim=True)
@@ -175,7 +173,8 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     leading -= leading.mean(dim=0)
     directions = empty_columns(snapshots, (p, dim), working_dtype(snapshots.dtype))
     for block in blocks(p, n):
-        offsets = in_double(snapshots[:, block]) - in_double(snapshots[:1, block])
+        offsets = in_double(snapshots[:, block], copy=True)
+        offsets -= offsets[:1].clone()
         directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
     # The Gram matrix squared the condition number; this recovers the digits that cost.
     return orthonormalised(directions, "principal directions of the snapshots", rows)
@@ -282,6 +281,14 @@ def first_dependent(columns: Tensor, rows: Whole = WHOLE) -> int | None:
         if squared_singular_values[0] < _RANK_TOLERANCE**2 * squared_singular_values[-1]:
             return j
     return None
+
+
+def _check_finite(snapshots: Tensor, rows: Whole) -> None:
+    for i, size in enumerate(rows.largest(largest(snapshots.T)).tolist()):
+        if not size < float("inf"):
+            raise ValueError(
+                f"snapshots[{i}] must be finite, got NaN or infinite weights. Leave it out"
+            )
 
 
 def _check_dim(dim: int) -> None:

@@ -31,10 +31,16 @@ def largest(tensor: Tensor) -> Tensor:
     return tensor.new_zeros(tensor.shape[1:])
 
 
-def in_double(tensor: Tensor) -> Tensor:
-    """A copy in float64, on the CPU where the device has no float64."""
-    # Apple's GPUs do not.
-    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+def in_double(tensor: Tensor, *, copy: bool = False) -> Tensor:
+    """The tensor in float64, on the CPU where the device has no float64.
+
+    Args:
+        tensor: The tensor.
+        copy: Whether the result may be written to; otherwise it may be the tensor itself.
+    """
+    if tensor.device.type == "mps":  # Apple's GPUs do not
+        tensor = tensor.cpu()
+    return tensor.to(torch.float64, copy=copy)
 
 
 def blocks(length: int, columns: int = 1) -> Iterator[slice]:

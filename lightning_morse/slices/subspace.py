@@ -28,8 +28,8 @@ from lightning_morse.slices.columns import blocks, gram_matrix, in_double, large
 # weights. Claims about the loss as a function of x do not depend on it; that its gradient flow is
 # the projected flow of the network holds to this relative accuracy.
 _ORTHONORMAL_WITHIN_EPSILONS = 1000
-# Weight vectors projected at a time. Only memory depends on it.
-_AT_A_TIME = 8
+# Weight vectors that blocks of weights are made for at least.
+_AT_LEAST = 32
 # Weights closer than this, relative to their largest entry, count as identical: the same weights
 # summed in another order. Only an error message depends on it.
 _IDENTICAL_WITHIN_EPSILONS = 8
@@ -157,10 +157,8 @@ class AffineSubspace:
         """
         rows = self._checked(theta)
         x = torch.zeros(len(rows), self.dim, dtype=torch.float64)
-        # A few at a time, so that memory does not grow with their number.
-        for here, some in zip(*_few(x, rows), strict=True):
-            for block, offset in self._offsets(some):
-                here += (offset @ in_double(self.directions[block]).contiguous()).cpu()
+        for offsets, directions in self._offsets(rows):
+            x += (offsets @ directions).cpu()
         x = self.rows.sum(x)
         return x.reshape(*theta.shape[:-1], self.dim)
 
@@ -182,11 +180,9 @@ class AffineSubspace:
         rows = self._checked(theta)
         x = self.project(rows) if x is None else x.reshape(len(rows), self.dim)
         squares = torch.zeros(len(rows), dtype=torch.float64)
-        for here, at, some in zip(*_few(squares, x, rows), strict=True):
-            for block, offset in self._offsets(some):
-                directions = in_double(self.directions[block]).contiguous()
-                offset -= at.to(directions.device) @ directions.T
-                here += offset.square().sum(dim=1).cpu()
+        for offsets, directions in self._offsets(rows):
+            offsets.addmm_(x.to(directions.device), directions.T, alpha=-1)
+            squares += torch.linalg.vector_norm(offsets, dim=1).square().cpu()
         return self.rows.sum(squares).sqrt().reshape(theta.shape[:-1])
 
     def _checked(self, theta: Tensor) -> Tensor:
@@ -198,18 +194,13 @@ class AffineSubspace:
         # Not reshape(-1, p): there may be no weights here.
         return theta.detach().reshape(1 if theta.ndim == 1 else len(theta), self.n_parameters)
 
-    def _offsets(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield ``rows - origin`` in float64, one block of weights at a time."""
-        for block in blocks(self.n_parameters):
-            yield (
-                block,
-                in_double(rows[:, block].to(self.origin.device)) - in_double(self.origin[block]),
-            )
-
-
-def _few(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Each tensor cut into a few rows at a time."""
-    return [torch.split(tensor, _AT_A_TIME) for tensor in tensors]
+    def _offsets(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``rows - origin`` and directions in float64, one block of weights at a time."""
+        # However few they are, sums are over the same blocks.
+        for block in blocks(self.n_parameters, max(_AT_LEAST, len(rows))):
+            offsets = in_double(rows[:, block].to(self.origin.device), copy=True)
+            offsets -= in_double(self.origin[block])
+            yield offsets, in_double(self.directions[block]).contiguous()
 
 
 def plane_through(weights: Sequence[Tensor]) -> AffineSubspace:

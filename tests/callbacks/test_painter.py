@@ -22,6 +22,7 @@ from lightning_morse.callbacks import _painter
 from lightning_morse.callbacks._figures import painted
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painter import Painter
+from lightning_morse.callbacks._painting import place_of
 from lightning_morse.cli import main as command
 from lightning_morse.monitoring.one_analysis import View
 from lightning_morse.view.runs import read_runs
@@ -38,6 +39,12 @@ def painter():
     made.finish(patience=0)
 
 
+def together(got):
+    """Pictures that came one by one."""
+    assert all(len(some) == 1 for some in got)
+    return dict(item for some in got for item in some.items())
+
+
 def no_worker():
     raise OSError("no more processes")
 
@@ -48,7 +55,9 @@ def test_pictures_are_those_drawn_here(painter):
     assert not got  # that is the point
     worker = painter._worker
     painter.finish()
-    assert got == [painted(result, VIEW, [])]
+    assert together(got) == dict(painted(result, VIEW, []))
+    assert next(iter(together(got))) == "basins"
+    assert set(painter.seconds) == set(together(got))
     assert worker.process.returncode is not None
     assert not worker.folder.exists()
 
@@ -58,10 +67,10 @@ def test_they_come_in_order_and_at_a_later_hook(painter):
     for number in range(3):
         painter.submit(plane(8), VIEW, [], lambda _, number=number: got.append(number))
     deadline = time.monotonic() + 60
-    while len(got) < 3 and time.monotonic() < deadline:
+    while len(got) < 9 and time.monotonic() < deadline:
         painter.collect()
         time.sleep(0.01)
-    assert got == [0, 1, 2]
+    assert got == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_the_process_imports_neither_torch_nor_lightning(tmp_path):
@@ -70,7 +79,8 @@ def test_the_process_imports_neither_torch_nor_lightning(tmp_path):
     job.write_bytes(pickle.dumps((plane(8), view, [])))
     program = (
         "import sys; from pathlib import Path; from lightning_morse.callbacks._painting import *;"
-        "answer(Path(sys.argv[1])); assert isinstance(read_answer(Path(sys.argv[1])), dict);"
+        "job = Path(sys.argv[1]); make_ready(); answer(job); end = read_answer(job, 3);"
+        "assert isinstance(end, Done) and len(end.seconds) == 3;"
         "assert not {'torch', 'pytorch_lightning', 'tensorboard'} & set(sys.modules)"
     )
     root = Path(__file__).parents[2]
@@ -86,7 +96,8 @@ def test_what_a_dead_process_leaves_is_drawn_here(painter, caplog):
         painter._worker.process.wait()
         painter.submit(plane(8), VIEW, [], got.append)
         painter.finish()
-    assert got == [painted(plane(8), VIEW, [])] * 3
+    assert len(got) == 9
+    assert together(got[:3]) == together(got[-3:]) == dict(painted(plane(8), VIEW, []))
     assert "the process that draws has ended" in caplog.text or "BrokenPipe" in caplog.text
 
 
@@ -96,7 +107,7 @@ def test_without_a_process_they_are_drawn_at_once(painter, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "lightning_morse"):
         for _ in range(2):
             painter.submit(plane(8), VIEW, [], got.append)
-    assert len(got) == 2
+    assert len(got) == 6
     said = "figures are drawn in the process that trains (OSError: no more processes)"
     assert caplog.text.count(said) == 1
 
@@ -104,7 +115,7 @@ def test_without_a_process_they_are_drawn_at_once(painter, monkeypatch, caplog):
 def test_no_process_is_started_for_the_last_analysis_alone(painter):
     got = []
     painter.submit(plane(8), VIEW, [], got.append, last=True)
-    assert len(got) == 1
+    assert len(got) == 3
     assert painter._worker is None
 
 
@@ -113,23 +124,81 @@ def test_a_fault_in_drawing_is_said(painter, caplog):
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         painter.submit(plane(8), VIEW, [{"no": "history"}] * 2, got.append)
         painter.finish()
-    assert not got
+    assert list(together(got)) == ["basins", "graph", "merge"]
     assert "drawing failed: ValueError: history must be rows" in caplog.text
 
 
 def test_too_many_are_left_out_and_so_are_late_ones(painter, monkeypatch, caplog):
     monkeypatch.setattr(_painter, "MOST_WAITING", 2)
     got = []
-    with caplog.at_level(logging.WARNING, "lightning_morse"):
+    with caplog.at_level(logging.INFO, "lightning_morse"):
         for _ in range(3):
             painter.submit(plane(8), VIEW, [], got.append)
         assert "left out, 2 others wait to be drawn" in caplog.text
         worker = painter._worker
         worker.process.send_signal(signal.SIGSTOP)  # for ever busy
         painter.finish(patience=0.1)
-    assert "the figures of 2 analyses are left out" in caplog.text
+    assert "some figures of the last 2 analyses are left out, there was no more" in caplog.text
     assert worker.process.returncode == -signal.SIGKILL
     assert not worker.folder.exists()
+
+
+class Clock:
+    """Goes on by itself, a little at each look."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 0.01
+        return self.now
+
+
+def test_what_is_drawn_by_the_end_is_given_away(painter, caplog):
+    """Figure by figure, that of the basins first."""
+    got = []
+    painter.submit(plane(8), VIEW, [], got.append)
+    worker, job = painter._worker, painter._jobs[0]
+    deadline = time.monotonic() + 60
+    while not place_of(job.path, 0).exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    worker.process.send_signal(signal.SIGSTOP)
+    place_of(job.path, 1).unlink(missing_ok=True)  # it may have been quick
+    with caplog.at_level(logging.INFO, "lightning_morse"):
+        painter.finish(patience=0.0)
+    assert list(together(got)) == ["basins"]
+    assert "some figures of the last analysis are left out" in caplog.text
+
+
+@pytest.mark.parametrize(("patience", "kinds"), [(0.0, 0), (1.0, 1), (1.5, 2), (9.0, 3)])
+def test_no_figure_is_begun_that_would_not_be_done(patience, kinds, monkeypatch, caplog):
+    """Where this process draws: as many figures as there is time for, those of before known."""
+    clock = Clock()
+
+    def slow(result, view, history, *, after=0):
+        for kind, seconds in zip(("basins", "graph", "merge"), (0.7, 0.5, 0.4), strict=True):
+            clock.now += seconds
+            yield kind, b""
+
+    painter, got = Painter(Messages("test"), clock), []
+    painter._here = True
+    painter.seconds.update(basins=0.7, graph=0.5, merge=0.4)
+    monkeypatch.setattr(_painter, "painted", slow)
+    start = clock()
+    with caplog.at_level(logging.INFO, "lightning_morse"):
+        painter.submit(plane(8), VIEW, [], got.append, patience=patience)
+    assert len(got) == kinds
+    assert clock.now <= start + patience + 0.05
+    assert ("some figures of the last analysis are left out" in caplog.text) == (kinds < 3)
+
+
+def test_a_process_that_is_ready_has_been_started_before(painter):
+    painter.make_ready()
+    worker = painter._worker
+    assert worker is not None
+    painter.make_ready()
+    painter.submit(plane(8), VIEW, [], lambda pictures: None, last=True)
+    assert painter._worker is worker
+    painter.finish(patience=0)
 
 
 def test_a_copy_has_no_process(painter):

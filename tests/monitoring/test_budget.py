@@ -70,7 +70,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     assert runner.callback_metrics["morse/overhead"] == pytest.approx(21 / 381)
     said = [r.getMessage() for r in caplog.records if "has room for it" in r.getMessage()]
     assert len(said) == 1
-    assert "no analysis, the smallest takes about 4 seconds and max_overhead=0.05" in said[0]
+    assert "no analysis, the smallest takes about 3 seconds and max_overhead=0.05" in said[0]
     assert "e+" not in said[0]
 
 

@@ -267,7 +267,7 @@ def test_what_is_alive_does_not_grow_with_the_number_of_pictures(tmp_path):
     found = []
     for _ in range(3):
         for _ in range(3):
-            painted(watch.result, watch._account.view, watch.history)
+            dict(painted(watch.result, watch._account.view, watch.history))
         found.append(alive())
     grown, where = growth(*found[1:])
     assert grown < 3 * 5_000, where

@@ -196,3 +196,19 @@ def test_the_last_weights_are_not_forgotten_where_steps_end_the_run(tmp_path, mo
         steps = [row["step"] for row in watch.history]
         assert steps[-1] == last
         assert len(set(steps)) == len(steps)
+
+
+def test_recognising_has_the_time_that_its_files_leave_and_is_no_sampling():
+    clock = Clock()
+    meter = Meter(clock, Portion(16, 16, 1, 24), end=10.0, kept=4.0, kept_for_files=1.0)
+    loss = meter.of(Loss(clock, 0.5))
+    loss(torch.zeros(2, 2))
+    clock.now = 7.0
+    assert not meter.affords(1)
+    with meter.recognises():
+        assert meter.affords(4)
+        assert not meter.affords(5)
+        loss(torch.zeros(3, 2))
+    clock.now += 0.25
+    assert (meter.n_evaluations, meter.seconds) == (2, 1.0)
+    assert (meter.recognising, meter.files) == (1.5, 0.25)

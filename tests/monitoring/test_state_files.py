@@ -1,7 +1,13 @@
 """What is too large for a checkpoint is in files, and is found again or said to be gone."""
 
+import os
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -145,3 +151,27 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         StateFiles().put_away(state(), tmp_path / "file")
+
+
+def test_training_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", None)
+    assert same(fetched(StateFiles().put_away(state(), tmp_path), tmp_path), state())
+
+
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+from lightning_morse.monitoring.state_files import StateFiles
+from tests.monitoring.test_state_files import state
+folder = Path(sys.argv[1])
+(folder / "small").write_bytes(pickle.dumps(StateFiles().put_away(state(), folder)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_has_put_away_is_whole(tmp_path):
+    root = Path(__file__).parents[2]
+    order = [sys.executable, "-c", KILLED, str(tmp_path)]
+    assert subprocess.run(order, cwd=root, check=False, timeout=60).returncode == -signal.SIGKILL
+    small = pickle.loads((tmp_path / "small").read_bytes())
+    assert same(fetched(small, tmp_path), state())

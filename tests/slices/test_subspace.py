@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from lightning_morse.slices.bases import orthonormal_columns
+from lightning_morse.slices.bases import orthonormal_columns, pca_directions
 from lightning_morse.slices.subspace import AffineSubspace, plane_through
 from tests.slices.matrices import DTYPES, E1, E2, gaussian, rounding
 
@@ -60,6 +60,18 @@ def test_projection_inverts_point(shape, seed):
     x = gaussian(d, seed=seed + 2)
     torch.testing.assert_close(space.project(space.point(x)), x, rtol=1e-11, atol=1e-11)
     assert space.residual(space.point(x)).item() < 1e-11
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_projected_stays_as_it_is(dtype):
+    """Double precision needs no conversion, and is not written to either."""
+    columns = orthonormal_columns(gaussian(40, 2, seed=1, dtype=dtype))
+    space = AffineSubspace(gaussian(40, dtype=dtype), columns)
+    theta = gaussian(5, 40, seed=2, dtype=dtype)
+    before = theta.clone(), space.origin.clone(), space.directions.clone()
+    space.residual(theta, space.project(theta))
+    pca_directions(theta, 2)
+    assert all(map(torch.equal, before, (theta, space.origin, space.directions)))
 
 
 def test_subspace_does_not_carry_a_graph():
