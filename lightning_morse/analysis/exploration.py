@@ -323,12 +323,10 @@ class Explorer:
 
     def _most_undecided(self, portrait: PhasePortrait, rooms: Sequence[int]) -> int | None:
         """The box with most open volume, of those that hold fewer than ``rooms``; None if none."""
-        nested, open_ = portrait.nested, portrait.open
         volumes = np.zeros(len(self.tower))
         for k, box in enumerate(self.tower.boxes):
-            part = nested.part(k)
-            if len(box.samples) < rooms[k] and open_[part].any():
-                volumes[k] = nested.volumes[part][open_[part]].sum()
+            if len(box.samples) < rooms[k]:
+                volumes[k] = portrait.open_volume(k)
         return int(volumes.argmax()) if volumes.any() else None
 
     # ------------------------------------------------------------------ boxes
@@ -376,7 +374,8 @@ class Explorer:
     def _open(self, low: Array, up: Array, k: int, most: int) -> bool:
         """Open a box inside another one, smaller if it has to be; False if there is no room."""
         first = self.plan.first_inside
-        if not self._may_open or self.left(most) < first:
+        # One more is held out for it.
+        if not self._may_open or self.left(most) <= first:
             return False
         box, root = self.tower.boxes[k], self.tower.settings.grid
         siblings = [(b.lower, b.upper) for b in self.tower.boxes if b.parent == k]

@@ -87,6 +87,17 @@ class PhasePortrait:
             mask[cells] |= not resolved
         return mask
 
+    def open_volume(self, k: int) -> float:
+        """Fraction of the outermost box about which samples for box ``k`` may tell.
+
+        In the outermost box itself only what is undecided counts. Where a set is unresolved and all
+        around it certain, samples for it are those of a box inside: the outermost one needs a
+        process for all of it.
+        """
+        part = self.nested.part(k)
+        open_ = self.open[part] if k else self.labels[part] == UNDECIDED
+        return float(self.nested.volumes[part][open_].sum())
+
     def names_a_basin_in(self, boxes: Sequence[int]) -> bool:
         """Whether a certain basin reaches into one of some boxes."""
         return any((self.labels[self.nested.part(k)] >= 0).any() for k in boxes)
