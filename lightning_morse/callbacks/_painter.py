@@ -43,8 +43,9 @@ MOST_WAITING = 32
 PATIENCE_SECONDS = 20.0
 # Training calls at every step, and asking the file system takes a tenth of a millisecond.
 _LOOK_AGAIN_SECONDS = 0.05
-# Steps of that waiting.
+# Steps of that waiting, and what ending the process takes after it.
 _WAIT_SECONDS = 0.01
+_END_SECONDS = 0.03
 # What a figure is taken to cost before one has been drawn.
 _FIGURE_SECONDS = 0.3
 # This package comes from where it came from here; what is found without its folder stays first.
@@ -260,12 +261,12 @@ class Painter:
         Where the process has died, they are drawn here.
 
         Args:
-            patience: How long to wait, seconds; what is not there by then is left out, and one line
-                says so.
+            patience: How long all of it may take, seconds; what is not there by then is left out,
+                and one line says so.
         """
         if self._worker is None:
             return
-        until = self._clock() + min(patience, PATIENCE_SECONDS)
+        until = self._clock() + min(patience, PATIENCE_SECONDS) - _END_SECONDS
         try:
             self._deliver()
             while self._jobs and self._clock() < until:
