@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class PhasePortrait:
         """Whether every Morse set is resolved: the attractors found are all there are."""
         return bool(self.settled.resolved.all())
 
-    @property
+    @cached_property
     def open(self) -> Mask:
         """Cells about which samples may still tell: undecided, or in an unresolved Morse set."""
         mask: Mask = self.labels == UNDECIDED

@@ -200,11 +200,10 @@ def shadows(found: MorseGraph, nested: NestedGrid, settled: Settled) -> Mask:
         Shape ``(n_sets,)``.
     """
     out = np.zeros(len(found.morse_sets), dtype=bool)
+    resolved = {a for a in found.attractors if settled.resolved[a]}
     for number in np.flatnonzero((settled.index == 0) & ~settled.resolved):
         below = nx.descendants(found.graph, number)
-        if len(below) != 1 or not below <= set(found.attractors):
-            continue
-        if not all(settled.resolved[a] for a in below):
+        if len(below) != 1 or not below <= resolved:
             continue
         first = int(found.morse_sets[number][0])
         cells = np.sort(found.condensation.descendants(first)).astype(np.int64)

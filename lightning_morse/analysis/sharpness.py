@@ -41,10 +41,9 @@ def curvature_at(portrait: PhasePortrait, point: Array, confidence: float) -> Cu
     Returns:
         None outside of all boxes, and where the samples refute the surrogate.
     """
-    cell = portrait.nested.cell_of(point[None])[0]
-    if cell < 0:
+    k = int(portrait.nested.box_of(point[None])[0])
+    if k < 0:
         return None
-    k = int(np.searchsorted(portrait.nested.starts, cell, side="right")) - 1
     chart = portrait.charts[k]
     return largest_curvature(chart.surrogate, point, confidence) if chart.trusted else None
 
