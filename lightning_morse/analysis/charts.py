@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from lightning_morse._typing import Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.conley.nested_map import BoxImages, own_cells
-from lightning_morse.enclosure.flow_map import FlowEnclosure, FlowImages, critical_cells
+from lightning_morse.enclosure.flow_map import AT_REST, FlowEnclosure, FlowImages, critical_cells
 from lightning_morse.gp.process import GaussianProcess, Posterior, SurrogateError
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
@@ -112,7 +112,7 @@ def chart(
     diverged: Mask,
     clock: Stopwatch,
     trusted: bool = True,
-    at_rest: float = 0.0,
+    at_rest: float = AT_REST,
 ) -> Chart:
     """Enclose the flow of every gradient field inside the band of a surrogate.
 

@@ -12,7 +12,7 @@ from lightning_morse.analysis.design import far_apart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
-from lightning_morse.enclosure.flow_map import AT_REST
+from lightning_morse.enclosure.flow_map import AT_REST, NEARLY_AT_REST
 from lightning_morse.gp.calibration import (
     Calibrated,
     check,
@@ -298,7 +298,7 @@ class Tower:
         if key not in box.charts:
             make_band = self.settings.with_share(share).proved_band
             lattice = Lattice.of_sketch(grid)
-            box.charts = {key: self._chart(k, model, lattice, make_band, clock, AT_REST)}
+            box.charts = {key: self._chart(k, model, lattice, make_band, clock, NEARLY_AT_REST)}
         return box.charts[key]
 
     def chart(self, k: int, grid: CubicalGrid, make_band: MakeBand, clock: Stopwatch) -> Chart:
@@ -312,7 +312,7 @@ class Tower:
         lattice: Lattice,
         make_band: MakeBand,
         clock: Stopwatch,
-        at_rest: float = 0.0,
+        at_rest: float = AT_REST,
     ) -> Chart:
         diverged, trusted = nearest_diverged(lattice.grid, self.seen_by(k)), model.trusted
         return chart(model.surrogate, lattice, make_band, diverged, clock, trusted, at_rest)

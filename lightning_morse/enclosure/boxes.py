@@ -180,10 +180,12 @@ class _AxisGrowth:
 
     def after(self, stride: Stride) -> Grown:
         matrix, forcing, time = self.matrix, self.place.forcing, stride.time
-        grown = comparison.solution(matrix, forcing, self.size, time) + stride.error
+        # Box and path obey the same system from other beginnings: both at once take half the calls.
+        forcings = np.stack([forcing, np.abs(self.place.velocity)], axis=1)
+        starts = np.stack([self.size, np.zeros_like(self.size)], axis=1)
+        grown, path = comparison.solution(matrix[:, :, None], forcings, starts, time).swapaxes(0, 1)
+        grown = grown + stride.error
         swept = comparison.largest_within(matrix, forcing, self.size, grown, time)
-        velocity = np.abs(self.place.velocity)
-        path = comparison.solution(matrix, velocity, np.zeros_like(velocity), time)
         return Grown(grown, grown, swept, path, self.norm * time <= comparison.LARGEST_EXPONENT)
 
 

@@ -35,11 +35,11 @@ from lightning_morse.enclosure.integrate import FARTHEST, Inclusion, follow
 from lightning_morse.gp.process import Posterior
 from lightning_morse.grids.lattice import Lattice
 
-# Among many bands, and in a sketch, a cell is also left once a step changes its box by less than
-# this many grid cells. Sound at any value, because times are free.
-AT_REST = 0.01
+# A cell is left once a step changes its box by less than this many grid cells; among many bands,
+# and in a sketch, by less than the second number. Sound at any value, because times are free.
+AT_REST, NEARLY_AT_REST = 0.001, 0.01
 # Cells followed together: bounds the memory, never the result.
-_CHUNK = 8192
+_CHUNK = 65536
 # Inflation of image boxes against rounding, relative to the coordinates of the box: thousands of
 # times the rounding of one coordinate, far below the width of a cell. Soundness depends on it.
 _ROUNDING = 1e-12
@@ -136,15 +136,15 @@ class FlowEnclosure:
 
     Attributes:
         bounds: The posterior mean of the gradient between the lattice points.
-        at_rest: A cell is left once a step changes its box by less than this, in grid cells. Faster
-            above 0, but what is followed less far may be recurrent.
+        at_rest: A cell is left once a step changes its box by less than this, in grid cells. More
+            is faster, but what is followed less far may be recurrent.
     """
 
     bounds: FlowBounds
-    at_rest: float = 0.0
+    at_rest: float = AT_REST
 
     @classmethod
-    def of(cls, lattice: Lattice, posterior: Posterior, at_rest: float = 0.0) -> FlowEnclosure:
+    def of(cls, lattice: Lattice, posterior: Posterior, at_rest: float = AT_REST) -> FlowEnclosure:
         """Prepare the enclosure.
 
         Args:
@@ -195,7 +195,8 @@ class FlowEnclosure:
                 "bands swapped?"
             )
         first, last = self._forcing(narrow), self._forcing(wide)
-        return BandsBetween(narrow, wide, Inclusion(self.bounds, first, AT_REST, last - first))
+        inclusion = Inclusion(self.bounds, first, NEARLY_AT_REST, last - first)
+        return BandsBetween(narrow, wide, inclusion)
 
     def _forcing(self, band: GradientBand) -> Array:
         # The centre follows the interpolated mean, whose error is part of the forcing.

@@ -47,6 +47,9 @@ _FASTEST = 0.5
 PLANNED_OVER_MEASURED = 1.1
 # What was measured before counts so much less with each analysis since.
 FADES = 0.8
+# Probe batches are left out only as long as the loss takes more than this share of the smallest
+# analysis: below that a noisier loss would buy next to no time.
+_CHEAP_LOSS = 0.08
 # Cost apart from the samples on half as many cells per axis, over that on all of them.
 COARSE_COST = 0.7
 
@@ -293,9 +296,15 @@ class Portions:
             self.batches = self._settings.probe_batches
             coarse = self._settings.may_coarsen
             if self._settings.most_samples is None:
-                while self.batches > 1 and self._costs.of(FEWEST_AUTO, self.batches, coarse) > aim:
+                while self.batches > 1 and self._is_dear(self.batches, coarse, aim):
                     self.batches -= 1
         return self.batches
+
+    def _is_dear(self, batches: int, coarse: bool, aim: float) -> bool:
+        """Whether the smallest analysis takes too long, and the loss a good part of it."""
+        seconds = self._costs.of(FEWEST_AUTO, batches, coarse)
+        of_loss = FEWEST_AUTO * batches * (self._costs.per_batch or 0.0)
+        return seconds > aim and of_loss > _CHEAP_LOSS * seconds
 
     @property
     def _fewest(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss
 from lightning_morse.slices.subspace import AffineSubspace
 
-# An evaluation that takes longer is timed once.
-SLOW_SECONDS = 0.05
+# An evaluation is timed so often, unless that takes longer than so many seconds.
+_TIMES, _TIMING_SECONDS = 6, 0.1
 # Keeps the choice of probe batches apart from the other random numbers of a seed.
 _PROBES_STREAM = 4
 
@@ -53,26 +54,25 @@ class ProbedLoss:
             clock: Seconds since an arbitrary moment.
 
         Returns:
-            Seconds in the first process; NaN if the loss cannot be evaluated there, or not by one
-            process alone.
+            Seconds in the first process, the median of a few; NaN if the loss cannot be evaluated
+            there, or not by one process alone.
         """
         if self.record.sharded:
             return math.nan
 
         def timed() -> float:
-            took = math.nan
+            took: list[float] = []
             with Guard(lambda error: None), preserved_random_state():
                 loss = self.shadow(most=1)
                 with plain_arithmetic(loss.weights[0].device.type):
-                    for _ in range(2):  # the first one may set things up
+                    while len(took) < _TIMES and sum(took) <= _TIMING_SECONDS:
                         loss.reset()
                         start = clock()
                         for _, value in loss.parts():
                             value.item()
-                        took = clock() - start
-                        if took > SLOW_SECONDS:
-                            break
-            return took
+                        took.append(clock() - start)
+            # The first one may set things up, and any may be held up by something else.
+            return median_low(took[1:] or took) if took else math.nan
 
         return self.record.processes.share(self.record.processes.each(timed))
 

@@ -376,6 +376,15 @@ def test_part_of_the_probe_set_where_all_is_too_dear():
     assert Portions(settings(n_samples=64), costs).choose_batches(aim=0.1) == 4
 
 
+def test_all_of_the_probe_set_where_the_loss_is_next_to_nothing():
+    """To leave batches out makes the loss noisier, and here buys no time."""
+    costs = Costs(fixed=0.9, per_sample=0.01)
+    costs.evaluated(0.0003)
+    assert Portions(settings(), costs).choose_batches(aim=0.5) == 4
+    costs.evaluated(0.003)
+    assert Portions(settings(), costs).choose_batches(aim=0.5) == 1
+
+
 def test_without_a_limit_the_clock_does_not_matter():
     budget = Budget(1.0, lambda: math.nan)
     for n_samples, usual, most in (("auto", 128, 320), (100, 100, 100)):
