@@ -56,6 +56,7 @@ figures: $(VENV)/.installed-docs
 	$(BIN)/python docs/architecture_picture.py
 	$(BIN)/python docs/formats_page.py
 	OMP_NUM_THREADS=1 $(BIN)/python examples/strange_pictures.py --out docs/images
+	OMP_NUM_THREADS=1 $(BIN)/python examples/gallery.py --images docs/images --page docs/gallery.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
