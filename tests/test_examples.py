@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -109,6 +110,33 @@ def test_the_fast_demo_says_a_sentence_for_each_epoch_and_what_to_do_next(tmp_pa
     # It would serve forever: that it knows its options must do.
     assert "--logdir runs" in board
     subprocess.run(f"{board} --inspect", shell=True, env=environment, **options)
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_the_demo_draws(tmp_path):
+    """What stands beside its two pictures there."""
+    monitor = load("digits")(["--log-dir", str(tmp_path)])
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    history, result = monitor.history, monitor.result
+    for claim in (
+        "The demo drew this after its last epoch",
+        "the first two principal directions of\nthe trajectory (98 % of it)",
+        "The star marks the current weights, in the basin of\nattractor 0",
+        "certain at the requested level (0.95)",
+        "From the grey region the flow leaves the box, and the hatched one is\nundecided",
+        "All twelve analyses find training certainly in the basin of the same attractor",
+        "identity 0. Its floor\nfalls",
+    ):
+        assert claim in readme
+    (axes,) = monitor.figures()["basins"].axes
+    shares = re.findall(r"\((\d+) %", axes.get_xlabel() + axes.get_ylabel())
+    assert sum(map(int, shares)) == 98
+    assert history[-1]["morse/basin_current"] == 0
+    assert result.confidence == 0.95
+    assert min(result.escape, result.undecided) > 0.01
+    assert [row["morse/identity_current"] for row in history] == [0] * 12
+    floors = [row["loss"] - row["morse/headroom"] for row in history]
+    assert floors[-1] < 0.5 * floors[0]
 
 
 def assert_compared(folder, capsys, n=2):
