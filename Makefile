@@ -1,4 +1,5 @@
-# Mainly: `make demo` trains a small network with the callback, `make test` runs the suite.
+# Mainly: `make demo` trains a small network with the callback (`make demo ARGS=--fast`: in half a
+# minute), `make test` runs the suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ ECOSYSTEM := .venv-ecosystem
 .PHONY: demo test quick test-oldest ecosystem lint lint-js bench docs figures clean
 
 demo: $(VENV)/.installed-examples
-	OMP_NUM_THREADS=1 $(BIN)/python examples/digits.py
+	OMP_NUM_THREADS=1 $(BIN)/python examples/digits.py $(ARGS)
 
 test: lint
 	$(PYTEST)
@@ -55,6 +56,7 @@ figures: $(VENV)/.installed-docs
 	$(BIN)/python docs/architecture_picture.py
 	$(BIN)/python docs/formats_page.py
 	OMP_NUM_THREADS=1 $(BIN)/python examples/strange_pictures.py --out docs/images
+	OMP_NUM_THREADS=1 $(BIN)/python examples/gallery.py --images docs/images --page docs/gallery.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,15 +1,19 @@
 """Train a small network on scikit-learn's digits and watch the basins of its loss.
 
     python examples/digits.py --epochs 12 --activation tanh
-    tensorboard --logdir runs
+    python examples/digits.py --fast
 
-Prints one line per epoch; the rest is in TensorBoard, under ``morse``.
+Prints what is known after each epoch, and at the end the commands to look further.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shlex
+import shutil
+import sys
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +30,9 @@ from lightning_morse.words import short_of_one
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 N_TRAIN = 1437  # the usual 80 %; the other 360 images are for validation
+WIDTH = 100  # of what is printed, in characters
+USUAL = {"epochs": 12, "n_samples": 128, "resolution": 128}
+FAST = {"epochs": 3, "n_samples": 64, "resolution": 64}
 
 
 def make_data() -> tuple[TensorDataset, TensorDataset]:
@@ -71,42 +78,76 @@ class DigitsModule(pl.LightningModule):
 
 
 class EpochLine(pl.Callback):
-    """Print one line per epoch."""
+    """Print what is known after each epoch; after the monitor among the callbacks."""
+
+    def __init__(self, monitor: MorseMonitor) -> None:
+        self.monitor = monitor
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         print(
             f"epoch {trainer.current_epoch + 1:3d}   loss {found['train_loss']:.3f}   "
-            f"val accuracy {found['val_accuracy']:.3f}   {self.said_by_analysis(found)}"
+            f"val accuracy {found['val_accuracy']:.3f}   {self.counted(found)}"
         )
+        if self.is_analysed(found):
+            indent = 4 * " "
+            said = self.monitor.sentence
+            print(textwrap.fill(said, WIDTH, initial_indent=indent, subsequent_indent=indent))
 
-    def said_by_analysis(self, found: Mapping[str, float]) -> str:
-        """The findings of this epoch's analysis: values are there after one, and only then."""
-        if found.get("morse/failed", 1) or "morse/mu" not in found:
+    def is_analysed(self, found: Mapping[str, float]) -> bool:
+        """Values are there after an analysis, and only then."""
+        return "morse/mu" in found and not found["morse/failed"]
+
+    def counted(self, found: Mapping[str, float]) -> str:
+        """The number of attractors, as far as it is known."""
+        if not self.is_analysed(found):
             return "no analysis this epoch"
-        basin = int(found["morse/basin_current"])
-        where = {-1: "undecided", -2: "escapes"}.get(basin, f"{basin}")
-        least = ">=" if found["morse/unresolved"] else "="
-        mu = short_of_one(found["morse/mu"]) if found["morse/mu"] else "-"
-        return (
-            f"attractors {least} {found['morse/attractors']:.0f}   "
-            f"mu {mu:11s}   "
-            f"basin {where:9s}   largest basin {found['morse/basin_max']:4.0%}"
-        )
+        if not found["morse/mu"]:
+            return "no certain attractor"
+        count, least = found["morse/attractors"], found["morse/unresolved"]
+        noun = "attractor" if count == 1 else "attractors"
+        mu = short_of_one(found["morse/mu"])
+        return f"{'at least' if least else 'exactly'} {count:.0f} {noun}, mu {mu}"
+
+
+def commands(logs: Path) -> list[str]:
+    """The commands to look further at runs, as they can be pasted here."""
+    home, given = Path(sys.executable).parent, shlex.quote(str(logs))
+
+    def program(name: str) -> str:
+        own = home / name
+        if not own.exists() or shutil.which(name) == str(own):
+            return name
+        # Not in the path, as the environment that make sets up.
+        here = Path.cwd()
+        return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))
+
+    page = shlex.quote(str(logs / "report.html"))
+    return [
+        f"{program('tensorboard')} --logdir {given}",
+        f"{program('lightning-morse')} report {given} -o {page}",
+        f"{program('lightning-morse')} compare {given}",
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> MorseMonitor:
     """Train; return the monitor with its findings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--fast", action="store_true", help="few epochs, small analyses")
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--log-dir", type=Path, default=Path("runs"))
     parser.add_argument("--activation", choices=ACTIVATIONS, default="tanh")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n-samples", type=int, default=128, help="loss evaluations per analysis")
-    parser.add_argument("--resolution", type=int, default=128, help="grid cells per axis")
+    parser.add_argument("--n-samples", type=int, help="loss evaluations per analysis")
+    parser.add_argument("--resolution", type=int, help="grid cells per axis")
     args = parser.parse_args(argv)
+    for option, value in (FAST if args.fast else USUAL).items():
+        if getattr(args, option) is None:
+            setattr(args, option, value)
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Lightning speaks under the name of whichever of its two packages was loaded last.
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning_morse").setLevel(logging.WARNING)  # EpochLine says the same
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(args.seed, verbose=False)
@@ -122,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> MorseMonitor:
     trainer = pl.Trainer(
         max_epochs=args.epochs,
         accelerator="cpu",
-        callbacks=[monitor, EpochLine()],
+        callbacks=[monitor, EpochLine(monitor)],
         logger=logger,
         log_every_n_steps=10,
         enable_checkpointing=False,
@@ -135,11 +176,13 @@ def main(argv: Sequence[str] | None = None) -> MorseMonitor:
         DataLoader(val, batch_size=360),
     )
     if monitor.result is not None:
+        print(f"\nfigures of the last analysis, in {logger.log_dir}:")
         for name, figure in monitor.figures().items():
-            path = Path(logger.log_dir) / f"{name}.png"
-            figure.savefig(path)
-            print(f"last {name} figure: {path}")
-    print(f"everything: tensorboard --logdir {args.log_dir}")
+            figure.savefig(Path(logger.log_dir) / f"{name}.png")
+            print(f"    {name}.png")
+    print("\nto look further:")
+    for command in commands(args.log_dir):
+        print(f"    {command}")
     return monitor
 
 

@@ -1,4 +1,6 @@
-"""Take the screenshots of the documentation: the report and the tab, two sizes, two themes.
+"""Take the screenshots of the documentation, and draw the demo for the README.
+
+The report and the tab, in two sizes and two themes.
 
     python -m examples.screenshots --out docs/images
 
@@ -26,6 +28,7 @@ from tests.tensorboard_plugin.test_plugin import FRAME, Board
 SIZES = ((1280, 800), (1920, 1080))
 THEMES = ("light", "dark")
 COLORS = 128  # in the palette: the pictures have few, and this keeps them small
+OF_THE_README = {"basins": "digits_basins", "timeline": "digits_timeline"}  # figures, and files
 IN_SPACE = "document.querySelector('.head button').click()"
 SETTLE = 1.0  # seconds from the last change to the picture
 
@@ -33,7 +36,11 @@ SETTLE = 1.0  # seconds from the last change to the picture
 def photograph(page: Browser, path: Path) -> None:
     """Write what the page shows as a small PNG."""
     time.sleep(SETTLE)
-    picture = Image.open(io.BytesIO(page.picture())).convert("RGB")
+    write_small(page.picture(), path)
+
+
+def write_small(png: bytes, path: Path) -> None:
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
     picture.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
@@ -51,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for activation in digits.ACTIVATIONS:
             options = ["--epochs", str(args.epochs), "--activation", activation]
             digits.main([*options, "--log-dir", str(folder / "digits")])
+        for figure, file in OF_THE_README.items():  # as the demo leaves them
+            (drawn,) = (folder / "digits" / "digits-tanh").glob(f"*/{figure}.png")
+            write_small(drawn.read_bytes(), args.out / f"{file}.png")
         himmelblau.main(["--out", str(folder / "himmelblau")])
         page_of = {
             "report": [replace(run, name="himmelblau") for run in read_runs(folder / "himmelblau")],

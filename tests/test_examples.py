@@ -2,7 +2,12 @@
 
 import csv
 import io
+import itertools
+import os
+import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_morse import cli
+from lightning_morse.view.record import decode
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -49,15 +55,88 @@ def test_three_solutions_each_in_a_basin_of_its_own(activation, tmp_path):
 
 
 def test_digits_says_where_there_was_no_analysis():
-    line = load("digits", "EpochLine")()
+    line = load("digits", "EpochLine")(None)
     nothing = {"morse/overhead": 0.1, "morse/age": 23.0}
-    assert line.said_by_analysis(nothing) == "no analysis this epoch"
-    found = {"basin_current": 0.0, "unresolved": 0.0, "attractors": 1.0, "basin_max": 0.5}
-    found = {f"morse/{name}": value for name, value in {**found, "mu": 0.9834, "failed": 0}.items()}
-    said = line.said_by_analysis(found)
-    assert "attractors = 1" in said
-    assert "mu 0.98" in said
-    assert line.said_by_analysis({**found, "morse/failed": 1.0}) == "no analysis this epoch"
+    assert line.counted(nothing) == "no analysis this epoch"
+    found = {"morse/unresolved": 0.0, "morse/attractors": 1.0, "morse/mu": 0.9834}
+    found["morse/failed"] = 0.0
+    assert line.counted(found) == "exactly 1 attractor, mu 0.98"
+    open_sets = {**found, "morse/unresolved": 2.0, "morse/attractors": 2.0}
+    assert line.counted(open_sets) == "at least 2 attractors, mu 0.98"
+    assert line.counted({**found, "morse/mu": 0.0}) == "no certain attractor"
+    assert line.counted({**found, "morse/failed": 1.0}) == "no analysis this epoch"
+
+
+def test_commands_of_the_demo_are_those_of_its_environment(tmp_path, monkeypatch):
+    """Found beside the interpreter, unless the shell finds the same; paths with a space too."""
+    commands = load("digits", "commands")
+    home = tmp_path / "my env"
+    home.mkdir()
+    for name in ("tensorboard", "lightning-morse"):
+        (home / name).write_text("")
+        (home / name).chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(home / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert commands(Path("my runs")) == [
+        "'my env/tensorboard' --logdir 'my runs'",
+        "'my env/lightning-morse' report 'my runs' -o 'my runs/report.html'",
+        "'my env/lightning-morse' compare 'my runs'",
+    ]
+    monkeypatch.setenv("PATH", str(home))
+    assert commands(Path("runs"))[2] == "lightning-morse compare runs"
+
+
+@pytest.mark.slow
+def test_the_fast_demo_says_a_sentence_for_each_epoch_and_what_to_do_next(tmp_path):
+    """As make starts it; the commands it ends with work as they stand there."""
+    options = {"capture_output": True, "text": True, "timeout": 600, "cwd": tmp_path, "check": True}
+    root = str(EXAMPLES.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    started = [sys.executable, str(EXAMPLES / "digits.py"), "--fast"]
+    lines = subprocess.run(started, env=environment, **options).stdout.splitlines()
+    at = [k for k, line in enumerate(lines) if line.startswith("epoch")]
+    assert len(at) == 3
+    records = sorted(tmp_path.glob("runs/digits-tanh/version_0/morse/*.view.json"))
+    assert len(records) == 3
+    for start, record in zip(at, records, strict=True):
+        said = itertools.takewhile(lambda line: line.startswith("    "), lines[start + 1 :])
+        verdict = decode(record.read_bytes()).facts["verdict"]
+        assert " ".join(line.strip() for line in said) == verdict != ""
+    board, *others = [line.strip() for line in lines[lines.index("to look further:") + 1 :]]
+    assert len(others) == 2
+    for command in others:
+        subprocess.run(command, shell=True, env=environment, **options)
+    assert "digits-tanh/version_0" in (tmp_path / "runs" / "report.html").read_text()
+    # It would serve forever: that it knows its options must do.
+    assert "--logdir runs" in board
+    subprocess.run(f"{board} --inspect", shell=True, env=environment, **options)
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_the_demo_draws(tmp_path):
+    """What stands beside its two pictures there."""
+    monitor = load("digits")(["--log-dir", str(tmp_path)])
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    history, result = monitor.history, monitor.result
+    for claim in (
+        "The demo drew this after its last epoch",
+        "the first two principal directions of\nthe trajectory (98 % of it)",
+        "The star marks the current weights, in the basin of\nattractor 0",
+        "certain at the requested level (0.95)",
+        "From the grey region the flow leaves the box, and the hatched one is\nundecided",
+        "All twelve analyses find training certainly in the basin of the same attractor",
+        "identity 0. Its floor\nfalls",
+    ):
+        assert claim in readme
+    (axes,) = monitor.figures()["basins"].axes
+    shares = re.findall(r"\((\d+) %", axes.get_xlabel() + axes.get_ylabel())
+    assert sum(map(int, shares)) == 98
+    assert history[-1]["morse/basin_current"] == 0
+    assert result.confidence == 0.95
+    assert min(result.escape, result.undecided) > 0.01
+    assert [row["morse/identity_current"] for row in history] == [0] * 12
+    floors = [row["loss"] - row["morse/headroom"] for row in history]
+    assert floors[-1] < 0.5 * floors[0]
 
 
 def assert_compared(folder, capsys, n=2):

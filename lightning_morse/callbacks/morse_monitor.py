@@ -344,6 +344,15 @@ class MorseMonitor(TellingCallback):
         return self._account.result
 
     @property
+    def sentence(self) -> str:
+        """What training was doing at the last analysis, and what to do about it.
+
+        The same words as in figures, tab and report. Empty before the first analysis, and in all
+        processes but the first.
+        """
+        return self._account.view.verdict if self._account.view is not None else ""
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """One row per analysis: ``step``, ``epoch``, the published scalars, and what follows.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -14,6 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.text import Text
 
+from lightning_morse.plotting.graph_choice import by_barrier, graph_of
 from lightning_morse.plotting.layered_layout import Chains, Node, placed, rows_of
 from lightning_morse.plotting.style import (
     DARK,
@@ -30,9 +32,10 @@ from lightning_morse.plotting.style import (
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import kind_with_index, percent
 
-# More Morse sets than this make a graph too crowded to read; then at most so many unresolved ones.
-MAX_DRAWN, MAX_UNRESOLVED = 30, 20
-_KIND_LENGTH = 12  # characters of a kind on one line
+_LINE_LENGTH = 12  # characters of a node on one line
+# The page is not enlarged further than this: where TensorBoard shows it first, at 400 x 300 pixels,
+# text is 8 pixels high. More sets than these never fit.
+_LARGEST_SCALE, _MOST = SMALL_TEXT * 400 / 72 / PAGE[0] / 8, 30
 
 # Lengths in inches.
 # Room for the title, each further line, the note, on a page that is not enlarged.
@@ -47,10 +50,11 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
     """Draw the Morse graph, downhill down the page, attractors at the bottom in their colours.
 
     Each node gives the number of the Morse set, its loss, and the certain share of the box of its
-    basin or its kind. Of more than 30 Morse sets, all attractors, all resolved ones and the
-    20 unresolved ones of least loss are shown, and the title says how many are missing; edges then
-    join the sets shown (paths through missing ones become edges). A large graph has a large page,
-    on which title and note are larger too.
+    basin or its kind. The figure is legible at 400 x 300 pixels. Where not all sets fit in that
+    size nodes are briefer, and where that is not enough the attractors and passes of the highest
+    barriers are shown (:func:`lightning_morse.plotting.graph_choice.by_barrier`), and the title
+    says how many more there are; edges then join the sets shown (paths through missing ones become
+    edges).
 
     Args:
         result: The analysis, of any dimension.
@@ -78,11 +82,7 @@ def plot_morse_graph(result: MorseAnalysis, identities: Mapping[int, int] | None
             )
             figure.suptitle(title, fontsize=TEXT)
             return figure
-        graph = _shown(result)
-        missing = result.n_morse_sets - len(graph)
-        if missing:
-            title += f"\n{missing} that may hide minima, of higher loss, not drawn"
-        _draw_graph(figure, result, colors, graph, title)
+        _draw_graph(figure, result, colors, title)
     return figure
 
 
@@ -92,20 +92,6 @@ def _why_none(result: MorseAnalysis) -> str:
     if result.escape == 0:
         return "nothing is certain"
     return f"{percent(result.escape)} of the box escapes, nothing else is certain"
-
-
-def _shown(result: MorseAnalysis) -> nx.DiGraph:
-    """Morse graph on the sets worth drawing: paths through those left out become edges."""
-    sets = result.morse_sets
-    if len(sets) <= MAX_DRAWN:
-        return result.graph
-    unresolved = [i for i, m in enumerate(sets) if not (m.is_attractor or m.resolved)]
-    left_out = sorted(unresolved, key=lambda i: sets[i].loss)[MAX_UNRESOLVED:]
-    if not left_out:
-        return result.graph
-    order = nx.transitive_closure_dag(result.graph)
-    order.remove_nodes_from(left_out)
-    return nx.transitive_reduction(order)
 
 
 @dataclass(frozen=True)
@@ -130,22 +116,12 @@ class _Page:
 
 
 def _draw_graph(
-    figure: Figure,
-    result: MorseAnalysis,
-    colors: Mapping[int, str],
-    graph: nx.DiGraph,
-    title: str,
+    figure: Figure, result: MorseAnalysis, colors: Mapping[int, str], title: str
 ) -> None:
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
-    shares = {i: percent(share) for i, share in result.basin_volumes.items()}
-    texts = {i: _write_node(ax, result, i, colors.get(i), shares.get(i, "")) for i in graph}
-    extents = [t.get_window_extent() for t in texts.values()]
-    box = (
-        max(e.width for e in extents) / figure.dpi + _PAD_ACROSS,
-        max(e.height for e in extents) / figure.dpi + _PAD_DOWN,
-    )
-    page = _page(graph, result, box, title_lines=1 + title.count("\n"))
+    texts, page, brief = _fitted(ax, result, colors)
+    title += _on_missing(result, texts)
     width, height = page.size
     # One unit of the axes is one inch, so that boxes measured in inches fit.
     figure.set_size_inches(width, height)
@@ -155,9 +131,11 @@ def _draw_graph(
     for i, text in texts.items():
         text.set_position((page.x[i], page.y[i]))
         _draw_box(ax, page, i, colors.get(i, "white"), dashed=not result.morse_sets[i].resolved)
+    notes = ["second number: the loss"] if brief else []
+    if not all(result.morse_sets[i].resolved for i in texts):
+        notes.append("dashed: may hide a minimum")
     note = "arrows point downhill · coloured: attractors, with their certain share"
-    if result.n_unresolved:
-        note += "\ndashed: may hide a minimum"
+    note = "\n".join([note, " · ".join(notes)] if notes else [note])
     margin, scale = 0.08 * page.scale / height, page.scale
     figure.text(
         *(0.5, margin, note), ha="center", va="bottom", fontsize=SMALL_TEXT * scale, color=DARK
@@ -165,33 +143,87 @@ def _draw_graph(
     figure.text(0.5, 1 - margin, title, ha="center", va="top", fontsize=TEXT * scale)
 
 
-def _write_node(ax: Axes, result: MorseAnalysis, i: int, color: str | None, share: str) -> Text:
-    """Write the text of a node, to be moved once its size is known.
+def _on_missing(result: MorseAnalysis, shown: Collection[int]) -> str:
+    """A line on what is not drawn; empty if all is."""
+    missing = result.n_morse_sets - len(shown)
+    if not missing:
+        return ""
+    attractors = sum(a not in shown for a in result.attractors)
+    which = f", {attractors} of them attractors" if attractors else ""
+    return f"\nand {missing} more{which}, none with a higher barrier"
 
-    ``color`` and ``share`` are those of its basin, for an attractor.
-    """
-    m = result.morse_sets[i]
-    if color is not None:
-        what = f"{share} of box"
-    else:
-        what = textwrap.fill(kind_with_index(m.resolved, m.index, result.grid.dim), _KIND_LENGTH)
-    return ax.text(
-        *(0, 0, f"{i}\nloss {m.loss:.3g}\n{what}"),
-        fontsize=SMALL_TEXT,
-        ha="center",
-        va="center",
-        color="black" if color is None else ink(color),
-        linespacing=1.15,
-        zorder=3,
-        gid=f"set {i}",
+
+def _fitted(
+    ax: Axes, result: MorseAnalysis, colors: Mapping[int, str]
+) -> tuple[dict[int, Text], _Page, bool]:
+    """The texts of as many nodes as can be read, the page with their places, and if it is brief."""
+    order = by_barrier(result)[:_MOST]
+    texts = _write_nodes(ax, result, colors, order, brief=False)
+    if len(order) == result.n_morse_sets:
+        page = _page(result, order, _box_around(texts))
+        if page.scale <= _LARGEST_SCALE:
+            return texts, page, False
+    for text in texts.values():
+        text.remove()
+    texts = _write_nodes(ax, result, colors, order, brief=True)
+    box = _box_around(texts)
+    # More sets may by luck take less room; those found are certainly not too many.
+    more = range(2, len(order) + 1)
+    fits = 1 + bisect_left(
+        more, True, key=lambda k: _page(result, order[:k], box).scale > _LARGEST_SCALE
+    )
+    for i in order[fits:]:
+        texts.pop(i).remove()
+    return texts, _page(result, order[:fits], box), True
+
+
+def _write_nodes(
+    ax: Axes,
+    result: MorseAnalysis,
+    colors: Mapping[int, str],
+    chosen: Sequence[int],
+    *,
+    brief: bool,
+) -> dict[int, Text]:
+    """Write the texts of nodes, to be moved once their sizes are known."""
+    shares = {i: percent(share) for i, share in result.basin_volumes.items()}
+    found = {}
+    for i in chosen:
+        m, is_attractor = result.morse_sets[i], i in colors
+        kind = kind_with_index(m.resolved, m.index, result.grid.dim)
+        if brief:
+            # What may hide a minimum is dashed, which is said below.
+            what = shares[i] if is_attractor else kind if m.resolved else ""
+            lines = [f"{i}: {what}" if what else f"{i}", f"{m.loss:.3g}"]
+        else:
+            what = f"{shares[i]} of box" if is_attractor else kind
+            lines = [f"{i}", f"loss {m.loss:.3g}", what]
+        found[i] = ax.text(
+            *(0, 0, "\n".join(textwrap.fill(line, _LINE_LENGTH) for line in lines)),
+            fontsize=SMALL_TEXT,
+            ha="center",
+            va="center",
+            color=ink(colors[i]) if is_attractor else "black",
+            linespacing=1.15,
+            zorder=3,
+            gid=f"set {i}",
+        )
+    return found
+
+
+def _box_around(texts: Mapping[int, Text]) -> tuple[float, float]:
+    """Width and height of a box, in inches, that holds each of the texts."""
+    extents = [t.get_window_extent() for t in texts.values()]
+    return (
+        max(e.width for e in extents) / PAGE_DPI + _PAD_ACROSS,
+        max(e.height for e in extents) / PAGE_DPI + _PAD_DOWN,
     )
 
 
-def _page(
-    graph: nx.DiGraph, result: MorseAnalysis, box: tuple[float, float], title_lines: int
-) -> _Page:
-    """Lay out the graph on the smallest page, of those with rows of the lengths tried."""
-    pages = (_page_of_rows(graph, result, box, title_lines, span) for span in _SPANS)
+def _page(result: MorseAnalysis, shown: Sequence[int], box: tuple[float, float]) -> _Page:
+    """Lay out sets on the smallest page, of those with rows of the lengths tried."""
+    graph, lines = graph_of(result, shown), 1 + (len(shown) < result.n_morse_sets)
+    pages = (_page_of_rows(graph, result, box, lines, span) for span in _SPANS)
     return min(pages, key=lambda page: page.scale)
 
 

@@ -22,6 +22,7 @@ _CLAIM, _BOUND = "about the number of attractors", "`mu` in words"
 _LOSS = "loss of the current weights"
 _FLOOR = "at the minimum of their basin; null where none certainly holds them"
 _BARRIER = "rise in loss up to the lowest saddle of that basin; null if there is none"
+_SWITCHES = "how often training has certainly changed basins; null outside of training"
 _UNDECIDED = Member("undecided", "finite", "share that is undecided", low=0, high=1)
 
 # At the head of the text, so that runs can be listed without the rest being read.
@@ -43,6 +44,7 @@ SUMMARY = Member(
         Member("loss", "finite", _LOSS, null=True, needed=False),
         Member("floor", "finite", _FLOOR, null=True, needed=False),
         Member("barrier", "finite", _BARRIER, null=True, needed=False),
+        Member("switches", "finite", _SWITCHES, null=True, needed=False),
         Member(
             "basins",
             "object",

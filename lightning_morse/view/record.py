@@ -135,7 +135,11 @@ class ViewRecord:
 
     def bare_scalars(self) -> dict[str, float]:
         """Return the scalars without the prefix that the name of their monitor is."""
-        return {name.rpartition("/")[2]: value for name, value in self.scalars.items()}
+        return _bare(self.scalars)
+
+
+def _bare(scalars: Mapping[str, float]) -> dict[str, float]:
+    return {name.rpartition("/")[2]: value for name, value in scalars.items()}
 
 
 def encode(
@@ -183,6 +187,7 @@ def encode(
     whole, *inner = map(pack_box, result.boxes)
     sets = _sets(result, identities)
     facts = _facts(result, now)
+    scalars = _finite(scalars or {})
     facts["verdict"] = verdict or _sentence(result, now, path, labels, facts["loss_now"])
     numbers = None if identities is None else [int(identities[a]) for a in result.attractors]
     when = int(step), None if epoch is None else int(epoch)
@@ -190,7 +195,7 @@ def encode(
         "format": FORMAT,
         "version": VERSION,
         # Here, at the head, lists find it without reading on.
-        "summary": _summary_of(*when, facts, sets, numbers),
+        "summary": _summary_of(*when, facts, sets, numbers, scalars),
         "step": when[0],
         "epoch": when[1],
         "title": title,
@@ -205,7 +210,7 @@ def encode(
         },
         "exits": result.exit_volumes.tolist(),
         "facts": facts,
-        "scalars": _finite(scalars or {}),
+        "scalars": scalars,
         "trajectory": short(path),
         "current": None if now is None else short(now),
     }
@@ -369,7 +374,8 @@ def read_summary(head: bytes, tail: bytes) -> dict[str, Any] | None:
 
 def summary(record: ViewRecord) -> dict[str, Any]:
     """Return what is shown of a record over training: counts, bounds and shares, plain values."""
-    return _summary_of(record.step, record.epoch, record.facts, record.sets, record.identities)
+    when = record.step, record.epoch
+    return _summary_of(*when, record.facts, record.sets, record.identities, record.scalars)
 
 
 def _summary_of(
@@ -378,6 +384,7 @@ def _summary_of(
     facts: Mapping[str, Any],
     sets: Sequence[Mapping[str, Any]],
     identities: Sequence[int] | None,
+    scalars: Mapping[str, float],
 ) -> dict[str, Any]:
     attractors = [m for m in sets if m["attractor"]]
     numbers = range(len(attractors)) if identities is None else identities
@@ -395,6 +402,8 @@ def _summary_of(
         "loss": facts["loss_now"],
         "floor": facts.get("basin_floor"),
         "barrier": facts.get("barrier"),
+        # None outside of training.
+        "switches": _bare(scalars).get("basin_switches"),
         "basins": [
             {"volume": m["basin"], "color": m["color"], "identity": identity}
             for m, identity in zip(attractors, numbers, strict=True)

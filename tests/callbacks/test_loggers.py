@@ -42,7 +42,7 @@ def test_mlflow_takes_all(tmp_path, mlflow_logger):
     table = json.loads(stored(tmp_path, "step-0000011-sets.json").read_text())
     assert table["columns"] == list(COLUMNS)
     assert table["data"] == expected_rows(watch, 11)
-    assert client.get_run(logger.run_id).data.tags["morse/sentence"] == watch._account.view.verdict
+    assert client.get_run(logger.run_id).data.tags["morse/sentence"] == watch.sentence
     assert_is_report(stored(tmp_path, "report.html"), watch)
     assert not list(tmp_path.rglob("*.npz"))
     # MLflow takes each folder in its store for an experiment.
@@ -121,7 +121,7 @@ def test_wandb_offline_takes_all(tmp_path, caplog, wandb_logger):
     assert not [r.getMessage() for r in caplog.records if r.name == "lightning_morse"]
     summary = dict(wandb_logger.experiment.summary)
     assert set(published("morse", UNKNOWN)) <= set(summary)
-    assert summary["morse/sentence"] == watch._account.view.verdict
+    assert summary["morse/sentence"] == watch.sentence
     wandb_logger.experiment.finish()
     images = [p.name for p in tmp_path.rglob("*.png")]
     assert len([name for name in images if "basins" in name]) == 2

@@ -846,6 +846,7 @@ def test_digits_example(real, tmp_path, capsys, activation):
     assert len(lines) == len(watch.history) == 3
     assert "val accuracy 0.9" in lines[-1]
     assert f"tensorboard --logdir {tmp_path}" in out
+    assert " ".join(out.split()).count(watch.sentence) >= 1
     drawn = sorted(path.stem for path in tmp_path.rglob("*.png"))
     assert drawn == ["basins", "graph", "merge", "timeline"]
     assert not any(row["morse/failed"] for row in watch.history)

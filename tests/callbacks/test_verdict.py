@@ -71,10 +71,11 @@ def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
     watch = MorseMonitor(
         "random", 1, n_samples=24, resolution=32, loss_fn=loss_fn, max_overhead=1.0
     )
+    assert watch.sentence == ""
     fit(tmp_path, watch, max_epochs=1)
     (row,) = watch.history
     assert not row["morse/failed"]
-    said = watch._account.view.verdict
+    said = watch.sentence
     assert said.startswith(kind)
     now = float(watch.result.sample_losses[watch.result.samples[:, 0] == 0][0])
     floor = watch.result.morse_sets[0].loss if watch.result.n_attractors else 0.0
@@ -109,7 +110,7 @@ def test_it_says_since_when(tmp_path, monkeypatch):
     kept = {row["morse/identity_current"] for row in watch.history}
     assert len(kept) == 1  # one basin all the time
     assert [row["morse/settled"] for row in watch.history] == [first] * 3
-    assert f"attractor 0, as in all analyses since step {first}" in watch._account.view.verdict
+    assert f"attractor 0, as in all analyses since step {first}" in watch.sentence
 
 
 class Heavy(Net):

@@ -16,8 +16,9 @@ from matplotlib.text import Text
 
 from lightning_morse.conley.reach import Reach
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.plotting import marks, morse_graph, style
+from lightning_morse.plotting import marks, style
 from lightning_morse.plotting.basins import plot_basins
+from lightning_morse.plotting.graph_choice import MAX_ATTRACTORS
 from lightning_morse.plotting.merge_diagram import MAX_LANES, plot_merge_diagram
 from lightning_morse.plotting.morse_graph import plot_morse_graph
 from lightning_morse.plotting.style import attractor_colors
@@ -682,24 +683,49 @@ class TestMorseGraph:
             assert (patches[f"box {i}"].get_linestyle() == "-") == m.resolved
         assert "at least 3 attractors · mu ≥ 0.9996" in words(figure)
 
-    def test_a_crowd_is_summed_up_not_silently(self):
-        result = crowd(60)
+    @pytest.mark.parametrize(
+        "make", [lambda: crowd(60), lambda: crowd(25), lambda: ring(15), lambda: ring(40)]
+    )
+    def test_a_crowd_is_summed_up_not_silently(self, make):
+        result = make()
         figure = plot_morse_graph(result)
         boxes, _, edges = graph_layout(figure)
-        hidden = set(range(60)) - set(boxes)
-        assert f"{len(hidden)} that may hide minima, of higher loss, not drawn" in words(figure)
-        kept = [i for i, m in enumerate(result.morse_sets) if not m.resolved and i in boxes]
-        assert len(kept) == morse_graph.MAX_UNRESOLVED
-        assert not any(result.morse_sets[i].resolved for i in hidden)
+        hidden = set(range(result.n_morse_sets)) - set(boxes)
+        lost = len(hidden & set(result.attractors))
+        which = f", {lost} of them attractors" if lost else ""
+        assert f"and {len(hidden)} more{which}, none with a higher barrier" in words(figure)
+        assert len(boxes) >= 14
+        assert lost == max(0, result.n_attractors - MAX_ATTRACTORS)
+        barriers = {a: result.barrier(a) for a in result.attractors}
+        if lost:
+            least = min(barriers[a] for a in barriers if a in boxes)
+            assert max(barriers[a] for a in hidden & set(barriers)) <= least
         drawn = nx.DiGraph(list(edges))
         for u in boxes:
             below = nx.descendants(drawn, u) if u in drawn else set()
             assert below == nx.descendants(result.graph, u) & set(boxes)
 
-    def test_thirty_are_all_drawn(self):
-        figure = plot_morse_graph(crowd(30))
-        assert len(graph_layout(figure)[0]) == 30
-        assert "not drawn" not in words(figure)
+    def test_all_that_fit_are_drawn_briefly_if_need_be(self):
+        figure = plot_morse_graph(ring(8))
+        boxes, texts, _ = graph_layout(figure)
+        assert len(boxes) == 17
+        assert texts[8].get_text() == "8: saddle\n0.5"
+        assert texts[0].get_text() == "0: 10 %\n0.1"
+        assert "second number: the loss" in words(figure)
+        assert "more" not in words(figure)
+        assert "second number" not in words(plot_morse_graph(plane()))
+
+    def test_what_may_hide_a_minimum_is_dashed_and_briefly_a_number(self):
+        figure = plot_morse_graph(crowd(60))
+        boxes, texts, _ = graph_layout(figure)
+        patches = {p.get_gid(): p for p in figure.axes[0].patches}
+        dashed = {f"box {i}" for i in boxes if patches[f"box {i}"].get_linestyle() != "-"}
+        sets = crowd(60).morse_sets
+        assert dashed == {f"box {i}" for i in boxes if not sets[i].resolved}
+        for i in boxes:
+            if not sets[i].resolved:
+                assert texts[i].get_text() == f"{i}\n{sets[i].loss:.3g}"
+        assert "dashed: may hide a minimum" in words(figure)
 
     @pytest.mark.parametrize(
         ("labels", "sentence"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 
 import numpy as np
 import pytest
@@ -59,6 +60,24 @@ def test_it_is_drawn_in_the_colours_of_the_basins(show, tmp_path):  # noqa: F811
     page.run(f"{BUTTON}.click()")
     assert page.run("document.querySelector('.surface').hidden")
     assert not page.run("document.querySelector('.flat').hidden")
+
+
+def test_the_picture_lies_on_the_surface_as_the_marks_do(show, tmp_path):  # noqa: F811
+    """Around the mark of each attractor is the colour of its basin: nothing is upside down."""
+    page = show(run_of(tmp_path / "v0", steps=1))
+    seen = in_space(page).astype(int)
+    discs = page.run(
+        "[...document.querySelectorAll('.surface svg circle')]"
+        ".map((c) => [c.cx.baseVal.value, c.cy.baseVal.value, getComputedStyle(c).fill])"
+    )
+    assert len(discs) == 3
+    for x, y, fill in discs:
+        own = np.array([int(v) for v in re.findall(r"\d+", fill)[:3]])
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        columns, rows = np.rint(x + 16 * np.cos(angle)), np.rint(y + 16 * np.sin(angle))
+        around = np.median(seen[rows.astype(int), columns.astype(int)], axis=0)
+        assert np.argmax(around) == np.argmax(own)
+        assert np.argmin(around) == np.argmin(own)
 
 
 @pytest.mark.parametrize(

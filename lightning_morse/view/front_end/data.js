@@ -55,10 +55,9 @@ function expand(runs, size) {
 }
 
 function restoreLoss(raw) {
-  const bytes = Uint8Array.from(atob(raw.data), (c) => c.charCodeAt(0));
-  const codes = new DataView(bytes.buffer), loss = new Float64Array(bytes.length / 2);
+  const text = atob(raw.data), loss = new Float64Array(text.length / 2);
   for (let i = 0; i < loss.length; i++) {
-    const code = codes.getUint16(2 * i, true);
+    const code = text.charCodeAt(2 * i) + 256 * text.charCodeAt(2 * i + 1);
     const share = (code / LOSS_CODES) * raw.top;
     loss[i] = code === NO_LOSS ? NaN : raw.low + raw.scale * Math.expm1(share);
   }
@@ -66,10 +65,13 @@ function restoreLoss(raw) {
 }
 
 function restoreDeviation(raw) {
-  return Float64Array.from(atob(raw.data), (c) => {
-    const code = c.charCodeAt(0);
+  // There are few codes and many points.
+  const ofCode = Float64Array.from({ length: NO_DEVIATION + 1 }, (_, code) => {
     return code === NO_DEVIATION ? NaN : raw.low * Math.exp((code / DEVIATION_CODES) * raw.top);
   });
+  const text = atob(raw.data), deviations = new Float64Array(text.length);
+  for (let i = 0; i < text.length; i++) deviations[i] = ofCode[text.charCodeAt(i)];
+  return deviations;
 }
 
 export function contains(box, point) {

@@ -1,4 +1,4 @@
-// Curves over training: counts, confidence, and shares of the box.
+// Curves over training: counts, confidence, and shares of the box, with certain changes of basins.
 
 import { html, svg, svgLine, svgText } from "./elements.js";
 import { percent } from "./numbers.js";
@@ -14,6 +14,7 @@ const LEAST_FAILURE = 1e-16;
 const DOT_WIDTH = 8;
 // Half the width, in pixels, of the bar that a single analysis is drawn as.
 const HALF_BAR = 30;
+const MOST_NAMED = 4; // changes of basins whose steps are named
 
 export class History {
   constructor() {
@@ -38,10 +39,36 @@ export class History {
     const width = Math.max(LEAST_WIDTH, this.room), inner = width - LEFT - RIGHT;
     const share = (s) => (last === first ? 0.5 : (s - first) / (last - first));
     this.x = (s) => LEFT + share(s) * inner;
-    const across = { width, inner, first, last, x: this.x };
+    const across = { width, inner, first, last, x: this.x, switches: switchesOf(good) };
     const charts = good.length ? [countChart, confidenceChart, shareChart] : [];
-    this.root.replaceChildren(...charts.map((chart) => chart(good, across)));
+    const drawn = charts.map((chart) => chart(good, across));
+    const { switches } = across;
+    const note = switches.length ? [html("p", { class: "note" }, noteOn(switches))] : [];
+    this.root.replaceChildren(...drawn, ...note);
   }
+}
+
+// Pairs of successive analyses, the second of which found training certainly in another basin than
+// before. Where one of the two does not say how often that has been, nothing is known.
+function switchesOf(good) {
+  const pairs = good.slice(1).map((s, k) => [good[k], s]);
+  const isKnown = (s) => Number.isFinite(s.switches);
+  return pairs.filter(([a, b]) => isKnown(a) && isKnown(b) && b.switches > a.switches);
+}
+
+// Half way between the two analyses: when it was is not known.
+function switchMarks({ switches, x }, top, bottom) {
+  return switches.map(([a, b]) => {
+    const at = (x(a.step) + x(b.step)) / 2;
+    return svgLine(at, top, at, bottom, { class: "switch" });
+  });
+}
+
+function noteOn(switches) {
+  const between = switches.slice(0, MOST_NAMED).map(([a, b]) => `${a.step} and ${b.step}`);
+  const rest = switches.length - between.length;
+  const where = between.join(", ") + (rest ? ` and ${rest} times more` : "");
+  return `Dotted upright: training certainly changed basins, between steps ${where}.`;
 }
 
 // An empty chart with its name and horizontal lines; y: pixels of a value.
@@ -55,7 +82,8 @@ function frameOf(name, across, { height, low, high, marks, label, bottom = BOTTO
     page.append(svgText(LEFT - 6, y(t) + 4, label(t), { "text-anchor": "end" }));
   }
   const cursor = svgLine(LEFT, TOP, LEFT, TOP + tall, { class: "marked" });
-  return { page, y, cursor };
+  const uprights = [...switchMarks(across, TOP, TOP + tall), cursor];
+  return { page, y, uprights };
 }
 
 function curve(good, values, across, y, look) {
@@ -76,10 +104,11 @@ function countChart(good, across) {
   const high = Math.max(1, ...counts, ...open), marks = wholeTicks(0, high);
   const name = "attractors (solid), places that may hide a minimum (dashed)";
   const scale = { height: HEIGHT, low: 0, high, marks, label: String };
-  const { page, y, cursor } = frameOf(name, across, scale);
+  const { page, y, uprights } = frameOf(name, across, scale);
   const dashed = { stroke: "var(--faint)", "stroke-dasharray": "5 3" };
   page.append(...curve(good, open, across, y, dashed));
-  page.append(...curve(good, counts, across, y, { stroke: "var(--ink)" }), cursor);
+  page.append(...curve(good, counts, across, y, { stroke: "var(--ink)" }));
+  page.append(...uprights);
   return page;
 }
 
@@ -88,8 +117,10 @@ function confidenceChart(good, across) {
   const low = Math.min(-2, Math.floor(Math.min(...powers)));
   const name = "1 − mu: bound on the probability that the claim is wrong";
   const label = (t) => (t ? `1e${t}` : "1"), marks = wholeTicks(low, 0);
-  const { page, y, cursor } = frameOf(name, across, { height: HEIGHT, low, high: 0, marks, label });
-  page.append(...curve(good, powers, across, y, { stroke: "var(--ink)" }), cursor);
+  const scale = { height: HEIGHT, low, high: 0, marks, label };
+  const { page, y, uprights } = frameOf(name, across, scale);
+  page.append(...curve(good, powers, across, y, { stroke: "var(--ink)" }));
+  page.append(...uprights);
   return page;
 }
 
@@ -97,7 +128,7 @@ function shareChart(good, across) {
   const name = "shares of the box: basins, undecided (hatched), escaping (grey)";
   const marks = [0, 0.5, 1], height = HEIGHT_OF_SHARES, bottom = BOTTOM_WITH_STEPS;
   const scale = { height, low: 0, high: 1, marks, label: percent, bottom };
-  const { page, y, cursor } = frameOf(name, across, scale);
+  const { page, y, uprights } = frameOf(name, across, scale);
   page.prepend(svg("defs", {}, hatchPattern()));
   let floor = good.map(() => 0);
   for (const { values, fill } of layersOf(good)) {
@@ -115,7 +146,7 @@ function shareChart(good, across) {
     page.append(svgText(x(t), height - 4, t, { "text-anchor": "middle" }));
   }
   page.append(svgText(LEFT - 6, height - 4, "step", { "text-anchor": "end", class: "faint" }));
-  page.append(cursor);
+  page.append(...uprights);
   return page;
 }
 

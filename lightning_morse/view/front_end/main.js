@@ -160,6 +160,7 @@ class View {
     this.width = this.root.clientWidth;
     this.room = this.graph.clientWidth;
     const [merge, charts] = [this.merge.clientWidth, this.charts.root.clientWidth];
+    this.slice.measure();
     this.claim.textContent = record.facts.claim;
     this.verdict.textContent = record.facts.verdict ?? "";
     drawFacts(this.facts, record);

@@ -49,11 +49,15 @@ function paintBox(c, { section, box }, { screen, selected, color, levels }) {
   c.strokeRect(box.left, box.top, box.width, box.height);
 }
 
-// The context of a canvas as large as the screen, in units of the page.
+// The context of a canvas as large as the screen, in units of the page. One that has its size
+// already is wiped: the browser would make a new one of it.
 function scaled(canvas, { width, height, ratio }) {
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
+  const [across, upwards] = [Math.round(width * ratio), Math.round(height * ratio)];
+  const isSized = canvas.width === across && canvas.height === upwards;
+  if (!isSized) Object.assign(canvas, { width: across, height: upwards });
   const context = contextOf(canvas);
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  if (isSized) context.clearRect(0, 0, across, upwards);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.imageSmoothingEnabled = false;
   return context;
@@ -94,8 +98,8 @@ function rasters(section, selected, color) {
       if (outside) veil[pixel] = veiled;
     }
   }
-  const images = [cells, veil].map((pixels) => asCanvas(pixels, columns, rows));
-  return { cells: images[0], veil: images[1], labels, owners };
+  const image = (pixels) => asCanvas(pixels, columns, rows);
+  return { cells: image(cells), veil: selected === null ? null : image(veil), labels, owners };
 }
 
 function asCanvas(pixels, width, height) {

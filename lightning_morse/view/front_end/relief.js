@@ -15,7 +15,7 @@ export class Relief {
   // loss that the surrogate supposes is never reached, or null where the loss is not warped.
   constructor(layers, size, floor) {
     this.losses = lossesOf(layers, size);
-    const finite = this.losses.filter(Number.isFinite).sort();
+    const finite = finiteOf(this.losses).sort();
     this.isEmpty = !finite.length;
     this.isLogarithmic = floor !== null && floor !== undefined;
     const [least, most] = [finite[0], finite[Math.floor(ROOF * (finite.length - 1))]];
@@ -23,7 +23,8 @@ export class Relief {
     const bottom = Math.min(floor ?? 0, least - LEAST_ABOVE_FLOOR * (most - least || 1));
     this.scale = this.isLogarithmic ? (loss) => Math.log(loss - bottom) : (loss) => loss;
     [this.low, this.high] = [this.scale(least), this.scale(most)];
-    this.heights = Float32Array.from(this.losses, (loss) => this.heightOf(loss));
+    this.heights = new Float32Array(this.losses.length);
+    for (let k = 0; k < this.losses.length; k++) this.heights[k] = this.heightOf(this.losses[k]);
   }
 
   heightOf(loss) {
@@ -69,8 +70,12 @@ export class Relief {
         points[k + 5] = 1 / long;
         if (i === CELLS || j === CELLS) continue;
         if (!Number.isFinite(heights[a] + heights[b] + heights[b + 1] + heights[a + 1])) continue;
-        triangles.set([a, b, b + 1, a, b + 1, a + 1], count);
-        count += 6;
+        triangles[count++] = a;
+        triangles[count++] = b;
+        triangles[count++] = b + 1;
+        triangles[count++] = a;
+        triangles[count++] = b + 1;
+        triangles[count++] = a + 1;
       }
     }
     return { points, triangles: triangles.subarray(0, count) };
@@ -95,12 +100,19 @@ function lossesOf(layers, size) {
   return losses;
 }
 
+function finiteOf(losses) {
+  const found = new Float64Array(losses.length);
+  let count = 0;
+  for (const loss of losses) if (Number.isFinite(loss)) found[count++] = loss;
+  return found.subarray(0, count);
+}
+
 // Between the values of a lattice, rows running fastest, at shares u across and v upwards.
 function bilinear(values, columns, rows, u, v) {
   const x = Math.min(Math.max(u, 0), 1) * (columns - 1);
   const y = Math.min(Math.max(v, 0), 1) * (rows - 1);
   const i = Math.min(Math.floor(x), columns - 2), j = Math.min(Math.floor(y), rows - 2);
-  const [s, t, k] = [x - i, y - j, i * rows + j];
+  const s = x - i, t = y - j, k = i * rows + j;
   const left = (1 - t) * values[k] + t * values[k + 1];
   const right = (1 - t) * values[k + rows] + t * values[k + rows + 1];
   return (1 - s) * left + s * right;

@@ -52,7 +52,9 @@ export class Slice {
     });
     // The browser takes a while for its first context, and it can do so before the button is down.
     for (const name of ["pointerenter", "focus"]) {
-      this.space.addEventListener(name, () => this.surface.isPossible());
+      this.space.addEventListener(name, () => {
+        if (this.layout) this.surface.isPossible(this.layout.size);
+      });
     }
     this.zoom.addEventListener("change", () => this.enter(this.whole.boxes[this.zoom.value]));
     this.pair.addEventListener("change", () => {
@@ -93,7 +95,7 @@ export class Slice {
 
   // The flat view comes back where the browser has no WebGL, or takes it away.
   setInSpace(wish) {
-    const possible = !wish || this.surface.isPossible();
+    const possible = !wish || this.surface.isPossible(this.layout.size);
     this.inSpace = wish && possible;
     this.space.textContent = this.inSpace ? "Flat" : "In space";
     this.space.disabled = !possible;
@@ -160,6 +162,13 @@ export class Slice {
     Object.assign(this.depth, { min: 0, max: n - 1, value });
   }
 
+  // What drawing asks the browser for, before anything on the page changes: it lays the page out
+  // and works out its style for each question after a change.
+  measure() {
+    this.room = this.box.clientWidth;
+    this.color = colorsOf(this.box, this.color?.names);
+  }
+
   draw() {
     const { record } = this;
     if (!record || !this.box.isConnected) return;
@@ -170,7 +179,7 @@ export class Slice {
     }
     // Axes in common are those of whole boxes.
     const frame = record === this.whole ? this.frame ?? record : record;
-    this.layout = layoutOf(section, frame, this.box.clientWidth);
+    this.layout = layoutOf(section, frame, this.room || this.box.clientWidth);
     const { size, box } = this.layout;
     const sections = boxesWithin(record).map((b) => section.of(b)).filter(Boolean);
     const layersIn = (place) => sections.map((inner) => {
@@ -184,7 +193,7 @@ export class Slice {
     const said = `slice: ${record.facts.claim}; arrow keys move from cell to cell${zooms}`;
     this.overlay.setAttribute("aria-label", said);
     this.hint.textContent = this.zoom.hidden ? "" : hintOf(record, this.layers.length > 1);
-    const { selected } = this, color = colorsOf(this.box);
+    const { selected } = this, color = this.color ?? colorsOf(this.box);
     const inSpace = this.inSpace && section.planar;
     this.space.hidden = !section.planar;
     this.flat.hidden = inSpace;
@@ -263,12 +272,14 @@ function hintOf(record, hasInside) {
   return said && `${said[0].toUpperCase()}${said.slice(1)}.`;
 }
 
-// Values of custom properties of the style sheet. Each is asked for once: the browser works out the
-// style of the page anew for the first after a change.
-function colorsOf(element) {
+// Values of custom properties of the style sheet, each asked for once: those named now, others
+// when they are needed.
+function colorsOf(element, names = []) {
   const style = getComputedStyle(element), known = new Map();
-  return (name) => {
+  const color = (name) => {
     if (!known.has(name)) known.set(name, style.getPropertyValue(name).trim());
     return known.get(name);
   };
+  names.forEach(color);
+  return Object.defineProperty(color, "names", { get: () => [...known.keys()] });
 }

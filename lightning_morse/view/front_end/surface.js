@@ -33,6 +33,7 @@ export class Surface {
   // onLost: is told if the browser takes the context away.
   constructor(onLost) {
     this.canvas = html("canvas", { "aria-hidden": "true" });
+    this.picture = html("canvas"); // what lies on the surface, kept for its memory
     this.overlay = svg("svg", { role: "img", tabindex: 0, "aria-label": LABEL });
     this.note = html("p", { class: "note" });
     this.root = html("div", { class: "surface" }, this.canvas, this.overlay, this.note);
@@ -45,9 +46,12 @@ export class Surface {
     this.listen();
   }
 
-  // Whether the browser can draw it; asked before it is drawn first.
-  isPossible() {
-    this.painter ??= painter3d(this.canvas);
+  // Whether the browser can draw it, in this size; asked before it is drawn first.
+  isPossible(size) {
+    if (this.painter === undefined) {
+      this.resize(size); // later the browser would make it all a second time
+      this.painter = painter3d(this.canvas);
+    }
     return this.painter !== null;
   }
 
@@ -79,7 +83,7 @@ export class Surface {
   // section: what is shown. layersIn: its layers with their places in a square of a given size.
   show({ section, layersIn, selected, color, size }) {
     const box = { left: 0, top: 0, width: PICTURE, height: PICTURE }, layers = layersIn(box);
-    const picture = html("canvas");
+    const { picture } = this;
     const sides = { width: PICTURE, height: PICTURE };
     paintSlice(picture, layers, { size: sides, selected, color, ratio: PICTURE_RATIO });
     Object.assign(this, { section, selected, color, size });
