@@ -90,7 +90,7 @@ class _Telling:
         assert number is not None, "a point in a basin is in that of an attractor"
         said = f"Certainly in the basin of attractor {number}"
         if self.since is not None:
-            said += f", as in all analyses since step {self.since:,}"
+            said += f", as in all decided analyses since step {self.since:,}"
         gain = math.nan
         if not _known(found.loss):
             return f"{said}.{self._rest()}"
@@ -105,6 +105,9 @@ class _Telling:
             facts.append("no way out of it in this box")
         else:
             facts.append(f"barrier {barrier:.3g}" if barrier else "barrier not known")
+            lowest = self.result.lowest_pass(number)
+            if barrier and lowest is not None and not self.result.morse_sets[lowest].resolved:
+                facts[-1] += ", if there is any"  # that place need not be a saddle
         return f"{said}: {', '.join(facts)}.{_advice(gain, barrier)}{self._rest()}"
 
     def _rest(self) -> str:

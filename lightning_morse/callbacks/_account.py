@@ -21,6 +21,7 @@ from lightning_morse.callbacks.loggers import (
     log_scalars,
     takers_of_reports,
 )
+from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.distributed.errors import cause, origin
 from lightning_morse.monitoring.one_analysis import Findings, View
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
@@ -104,20 +105,22 @@ class Account:
             self.result, self.view = found.result, found.view
 
     def since(self, identity: float) -> int | None:
-        """Step of the first of the latest analyses, without a break, in the basin of an identity.
+        """Step of the first of the latest analyses that found training nowhere else.
 
         Args:
             identity: Of an attractor; negative where training is in no certain basin.
 
         Returns:
-            The step; None if the last analysis found training elsewhere, or there is none. Failed
-            analyses say nothing and do not count.
+            The step; None if the last one that was decided found training elsewhere, or there is
+            none. Those that failed or were undecided say nothing and do not count.
         """
         found = None
         for row in reversed(succeeded(self._name, self.history)):
-            if identity < 0 or row.get(f"{self._name}/identity_current") != identity:
+            other = row.get(f"{self._name}/identity_current")
+            if identity < 0 or other not in (identity, float(UNDECIDED)):
                 break
-            found = int(row["step"])
+            if other == identity:
+                found = int(row["step"])
         return found
 
     def fail(self, error: Exception, when: When, *, ends_run: bool) -> None:

@@ -70,8 +70,9 @@ class MorseMonitor(TellingCallback):
     ``basin_switches``      lower bound on how often the weights have changed basins
     ``identity_current``    as ``basin_current``, but numbered consistently from one analysis to
                             the next; -1 undecided, -2 they leave the box
-    ``settled``             step of the first analysis since which they have been in the basin of
-                            this same attractor; -1 if they are in none for certain
+    ``settled``             step of the first analysis in the basin of this same attractor since
+                            which they were certainly in no other; -1 if they are in none for
+                            certain. It does not say where the run will end
     ``exit_face``           face through which the weights leave the box along the mean flow, if
                             they certainly leave: twice the number of the axis, plus 1 at its upper
                             end; -1 if they do not, or the face is not known

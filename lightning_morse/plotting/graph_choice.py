@@ -34,25 +34,9 @@ def by_barrier(result: MorseAnalysis) -> list[int]:
         key=lambda a: (-math.inf if math.isnan(barriers[a]) else -barriers[a], sets[a].loss),
     )
     first, others = attractors[:MAX_ATTRACTORS], attractors[MAX_ATTRACTORS:]
-    passes = [i for a in first if (i := carrier(result, a)) is not None]
+    passes = [i for a in first if (i := result.lowest_pass(a)) is not None]
     rest = sorted(range(len(sets)), key=lambda i: (not sets[i].resolved, sets[i].loss))
     return list(dict.fromkeys([*first, *passes, *others, *rest]))
-
-
-def carrier(result: MorseAnalysis, attractor: int) -> int | None:
-    """The Morse set that the barrier of an attractor is that of, the lowest pass above it.
-
-    Args:
-        result: The analysis.
-        attractor: Number of an attractor's Morse set.
-
-    Returns:
-        The number of the set; None where there is no way out of the basin in the box.
-    """
-    sets = result.morse_sets
-    above = nx.ancestors(result.graph, attractor)
-    passes = [i for i in above if (index := sets[i].index) is None or index <= 1]
-    return min(passes, key=lambda i: (sets[i].loss, i), default=None)
 
 
 def graph_of(result: MorseAnalysis, shown: Collection[int]) -> nx.DiGraph:

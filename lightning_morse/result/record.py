@@ -418,14 +418,30 @@ class MorseAnalysis:
         Raises:
             ValueError: If that Morse set is not an attractor.
         """
+        lowest = self.lowest_pass(attractor)
+        if lowest is None:
+            return math.nan
+        return max(0.0, self.morse_sets[lowest].loss - self.morse_sets[attractor].loss)
+
+    def lowest_pass(self, attractor: int) -> int | None:
+        """The Morse set that the barrier of an attractor is that of; None if there is none.
+
+        Unless it is resolved it need not hold a saddle.
+
+        Args:
+            attractor: Number of an attractor's Morse set.
+
+        Raises:
+            ValueError: If that Morse set is not an attractor.
+        """
         if attractor not in self.attractors:
             raise ValueError(
                 f"attractor must be one of the attractors {self.attractors}, got {attractor!r}"
             )
-        above = [self.morse_sets[i] for i in nx.ancestors(self.graph, attractor)]
-        passes = [m.loss for m in above if m.index is None or m.index <= 1]
-        rise = min(passes, default=math.nan) - self.morse_sets[attractor].loss
-        return 0.0 if rise < 0 else rise
+        sets = self.morse_sets
+        above = nx.ancestors(self.graph, attractor)
+        passes = [i for i in above if (index := sets[i].index) is None or index <= 1]
+        return min(passes, key=lambda i: (sets[i].loss, i), default=None)
 
     def table(self, form: str = "markdown") -> str:
         """Return the Morse sets as a table, one row each.

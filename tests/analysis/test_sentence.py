@@ -73,8 +73,8 @@ CASES = {
     "in a basin for some time": (
         of(**VALLEY, losses=[0.12, 1.52]),
         {**IN, "loss_now": 0.42, "since": 1140},
-        "Certainly in the basin of attractor 0, as in all analyses since step 1,140: 0.3 above its "
-        "floor of 0.12, barrier 1.4.",
+        "Certainly in the basin of attractor 0, as in all decided analyses since step 1,140: 0.3 "
+        "above its floor of 0.12, barrier 1.4.",
     ),
     "still to gain": (
         of(**VALLEY, losses=[0.12, 1.52]),
@@ -113,6 +113,12 @@ CASES = {
         of(**VALLEY, losses=[0.12, 0.1]),
         {**IN, "loss_now": 0.42},
         "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, barrier not known.",
+    ),
+    "what lies above may be no saddle": (
+        of([ATTRACTOR, OPEN], [0], edges=[(1, 0)], losses=[0.12, 1.52]),
+        {**IN, "loss_now": 0.42},
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, barrier 1.4, if there "
+        "is any.",
     ),
     "losses not measured": (
         of(**VALLEY, losses=[0.12, 1.52], measured=False),

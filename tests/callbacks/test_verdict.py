@@ -110,7 +110,7 @@ def test_it_says_since_when(tmp_path, monkeypatch):
     kept = {row["morse/identity_current"] for row in watch.history}
     assert len(kept) == 1  # one basin all the time
     assert [row["morse/settled"] for row in watch.history] == [first] * 3
-    assert f"attractor 0, as in all analyses since step {first}" in watch.sentence
+    assert f"attractor 0, as in all decided analyses since step {first}" in watch.sentence
 
 
 class Heavy(Net):
@@ -125,7 +125,7 @@ def test_a_run_with_sgd_has_a_limit_of_stability(tmp_path, monkeypatch):
     assert watch.history[-1]["morse/sharpness_limit"] == pytest.approx(30)
 
 
-def test_since_when_breaks_off_and_passes_over_failures():
+def test_since_when_breaks_off_and_passes_over_what_says_nothing():
     rows = [(0, 5, 0), (10, 5, 0), (20, 7, 0), (30, 5, 0), (40, -1, 1), (50, 5, 0)]
     account = Account.__new__(Account)
     account._name = "m"
@@ -136,6 +136,8 @@ def test_since_when_breaks_off_and_passes_over_failures():
     assert account.since(5.0) == 30
     assert account.since(7.0) is None
     account.history.append({"step": 60, "m/identity_current": -1.0, "m/failed": 0.0})
+    assert account.since(5.0) == 30
+    account.history.append({"step": 70, "m/identity_current": -2.0, "m/failed": 0.0})
     assert account.since(5.0) is None
     assert account.since(-1.0) is None
 
@@ -148,4 +150,4 @@ def test_settled_is_the_step_since_which_the_basin_has_been_the_same():
         account.take_over(Findings({"identity_current": float(identity)}, {}), step)
         settled.append(account._scalars["settled"])
         account.history.append({"step": step, "m/identity_current": float(identity), "m/failed": 0})
-    assert settled == [10, 10, 30, 30, -1, 60]
+    assert settled == [10, 10, 30, 30, -1, 30]

@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from lightning_morse.plotting.graph_choice import MAX_ATTRACTORS, by_barrier, carrier, graph_of
+from lightning_morse.plotting.graph_choice import MAX_ATTRACTORS, by_barrier, graph_of
 from tests.plotting.test_basins_and_morse_graph import crowd, double_well, plane, ring
 
 
@@ -18,11 +18,15 @@ def test_every_set_has_its_place(make):
 
 
 @pytest.mark.parametrize("make", [plane, double_well, crowd, lambda: ring(20)])
-def test_the_carrier_of_a_barrier_is_as_high_as_it(make):
+def test_no_way_out_is_lower_than_the_lowest_pass(make):
     result = make()
     for a in result.attractors:
-        rise = result.morse_sets[carrier(result, a)].loss - result.morse_sets[a].loss
-        assert rise == pytest.approx(result.barrier(a))
+        lowest = result.morse_sets[result.lowest_pass(a)]
+        assert lowest.index in (None, 0, 1)
+        assert lowest.loss - result.morse_sets[a].loss == pytest.approx(result.barrier(a))
+        for i in nx.ancestors(result.graph, a):
+            other = result.morse_sets[i]
+            assert other.loss >= lowest.loss or (other.index or 0) > 1
 
 
 def test_the_highest_barriers_come_first_and_their_passes_next():
@@ -33,7 +37,7 @@ def test_the_highest_barriers_come_first_and_their_passes_next():
     assert (np.diff(barriers) <= 0).all()
     others = set(result.attractors) - set(first)
     assert max(result.barrier(a) for a in others) <= barriers[-1]
-    passes = list(dict.fromkeys(carrier(result, a) for a in first))
+    passes = list(dict.fromkeys(result.lowest_pass(a) for a in first))
     assert rest[: len(passes)] == passes
     assert set(rest[len(passes) : len(passes) + len(others)]) == others
 
@@ -41,7 +45,7 @@ def test_the_highest_barriers_come_first_and_their_passes_next():
 def test_what_carries_no_barrier_comes_last_and_open_sets_last_of_all():
     result = crowd(60)
     sets, order = result.morse_sets, by_barrier(result)
-    passes = {carrier(result, a) for a in result.attractors}
+    passes = {result.lowest_pass(a) for a in result.attractors}
     rest = order[len(result.attractors) + len(passes) :]
     assert not passes & set(rest)
     for i, j in itertools.pairwise(rest):
@@ -55,7 +59,7 @@ def test_an_attractor_without_a_way_out_comes_before_all():
     graph.remove_edges_from(list(graph.in_edges(1)))
     closed = dataclasses.replace(result, graph=graph)
     assert np.isnan(closed.barrier(1))
-    assert carrier(closed, 1) is None
+    assert closed.lowest_pass(1) is None
     assert by_barrier(closed)[0] == 1
 
 
