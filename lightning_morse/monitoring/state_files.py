@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import secrets
 import weakref
 from collections.abc import Iterator, Mapping
@@ -83,10 +84,13 @@ class StateFiles:
             own = None if rows is None else rows.get(id(tensor))
             return id(tensor) if own is None else ("row", own[0])
 
+        # To ask for all files at once is quicker than for each.
+        found = os.listdir(folder) if folder.is_dir() else []
+        there = {name.removesuffix(_SUFFIX) for name in found}
+
         def name_of(tensor: Tensor) -> str:
             name, of = self._known.get(key_of(tensor), ("", None))
-            same = of is None or of() is tensor
-            return name if name and same and (folder / f"{name}{_SUFFIX}").exists() else ""
+            return name if name in there and (of is None or of() is tensor) else ""
 
         large = [t for t in _tensors(state) if n_bytes(t) > _SMALL_TENSOR_BYTES]
         leave_room(folder, sum(n_bytes(t) for t in large if not name_of(t)))
