@@ -41,6 +41,8 @@ def sentence(
     loss_now: float | None = None,
     reach: float | None = None,
     since: int | None = None,
+    *,
+    time_was_up: bool = False,
 ) -> str:
     """Say what training is doing, and what to do where there is something to do.
 
@@ -54,6 +56,7 @@ def sentence(
             slice.
         since: Step of the first of the analyses, without a break, that found training in the basin
             it is in; None if this is the first.
+        time_was_up: Whether there would have been more samples if there had been time.
 
     Returns:
         One sentence, and maybe a second with advice.
@@ -63,7 +66,8 @@ def sentence(
     """
     if point is None:
         return _about_the_box(result)
-    told = _Telling(result, verdict(result, point), axes, loss_now, reach, since)
+    given = axes, loss_now, reach, since, time_was_up
+    told = _Telling(result, verdict(result, point), *given)
     kinds = {
         "basin": told.in_a_basin,
         "descends": told.descends,
@@ -84,6 +88,7 @@ class _Telling:
     loss_now: float | None
     reach: float | None
     since: int | None
+    time_was_up: bool
 
     def in_a_basin(self) -> str:
         found, number = self.found, self.found.attractor
@@ -114,7 +119,7 @@ class _Telling:
         """Why nearly all of a picture is hatched although the weights are decided."""
         if self.result.undecided < _NEARLY_ALL:
             return ""
-        more = _more(self.result).replace(" may", " may tell more")
+        more = _more(self.result, self.time_was_up).replace(" may", " may tell more")
         return f" Nearly all of the box is undecided otherwise; {more}."
 
     def descends(self) -> str:
@@ -151,7 +156,7 @@ class _Telling:
             why = f"it may settle in {which}, and {data} cannot tell whether {each} holds a minimum"
         else:
             why = f"{data} cannot tell whether it settles in {_sets(found.sets, 'or')}"
-        return f"Undecided: {why}. {_more(self.result).capitalize()}."
+        return f"Undecided: {why}. {_more(self.result, self.time_was_up).capitalize()}."
 
     def is_outside(self) -> str:
         return "Outside the box, where nothing is known. A larger box (extent) would hold it."
@@ -216,10 +221,12 @@ def _shares(result: MorseAnalysis) -> str:
     return f"{percent(result.escape)} leaves it, {percent(result.undecided)} is undecided"
 
 
-def _more(result: MorseAnalysis) -> str:
+def _more(result: MorseAnalysis, time_was_up: bool = False) -> str:
     """What would help where more must be known."""
     if _is_map(result):
         return "more recorded runs may"
+    if time_was_up:
+        return "more time for its samples may (a larger max_overhead)"
     n = 2 * len(result.samples)
     return f"{n} samples may (n_samples={n})"
 

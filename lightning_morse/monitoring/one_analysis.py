@@ -31,7 +31,7 @@ from lightning_morse.monitoring.meter import Meter, OutOfTimeError
 from lightning_morse.monitoring.probed_loss import LossFn, ProbedLoss
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
-from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.settings import MOST_AUTO, Settings
 from lightning_morse.monitoring.snapshot_map import (
     analyze_snapshots,
     before_first,
@@ -49,6 +49,9 @@ from lightning_morse.slices.subspace import AffineSubspace
 
 # Basins kept in the history of a run, largest first: the timeline has no room for more.
 MOST_BASINS_IN_HISTORY = 32
+
+# Of the samples that were asked for; some are kept for measurements that are not needed.
+NEARLY_ALL = 0.9
 
 # Names listed of what a step writes to: the first ones tell what it is about.
 MOST_NAMES_TOLD = 5
@@ -350,12 +353,18 @@ class OneAnalysis:
         }
         labels = axis_labels(look.chosen.kind, look.coverage.shares)
         reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))
-        said = sentence(result, current, labels, loss_now, reach, self.since(tracked.current))
+        told = result, current, labels, loss_now, reach, self.since(tracked.current)
+        said = sentence(*told, time_was_up=self._time_was_up(result))
         view = View(states, current, labels, self.title, tracked.identities, said)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}
         known = loss_now if math.isfinite(loss_now) else None
         return Findings(scalars, basins, result, view, known)
+
+    def _time_was_up(self, result: MorseAnalysis) -> bool:
+        """Whether there would have been more samples if there had been time."""
+        wanted = self.settings.most_samples or MOST_AUTO
+        return self.meter.is_limited and len(result.samples) < NEARLY_ALL * wanted
 
     def _explore_loss(self, loss: Loss, look: Look) -> tuple[MorseAnalysis, float]:
         """The analysis of the loss on the slice, and the loss at the current weights."""

@@ -240,6 +240,12 @@ CASES = {
         "minimum. "
         "256 samples may (n_samples=256).",
     ),
+    "samples that there was no time for": (
+        of([ATTRACTOR, OPEN], [0, 1], samples=40),
+        {**IN, "time_was_up": True},
+        "Undecided: it may settle in set 1, and 40 samples cannot tell whether it holds a minimum. "
+        "More time for its samples may (a larger max_overhead).",
+    ),
     "two such sets": (
         of([ATTRACTOR, OPEN, OPEN], [0, 1, 2], samples=128),
         IN,

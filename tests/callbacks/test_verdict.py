@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from lightning_morse.callbacks._account import Account
 from lightning_morse.callbacks._figures import summary_of
 from lightning_morse.callbacks.loggers import Report, log_report
 from lightning_morse.distributed.errors import Guard
-from lightning_morse.monitoring.one_analysis import Findings, View
+from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, fit, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import nothing, plane
@@ -140,6 +141,24 @@ def test_since_when_breaks_off_and_passes_over_what_says_nothing():
     account.history.append({"step": 70, "m/identity_current": -2.0, "m/failed": 0.0})
     assert account.since(5.0) is None
     assert account.since(-1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "limited", "made", "told"),
+    [
+        (None, True, 64, True),
+        (None, True, 512, False),
+        (None, False, 64, False),
+        (100, True, 60, True),
+        (100, True, 97, False),
+    ],
+)
+def test_it_says_if_there_was_no_time_for_more_samples(asked, limited, made, told):
+    one = SimpleNamespace(
+        settings=SimpleNamespace(most_samples=asked), meter=SimpleNamespace(is_limited=limited)
+    )
+    result = SimpleNamespace(samples=np.zeros((made, 2)))
+    assert OneAnalysis._time_was_up(one, result) is told
 
 
 def test_settled_is_the_step_since_which_the_basin_has_been_the_same():
