@@ -1,4 +1,4 @@
-"""Take the screenshots of the documentation, and draw the demo for the README.
+"""Take the screenshots of the documentation, and draw the demo.
 
 The report and the tab, in two sizes and two themes.
 
@@ -28,7 +28,7 @@ from tests.tensorboard_plugin.test_plugin import FRAME, Board
 SIZES = ((1280, 800), (1920, 1080))
 THEMES = ("light", "dark")
 COLORS = 128  # in the palette: the pictures have few, and this keeps them small
-OF_THE_README = {"basins": "digits_basins", "timeline": "digits_timeline"}  # figures, and files
+OF_THE_DEMO = {"basins": "digits_basins", "timeline": "digits_timeline"}  # figures, and files
 IN_SPACE = "document.querySelector('.head button').click()"
 SETTLE = 1.0  # seconds from the last change to the picture
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for activation in digits.ACTIVATIONS:
             options = ["--epochs", str(args.epochs), "--activation", activation]
             digits.main([*options, "--log-dir", str(folder / "digits")])
-        for figure, file in OF_THE_README.items():  # as the demo leaves them
+        for figure, file in OF_THE_DEMO.items():  # as the demo leaves them
             (drawn,) = (folder / "digits" / "digits-tanh").glob(f"*/{figure}.png")
             write_small(drawn.read_bytes(), args.out / f"{file}.png")
         himmelblau.main(["--out", str(folder / "himmelblau")])

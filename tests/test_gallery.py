@@ -1,4 +1,4 @@
-"""What docs/gallery.md says of its trainings is what is said of them today."""
+"""What docs/gallery.md and the README say of trainings is what is said of them today."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from tests.test_strange_pictures import assert_as_quoted
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPT = runpy.run_path(str(ROOT / "examples" / "gallery.py"))
 CASES = SCRIPT["CASES"]
 LARGEST_BYTES, MOST_BYTES = 120_000, 1_000_000
 
 
-def quoted():
-    """What the page says of each training, by the name of its picture."""
+def quoted(page=PAGE, heading="## "):
+    """What a page says of each training, by the name of its picture."""
     found = {}
-    for section in PAGE.split("\n## ")[1:]:
+    for section in page.split(f"\n{heading}")[1:]:
         (name,) = re.findall(r"images/gallery-([\w-]+)\.png", section)
         (quotation,) = re.findall(r"(?:^> .*\n)+", section, flags=re.MULTILINE)
         found[name] = " ".join(line.removeprefix("> ") for line in quotation.splitlines())
@@ -37,6 +38,17 @@ def test_the_page_is_the_one_that_the_script_writes():
         for name, case in CASES.items()
     ]
     assert "\n".join([SCRIPT["head"](), *parts]) == PAGE
+
+
+def test_the_readme_quotes_the_page():
+    """One training of each kind, with the learning rate that it had."""
+    shown = README.partition("\n## What it tells you\n")[2].partition("\n## ")[0]
+    said = quoted(shown, "### ")
+    assert [words.split()[0] for words in said.values()] == ["Certainly", "Still", "Undecided:"]
+    assert said.items() <= quoted().items()
+    for name, section in zip(said, shown.split("\n### ")[1:], strict=True):
+        assert section.splitlines()[2].removesuffix(":") in CASES[name].about
+        assert CASES[name].epochs == 12
 
 
 def test_the_pictures_are_there_and_small():

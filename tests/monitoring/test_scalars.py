@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +20,19 @@ from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.result import Curvature
 from tests.callback_models import one_attractor
 
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
 
 @pytest.fixture
 def result():
     return one_attractor(lambda x: x.square().sum(1), None, [-1, -1], [1, 1], None, 4, 24, 0.95, 0)
+
+
+def test_the_page_explains_each_of_them():
+    rows = re.findall(r"^\| (`.+?) \| ", PAGE.read_text(encoding="utf-8"), re.M)
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(set(explained)) == len(explained)
+    assert set(explained) == {*UNKNOWN, *before_first("gradient"), "age"}
 
 
 @pytest.mark.parametrize("dynamics", ["gradient", "trajectory", "both"])
