@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -109,11 +110,18 @@ class _Telling:
         if math.isnan(barrier):
             facts.append("no way out of it in this box")
         else:
-            facts.append(f"barrier {barrier:.3g}" if barrier else "barrier not known")
-            lowest = self.result.lowest_pass(number)
-            if barrier and lowest is not None and not self.result.morse_sets[lowest].resolved:
-                facts[-1] += ", if there is any"  # that place need not be a saddle
+            least = "" if self._leads_elsewhere(number) else "at least "
+            facts.append(f"barrier {least}{barrier:.3g}" if barrier else "barrier not known")
         return f"{said}: {', '.join(facts)}.{_advice(gain, barrier)}{self._rest()}"
+
+    def _leads_elsewhere(self, number: int) -> bool:
+        """Whether another attractor lies below the lowest pass of one.
+
+        Then there is a saddle between the two. Otherwise that place may hold none.
+        """
+        lowest = self.result.lowest_pass(number)
+        below = set() if lowest is None else nx.descendants(self.result.graph, lowest)
+        return bool(below & set(self.result.attractors) - {number})
 
     def _rest(self) -> str:
         """Why nearly all of a picture is hatched although the weights are decided."""
