@@ -37,8 +37,12 @@ def events(logger):
 
 
 def scalars(logger):
+    # Files of one second are read in the order of their names, in which the tenth comes before the
+    # ninth.
     read = EventAccumulator(logger.log_dir).Reload()
-    return {tag: [(s.step, s.value) for s in read.Scalars(tag)] for tag in read.scalars.Keys()}
+    return {
+        tag: sorted((s.step, s.value) for s in read.Scalars(tag)) for tag in read.scalars.Keys()
+    }
 
 
 def fails(logger, n_bytes, name="ours"):
