@@ -130,30 +130,28 @@ class Module(pl.LightningModule):
 adam = partial(partial, torch.optim.Adam)
 sgd = partial(partial, torch.optim.SGD)
 
+
+def usual(title: str, about: str, rate: float = 5e-3, epochs: int = 12) -> Case:
+    """The usual run, or one that differs in rate or length."""
+    net = partial(perceptron, 64, 32, 10)
+    return Case(title, about, digits, net, adam(lr=rate), epochs, decay=1e-3)
+
+
 CASES = {
-    "usual": Case(
+    "usual": usual(
         "A usual run",
         "Digits, a perceptron 64-32-10 with tanh, Adam at 0.005, weight decay, 12 epochs.",
-        *(digits, lambda: perceptron(64, 32, 10), adam(lr=5e-3), 12),
-        decay=1e-3,
     ),
-    "early": Case(
-        "The same, stopped too early",
-        "The same network after 2 epochs.",
-        *(digits, lambda: perceptron(64, 32, 10), adam(lr=5e-3), 2),
-        decay=1e-3,
-    ),
-    "slow": Case(
+    "early": usual("The same, stopped too early", "The same network after 2 epochs.", epochs=2),
+    "slow": usual(
         "The same, with a rate that is too small",
         "The same network after 12 epochs of Adam at 0.0001.",
-        *(digits, lambda: perceptron(64, 32, 10), adam(lr=1e-4), 12),
-        decay=1e-3,
+        rate=1e-4,
     ),
-    "fast": Case(
+    "fast": usual(
         "The same, with a rate that is too large",
         "The same network after 12 epochs of Adam at 0.3.",
-        *(digits, lambda: perceptron(64, 32, 10), adam(lr=0.3), 12),
-        decay=1e-3,
+        rate=0.3,
     ),
     "relu": Case(
         "Kinks",

@@ -55,8 +55,8 @@ def sentence(
         loss_now: The loss at the point; None or NaN if it is unknown.
         reach: How far training has come in the slice, to compare the way ahead with; units of the
             slice.
-        since: Step of the first of the analyses, without a break, that found training in the basin
-            it is in; None if this is the first.
+        since: Step of the first analysis in this basin since which none that was decided found
+            training elsewhere; None if this is the first.
         time_was_up: Whether there would have been more samples if there had been time.
 
     Returns:
