@@ -1,10 +1,11 @@
-"""All minima of a loss on a rectangle and the widths of their basins, by looking everywhere.
+"""All minima of a loss on a rectangle and the widths of their wells, by looking everywhere.
 
 The loss is evaluated on a lattice, and each lattice point that is no higher than those around it is
 followed to a minimum by a search on circles: where the lowest point of a circle is lower than its
 centre, go there, else halve it. Gradients play no part, so kinks do not matter. The minima
 are the attractors of the flow of the negative gradient (with kinks: of the subgradient flow), and
-the steepest descent on the lattice shows their basins.
+the steepest descent on the lattice shows their basins. The *well* of a minimum is the part of its
+basin below the lowest pass to another one: what has to be sampled to show that it is there.
 
 What is overlooked: minima whose basins are narrower than about two steps of the lattice, and some
 in ravines with kinked walls if a step leads over the lip of their basin. So there are at least as
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -33,6 +34,8 @@ _SMALLEST, _MOST_ROUNDS = 1e-6, 3000
 _ONE = 1e-3
 # Steps of the lattice outside the rectangle at which a search has left it.
 _OUTSIDE = 2.0
+# Halvings of the range of the loss by which a pass is found.
+_LEVELS = 32
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -42,8 +45,9 @@ class Minima:
 
     Attributes:
         places: Shape ``(n, 2)``, the lowest first.
-        widths: Diameter of the largest disc in the basin of each within the rectangle, as a share
-            of its side (of unequal sides: after scaling to a square), shape ``(n,)``.
+        widths: Diameter of the largest disc in the well of each within the rectangle, as a share
+            of its side (of unequal sides: after scaling to a square), shape ``(n,)``. The well of
+            the only minimum is its basin.
     """
 
     places: np.ndarray
@@ -73,10 +77,14 @@ def all_minima(values: Values, half: np.ndarray, points: int) -> Minima:
     number[inside] = group
     places = np.array([ends[inside][group == g][0] for g in range(group.max(initial=-1) + 1)])
     places = places.reshape(-1, 2) * half
-    basin = number[sink_of]
     order = np.argsort(values(places)) if len(places) else np.zeros(0, dtype=int)
-    widths = np.array([_largest_disc(basin == g) for g in order])
-    return Minima(places[order], widths)
+    heights = losses.ravel()[sinks]
+    lowest = [sinks[number == g][heights[number == g].argmin()] for g in order]
+    if len(lowest) == 1:
+        parts = [(number == 0)[sink_of]]
+    else:
+        parts = [_well(losses, i, np.setdiff1d(lowest, [i])) for i in lowest]
+    return Minima(places[order], np.array([_largest_disc(part) for part in parts]))
 
 
 def descents(losses: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,6 +189,32 @@ def _groups(points: np.ndarray, distance: float) -> np.ndarray:
         return np.zeros(0, dtype=int)
     near = np.abs(points[:, None] - points[None]).max(axis=2) <= distance
     return connected_components(coo_array(near), directed=False)[1]
+
+
+def _well(losses: np.ndarray, place: int, others: np.ndarray) -> np.ndarray:
+    """The lattice points around one that are connected with it below all passes to some others.
+
+    Args:
+        losses: Shape ``(n, n)``.
+        place: Number of a lattice point.
+        others: Numbers of the others.
+
+    Returns:
+        Shape ``(n, n)``.
+    """
+
+    def around(level: float) -> np.ndarray:
+        below = losses < level
+        below.ravel()[place] = True
+        parts, _ = label(below, structure=np.ones((3, 3)))
+        return parts == parts.ravel()[place]
+
+    low, high = float(losses.ravel()[place]), float(losses.max())
+    for _ in range(_LEVELS):
+        level = 0.5 * (low + high)
+        meets = around(level).ravel()[others].any()
+        low, high = (low, level) if meets else (level, high)
+    return around(low)
 
 
 def _largest_disc(basin: np.ndarray) -> float:

@@ -21,11 +21,13 @@ What contradicts a label is followed again, by ``scipy.integrate.solve_ivp`` whe
 smooth, from circle to circle where it has kinks, and only this verdict counts.
 
 *The table*: of the claims with mu >= m, how many are false, with the exact (Clopper-Pearson) 95 %
-interval, and whether 1 - m reaches its lower end. "No basin narrower than finest" has only the
-functions all of whose basins are wider than ``result.finest``; "attractors wider than finest" has
-all, but an attractor that is narrower and was not found does not make a claim false. The width of a
-basin is the diameter of the largest disc in it as a share of the box. Analyses without ``finest``
-are in neither. ``mu_model`` is the bound given the model, the same as ``mu`` where there is none.
+interval, and whether 1 - m reaches its lower end. "No well narrower than finest" has only the
+functions all of whose wells are wider than ``result.finest``; "attractors wider than finest" has
+all, but an attractor that is narrower and was not told apart does not make a claim false. The well
+of a minimum is what lies below the lowest pass to another one (:mod:`dense_look`), its width the
+diameter of the largest disc in it as a share of the box. Of several minima in one set that is
+called an attractor, it stands for the one with the widest well. Analyses without ``finest`` are in
+neither. ``mu_model`` is the bound given the model, the same as ``mu`` where there is none.
 
 *The diagram*: claims by what they say about their own failure, against the share of false ones. On
 and below the line, claims are as good as their word.
@@ -98,14 +100,14 @@ class Row:
         claimed: Number of attractors claimed.
         mu: Probability of the claim as reported, 0 where nothing is claimed.
         mu_model: The same given the model.
-        finest: Width of the narrowest basin that would have been seen, share of the box, or NaN.
+        finest: Width of the narrowest well that would have been seen, share of the box, or NaN.
         evaluations: Number of losses that the analysis evaluated.
         refused: Why there is no analysis, or "".
         minima: Number of minima in the box, as they count.
         each: The same if each counts.
         unfounded: Attractors claimed that have no minimum within one cell.
-        widths: Widths of the true basins, share of the box, the lowest minimum first.
-        missed: Those of minima that lie in no attractor claimed, nor within one cell.
+        widths: Widths of the true wells, share of the box, the lowest minimum first.
+        missed: Those of minima that no attractor claimed stands for.
         followed: Labels that were held against the true flow.
         false_labels: How many of them are false.
         unfinished: How many flows did not end.
@@ -148,8 +150,8 @@ class Row:
         return self._false(max(self.minima - unseen, 0))
 
     @property
-    def has_wide_basins_only(self) -> bool:
-        """Whether all basins are wider than ``finest``; not where that is unknown."""
+    def has_wide_wells_only(self) -> bool:
+        """Whether all wells are wider than ``finest``; not where that is unknown."""
         return all(width > self.finest for width in self.widths) and not math.isnan(self.finest)
 
     def _false(self, minima: int) -> bool:
@@ -215,13 +217,15 @@ def held(result: lm.MorseAnalysis, minima: Minima, merged: bool) -> dict[str, in
     inside = np.array(
         [[in_set(result, a, place) for place in places] for a in result.attractors], dtype=bool
     ).reshape(result.n_attractors, len(places))
+    told = {int(np.where(row, minima.widths, -1.0).argmax()) for row in inside if row.any()}
+    missed = [i for i in range(len(places)) if i not in told]
     count = groups_within(places, _CELLS_APART * result.grid.cell_widths)
     return {
         "minima": count if merged else len(places),
         "each": len(places),
         "unfounded": int((~inside.any(axis=1)).sum()),
         "widths": [round(w, 4) for w in minima.widths.tolist()],
-        "missed": [round(w, 4) for w in minima.widths[~inside.any(axis=0)].tolist()],
+        "missed": [round(w, 4) for w in minima.widths[missed].tolist()],
     }
 
 
@@ -350,8 +354,8 @@ def parts(rows: Sequence[Row]) -> Iterator[Part]:
             continue
         title = f"({population}) {name}"
         yield title, [(row, row.is_false) for row in own]
-        wide = [(row, row.is_false) for row in own if row.has_wide_basins_only]
-        yield f"{title}, no basin narrower than finest", wide
+        wide = [(row, row.is_false) for row in own if row.has_wide_wells_only]
+        yield f"{title}, no well narrower than finest", wide
         seen = [(row, row.is_false_of_wide) for row in own if not math.isnan(row.finest)]
         yield f"{title}, attractors wider than finest", seen
 

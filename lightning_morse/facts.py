@@ -55,8 +55,10 @@ class Evidence:
         n_places: As how many predictions at random places they count; at most as many.
         n_surprises: How many of them the model had excluded.
         mu_model: Bound on the probability of the claim given the model.
-        finest: Width of the narrowest basin that the samples would have shown with probability
+        finest: Width of the narrowest well that the samples would have shown with probability
             0.95, as a share of the width of the box.
+        kinked: Probability that the loss has kinks, for which a count of critical points is none
+            (:mod:`lightning_morse.gp.kinks`); 0 where the claim does not rest on such a count.
     """
 
     n_predicted: int
@@ -64,6 +66,7 @@ class Evidence:
     n_surprises: int
     mu_model: float
     finest: float
+    kinked: float = 0.0
 
     @property
     def adequacy(self) -> float:

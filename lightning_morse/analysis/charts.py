@@ -36,6 +36,7 @@ class Chart:
         candidates: Lattice cells that may hold a critical point, shape ``(n_lattice_cells,)``.
         trusted: Whether the samples do not refute the surrogate. If they do, nothing is known of
             the cells: a trajectory may stay in each, or go on to any that touches it.
+        kinked: Probability that the loss has kinks (:mod:`lightning_morse.gp.kinks`).
     """
 
     surrogate: GaussianProcess
@@ -47,6 +48,12 @@ class Chart:
     diverged: Mask
     candidates: Mask
     trusted: bool = True
+    kinked: float = 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether the surrogate may count critical points: no other model is likelier."""
+        return self.trusted and self.kinked < 0.5
 
     @cached_property
     def critical(self) -> Mask:
@@ -113,6 +120,7 @@ def chart(
     clock: Stopwatch,
     trusted: bool = True,
     at_rest: float = AT_REST,
+    kinked: float = 0.0,
 ) -> Chart:
     """Enclose the flow of every gradient field inside the band of a surrogate.
 
@@ -124,6 +132,7 @@ def chart(
         clock: Takes the time of the stages.
         trusted: Whether the samples do not refute the surrogate.
         at_rest: When a cell is left (:class:`lightning_morse.enclosure.flow_map.FlowEnclosure`).
+        kinked: Probability that the loss has kinks.
 
     Raises:
         SurrogateError: If a number that claims would rest on has left the range of floats.
@@ -147,9 +156,8 @@ def chart(
         _refuse_overflow(images.lower, images.upper)
     with clock("graph"):
         candidates = critical_cells(lattice, posterior, band)
-    return Chart(
-        surrogate, lattice, posterior, band, enclosure, images, diverged, candidates, trusted
-    )
+    known = surrogate, lattice, posterior, band, enclosure, images
+    return Chart(*known, diverged, candidates, trusted, kinked)
 
 
 def _refuse_overflow(*numbers: ArrayLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -80,6 +81,7 @@ def final_portrait(tower: Tower, clock: Stopwatch) -> Final:
         for k, share in enumerate(tower.shares(final=True)):
             with clock("fit"):
                 model = tower.fitted(k)
+                tower.ask_for_kinks(k)
             make_band = settings.with_share(float(share)).make_band
             models.append(model)
             charts.append(tower.chart(k, nested.grids[k], make_band, clock))
@@ -132,7 +134,7 @@ def conclude(
         labels=root.labels,
         diverged=root.diverged,
         exit_volumes=_exit_volumes(portrait, faces),
-        mu=evidence.adequacy * together,
+        mu=evidence.adequacy * (1 - evidence.kinked) * together,
         confidence=settings.confidence,
         mean_loss=root.mean_loss,
         samples=everything.points,
@@ -169,7 +171,10 @@ def _confidences(
     if not (np.isfinite(each).all() and math.isfinite(together)):
         raise SurrogateError("a bound on a probability has left the range of floats")
     bands = [one.band.c for one in portrait.charts]
-    return ladder, each, together, evidence_for(tower, models, bands, together)
+    evidence = evidence_for(tower, models, bands, together)
+    # A lower bound on the number of attractors rests on the band alone.
+    kinked = portrait.kinked if portrait.is_exact else 0.0
+    return ladder, each, together, dataclasses.replace(evidence, kinked=kinked)
 
 
 def _measure(

@@ -17,8 +17,9 @@ the claims need is as likely to be told by the surrogate as what was tested; sam
 flow is open, so the tests are harder than a random one. This is an argument, not a proof: how often
 claims are false is counted by ``benchmarks/reliability.py``.
 
-*Scale.* A basin narrower than the gaps between the samples shows nowhere, in no test. So a claim
-about the number of attractors is one about basins wider than :func:`finest_width`.
+*Scale.* The well of an attractor is the part of its basin below the lowest pass out of it. One that
+is narrower than the gaps between the samples shows nowhere, in no test, however wide the basin. So
+a claim about the number of attractors is one about wells wider than :func:`finest_width`.
 """
 
 from __future__ import annotations
@@ -120,9 +121,9 @@ def _tests_of_halves(tower: Tower) -> list[Predicted]:
 
 
 def finest_width(grid: CubicalGrid, points: Array) -> float:
-    """Width of the narrowest basin that samples would have shown with probability 0.95.
+    """Width of the narrowest well that samples would have shown with probability 0.95.
 
-    A basin at a random place of the box shows if a sample lies in it. So it is twice the distance
+    A well at a random place of the box shows if a sample lies in it. So it is twice the distance
     to the nearest sample that 95 % of all places do not exceed.
 
     Args:

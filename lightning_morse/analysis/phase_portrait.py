@@ -76,6 +76,14 @@ class PhasePortrait:
         return any(c.trusted for c in self.charts)
 
     @property
+    def kinked(self) -> float:
+        """Bound on the probability that critical points were counted where the loss has kinks."""
+        owners = [self.nested.part(k) for k in range(len(self.charts))]
+        recurrent = np.concatenate([np.zeros(0, np.int64), *self.found.morse_sets])
+        counted = [((recurrent >= p.start) & (recurrent < p.stop)).any() for p in owners]
+        return min(1.0, sum(c.kinked for c, used in zip(self.charts, counted, strict=True) if used))
+
+    @property
     def is_exact(self) -> bool:
         """Whether every Morse set is resolved: the attractors found are all there are."""
         return bool(self.settled.resolved.all())

@@ -67,7 +67,7 @@ def expected_in_sets(
         found: The Morse graph.
         nested: The grids whose cells it is of.
         charts: What is known on each grid. Lattice cells that cannot hold a critical point do not
-            count; in the box of a refuted surrogate anything is expected.
+            count; in the box of a refuted surrogate, or where kinks are likelier, anything is.
         failure: The probability with which claims may be false.
 
     Returns:
@@ -78,10 +78,11 @@ def expected_in_sets(
         owner[cells] = number
     total = np.zeros((len(found.morse_sets), nested.dim + 1))
     for k, chart in enumerate(charts):
-        if chart.trusted:
+        if chart.counts:
             _add_expected(total, found, owner[nested.numbers[k]], chart, failure)
         else:
-            total[np.unique(owner[nested.part(k)])] += 1.0
+            within = np.unique(owner[nested.part(k)])
+            total[within[within >= 0]] += 1.0
     return total
 
 

@@ -23,6 +23,7 @@ from lightning_morse.gp.calibration import (
     shows_noise,
     with_fine_structure,
 )
+from lightning_morse.gp.kinks import kinked_weight
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
@@ -85,6 +86,7 @@ class Box:
             judged, and how many there were.
         n_judged: How often it was judged.
         is_noisy: Whether held-out losses show that the loss has noise.
+        kinked: Probability that the loss has kinks, when that was last asked.
         predicted: Losses that were predicted before they were used.
         charts: The last chart, by what it depends on.
     """
@@ -100,6 +102,7 @@ class Box:
     verdict: tuple[float, int] = (0.0, 0)
     n_judged: int = 0
     is_noisy: bool = False
+    kinked: float = 0.0
     predicted: list[Predicted] = field(default_factory=list)
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
 
@@ -142,7 +145,7 @@ class Tower:
         grid = self.settings.grid
         corners = grid.lower.tobytes(), grid.upper.tobytes()
         of_boxes = [
-            (len(b.samples), b.verdict, b.parent, b.lower.tobytes(), b.upper.tobytes())
+            (len(b.samples), b.verdict, b.kinked, b.parent, b.lower.tobytes(), b.upper.tobytes())
             for b in self.boxes
         ]
         return *corners, *of_boxes
@@ -226,6 +229,15 @@ class Tower:
         self.add(k, held_out.points, held_out.losses)
         box.verdict, box.n_judged = (largest, len(usable)), box.n_judged + 1
 
+    def ask_for_kinks(self, k: int) -> None:
+        """Weigh the surrogate of a box against a process with kinks.
+
+        Raises:
+            SurrogateError: If the samples determine no surrogate.
+        """
+        box, seen = self.boxes[k], self.seen_by(k).finite
+        box.kinked = kinked_weight(self._fit(k).surrogate, seen.losses, box.lower, box.upper)
+
     def _doubted(self, k: int, model: Calibrated) -> Calibrated:
         """The surrogate with what is too fine for it, unless the loss has noise."""
         box = self.boxes[k]
@@ -294,7 +306,7 @@ class Tower:
         """The chart of a box, made anew if something has changed."""
         box, model = self.boxes[k], self.sketched(k)
         corners = grid.lower.tobytes(), grid.upper.tobytes()
-        key = (id(box.model), box.verdict, share, *corners, grid.shape)
+        key = (id(box.model), box.verdict, box.kinked, share, *corners, grid.shape)
         if key not in box.charts:
             make_band = self.settings.with_share(share).proved_band
             lattice = Lattice.of_sketch(grid)
@@ -315,7 +327,8 @@ class Tower:
         at_rest: float = AT_REST,
     ) -> Chart:
         diverged, trusted = nearest_diverged(lattice.grid, self.seen_by(k)), model.trusted
-        return chart(model.surrogate, lattice, make_band, diverged, clock, trusted, at_rest)
+        about = diverged, clock, trusted, at_rest, self.boxes[k].kinked
+        return chart(model.surrogate, lattice, make_band, *about)
 
     def place(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box, whose surrogate, if it has one, has predicted them."""

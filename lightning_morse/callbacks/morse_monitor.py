@@ -79,7 +79,7 @@ class MorseMonitor(TellingCallback):
     ``basin_max``           share of the box taken by the largest certain basin
     ``escape``              share of the box that certainly leaves it
     ``undecided``           share of the box about which nothing is certain
-    ``finest``              width, as a share of the box, of the narrowest basin that the samples
+    ``finest``              width, as a share of the box, of the narrowest well that the samples
                             would have shown with probability 0.95
     ``barrier``             rise in loss from the current attractor to its lowest saddle; 0 if
                             unknown

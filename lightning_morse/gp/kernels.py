@@ -3,7 +3,8 @@ r"""Matern kernels along one axis: values, derivatives, and the roughness of the
 A Matern correlation of half-integer smoothness is :math:`\kappa(r) = p(t) e^{-t}` with
 :math:`t = \sqrt{2\nu}\, r / \lambda` and a polynomial :math:`p` (Rasmussen, Williams, "Gaussian
 Processes for Machine Learning", 2006, equation 4.16). A product of such factors, one per axis,
-is the covariance of a field whose gradient has continuous paths for :math:`\nu \ge 5/2`.
+is the covariance of a field whose gradient has continuous paths for :math:`\nu \ge 5/2`. Fields of
+smoothness 3/2 are compared with those only, so bounds on their slopes are none: infinite.
 """
 
 from __future__ import annotations
@@ -117,6 +118,13 @@ def product(factors: Sequence[Array]) -> Array:
     return reduce(np.multiply, factors)
 
 
+MATERN_3_2 = Matern(
+    smoothness=1.5,
+    polynomials=((1, 1), (0, -1), (-1, 1)),
+    roughness_along=(math.inf, 1),
+    roughness_across=(math.inf, 1),
+    curvature_variance=math.inf,
+)
 MATERN_5_2 = Matern(
     smoothness=2.5,
     polynomials=((1, 1, 1 / 3), (0, -1 / 3, -1 / 3), (-1 / 3, -1 / 3, 1 / 3)),

@@ -113,7 +113,8 @@ FACTS = (
             Member("n_places", "integer", "as how many at random places they count", low=0),
             Member("n_surprises", "integer", "those the model had excluded", low=0),
             Member("mu_model", "finite", "bound given the model", low=0, high=1),
-            Member("finest", "finite", "narrowest basin that would show", low=0, high=1),
+            Member("finest", "finite", "narrowest well that would show", low=0, high=1),
+            Member("kinked", "finite", "probability of kinks", low=0, high=1, needed=False),
         ),
     ),
     Member(

@@ -195,12 +195,13 @@ class MorseAnalysis:
             They count as exterior.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
             ``(d, 2)``: axis, then lower and upper face.
-        mu: Lower bound on the probability that ``claim`` is true of basins wider than ``finest``:
-            ``mu_model``, which is at least ``confidence``, times the probability that the model is
-            adequate (:mod:`lightning_morse.analysis.evidence`). It is 0
-            where nothing is claimed: if there is no certain attractor while something is
-            unresolved, and if the samples refute the surrogate (see
-            :mod:`lightning_morse.gp.calibration`), so that nothing here is certain at any level.
+        mu: Lower bound on the probability that ``claim`` is true of attractors wider than
+            ``finest``: ``mu_model``, which is at least ``confidence``, times the probability that
+            the model is adequate (:mod:`lightning_morse.analysis.evidence`) and, for an exact
+            number, that of a loss without kinks (:mod:`lightning_morse.gp.kinks`). It is 0 where
+            nothing is claimed: if there is no certain attractor while something is unresolved, and
+            if the samples refute the surrogate (see :mod:`lightning_morse.gp.calibration`), so that
+            nothing here is certain at any level.
         confidence: The level that was asked for.
         mean_loss: Surrogate mean of the loss at the vertices of the grid, in the units of the loss,
             shape ``shape + 1``.
@@ -264,9 +265,10 @@ class MorseAnalysis:
 
     @property
     def finest(self) -> float:
-        """Width of the narrowest basin that would have shown, as a share of the box; or NaN.
+        """Width of the narrowest well that would have shown, as a share of the box; or NaN.
 
-        With probability 0.95 for one at a random place
+        The well of an attractor is the part of its basin below the lowest pass out of it. With
+        probability 0.95 for one at a random place
         (:func:`lightning_morse.analysis.evidence.finest_width`).
         """
         return math.nan if self.evidence is None else self.evidence.finest

@@ -137,7 +137,7 @@ REST = (
             Member("barrier", "finite", _BARRIER, null=True, needed=False),
             Member("bound", "text", _BOUND, needed=False),
             Member("bound_of_model", "text", "the bound given the model, likewise", needed=False),
-            Member("finest", "finite", "narrowest basin that would show", needed=False),
+            Member("finest", "finite", "narrowest well that would show", needed=False),
             Member("verdict", "text", "what training is doing, in a sentence", needed=False),
         ),
     ),

@@ -1,5 +1,7 @@
 """Critical points to be expected, and what is claimed of Morse sets on their account."""
 
+from types import SimpleNamespace
+
 import mpmath
 import numpy as np
 import pytest
@@ -181,6 +183,17 @@ def test_an_unlikely_index_has_the_probability_of_its_tail():
 def test_no_box_has_nothing():
     gp = process(np.zeros((1, 2)), np.zeros(1), [1.0, 1.0], MATERN_5_2)
     assert expected_critical_points(gp, np.zeros((0, 2)), np.ones(2)).shape == (0, 3)
+
+
+def test_where_nothing_can_be_counted_anything_is_expected_of_its_own_sets_only():
+    outer = CubicalGrid([0.0], [8.0], (8,))
+    nested = NestedGrid.of(outer).around(np.array([4.0]), np.array([6.0]), 0, 8)
+    inside = nested.part(1).start
+    found = SimpleNamespace(morse_sets=(np.array([0, 1]), np.array([inside, inside + 1])))
+    charts = [SimpleNamespace(counts=False)] * 2
+    assert expected_in_sets(found, nested, charts, 0.01).tolist() == [[1, 1], [1, 1]]
+    found.morse_sets = ()
+    assert expected_in_sets(found, nested, charts, 0.01).shape == (0, 2)
 
 
 def line_of_sets(n):

@@ -4,10 +4,10 @@ import mpmath
 import numpy as np
 import pytest
 
-from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
+from lightning_morse.gp.kernels import MATERN_3_2, MATERN_5_2, MATERN_7_2
 
 
-@pytest.mark.parametrize("kernel", [MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
+@pytest.mark.parametrize("kernel", [MATERN_3_2, MATERN_5_2, MATERN_7_2], ids=lambda k: k.name)
 def test_kernels_are_matern_and_their_derivatives_right(kernel):
     """Against the definition by a Bessel function, differentiated in 40 digits."""
     nu, scale = kernel.smoothness, 0.7

@@ -4,10 +4,10 @@ import { html } from "./elements.js";
 
 const TERMS = {
   "mu": "How sure the number of attractors is: a lower bound on the probability that it is right, "
-    + "in this slice, of basins wider than the finest.",
+    + "in this slice, of attractors wider than the finest.",
   "given the model": "The same bound if the model of the loss were beyond doubt. It never is: mu "
     + "also counts how often the model was surprised by a loss.",
-  "finest": "Width of the narrowest basin that the samples would most likely have shown, as a "
+  "finest": "Width of the narrowest attractor that the samples would most likely have shown, as a "
     + "share of the box. Nothing is claimed of narrower ones.",
   "undecided": "Starting points of which it is not known where they lead. More samples would tell.",
   "escapes": "Starting points from which training certainly leaves the box.",
