@@ -25,7 +25,7 @@ from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sharpness import curvature_at, with_curvatures
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
-from lightning_morse.conley.reach import UNDECIDED, Reach
+from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import Evidence, SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.gp.process import SurrogateError
@@ -57,11 +57,6 @@ class Final:
 
     models: list[Calibrated]
     portrait: PhasePortrait
-
-    def is_decided(self, point: Array) -> bool:
-        """Whether it is certain what becomes of a point, shape ``(d,)``."""
-        cell = self.portrait.nested.cell_of(point[None])[0]
-        return bool(self.portrait.labels[cell] != UNDECIDED)
 
 
 def final_portrait(tower: Tower, clock: Stopwatch) -> Final:

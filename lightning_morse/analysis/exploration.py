@@ -137,6 +137,24 @@ class Explorer:
         self._may_open = True
         self._last: tuple[tuple[object, ...], PhasePortrait] | None = None
 
+    def answer(self, start: Array, farthest: tuple[Array, Array], n_samples: int) -> None:
+        """Find out where the flow from a point leads, then complete the picture.
+
+        A process that has to go through more samples elsewhere may be less sure about the point
+        than it was. Then the flow is followed again, into a box inside, before the rest; some
+        samples are kept for that.
+
+        Args:
+            start: The point, shape ``(d,)``.
+            farthest: The corners of the box that the outermost one may grow to.
+            n_samples: Samples at which the picture is left as it is.
+        """
+        self.follow(start, farthest)
+        kept = self.plan.first_inside + self.plan.batch
+        enough = max(self.tower.n_samples, min(n_samples, self.plan.most - kept))
+        while not self.complete(enough, start):
+            self.follow(start, farthest)
+
     def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:
         """Sample until it is certain where the flow from a point leads, or samples run out.
 
@@ -164,17 +182,29 @@ class Explorer:
             if target is not None:
                 self._place(portrait, target, self.plan.batch, self._reached(portrait, start))
 
-    def complete(self, n_samples: int) -> None:
+    def complete(self, n_samples: int, start: Array | None = None) -> bool:
         """Sample where the picture is undecided, until it is resolved or samples run out.
 
         A picture that seems resolved is put to the test: half of the samples left go where there
         are fewest. If it stands, and not much is undecided, that is enough.
+
+        Args:
+            n_samples: Samples at which to stop.
+            start: A point of interest, shape ``(d,)``.
+
+        Returns:
+            Whether this is done; False if it was decided where the point leads, and is no longer.
         """
-        tested = False
+        tested, was_decided = False, False
         while self.left(n_samples):
             portrait = self._sketch(n_samples)
             if portrait is None:
-                return
+                return True
+            if start is not None:
+                decided = portrait.is_decided(start)
+                if was_decided and not decided:
+                    return False
+                was_decided = decided
             resolved = is_resolved(portrait)
             if resolved and not tested:
                 self._fill_gaps(min(math.ceil(self.left(n_samples) / 2), self.tower.n_samples))
@@ -184,7 +214,7 @@ class Explorer:
                 k = self._most_undecided(portrait, self._rooms(self.plan.full_picture))
                 if k is not None and not is_decided(portrait):
                     self._place(portrait, k, min(self.left(n_samples), self.tower.n_samples), None)
-                return
+                return True
             minima = undecided_minima(portrait)
             rooms = self._rooms(self.plan.full_picture, {j for j, _, _ in minima})
             k = self._most_undecided(portrait, rooms)
@@ -195,11 +225,12 @@ class Explorer:
                     rooms = self._rooms(full)
                     k = self._most_undecided(portrait, rooms)
             if k is None:
-                return
+                return True
             held = len(self.tower.boxes[k].samples)
             batch = max(self.plan.batch, int(_SHARE_OF_BATCH * held))
             batch = min(batch, max(rooms[k] - held, _LEAST_BATCH))
             self._place(portrait, k, min(batch, self.left(n_samples)), None)
+        return True
 
     def judge(self) -> None:
         """Judge the surrogate of each box by evaluations beside some of its samples."""

@@ -107,6 +107,10 @@ class PhasePortrait:
         open_ = self.open[part] if k else self.labels[part] == UNDECIDED
         return float(self.nested.volumes[part][open_].sum())
 
+    def is_decided(self, point: Array) -> bool:
+        """Whether it is certain what becomes of a point, shape ``(d,)``."""
+        return bool(self.labels[self.nested.cell_of(point[None])[0]] != UNDECIDED)
+
     def names_a_basin_in(self, boxes: Sequence[int]) -> bool:
         """Whether a certain basin reaches into one of some boxes."""
         return any((self.labels[self.nested.part(k)] >= 0).any() for k in boxes)

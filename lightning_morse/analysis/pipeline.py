@@ -177,11 +177,10 @@ def analyze_from(
     tower = Tower(settings, samples)
     explorer = Explorer(inside, tower, plan, clock, is_over)
     for _ in range(_MOST_JUDGEMENTS):
-        explorer.follow(point, limits)
-        explorer.complete(n_samples)
+        explorer.answer(point, limits, n_samples)
         explorer.judge()
         final = final_portrait(tower, clock)
-        if not explorer.left(plan.most) or final.is_decided(point):
+        if not explorer.left(plan.most) or final.portrait.is_decided(point):
             break
     room = tower.n_samples if is_over is not None and is_over() else plan.most
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, room), point))

@@ -184,8 +184,19 @@ def refit(
     return _judged(_cautious(fitted))
 
 
-def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after: Array) -> float:
+def check(
+    calibrated: Calibrated,
+    start: Array,
+    end: Array,
+    before: Array,
+    after: Array,
+    largest: float = 0.0,
+) -> float:
     """Largest standardised error of held-out directional derivatives.
+
+    A loss is rounded as what it is computed from: a cross-entropy of 1e-5 comes from logits of
+    order ten. What a step this short shows may be that, up to the noise that was fitted and to the
+    rounding of the largest loss.
 
     Args:
         calibrated: The surrogate, fitted to samples at ``start`` but not at ``end``.
@@ -193,6 +204,7 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
         end: A point close to each of them, same shape.
         before: Losses at ``start``, finite, shape ``(k,)``.
         after: Losses at ``end``, same shape.
+        largest: The largest loss that the function is known to have, absolute value.
 
     Returns:
         In deviations of the surrogate; infinite where a loss lies below the floor of its warp,
@@ -208,6 +220,7 @@ def check(calibrated: Calibrated, start: Array, end: Array, before: Array, after
         variance += 2 * surrogate.noise * surrogate.variance
     else:
         variance += 2 * np.square(_ROUNDING * np.maximum(np.abs(before), np.abs(after)))
+        variance += 2 * min(surrogate.residual_variance, (_ROUNDING * largest) ** 2)
     return float((np.abs(error) / np.sqrt(variance)).max())
 
 

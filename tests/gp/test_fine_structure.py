@@ -91,6 +91,25 @@ def test_held_out_derivatives_are_not_drowned_in_the_noise_of_a_loss_without():
     assert judged < 10
 
 
+def test_rounding_of_what_a_small_loss_is_computed_from_refutes_nothing():
+    """Near the floor of a cross-entropy in single precision: 1e-4 made of numbers of order one."""
+
+    def rounded(x):
+        smooth = 1e-4 * (x.square().sum(1) + 0.2 * x[:, 0].pow(3))
+        return ((smooth + 2).float() - 2).double()
+
+    model, *about = pairs(rounded)
+    as_structure = with_fine_structure(model, np.full(2, 0.25))
+    assert check(as_structure, *about) > 5
+    assert check(as_structure, *about, 2.0) < 3
+    # But for no more than the largest loss explains, and no more than the noise that was fitted.
+    assert check(as_structure, *about, 1e-3) > 5
+    model, *about = pairs(lambda x: x.square().sum(1))
+    jump = np.array([0, 0, 1e-4, 0, 0, 0])
+    before, after = about[2], about[3] + jump
+    assert check(with_fine_structure(model, np.full(2, 0.25)), *about[:2], before, after, 2.0) > 10
+
+
 def test_nothing_false_is_said_of_minima_between_the_wrinkles():
     """There are hundreds of them; without the structure it was one, at 1 - 1e-6."""
     result = lm.analyze(wrinkled, LOWER, UPPER, n_samples=128, resolution=64)
