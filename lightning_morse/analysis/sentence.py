@@ -107,12 +107,13 @@ class _Telling:
             gain = self.loss_now - found.loss
             above = f"{gain:.3g} above its floor of {self._loss()}"
             facts = [above if gain > 0 else f"at its floor, loss {self.loss_now:.3g}"]
+        is_known = self._leads_elsewhere(number)
         if math.isnan(barrier):
             facts.append("no way out of it in this box")
         else:
-            least = "" if self._leads_elsewhere(number) else "at least "
+            least = "" if is_known else "at least "
             facts.append(f"barrier {least}{barrier:.3g}" if barrier else "barrier not known")
-        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier)}{self._rest()}"
+        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier, is_known)}{self._rest()}"
 
     def _leads_elsewhere(self, number: int) -> bool:
         """Whether another attractor lies below the lowest pass of one.
@@ -151,12 +152,12 @@ class _Telling:
         if found.reason == "unknown":
             return "Undecided; a file of this age does not say why."
         if found.reason == "refuted":
-            return f"Undecided: {_CONTRADICTED if _is_map(self.result) else _ROUGH}."
+            return f"Undecided: {_CONTRADICTED if _is_map(self.result) else _ROUGH}.{self._seen()}"
         if found.reason == "edge":
             through = f" through {self._either_face()}" if found.faces else ""
             return (
                 f"Undecided: at the edge of the box, it may leave{through} or settle in "
-                f"{_sets(found.sets, 'or')}. A larger box (extent) may tell."
+                f"{_sets(found.sets, 'or')}. A larger box (extent) may tell.{self._seen()}"
             )
         if found.reason == "unresolved":
             which = _sets(found.unresolved, "or")
@@ -164,7 +165,19 @@ class _Telling:
             why = f"it may settle in {which}, and {data} cannot tell whether {each} holds a minimum"
         else:
             why = f"{data} cannot tell whether it settles in {_sets(found.sets, 'or')}"
-        return f"Undecided: {why}. {_more(self.result, self.time_was_up).capitalize()}."
+        more = _more(self.result, self.time_was_up).capitalize()
+        return f"Undecided: {why}. {more}.{self._seen()}"
+
+    def _seen(self) -> str:
+        """What can be said of the loss where nothing is certain of the flow."""
+        losses = self.result.sample_losses[np.isfinite(self.result.sample_losses)]
+        if _is_map(self.result) or not losses.size or not _known(self.loss_now):
+            return ""
+        assert self.loss_now is not None, "it is known"
+        lowest = float(losses.min())
+        if lowest >= self.loss_now:
+            return f" No loss seen here is lower than that of the weights, {self.loss_now:.3g}."
+        return f" The lowest loss seen here is {lowest:.3g}, now {self.loss_now:.3g}."
 
     def is_outside(self) -> str:
         return "Outside the box, where nothing is known. A larger box (extent) would hold it."
@@ -189,9 +202,15 @@ class _Telling:
         return f"{'about ' if self.found.loss_deviation != 0 else ''}{self.found.loss:.3g}"
 
 
-def _advice(gain: float, barrier: float) -> str:
-    """What the loss still to gain and the way out suggest; empty for nothing."""
-    if barrier > 0 and gain >= barrier:
+def _advice(gain: float, barrier: float, is_known: bool) -> str:
+    """What the loss still to gain and the way out suggest; empty for nothing.
+
+    Args:
+        gain: Loss still to gain.
+        barrier: Height of the way out, or a lower bound on it.
+        is_known: Whether it is no bound.
+    """
+    if is_known and barrier > 0 and gain >= barrier:
         return " That is higher than the way out: training may still leave. Go on."
     if gain <= 0 or (barrier > 0 and gain <= _NEXT_TO_NOTHING * barrier):
         return (

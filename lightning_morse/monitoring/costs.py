@@ -50,6 +50,9 @@ FADES = 0.8
 # Probe batches are left out only as long as the loss takes more than this share of the smallest
 # analysis: below that a noisier loss would buy next to no time.
 _CHEAP_LOSS = 0.08
+# Share of the samples at which the picture is left as it is, if the question of the weights is not
+# open: of 36 analyses of six networks 34 answered it with 96 and 160 samples, 31 with 128 and 128.
+SHARE_FOR_PICTURE = 0.6
 # Cost apart from the samples on half as many cells per axis, over that on all of them.
 COARSE_COST = 0.7
 
@@ -254,6 +257,11 @@ class Portions:
         fewest = self._fewest_at_end if final else self._fewest
         return self._costs.of(fewest, self._n_batches(), self._settings.may_coarsen)
 
+    def usual(self) -> float:
+        """Planned seconds of an analysis with the usual number of samples now."""
+        n = self._settings.most_samples or USUAL_SAMPLES
+        return self._costs.of(n, self._n_batches(), self._settings.may_coarsen)
+
     def last(self) -> float:
         """Planned seconds of the least that is worth while, at the end of the run."""
         coarse = self._settings.may_coarsen
@@ -325,7 +333,10 @@ class Portions:
         whole, n = self.whole(), self._n_batches()
         cells = self._settings.coarse_cells if coarse else whole.resolution
         seconds = self._costs.of(most, n, coarse)
-        return Portion(min(whole.usual, most), most, n, cells, seconds)
+        usual = most
+        if self._settings.most_samples is None:
+            usual = max(self._fewest, int(SHARE_FOR_PICTURE * most))
+        return Portion(min(whole.usual, usual, most), most, n, cells, seconds)
 
 
 def slowness(clock: Callable[[], float]) -> float:

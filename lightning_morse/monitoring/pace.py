@@ -168,8 +168,10 @@ class Pace:
     def _aim(self, n_made: int, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis should take."""
         figures = PLANNED_OVER_MEASURED * self.costs.figures
-        if final:  # so that there is time for all figures
-            return self._budget.room() - figures
+        if final:  # so that there is time for all figures; but an answer is worth more
+            room, limit = self._budget.room(), self._limit(ahead, final)
+            wish = room - figures
+            return min(limit, max(wish, self.portions.usual())) if limit < room else wish
         trained = self._budget.trained()
         # A run that has lasted so long lasts as long again, where nobody knows.
         to_come = trained if math.isinf(ahead.planned) else ahead.planned

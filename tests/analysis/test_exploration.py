@@ -77,6 +77,64 @@ def test_labels_of_all_boxes_are_true():
     assert ((result.box_at(points) == -1) == (labels == -1)).all()
 
 
+def explorer_of(loss, n_samples=64, most=None):
+    settings = checked_settings([-1.0, -1.0], [1.0, 1.0], n_samples, 32, 0.95, 0, "proved")
+    points = design(settings.grid.lower, settings.grid.upper, 24, 0)
+    samples = Samples(points, loss(torch.from_numpy(points)).numpy())
+    return Explorer(loss, Tower(settings, samples), Plan.of(n_samples, 2, most), Stopwatch())
+
+
+def bent(x):
+    return (x - 0.2).square().sum(1) + 0.3 * x[:, 0].pow(3)
+
+
+def test_an_answer_that_is_lost_is_sought_again_before_the_rest(monkeypatch):
+    """And samples are kept for that, where there are no more than the usual number."""
+    calls = []
+    outcomes = iter([False, False, True])
+    monkeypatch.setattr(Explorer, "follow", lambda self, *_: calls.append("follow"))
+    monkeypatch.setattr(
+        Explorer, "complete", lambda self, n, start: calls.append(n) or next(outcomes)
+    )
+    explorer = explorer_of(bent, 64, 64)
+    explorer.answer(HERE, (-ONE, ONE), 64)
+    kept = explorer.plan.first_inside + explorer.plan.batch
+    assert calls == ["follow", 64 - kept, "follow", 64 - kept, "follow", 64 - kept]
+    outcomes, calls[:] = iter([True]), []
+    explorer_of(bent, 64).answer(HERE, (-ONE, ONE), 64)
+    assert calls == ["follow", 64]
+
+
+@pytest.mark.parametrize(
+    ("decided", "done"),
+    [([True, True, False], False), ([False, True, False], False), ([False, False], True)],
+)
+def test_the_picture_is_left_when_an_answer_is_lost(monkeypatch, decided, done):
+    """Not where there was none."""
+    explorer = explorer_of(bent)
+    seen = iter(decided)
+
+    def sketch(_):
+        found = next(seen, None)
+        return None if found is None else SimpleNamespace(is_decided=lambda _: found)
+
+    monkeypatch.setattr(explorer, "_sketch", sketch)
+    monkeypatch.setattr("lightning_morse.analysis.exploration.is_resolved", lambda _: False)
+    monkeypatch.setattr("lightning_morse.analysis.exploration.undecided_minima", lambda _: [])
+    monkeypatch.setattr(explorer, "_most_undecided", lambda *_: 0)
+    monkeypatch.setattr(explorer, "_place", lambda *_: None)
+    assert explorer.complete(64, HERE) is done
+    assert next(seen, "none left") == "none left"
+
+
+def test_a_point_is_not_forgotten_over_the_rest_of_the_picture():
+    """With as many samples as it may have, most of which the picture took, there was no answer."""
+    for seed in range(3):
+        result = analyze_from(ravine, HERE, -ONE, ONE, None, 96, 48, seed=seed, most=96)
+        assert result.basin_of(HERE[None]) == [0]
+        assert len(result.samples) <= 96
+
+
 def test_the_box_grows_through_the_face_where_the_flow_leaves():
     def bowl(x):
         return (x[:, 0] - 5).square() + x[:, 1].square()

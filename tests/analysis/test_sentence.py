@@ -82,11 +82,16 @@ CASES = {
         "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, barrier at least 1.4.",
     ),
     "above the way out": (
+        of(**TWO, reached=[0], losses=[0.12, 0.2, 0.22]),
+        {**IN, "loss_now": 0.5},
+        "Certainly in the basin of attractor 0: 0.38 above its floor of 0.12, barrier 0.1. That is "
+        "higher than the way out: training may still leave. Go on.",
+    ),
+    "above what the way out is at least": (
         of(**VALLEY, losses=[0.12, 0.22]),
         {**IN, "loss_now": 0.5},
-        "Certainly in the basin of attractor 0: 0.38 above its floor of 0.12, "
-        "barrier at least 0.1. That is "
-        "higher than the way out: training may still leave. Go on.",
+        "Certainly in the basin of attractor 0: 0.38 above its floor of 0.12, barrier at least "
+        "0.1.",
     ),
     "at the floor": (
         of(**VALLEY, losses=[0.12, 1.52]),
@@ -271,6 +276,17 @@ CASES = {
         "may tell.",
     ),
     "refuted": (of(**TWO, reached=[0, 1], calibration=2.0), IN, f"Undecided: {ROUGH}"),
+    "refuted, where lower losses were seen": (
+        of(**TWO, reached=[0, 1], calibration=2.0),
+        {**IN, "loss_now": 1.25},
+        f"Undecided: {ROUGH} The lowest loss seen here is 1, now 1.25.",
+    ),
+    "undecided at the lowest loss": (
+        of(**TWO, reached=[0, 1], samples=128),
+        {**IN, "loss_now": 0.9},
+        "Undecided: 128 samples cannot tell whether it settles in sets 0 or 1. 256 samples may "
+        "(n_samples=256). No loss seen here is lower than that of the weights, 0.9.",
+    ),
     "a learnt map, refuted": (
         learnt(of(**TWO, reached=[0, 1], calibration=2.0)),
         IN,

@@ -308,9 +308,11 @@ def test_where_an_analysis_takes_a_second_short_runs_see_two(weights, length):
 
 
 def test_the_last_analysis_leaves_time_for_its_figures():
-    """Its samples get fewer for that; half of the usual fewest where nothing else is possible."""
-    run = RunInParts(120, Parts())
-    assert run.figures == 2
+    """For the first of them; for all, once it has the usual number of samples.
+
+    Half of the usual fewest where nothing else is possible.
+    """
+    assert [RunInParts(length, Parts()).figures for length in (60, 120, 240)] == [1, 1, 2]
     room = 0.9 * Parts().figures[1]
     portions = Portions(settings(), Costs(is_measured=True))
     least = portions.least(final=True)
@@ -318,6 +320,23 @@ def test_the_last_analysis_leaves_time_for_its_figures():
     assert portions.choose(least, least - room) is None
     fixed = Portions(settings(n_samples=100), Costs(is_measured=True))
     assert fixed.choose(least, least, final=True) is None
+
+
+def test_most_samples_are_for_the_question_of_the_weights():
+    """The picture is left at six tenths of them; a number that was asked for is for both."""
+    costs = Costs(per_batch=0.001, is_measured=True)
+    sized = {
+        most: Portions(settings(), costs).choose(costs.of(most, 4, False) + 1e-9, math.inf)
+        for most in (64, 100, 160, 320)
+    }
+    assert {most: found.usual for most, found in sized.items()} == {
+        **{64: 64, 100: 64, 160: 96},
+        320: 128,
+    }
+    assert [found.most for found in sized.values()] == list(sized)
+    asked = Portions(settings(n_samples=100), costs)
+    assert asked.choose(1e3, 1e3) == asked.choose(1e3, 1e3, final=True)
+    assert asked.choose(1e3, 1e3).usual == 100
 
 
 def test_what_recognising_takes_is_planned():
