@@ -142,7 +142,7 @@ class Explorer:
 
         A process that has to go through more samples elsewhere may be less sure about the point
         than it was. Then the flow is followed again, into a box inside, before the rest; some
-        samples are kept for that.
+        samples are kept for that, unless the point lies in such a box already.
 
         Args:
             start: The point, shape ``(d,)``.
@@ -150,10 +150,15 @@ class Explorer:
             n_samples: Samples at which the picture is left as it is.
         """
         self.follow(start, farthest)
-        kept = self.plan.first_inside + self.plan.batch
-        enough = max(self.tower.n_samples, min(n_samples, self.plan.most - kept))
-        while not self.complete(enough, start):
+        while not self.complete(min(n_samples, self.plan.most - self._kept_for(start)), start):
             self.follow(start, farthest)
+
+    def _kept_for(self, start: Array) -> int:
+        """Samples kept to find out again where a point leads."""
+        inner = self.tower.boxes[1:]
+        if any(((box.lower <= start) & (start <= box.upper)).all() for box in inner):
+            return self.plan.batch
+        return self.plan.first_inside + self.plan.batch
 
     def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:
         """Sample until it is certain where the flow from a point leads, or samples run out.
