@@ -50,6 +50,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from scipy.integrate import solve_ivp
 from scipy.stats import beta
 
@@ -462,30 +463,48 @@ def diagram(rows: Sequence[Row], path: Path) -> None:
     """Draw the share of false claims against what they claim, one panel a population."""
     from matplotlib.figure import Figure
 
-    shown = [(name, judged) for name, judged in parts(rows) if "finest" not in name]
+    everything = dict(parts(rows))
+    shown = [(name, judged) for name, judged in everything.items() if "finest" not in name]
     figure = Figure(figsize=(4.2 * len(shown), 4.0), layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for panel, (name, judged) in zip(panels, shown, strict=True):
         line = np.geomspace(_LEAST, 1, 50)
         panel.plot(line, line, color="0.6", linewidth=1, label="as claimed")
-        for bound, color, shape in (("mu_model", "tab:orange", "s"), ("mu", "tab:blue", "o")):
-            for number, (failure, hits, trials) in enumerate(classes(judged, bound)):
-                low, high = interval(hits, trials)
-                at, rate = max(failure, _LEAST), hits / trials
-                spread = [[rate - low], [high - rate]]
-                label = bound if number == 0 else None
-                panel.errorbar(
-                    at, rate, spread, fmt=shape, color=color, capsize=3, alpha=0.8, label=label
-                )
-                if hits:  # the others lie side by side on the axis
-                    text = f"{hits}/{trials}"
-                    panel.annotate(text, (at, rate), (4, 4), textcoords="offset points")
+        wide = everything[f"{name}, attractors wider than finest"]
+        _add_classes(panel, judged, "mu_model", "mu_model, all minima", "tab:orange", "s")
+        _add_classes(panel, judged, "mu", "mu, all minima", "tab:blue", "o")
+        _add_classes(panel, wide, "mu", "mu, wider than finest, as claimed", "tab:green", "D", 1.25)
         panel.set(title=name, xlabel="claimed probability of failure", xscale="log")
         panel.set_yscale("symlog", linthresh=0.01)
         panel.set_ylim(-0.001, 1.1)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     panels[0].set_ylabel("share of false claims, exact 95 % intervals")
     figure.savefig(path, dpi=110)
+
+
+def _add_classes(
+    panel: Axes,
+    judged: Sequence[tuple[Row, bool]],
+    bound: str,
+    name: str,
+    color: str,
+    shape: str,
+    aside: float = 1.0,
+) -> None:
+    """Add the classes of some claims, moved aside by a factor."""
+    for number, (failure, hits, trials) in enumerate(classes(judged, bound)):
+        low, high = interval(hits, trials)
+        rate = hits / trials
+        panel.errorbar(
+            aside * max(failure, _LEAST),
+            rate,
+            [[rate - low], [high - rate]],
+            fmt=shape,
+            color=color,
+            capsize=3,
+            alpha=0.8,
+            label=None if number else name,
+        )
 
 
 # ------------------------------------------------------------------------ main
