@@ -7,7 +7,7 @@ const browser = [
 ];
 
 export default [
-  { ignores: ["**/vendor/**", "**/build/**", "**/.venv/**", "docs/**"] },
+  { ignores: ["**/vendor/**", "**/build/**", "**/.venv*/**", "docs/**"] },
   {
     files: ["**/*.js"],
     languageOptions: {

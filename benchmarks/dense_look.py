@@ -178,9 +178,9 @@ def _lowest_on_circles(
     return found[first], heights[first]
 
 
-def groups_within(points: np.ndarray, distance: np.ndarray) -> int:
-    """Number of groups of points chained by neighbours within a distance on each axis."""
-    return int(_groups(points / distance, 1.0).max(initial=-1)) + 1
+def groups_within(points: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Number of the group of each point, chained by neighbours within a distance on each axis."""
+    return _groups(points / distance, 1.0)
 
 
 def _groups(points: np.ndarray, distance: float) -> np.ndarray:
@@ -193,6 +193,8 @@ def _groups(points: np.ndarray, distance: float) -> np.ndarray:
 
 def _well(losses: np.ndarray, place: int, others: np.ndarray) -> np.ndarray:
     """The lattice points around one that are connected with it below all passes to some others.
+
+    It ends where the rectangle does, whatever passes there may be on its edge: rather too wide.
 
     Args:
         losses: Shape ``(n, n)``.
@@ -209,7 +211,7 @@ def _well(losses: np.ndarray, place: int, others: np.ndarray) -> np.ndarray:
         parts, _ = label(below, structure=np.ones((3, 3)))
         return parts == parts.ravel()[place]
 
-    low, high = float(losses.ravel()[place]), float(losses.max())
+    low, high = float(losses.ravel()[place]), float(losses[np.isfinite(losses)].max())
     for _ in range(_LEVELS):
         level = 0.5 * (low + high)
         meets = around(level).ravel()[others].any()

@@ -107,7 +107,8 @@ class Row:
         minima: Number of minima in the box, as they count.
         each: The same if each counts.
         unfounded: Attractors claimed that have no minimum within one cell.
-        widths: Widths of the true wells, share of the box, the lowest minimum first.
+        widths: Widths of the true wells, share of the box; the lowest minimum first, where each
+            counts. Of minima that count as one, the widest.
         missed: Those of minima that no attractor claimed stands for.
         followed: Labels that were held against the true flow.
         false_labels: How many of them are false.
@@ -218,16 +219,36 @@ def held(result: lm.MorseAnalysis, minima: Minima, merged: bool) -> dict[str, in
     inside = np.array(
         [[in_set(result, a, place) for place in places] for a in result.attractors], dtype=bool
     ).reshape(result.n_attractors, len(places))
-    told = {int(np.where(row, minima.widths, -1.0).argmax()) for row in inside if row.any()}
-    missed = [i for i in range(len(places)) if i not in told]
-    count = groups_within(places, _CELLS_APART * result.grid.cell_widths)
+    apart = _CELLS_APART * result.grid.cell_widths
+    group = groups_within(places, apart) if merged else np.arange(len(places))
+    widths = [float(minima.widths[group == g].max()) for g in np.unique(group)]
+    missed = not_told(inside, group, widths)
     return {
-        "minima": count if merged else len(places),
+        "minima": len(widths),
         "each": len(places),
         "unfounded": int((~inside.any(axis=1)).sum()),
-        "widths": [round(w, 4) for w in minima.widths.tolist()],
-        "missed": [round(w, 4) for w in minima.widths[missed].tolist()],
+        "widths": [round(w, 4) for w in widths],
+        "missed": [round(widths[g], 4) for g in missed],
     }
+
+
+def not_told(inside: np.ndarray, group: np.ndarray, widths: Sequence[float]) -> list[int]:
+    """Groups of minima that no attractor stands for.
+
+    Each stands for one group, that with the widest well in it that no other one stands for; those
+    with the fewest to choose from choose first.
+
+    Args:
+        inside: Whether each minimum lies in each attractor, shape ``(n_attractors, n_minima)``.
+        group: Group of each minimum, shape ``(n_minima,)``.
+        widths: Width of each group.
+    """
+    told: set[int] = set()
+    for row in sorted(inside, key=lambda row: len(set(group[row]))):
+        choices = set(group[row].tolist()) - told
+        if choices:
+            told.add(max(choices, key=lambda g: widths[g]))
+    return [g for g in range(len(widths)) if g not in told]
 
 
 def label_verdicts(

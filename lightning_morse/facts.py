@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+# Probability of kinks up to which critical points are counted: an exact number is then worth little
+# less than "at least".
+LIKELY_KINKED = 0.1
+
 
 @dataclass(frozen=True)
 class SurrogateFacts:
@@ -57,8 +61,9 @@ class Evidence:
         mu_model: Bound on the probability of the claim given the model.
         finest: Width of the narrowest well that the samples would have shown with probability
             0.95, as a share of the width of the box.
-        kinked: Probability that the loss has kinks, for which a count of critical points is none
-            (:mod:`lightning_morse.gp.kinks`); 0 where the claim does not rest on such a count.
+        kinked: Probability that the loss has kinks where an exact number of attractors rests on a
+            count of critical points, which is none then (:mod:`lightning_morse.gp.kinks`). Where
+            it is over :data:`LIKELY_KINKED` they were not counted, and the number is a lower bound.
     """
 
     n_predicted: int

@@ -138,8 +138,25 @@ def test_every_valley_that_leaves_a_point_is_looked_into():
 
 def test_groups_are_chained_axis_by_axis():
     points = np.array([[0.0, 0.0], [0.9, 0.0], [1.8, 0.1], [1.8, 0.4]])
-    assert dense_look.groups_within(points, np.array([1.0, 0.2])) == 2
-    assert dense_look.groups_within(points[:0], SQUARE) == 0
+    assert dense_look.groups_within(points, np.array([1.0, 0.2])).tolist() == [0, 0, 0, 1]
+    assert dense_look.groups_within(points[:0], SQUARE).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "group", "missed"),
+    [
+        ([[1, 1, 0]], [0, 1, 2], [1, 2]),  # stands for the widest in it
+        ([[1, 1, 0]], [0, 0, 1], [1]),
+        ([[1, 1, 0], [1, 0, 0]], [0, 1, 2], [2]),  # two attractors side by side: one each
+        ([[0, 0, 0]], [0, 1, 2], [0, 1, 2]),
+        ([], [0], [0]),
+    ],
+)
+def test_an_attractor_stands_for_one_minimum(inside, group, missed):
+    group = np.array(group)
+    inside = np.array(inside, dtype=bool).reshape(len(inside), len(group))
+    widths = [0.5, 0.3, 0.1][: len(set(group))]
+    assert reliability.not_told(inside, group, widths) == missed
 
 
 # ----------------------------------------------------------------- populations

@@ -50,11 +50,6 @@ class Chart:
     trusted: bool = True
     kinked: float = 0.0
 
-    @property
-    def counts(self) -> bool:
-        """Whether the surrogate may count critical points: no other model is likelier."""
-        return self.trusted and self.kinked < 0.5
-
     @cached_property
     def critical(self) -> Mask:
         """Cells of the grid that may hold a critical point, shape ``(grid.size,)``."""

@@ -129,7 +129,8 @@ def conclude(
         labels=root.labels,
         diverged=root.diverged,
         exit_volumes=_exit_volumes(portrait, faces),
-        mu=evidence.adequacy * (1 - evidence.kinked) * together,
+        # A lower bound on the number of attractors rests on the band alone.
+        mu=evidence.adequacy * together * (1 - evidence.kinked if portrait.is_exact else 1.0),
         confidence=settings.confidence,
         mean_loss=root.mean_loss,
         samples=everything.points,
@@ -167,9 +168,7 @@ def _confidences(
         raise SurrogateError("a bound on a probability has left the range of floats")
     bands = [one.band.c for one in portrait.charts]
     evidence = evidence_for(tower, models, bands, together)
-    # A lower bound on the number of attractors rests on the band alone.
-    kinked = portrait.kinked if portrait.is_exact else 0.0
-    return ladder, each, together, dataclasses.replace(evidence, kinked=kinked)
+    return ladder, each, together, dataclasses.replace(evidence, kinked=portrait.kinked)
 
 
 def _measure(

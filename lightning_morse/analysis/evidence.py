@@ -38,9 +38,9 @@ from lightning_morse.gp.calibration import Calibrated, fit_calibrated
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 
-# The probability with which samples would have shown a basin of the finest width.
+# The probability with which samples would have shown a well of the finest width.
 _SHOWN = 0.95
-# About how many places are tried for a hidden basin.
+# About how many places are tried for a hidden well.
 _PLACES = 4096
 # Share of n equal cells that n random places meet, for large n.
 _MET_AT_RANDOM = 1 - math.exp(-1)

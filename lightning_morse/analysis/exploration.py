@@ -3,9 +3,9 @@
 The first question is where the flow from the current weights leads. Samples go where that is open:
 into the cells that the weights may still reach. If a box has had its share of samples and the
 question is still open, a smaller box is opened around the way of the mean flow and its end; if that
-way leaves the outermost box, a larger box is put around it. What is left of the samples completes
-the picture. None of it bears on soundness: whatever is sampled, claims rest on what the surrogates
-say at the end.
+way leaves the outermost box, a larger box is put around it. What is left of the usual samples, but
+for some in case that answer is lost, completes the picture. None of it bears on soundness: whatever
+is sampled, claims rest on what the surrogates say at the end.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Explorer:
         inner = self.tower.boxes[1:]
         if any(((box.lower <= start) & (start <= box.upper)).all() for box in inner):
             return self.plan.batch
-        return self.plan.first_inside + self.plan.batch
+        return min(self.plan.first_inside + self.plan.batch, self.plan.most // 4)
 
     def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:
         """Sample until it is certain where the flow from a point leads, or samples run out.
@@ -219,7 +219,7 @@ class Explorer:
                 k = self._most_undecided(portrait, self._rooms(self.plan.full_picture))
                 if k is not None and not is_decided(portrait):
                     self._place(portrait, k, min(self.left(n_samples), self.tower.n_samples), None)
-                return True
+                return not was_decided or self._still_decides(start, n_samples)
             minima = undecided_minima(portrait)
             rooms = self._rooms(self.plan.full_picture, {j for j, _, _ in minima})
             k = self._most_undecided(portrait, rooms)
@@ -235,7 +235,14 @@ class Explorer:
             batch = max(self.plan.batch, int(_SHARE_OF_BATCH * held))
             batch = min(batch, max(rooms[k] - held, _LEAST_BATCH))
             self._place(portrait, k, min(batch, self.left(n_samples)), None)
-        return True
+        return not was_decided or self._still_decides(start, n_samples)
+
+    def _still_decides(self, start: Array | None, n_samples: int) -> bool:
+        """Whether the last samples have left an answer what it was."""
+        if start is None:
+            return True
+        portrait = self._sketch(n_samples)
+        return portrait is None or portrait.is_decided(start)
 
     def judge(self) -> None:
         """Judge the surrogate of each box by evaluations beside some of its samples."""

@@ -15,6 +15,7 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.resolution import (
     Settled,
+    boxes_that_count,
     expected_in_sets,
     safest,
     settle,
@@ -44,6 +45,8 @@ class PhasePortrait:
         settled: The certain statements about its Morse sets.
         labels: The certain basins, shape ``(nested.size,)``.
         failure: Probability that any of this is false although all bands hold.
+        kinked: Probability that the loss has kinks in a box where critical points were counted, or
+            would have been but for that.
     """
 
     nested: NestedGrid
@@ -53,6 +56,7 @@ class PhasePortrait:
     settled: Settled
     labels: NDArray[np.int32]
     failure: float
+    kinked: float = 0.0
 
     @property
     def critical(self) -> Mask:
@@ -74,14 +78,6 @@ class PhasePortrait:
     def trusted(self) -> bool:
         """Whether at least one surrogate is not refuted by its samples."""
         return any(c.trusted for c in self.charts)
-
-    @property
-    def kinked(self) -> float:
-        """Bound on the probability that critical points were counted where the loss has kinks."""
-        owners = [self.nested.part(k) for k in range(len(self.charts))]
-        recurrent = np.concatenate([np.zeros(0, np.int64), *self.found.morse_sets])
-        counted = [((recurrent >= p.start) & (recurrent < p.stop)).any() for p in owners]
-        return min(1.0, sum(c.kinked for c, used in zip(self.charts, counted, strict=True) if used))
 
     @property
     def is_exact(self) -> bool:
@@ -189,7 +185,9 @@ def phase_portrait(
         with clock("graph"):
             found = morse_graph(image, critical=critical)
     with clock("settling"):
-        expected = expected_in_sets(found, nested, charts, failure)
+        counts = boxes_that_count(charts)
+        expected = expected_in_sets(found, nested, charts, failure, counts)
+        kinked = _kinked(found, nested, charts, counts)
         empty, spent = _as_good_as_empty(found, expected, _SHARE_FOR_EMPTY * failure)
         found, critical = _without(found, empty, image, critical)
         settled = settle(found, nested, expected[~empty], failure - spent)
@@ -206,7 +204,17 @@ def phase_portrait(
         settled=settled,
         labels=labels,
         failure=spent + settled.failure,
+        kinked=kinked,
     )
+
+
+def _kinked(found: MorseGraph, nested: NestedGrid, charts: Sequence[Chart], counts: Mask) -> float:
+    """Probability of kinks in the boxes of recurrent cells; of those left out, if there are any."""
+    cells = np.concatenate([np.zeros(0, np.int64), *found.morse_sets])
+    asked = np.array([_of_grid(nested, k, cells).size > 0 for k in range(len(charts))])
+    left_out = asked & ~counts & np.array([c.trusted for c in charts])
+    chosen = left_out if left_out.any() else asked & counts
+    return min(1.0, sum(c.kinked for c, is_one in zip(charts, chosen, strict=True) if is_one))
 
 
 def _as_good_as_empty(found: MorseGraph, expected: Array, failure: float) -> tuple[Mask, float]:

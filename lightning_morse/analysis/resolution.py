@@ -8,6 +8,7 @@ as these numbers add up to no more than a given probability.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from scipy.ndimage import label
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.charts import Chart
 from lightning_morse.conley.morse_sets import MorseGraph
+from lightning_morse.facts import LIKELY_KINKED
 from lightning_morse.gp.kac_rice import expected_critical_points
 from lightning_morse.grids.nested import NestedGrid
 
@@ -55,20 +57,36 @@ class Settled:
         return Settled(self.resolved[chosen], self.index[chosen], self.failure)
 
 
+def boxes_that_count(charts: Sequence[Chart]) -> Mask:
+    """In which boxes critical points may be counted, shape ``(n_boxes,)``.
+
+    Where the samples do not refute the surrogate, from the smoothest box on as long as it is
+    unlikely that the loss has kinks in any of them.
+    """
+    kinked = np.array([c.kinked if c.trusted else math.inf for c in charts])
+    return safest(kinked, LIKELY_KINKED)
+
+
 def expected_in_sets(
-    found: MorseGraph, nested: NestedGrid, charts: Sequence[Chart], failure: float
+    found: MorseGraph,
+    nested: NestedGrid,
+    charts: Sequence[Chart],
+    failure: float,
+    counts: Mask,
 ) -> Array:
     """Expected number of critical points of each index in each Morse set.
 
-    A set about which no claim can be made any more is not counted to the end: in a box where
-    little is decided it may fill most of the box.
+    In a box where they may not be counted anything is expected. A set about which no claim can be
+    made any more is not counted to the end: in a box where little is decided it may fill most of
+    the box.
 
     Args:
         found: The Morse graph.
         nested: The grids whose cells it is of.
         charts: What is known on each grid. Lattice cells that cannot hold a critical point do not
-            count; in the box of a refuted surrogate, or where kinks are likelier, anything is.
+            count.
         failure: The probability with which claims may be false.
+        counts: In which boxes critical points may be counted, shape ``(n_boxes,)``.
 
     Returns:
         Shape ``(n_sets, d + 1)``; only lower bounds for sets that are :func:`hopeless`.
@@ -78,7 +96,7 @@ def expected_in_sets(
         owner[cells] = number
     total = np.zeros((len(found.morse_sets), nested.dim + 1))
     for k, chart in enumerate(charts):
-        if chart.counts:
+        if counts[k]:
             _add_expected(total, found, owner[nested.numbers[k]], chart, failure)
         else:
             within = np.unique(owner[nested.part(k)])

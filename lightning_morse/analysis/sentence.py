@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse.analysis.verdict import Verdict, verdict
-from lightning_morse.facts import MapFacts
+from lightning_morse.facts import LIKELY_KINKED, MapFacts
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import percent
@@ -163,10 +163,11 @@ class _Telling:
             which = _sets(found.unresolved, "or")
             each = "each" if len(found.unresolved) > 1 else "it"
             why = f"it may settle in {which}, and {data} cannot tell whether {each} holds a minimum"
+            more = _to_count(self.result, self.time_was_up)
         else:
             why = f"{data} cannot tell whether it settles in {_sets(found.sets, 'or')}"
-        more = _more(self.result, self.time_was_up).capitalize()
-        return f"Undecided: {why}. {more}.{self._seen()}"
+            more = _more(self.result, self.time_was_up)
+        return f"Undecided: {why}. {_sentence(more)}{self._seen()}"
 
     def _seen(self) -> str:
         """What can be said of the loss where nothing is certain of the flow."""
@@ -174,10 +175,10 @@ class _Telling:
         if _is_map(self.result) or not losses.size or not _known(self.loss_now):
             return ""
         assert self.loss_now is not None, "it is known"
-        lowest = float(losses.min())
-        if lowest >= self.loss_now:
-            return f" No loss seen here is lower than that of the weights, {self.loss_now:.3g}."
-        return f" The lowest loss seen here is {lowest:.3g}, now {self.loss_now:.3g}."
+        lowest, now = f"{losses.min():.3g}", f"{self.loss_now:.3g}"
+        if losses.min() >= self.loss_now or lowest == now:
+            return f" No loss seen here is lower than that at the weights, {now}."
+        return f" The lowest loss seen here is {lowest}; at the weights it is {now}."
 
     def is_outside(self) -> str:
         return "Outside the box, where nothing is known. A larger box (extent) would hold it."
@@ -225,13 +226,13 @@ def _about_the_box(result: MorseAnalysis) -> str:
     n, is_map = result.n_attractors, _is_map(result)
     if all(box.calibration >= PLAINLY_WRONG for box in result.boxes):
         return f"Nothing is certain: {_CONTRADICTED if is_map else _ROUGH}."
-    more, unresolved = _more(result).capitalize(), result.n_unresolved
+    more, unresolved = _sentence(_to_count(result)), result.n_unresolved
     if not n and unresolved:
         data = "the runs" if is_map else f"{len(result.samples)} samples"
         places = (
             "one place holds a minimum" if unresolved == 1 else f"{unresolved} places hold minima"
         )
-        return f"No certain attractor: {data} cannot tell whether {places}. {more}."
+        return f"No certain attractor: {data} cannot tell whether {places}. {more}"
     if not n:
         leaves = "everything leaves the box" if result.escape == 1 else _shares(result)
         return f"No attractor: {leaves}. A larger box may hold one."
@@ -241,7 +242,7 @@ def _about_the_box(result: MorseAnalysis) -> str:
     if not unresolved:
         return said
     places = "1 place" if unresolved == 1 else f"{unresolved} places"
-    return f"{said} {places} may hide a further minimum. {more}."
+    return f"{said} {places} may hide a further minimum. {more}"
 
 
 def _shares(result: MorseAnalysis) -> str:
@@ -256,6 +257,20 @@ def _more(result: MorseAnalysis, time_was_up: bool = False) -> str:
         return "more time for its samples may (a larger max_overhead)"
     n = 2 * len(result.samples)
     return f"{n} samples may (n_samples={n})"
+
+
+def _to_count(result: MorseAnalysis, time_was_up: bool = False) -> str:
+    """What would help to tell which sets hold minima."""
+    if result.evidence is not None and result.evidence.kinked > LIKELY_KINKED:
+        return (
+            "the loss seems to have kinks, where minima cannot be counted; more probe batches "
+            "(probe_batches) may smooth it"
+        )
+    return _more(result, time_was_up)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _is_map(result: MorseAnalysis) -> bool:

@@ -225,8 +225,8 @@ class Tower:
         start, before = box.samples.points[usable.partners], box.samples.losses[usable.partners]
         model, about = self._fit(k), (start, usable.points, before, usable.losses)
         box.is_noisy = shows_noise(model, *about)
-        of_all = float(np.abs(self.everything.finite.losses).max())
-        largest = check(self._doubted(k, model), *about, of_all)
+        typical = float(np.median(np.abs(self.everything.finite.losses)))
+        largest = check(self._doubted(k, model), *about, typical)
         self.add(k, held_out.points, held_out.losses)
         box.verdict, box.n_judged = (largest, len(usable)), box.n_judged + 1
 

@@ -190,13 +190,13 @@ def check(
     end: Array,
     before: Array,
     after: Array,
-    largest: float = 0.0,
+    typical: float = 0.0,
 ) -> float:
     """Largest standardised error of held-out directional derivatives.
 
-    A loss is rounded as what it is computed from: a cross-entropy of 1e-5 comes from logits of
-    order ten. What a step this short shows may be that, up to the noise that was fitted and to the
-    rounding of the largest loss.
+    A loss carries the rounding of what it is computed from: a cross-entropy of 1e-5 comes from
+    logits of order ten. What a step this short shows may be that, up to the noise that was fitted
+    and to the rounding of a typical loss, however small the loss is here.
 
     Args:
         calibrated: The surrogate, fitted to samples at ``start`` but not at ``end``.
@@ -204,7 +204,7 @@ def check(
         end: A point close to each of them, same shape.
         before: Losses at ``start``, finite, shape ``(k,)``.
         after: Losses at ``end``, same shape.
-        largest: The largest loss that the function is known to have, absolute value.
+        typical: Absolute value of a loss that is typical of the function.
 
     Returns:
         In deviations of the surrogate; infinite where a loss lies below the floor of its warp,
@@ -220,7 +220,9 @@ def check(
         variance += 2 * surrogate.noise * surrogate.variance
     else:
         variance += 2 * np.square(_ROUNDING * np.maximum(np.abs(before), np.abs(after)))
-        variance += 2 * min(surrogate.residual_variance, (_ROUNDING * largest) ** 2)
+        slope = 1 / surrogate.warp.inverse_slope(surrogate.warp(before))
+        rounding = np.square(_ROUNDING * typical * slope)
+        variance += 2 * np.minimum(surrogate.residual_variance, rounding)
     return float((np.abs(error) / np.sqrt(variance)).max())
 
 
@@ -257,7 +259,7 @@ def with_fine_structure(calibrated: Calibrated, scales: Array) -> Calibrated:
     Args:
         calibrated: The surrogate.
         scales: Lengthscales of the structure, shape ``(d,)``: the distance of the samples. Longer
-            ones the process would have seen; basins of shorter ones are narrower than any claim is
+            ones the process would have seen; wells of shorter ones are narrower than any claim is
             about.
     """
     fine = calibrated.surrogate.rescaled(fine=scales)

@@ -3,8 +3,9 @@ r"""Matern kernels along one axis: values, derivatives, and the roughness of the
 A Matern correlation of half-integer smoothness is :math:`\kappa(r) = p(t) e^{-t}` with
 :math:`t = \sqrt{2\nu}\, r / \lambda` and a polynomial :math:`p` (Rasmussen, Williams, "Gaussian
 Processes for Machine Learning", 2006, equation 4.16). A product of such factors, one per axis,
-is the covariance of a field whose gradient has continuous paths for :math:`\nu \ge 5/2`. Fields of
-smoothness 3/2 are compared with those only, so bounds on their slopes are none: infinite.
+is the covariance of a field whose paths are twice continuously differentiable for
+:math:`\nu \ge 5/2`, and once for 3/2. Nothing is claimed of the latter's slopes, and what would
+bound them is infinite here: it only serves for comparison (:mod:`lightning_morse.gp.kinks`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-r"""Is the loss rather one with kinks? A process with kinks is fitted to the same samples.
+r"""Does the loss have kinks? A rougher process is fitted to the same samples, and weighed.
 
 Counting critical points by their index (:mod:`lightning_morse.gp.kac_rice`) needs a loss with
-continuous second derivatives, and so the smooth kernels of the surrogate. Paths of a Matern-3/2
-process have none. If nothing is preferred beforehand, the samples leave that process with the
-probability
+continuous second derivatives, which the surrogate's paths have. Those of a Matern-3/2 process have
+none; it stands in for a loss with kinks. If neither is preferred beforehand, the samples leave it
+the weight
 
 .. math:: w = \frac{1}{1 + e^{\Delta}} ,
 
-:math:`\Delta` the gain in log evidence of the surrogate over it, hyper-parameters of both chosen
-anew (Rasmussen, Williams, "Gaussian Processes for Machine Learning", 2006, section 5.2). The
-evidence is maximised over as many hyper-parameters in both, which is no average over them.
+:math:`\Delta` the gain in log evidence of the surrogate, hyper-parameters of both chosen anew
+(Rasmussen, Williams, "Gaussian Processes for Machine Learning", 2006, section 5.2). Evidence is
+maximised over as many hyper-parameters in both, not averaged. The weight is no bound: there are
+other processes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lightning_morse.gp.process import GaussianProcess, SurrogateError
 
 
 def kinked_weight(surrogate: GaussianProcess, losses: Array, lower: Array, upper: Array) -> float:
-    """Probability of a process with kinks, where it and the surrogate's are the only ones.
+    """Weight of a rougher process beside the surrogate, in lieu of the probability of kinks.
 
     Args:
         surrogate: The surrogate.
@@ -34,7 +35,7 @@ def kinked_weight(surrogate: GaussianProcess, losses: Array, lower: Array, upper
         upper: Upper corner, same shape.
 
     Returns:
-        In [0, 1]; 0 where no process with kinks can be fitted.
+        In [0, 1]; 0 where the two cannot be compared, because one of them has no fit.
     """
     warped = math.isfinite(surrogate.warp.scale)
 

@@ -257,10 +257,15 @@ class Portions:
         fewest = self._fewest_at_end if final else self._fewest
         return self._costs.of(fewest, self._n_batches(), self._settings.may_coarsen)
 
-    def usual(self) -> float:
-        """Planned seconds of an analysis with the usual number of samples now."""
-        n = self._settings.most_samples or USUAL_SAMPLES
-        return self._costs.of(n, self._n_batches(), self._settings.may_coarsen)
+    def seconds_of_usual(self, limit: float) -> float:
+        """Planned seconds of the usual number of samples now, on fewer cells if that is too long.
+
+        Args:
+            limit: Seconds that are too long.
+        """
+        n, batches = self._settings.most_samples or USUAL_SAMPLES, self._n_batches()
+        coarse = self._settings.may_coarsen and self._costs.of(n, batches, False) > limit
+        return self._costs.of(n, batches, coarse)
 
     def last(self) -> float:
         """Planned seconds of the least that is worth while, at the end of the run."""

@@ -171,7 +171,8 @@ class Pace:
         if final:  # so that there is time for all figures; but an answer is worth more
             room, limit = self._budget.room(), self._limit(ahead, final)
             wish = room - figures
-            return min(limit, max(wish, self.portions.usual())) if limit < room else wish
+            usual = self.portions.seconds_of_usual(limit)
+            return min(limit, max(wish, usual)) if limit < room else wish
         trained = self._budget.trained()
         # A run that has lasted so long lasts as long again, where nobody knows.
         to_come = trained if math.isinf(ahead.planned) else ahead.planned

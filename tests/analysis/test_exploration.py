@@ -98,7 +98,7 @@ def test_an_answer_that_is_lost_is_sought_again_before_the_rest(monkeypatch):
     )
     explorer = explorer_of(bent, 64, 64)
     explorer.answer(HERE, (-ONE, ONE), 64)
-    kept = explorer.plan.first_inside + explorer.plan.batch
+    kept = 64 // 4
     assert calls == ["follow", 64 - kept, "follow", 64 - kept, "follow", 64 - kept]
     outcomes, calls[:] = iter([True]), []
     explorer_of(bent, 64).answer(HERE, (-ONE, ONE), 64)
@@ -106,25 +106,36 @@ def test_an_answer_that_is_lost_is_sought_again_before_the_rest(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("decided", "done"),
-    [([True, True, False], False), ([False, True, False], False), ([False, False], True)],
+    ("decided", "full_after", "done"),
+    [
+        ([True, True, False], 9, False),
+        ([False, True, False], 9, False),
+        ([False, False, None], 9, True),
+        # By the batch with which the samples are used up.
+        ([True, True, False], 2, False),
+        ([True, True], 1, True),
+        ([False], 1, True),
+    ],
 )
-def test_the_picture_is_left_when_an_answer_is_lost(monkeypatch, decided, done):
+def test_the_picture_is_left_when_an_answer_is_lost(monkeypatch, decided, full_after, done):
     """Not where there was none."""
-    explorer = explorer_of(bent)
-    seen = iter(decided)
+    explorer, looks = explorer_of(bent), []
 
     def sketch(_):
-        found = next(seen, None)
+        found = decided[len(looks)]
+        looks.append(found)
         return None if found is None else SimpleNamespace(is_decided=lambda _: found)
 
+    module = "lightning_morse.analysis.exploration"
+    monkeypatch.setattr(f"{module}.is_resolved", lambda _: False)
+    monkeypatch.setattr(f"{module}.undecided_minima", lambda _: [])
     monkeypatch.setattr(explorer, "_sketch", sketch)
-    monkeypatch.setattr("lightning_morse.analysis.exploration.is_resolved", lambda _: False)
-    monkeypatch.setattr("lightning_morse.analysis.exploration.undecided_minima", lambda _: [])
     monkeypatch.setattr(explorer, "_most_undecided", lambda *_: 0)
-    monkeypatch.setattr(explorer, "_place", lambda *_: None)
+    placed = []
+    monkeypatch.setattr(explorer, "_place", lambda *_: placed.append(len(looks)))
+    monkeypatch.setattr(explorer, "left", lambda _: 30 * (len(placed) < full_after))
     assert explorer.complete(64, HERE) is done
-    assert next(seen, "none left") == "none left"
+    assert looks == decided
 
 
 def test_a_point_is_not_forgotten_over_the_rest_of_the_picture():

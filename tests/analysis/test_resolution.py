@@ -17,6 +17,7 @@ from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.analysis.resolution import (
     Settled,
+    boxes_that_count,
     expected_in_sets,
     hopeless,
     is_connected,
@@ -190,10 +191,27 @@ def test_where_nothing_can_be_counted_anything_is_expected_of_its_own_sets_only(
     nested = NestedGrid.of(outer).around(np.array([4.0]), np.array([6.0]), 0, 8)
     inside = nested.part(1).start
     found = SimpleNamespace(morse_sets=(np.array([0, 1]), np.array([inside, inside + 1])))
-    charts = [SimpleNamespace(counts=False)] * 2
-    assert expected_in_sets(found, nested, charts, 0.01).tolist() == [[1, 1], [1, 1]]
+    charts, counts = [None, None], np.zeros(2, dtype=bool)
+    assert expected_in_sets(found, nested, charts, 0.01, counts).tolist() == [[1, 1], [1, 1]]
     found.morse_sets = ()
-    assert expected_in_sets(found, nested, charts, 0.01).shape == (0, 2)
+    assert expected_in_sets(found, nested, charts, 0.01, counts).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("kinked", "trusted", "counts"),
+    [
+        ([0.0, 0.0], [True, True], [True, True]),
+        ([0.6, 0.01], [True, True], [False, True]),
+        ([0.06, 0.05], [True, True], [False, True]),  # not in both: together it is likely
+        ([0.0, 0.0], [False, True], [False, True]),
+        ([0.04, 0.05, 0.0], [True, True, True], [True, True, True]),
+    ],
+)
+def test_critical_points_are_counted_where_kinks_are_unlikely(kinked, trusted, counts):
+    charts = [
+        SimpleNamespace(kinked=w, trusted=known) for w, known in zip(kinked, trusted, strict=True)
+    ]
+    assert boxes_that_count(charts).tolist() == counts
 
 
 def line_of_sets(n):
@@ -281,9 +299,10 @@ def test_sets_that_are_not_counted_to_the_end_change_no_claim(n, little_known, m
         lambda *a: asked.append(len(a[1])) or counted(*a),
     )
     arguments = portrait.found, nested, [only]
-    full = expected_in_sets(*arguments, np.inf)
+    everywhere = np.ones(1, dtype=bool)
+    full = expected_in_sets(*arguments, np.inf, everywhere)
     n_full = sum(asked)
-    some = expected_in_sets(*arguments, failure)
+    some = expected_in_sets(*arguments, failure, everywhere)
     n_some = sum(asked) - n_full
     given_up = hopeless(portrait.found, some, failure)
     assert (given_up == hopeless(portrait.found, full, failure)).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightning_morse.analysis.sentence import sentence
-from lightning_morse.facts import MapFacts
+from lightning_morse.facts import Evidence, MapFacts
 from lightning_morse.result import WayOut
 from tests.analysis.test_verdict import ATTRACTOR, FACES, OPEN, SADDLE, inner_box, made
 
@@ -279,13 +279,25 @@ CASES = {
     "refuted, where lower losses were seen": (
         of(**TWO, reached=[0, 1], calibration=2.0),
         {**IN, "loss_now": 1.25},
-        f"Undecided: {ROUGH} The lowest loss seen here is 1, now 1.25.",
+        f"Undecided: {ROUGH} The lowest loss seen here is 1; at the weights it is 1.25.",
+    ),
+    "undecided hardly above the lowest loss": (
+        of(**TWO, reached=[0, 1], calibration=2.0),
+        {**IN, "loss_now": 1.0001},
+        f"Undecided: {ROUGH} No loss seen here is lower than that at the weights, 1.",
+    ),
+    "undecided for kinks": (
+        of([ATTRACTOR, OPEN], [1], samples=128, evidence=Evidence(60, 58, 0, 0.99, 0.1, 0.8)),
+        IN,
+        "Undecided: it may settle in set 1, and 128 samples cannot tell whether it holds a "
+        "minimum. The loss seems to have kinks, where minima cannot be counted; more probe "
+        "batches (probe_batches) may smooth it.",
     ),
     "undecided at the lowest loss": (
         of(**TWO, reached=[0, 1], samples=128),
         {**IN, "loss_now": 0.9},
         "Undecided: 128 samples cannot tell whether it settles in sets 0 or 1. 256 samples may "
-        "(n_samples=256). No loss seen here is lower than that of the weights, 0.9.",
+        "(n_samples=256). No loss seen here is lower than that at the weights, 0.9.",
     ),
     "a learnt map, refuted": (
         learnt(of(**TWO, reached=[0, 1], calibration=2.0)),

@@ -102,7 +102,7 @@ def test_rounding_of_what_a_small_loss_is_computed_from_refutes_nothing():
     as_structure = with_fine_structure(model, np.full(2, 0.25))
     assert check(as_structure, *about) > 5
     assert check(as_structure, *about, 2.0) < 3
-    # But for no more than the largest loss explains, and no more than the noise that was fitted.
+    # But for no more than a typical loss explains, and no more than the noise that was fitted.
     assert check(as_structure, *about, 1e-3) > 5
     model, *about = pairs(lambda x: x.square().sum(1))
     jump = np.array([0, 0, 1e-4, 0, 0, 0])

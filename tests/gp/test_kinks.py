@@ -6,6 +6,8 @@ import torch
 
 import lightning_morse as lm
 from lightning_morse.analysis.design import design
+from lightning_morse.analysis.sentence import sentence
+from lightning_morse.facts import LIKELY_KINKED
 from lightning_morse.gp import kinks
 from lightning_morse.gp.calibration import fit_calibrated
 from lightning_morse.gp.fit import fit
@@ -65,13 +67,16 @@ def test_where_kinks_are_likelier_no_count_is_exact():
         return (x - 0.15).abs().sum(1) + 0.3 * x.square().sum(1)
 
     result = lm.analyze(pyramid, LOWER, UPPER, n_samples=128, resolution=64)
-    assert result.n_unresolved > 0 or result.mu == 0
+    assert result.calibration < 2
+    assert result.n_unresolved > 0
+    assert result.evidence.kinked > LIKELY_KINKED
     assert not result.claim.startswith("exactly")
     for found in result.morse_sets:
         assert found.index is None
+    assert "The loss seems to have kinks, where minima cannot be counted" in sentence(result)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("share", [0.0, 0.05])
 def test_an_exact_claim_is_doubted_as_far_as_kinks_are_likely(monkeypatch, share):
     monkeypatch.setattr("lightning_morse.analysis.tower.kinked_weight", lambda *_: share)
 
@@ -82,7 +87,12 @@ def test_an_exact_claim_is_doubted_as_far_as_kinks_are_likely(monkeypatch, share
     assert result.claim == "exactly 1 attractor"
     assert result.evidence.kinked == share
     assert result.mu == pytest.approx(result.mu_model * result.evidence.adequacy * (1 - share))
-    # That there is an attractor does not depend on it.
+    # That there is an attractor does not depend on it, nor does a lower bound on the number.
+    monkeypatch.setattr("lightning_morse.analysis.tower.kinked_weight", lambda *_: 0.3)
+    doubted = lm.analyze(bowl, LOWER, UPPER, n_samples=96, resolution=32)
+    assert doubted.claim == "at least 1 attractor"
+    assert doubted.evidence.kinked == 0.3
+    assert doubted.mu == pytest.approx(doubted.mu_model * doubted.evidence.adequacy)
     assert result.morse_sets[0].mu > 0.9
 
 

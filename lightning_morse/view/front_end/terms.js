@@ -8,7 +8,8 @@ const TERMS = {
   "given the model": "The same bound if the model of the loss were beyond doubt. It never is: mu "
     + "also counts how often the model was surprised by a loss.",
   "finest": "Width of the narrowest attractor that the samples would most likely have shown, as a "
-    + "share of the box. Nothing is claimed of narrower ones.",
+    + "share of the box: how wide it is below the lowest pass out of it. Nothing is claimed of "
+    + "narrower ones.",
   "undecided": "Starting points of which it is not known where they lead. More samples would tell.",
   "escapes": "Starting points from which training certainly leaves the box.",
   "loss now": "The loss of the current weights on the probe set.",
