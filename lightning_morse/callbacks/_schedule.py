@@ -204,9 +204,8 @@ class Schedule:
             self._pace.costs.measured(seconds, *stages, *given, *beside)
         else:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
-        if outcome == "out of time":
-            each = meter.seconds / max(1, meter.n_evaluations)
-            self._pace.costs.evaluated(each / meter.portion.batches)
+        if outcome == "out of time" and meter.n_evaluations:
+            self._pace.costs.evaluated(meter.quickest / meter.portion.batches)
 
     # ------------------------------------------------------------------ the rest of the run
 

@@ -527,13 +527,14 @@ class MorseMonitor(TellingCallback):
             ended=ended,
         )
         schedule.tell(trainer, decision, self._messages, ended=ended)
-        if decision.due_in <= 0 and not ended and self._run.processes.leads:
-            self._account.painter.make_ready()
         if decision.portion is not None:
             self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
             return
         if decision.due_in > 0:
             return
+        # Beside an analysis the process that draws would only take its core away.
+        if not ended and self._run.processes.leads:
+            self._account.painter.make_ready()
         with self._guard("publishing"):
             self._account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
         if ended or trainer.is_last_batch:

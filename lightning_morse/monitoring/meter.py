@@ -35,6 +35,8 @@ class Meter:
         n_evaluations: Number of evaluations so far, but for those by which attractors are
             recognised.
         seconds: What they took.
+        quickest: Seconds of the quickest; infinite before the first.
+        was_over: Whether sampling had to end; it does not begin again.
         before: Seconds before the first evaluation.
         places: Seconds spent on choosing places, which whoever knows them puts here.
         recognising: Seconds spent on recognising attractors.
@@ -64,6 +66,8 @@ class Meter:
         self._recognised = math.nan
         self._began = clock()
         self._last = 0.0
+        self.quickest = math.inf
+        self.was_over = False
         self._evaluations_kept = (
             n_held_out(portion.usual) + n_kept_to_measure(portion.most) + _IN_BOXES
         )
@@ -97,6 +101,7 @@ class Meter:
         self.seconds += took
         self.n_evaluations += len(points)
         self._last = took / len(points)
+        self.quickest = min(self.quickest, self._last)
         return values
 
     @contextmanager
@@ -126,7 +131,9 @@ class Meter:
 
         An evaluation is taken to last as long as the last one.
         """
-        return self._clock() + self._kept + self._evaluations_kept * self._last > self._end
+        needed = self._kept + self._evaluations_kept * self._last
+        self.was_over = self.was_over or self._clock() + needed > self._end
+        return self.was_over
 
     def affords(self, n: int) -> bool:
         """Whether there is time for so many evaluations as long as the last one, and the rest."""

@@ -42,6 +42,7 @@ from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.batch_statistics import Statistics
+from lightning_morse.slices.columns import as_few_threads_as_help
 from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
@@ -50,6 +51,8 @@ from lightning_morse.slices.subspace import AffineSubspace
 # Basins kept in the history of a run, largest first: the timeline has no room for more.
 MOST_BASINS_IN_HISTORY = 32
 
+# Evaluations at the current weights before the loss counts as too dear.
+TRIES = 3
 # Of the samples that were asked for; some are kept for measurements that are not needed.
 NEARLY_ALL = 0.9
 
@@ -257,6 +260,10 @@ class OneAnalysis:
 
     def _look(self, weights: Tensor, rows: Whole) -> Look:
         path = self.record.trajectory.up_to(weights)
+        with as_few_threads_as_help(path.numel()):
+            return self._look_along(path, weights, rows)
+
+    def _look_along(self, path: Tensor, weights: Tensor, rows: Whole) -> Look:
         parameters = dict(trainable_parameters(self.module))
         chosen = self.source.slice_at(weights, path, parameters, self.loss.shadow, rows)
         without_record = self.source.kind == "pca" and not self.record.trajectory.max_snapshots
@@ -371,8 +378,11 @@ class OneAnalysis:
         settings, current = self.settings, look.current
         # Before any other point: what fails here is no matter of the point, and batches that the
         # step skips here are no part of the probe set.
-        now = float(self.meter.of(loss)(current[None])[0])
-        if not self.meter.affords(FEWEST_SAMPLES):
+        for _ in range(TRIES):  # the first one may have waited for something
+            now = float(self.meter.of(loss)(current[None])[0])
+            if self.meter.affords(FEWEST_SAMPLES):
+                break
+        else:
             raise OutOfTimeError("an evaluation takes too long")
         half = self._half_widths(look.chosen)
         start = current.numpy().clip(-half, half)
@@ -396,7 +406,7 @@ class OneAnalysis:
                 is_over=self.meter.is_over if self.meter.is_limited else None,
             )
         except SurrogateError as error:
-            if self.meter.is_limited and self.meter.is_over():
+            if self.meter.was_over:
                 raise OutOfTimeError("there are too few samples") from error
             raise
         self.meter.places = result.seconds.get("sampling", 0.0)

@@ -8,6 +8,7 @@ and norms come back as float64 on the CPU.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +17,24 @@ from torch import Tensor
 # there are more than four columns. Only memory depends on it, and the last digits of sums.
 BLOCK_ROWS = 1 << 16
 _FULL_COLUMNS = 4
+# Entries up to which blocks are worked on faster by one thread than by two.
+_FEW_ENTRIES = 10**8
+
+
+@contextmanager
+def as_few_threads_as_help(n_entries: int) -> Iterator[None]:
+    """Work on matrices with so many entries in all, on one thread if that is quicker.
+
+    Blocks are small. On two cores the principal directions of 33 snapshots of 1.1 million weights
+    took 0.19 s on one thread and 0.25 s on two, up to 0.48 s where one of the cores was busy.
+    """
+    before = torch.get_num_threads()
+    if n_entries <= _FEW_ENTRIES:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,19 @@
+"""Small matrices are worked on by one thread, and the setting is what it was afterwards."""
+
+import pytest
+import torch
+
+from lightning_morse.slices.columns import as_few_threads_as_help
+
+
+@pytest.mark.parametrize(("n_entries", "within"), [(10**6, 1), (10**8, 1), (10**9, 2)])
+def test_the_number_of_threads_is_restored(n_entries, within):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), as_few_threads_as_help(n_entries):
+            assert torch.get_num_threads() == within
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
