@@ -8,12 +8,19 @@ from lightning_morse.slices.columns import as_few_threads_as_help
 
 @pytest.mark.parametrize(("n_entries", "within"), [(10**6, 1), (10**8, 1), (10**9, 2)])
 def test_the_number_of_threads_is_restored(n_entries, within):
+    seen = []
+
+    def look():
+        with as_few_threads_as_help(n_entries):
+            seen.append(torch.get_num_threads())
+            raise KeyError
+
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with pytest.raises(KeyError), as_few_threads_as_help(n_entries):
-            assert torch.get_num_threads() == within
-            raise KeyError
-        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError):
+            look()
+        seen.append(torch.get_num_threads())
     finally:
         torch.set_num_threads(before)
+    assert seen == [within, 2]
