@@ -143,6 +143,47 @@ class SlowLoss:
         return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
 
 
+class LossThatWaits:
+    """Some evaluations wait for something."""
+
+    def __init__(self, clock, waits):
+        self.clock, self.waits, self.n = clock, waits, 0
+
+    def __call__(self, module, batch):
+        self.n += 1
+        self.clock.now += 1.0 if self.n in self.waits else 0.001
+        return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize(
+    ("waits", "made", "evaluated"), [({1}, True, None), ({1, 2}, True, None), ({1, 2, 3}, False, 3)]
+)
+def test_a_first_evaluation_that_waits_decides_nothing(
+    tmp_path, monkeypatch, waits, made, evaluated
+):
+    stub_analysis(monkeypatch)
+    clock = Clock()
+    watch = monitor(n_samples=24, probe_batches=1)
+    module, _ = fit(tmp_path, watch, max_epochs=1)
+    watch.loss_fn = LossThatWaits(clock, waits)
+    meter = Meter(clock, Portion(24, 24, 1, 24), end=6.0)
+    assert (watch._analyze(module, "", meter) is not None) is made
+    assert evaluated is None or watch.loss_fn.n == evaluated
+    assert meter.quickest == pytest.approx(0.001 if made else 1.0)
+
+
+def test_sampling_that_had_to_end_does_not_begin_again():
+    """One quick evaluation after a slow one does not tell that there is time after all."""
+    clock = Clock()
+    meter = Meter(clock, Portion(64, 64, 1, 24), end=10.0)
+    loss = meter.of(Loss(clock, 2.0))
+    loss(torch.zeros(1, 2))
+    assert meter.is_over()
+    meter.of(Loss(clock, 0.001))(torch.zeros(1, 2))
+    assert meter.affords(8)
+    assert meter.is_over()
+
+
 def test_a_loss_that_becomes_dear_breaks_no_promise(tmp_path, monkeypatch):
     clock = Clock()
     monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
