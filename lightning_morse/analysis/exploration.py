@@ -157,7 +157,7 @@ class Explorer:
         """Samples kept to find out again where a point leads."""
         inner = self.tower.boxes[1:]
         if any(((box.lower <= start) & (start <= box.upper)).all() for box in inner):
-            return self.plan.batch
+            return 0
         return min(self.plan.first_inside + self.plan.batch, self.plan.most // 4)
 
     def follow(self, start: Array, farthest: tuple[Array, Array]) -> None:

@@ -138,14 +138,6 @@ def test_the_picture_is_left_when_an_answer_is_lost(monkeypatch, decided, full_a
     assert looks == decided
 
 
-def test_a_point_is_not_forgotten_over_the_rest_of_the_picture():
-    """With as many samples as it may have, most of which the picture took, there was no answer."""
-    for seed in range(3):
-        result = analyze_from(ravine, HERE, -ONE, ONE, None, 96, 48, seed=seed, most=96)
-        assert result.basin_of(HERE[None]) == [0]
-        assert len(result.samples) <= 96
-
-
 def test_the_box_grows_through_the_face_where_the_flow_leaves():
     def bowl(x):
         return (x[:, 0] - 5).square() + x[:, 1].square()
