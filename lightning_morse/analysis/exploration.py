@@ -171,7 +171,7 @@ class Explorer:
             portrait = self._sketch(self.plan.most)
             if portrait is None:
                 return
-            label = portrait.labels[portrait.nested.cell_of(start[None])[0]]
+            label = portrait.label_at(start)
             if label >= 0:
                 return
             with self.clock("sampling"):

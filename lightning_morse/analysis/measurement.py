@@ -90,7 +90,7 @@ def way_out(portrait: PhasePortrait, start: Array) -> WayOut | None:
 
     Also None if the mean flow seems to rest all the same: then it does not tell where.
     """
-    if portrait.labels[portrait.nested.cell_of(start[None])[0]] != ESCAPES:
+    if portrait.label_at(start) != ESCAPES:
         return None
     way = descend(portrait, start)
     if way.face is None:

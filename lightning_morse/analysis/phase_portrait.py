@@ -103,9 +103,13 @@ class PhasePortrait:
         open_ = self.open[part] if k else self.labels[part] == UNDECIDED
         return float(self.nested.volumes[part][open_].sum())
 
+    def label_at(self, point: Array) -> int:
+        """The label of the cell of a point, shape ``(d,)``."""
+        return int(self.labels[self.nested.cell_of(point[None])[0]])
+
     def is_decided(self, point: Array) -> bool:
         """Whether it is certain what becomes of a point, shape ``(d,)``."""
-        return bool(self.labels[self.nested.cell_of(point[None])[0]] != UNDECIDED)
+        return self.label_at(point) != UNDECIDED
 
     def names_a_basin_in(self, boxes: Sequence[int]) -> bool:
         """Whether a certain basin reaches into one of some boxes."""
