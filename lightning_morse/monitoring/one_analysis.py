@@ -42,7 +42,6 @@ from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.batch_statistics import Statistics
-from lightning_morse.slices.columns import as_few_threads_as_help
 from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
@@ -260,10 +259,6 @@ class OneAnalysis:
 
     def _look(self, weights: Tensor, rows: Whole) -> Look:
         path = self.record.trajectory.up_to(weights)
-        with as_few_threads_as_help(path.numel()):
-            return self._look_along(path, weights, rows)
-
-    def _look_along(self, path: Tensor, weights: Tensor, rows: Whole) -> Look:
         parameters = dict(trainable_parameters(self.module))
         chosen = self.source.slice_at(weights, path, parameters, self.loss.shadow, rows)
         without_record = self.source.kind == "pca" and not self.record.trajectory.max_snapshots

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_morse.slices.bases import WHOLE, Whole, orthonormal_columns, pca_directions
+from lightning_morse.slices.columns import as_few_threads_as_help
 from lightning_morse.slices.curvature import differentiable, gradient_directions, hessian_directions
 from lightning_morse.slices.given_vectors import (
     Vectors,
@@ -254,7 +255,8 @@ class DirectionSource:
         distinct = int(rows.largest(moved).sum()) + 1
         if distinct < FEWEST_FOR_PCA:
             raise ValueError(f"there are only {distinct} distinct snapshots of the trajectory yet")
-        columns = _like(weights, pca_directions(path, self.dim, rows), rows)
+        with as_few_threads_as_help(path.numel()):
+            columns = _like(weights, pca_directions(path, self.dim, rows), rows)
         plane = AffineSubspace(weights, columns, rows)
         return Slice(plane, "pca", plane.project(path[:-1]))
 
