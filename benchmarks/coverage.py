@@ -51,8 +51,10 @@ from scipy.stats import beta
 
 from lightning_morse.analysis import placement
 from lightning_morse.analysis.design import design, first_samples
-from lightning_morse.analysis.exploration import Explorer, Plan
+from lightning_morse.analysis.exploration import Explorer
+from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.sampling import Sampler
 from lightning_morse.analysis.settings import Settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.bands.gradient import gradient_band, simulated_band
@@ -205,12 +207,12 @@ def place(loss, grid, first, n_samples, seed):
     settings = Settings(grid, confidence=0.95, seed=seed)
     tower = Tower(settings, samples)
     plan = Plan.of(n_samples, grid.dim, most=2 * n_samples)
-    explorer = Explorer(loss, tower, plan, Stopwatch())
+    sampler = Sampler(loss, tower, plan, Stopwatch())
     # Some evaluations are kept to judge the surrogate and to measure losses; here all are placed.
     kept = next(
-        k for k in range(n_samples) if explorer.left(n_samples + k) == n_samples - len(first)
+        k for k in range(n_samples) if sampler.left(n_samples + k) == n_samples - len(first)
     )
-    explorer.complete(n_samples + kept)
+    Explorer(sampler).complete(n_samples + kept)
     return tower.everything.points, tower.everything.losses
 
 

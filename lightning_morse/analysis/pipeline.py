@@ -22,10 +22,12 @@ from numpy.typing import ArrayLike
 from lightning_morse._typing import Loss
 from lightning_morse.analysis.conclusion import Measuring, conclude, final_portrait
 from lightning_morse.analysis.design import design, first_samples
-from lightning_morse.analysis.exploration import Explorer, Plan
+from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.framing import first_in_frame, framed
 from lightning_morse.analysis.placement import is_resolved
+from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.sampling import Sampler
 from lightning_morse.analysis.settings import checked_settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.arguments import real_numbers
@@ -102,12 +104,12 @@ def analyze(
         points = design(grid.lower, grid.upper, first_samples(n_samples, grid.dim), seed)
         samples = first_in_frame(loss, points, frame)
     tower = Tower(settings, samples)
-    explorer = Explorer(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
+    sampler = Sampler(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
     for _ in range(_MOST_JUDGEMENTS):
-        explorer.complete(n_samples)
-        explorer.judge()
+        Explorer(sampler).complete(n_samples)
+        sampler.judge()
         final = final_portrait(tower, clock)
-        if not explorer.left(n_samples) or is_resolved(final.portrait):
+        if not sampler.left(n_samples) or is_resolved(final.portrait):
             break
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, n_samples)))
 
@@ -175,12 +177,12 @@ def analyze_from(
         points = design(grid.lower, grid.upper, plan.first, seed)
         samples = first_in_frame(loss, points, frame, is_over)
     tower = Tower(settings, samples)
-    explorer = Explorer(inside, tower, plan, clock, is_over)
+    sampler = Sampler(inside, tower, plan, clock, is_over)
     for _ in range(_MOST_JUDGEMENTS):
-        explorer.answer(point, limits, n_samples)
-        explorer.judge()
+        Explorer(sampler).answer(point, limits, n_samples)
+        sampler.judge()
         final = final_portrait(tower, clock)
-        if not explorer.left(plan.most) or final.portrait.is_decided(point):
+        if not sampler.left(plan.most) or final.portrait.is_decided(point):
             break
     room = tower.n_samples if is_over is not None and is_over() else plan.most
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, room), point))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_morse.callbacks._account import Account, When
+from lightning_morse.callbacks._account import Account
+from lightning_morse.callbacks._analyses import Analyses
 from lightning_morse.callbacks._bulletin import Bulletin
-from lightning_morse.callbacks._checks import check_directions_of_sharded, check_name
+from lightning_morse.callbacks._checks import check_name
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
     callbacks_of,
     is_dry_run,
     learning_rate,
-    logging_step,
 )
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._run_folder import RunFolder
@@ -26,25 +25,11 @@ from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.callbacks._telling import TellingCallback
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.distributed.processes import Processes
-from lightning_morse.distributed.sharding import check_sharding, is_sharded
-from lightning_morse.monitoring.meter import Meter
-from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis
+from lightning_morse.monitoring.growth import Growth
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.settings import Settings
-from lightning_morse.monitoring.stability import stability_limit
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.directions import Directions, DirectionSource, Weights
-from lightning_morse.slices.isolation import preserved_random_state
-from lightning_morse.slices.parameters import (
-    count_of_weights,
-    has_lazy_parameters,
-    trainable_parameters,
-)
-
-# Soundness depends on none of these.
-# Snapshots per period: enough to see a curve between two analyses.
-SNAPSHOTS_PER_PERIOD = 8
-OUT_OF_TIME = "no analysis, the loss has become too dear for what was planned"
 
 
 class MorseMonitor(TellingCallback):
@@ -334,9 +319,19 @@ class MorseMonitor(TellingCallback):
         """Begin a run."""
         self._account.forget()
         self._run.forget()
-        self._ready = self._waits = False
         self._folder.name = ""
         self._schedule = Schedule(self.period, self.settings, self._automatic)
+        self._analyses = Analyses(
+            settings=self.settings,
+            source=self._source,
+            loss_fn=self.loss_fn,
+            run=self._run,
+            schedule=self._schedule,
+            account=self._account,
+            bulletin=self._bulletin,
+            messages=self._messages,
+        )
+        self._growth = Growth(self._schedule.budget.now)
         self._messages.forget()
 
     @property
@@ -391,27 +386,7 @@ class MorseMonitor(TellingCallback):
         with self._schedule.budget.work(), self._guard("starting"):
             self._bulletin.begin(trainer, self._messages)
             self._schedule.begin(trainer, self._messages, self._run.is_new)
-            self._prepare(trainer, pl_module)
-
-    def _prepare(self, trainer: TrainerLike, module: Any) -> None:
-        """Look at the network, once it has all its weights."""
-        self._waits = has_lazy_parameters(module)
-        if self._waits:
-            return
-        # The strategy's model too, in which the module may be wrapped.
-        check_sharding(trainer.model or module, trainer.world_size)
-        self._run.sharded = is_sharded(module)
-        if self._run.sharded:
-            check_directions_of_sharded(self._source)
-        # Epochs of unknown length start with every step; the record thins itself.
-        steps = self._schedule.period.n_steps(trainer)
-        stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
-        self._run.begin(module, stride, module.device)
-        parameters = dict(trainable_parameters(module))
-        self._source.bind(parameters)
-        n_weights = count_of_weights(parameters.values())
-        self._schedule.expect(n_weights, self._run.trajectory.max_snapshots)
-        self._ready = True
+            self._analyses.prepare(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
@@ -437,12 +412,9 @@ class MorseMonitor(TellingCallback):
                 self._account.painter.collect()
             stepped = self._schedule.has_stepped(trainer, batch_idx)
             with self._guard("recording the trajectory"):
-                if self._waits:
-                    self._prepare(trainer, pl_module)
-                elif self._ready and stepped:
-                    self._run.add_weights(pl_module)
+                self._analyses.record(trainer, pl_module, stepped=stepped)
             if self._schedule.is_due(trainer):
-                self._look(trainer, pl_module)
+                self._analyses.look(trainer, pl_module)
             age = self._schedule.age(trainer)
             if trainer.is_last_batch and age:
                 self._bulletin.show(trainer, {"age": age})
@@ -461,7 +433,7 @@ class MorseMonitor(TellingCallback):
         if done or not trainer.global_step or is_dry_run(trainer):
             return
         with self._schedule.budget.work():
-            self._look(trainer, pl_module, ended=True)
+            self._analyses.look(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Give the report of the run away, and wait for the last pictures if there is time."""
@@ -496,14 +468,16 @@ class MorseMonitor(TellingCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
         folder = self._folder.of_state(self.name) if self._run.processes.leads else None
-        with self._schedule.budget.work():
-            record = self._run.state_dict(folder)
-        return {
-            **record,
-            **self._schedule.state_dict(),
-            **self._account.state_dict(),
-            "run_folder": self._folder.name,
-        }
+        budget = self._schedule.budget
+        with budget.work():
+            state = {
+                **self._run.state_dict(folder),
+                **self._schedule.state_dict(),
+                **self._account.state_dict(),
+                "run_folder": self._folder.name,
+            }
+            budget.charge(self._growth.seconds(state))
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint of this version or of 0.1."""
@@ -512,91 +486,6 @@ class MorseMonitor(TellingCallback):
         self._schedule.load_state_dict(state_dict)
         self._account.load_state_dict(state_dict)
         self._folder.name = state_dict.get("run_folder", "")  # not in checkpoints of 0.1
-
-    # --------------------------------------------------------------- analysis
-
-    def _look(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
-        """Analyse if there is time; all processes do the same."""
-        schedule = self._schedule
-        if known := self._account.painter.takes:
-            schedule.drew(*known)
-        given = trainer, self._run.processes, len(self.history), len(self._run.trajectory)
-        decision = schedule.decide(
-            *given,
-            lambda: self._analysis(module).loss.seconds_of_one(schedule.budget.now),
-            ended=ended,
-        )
-        schedule.tell(trainer, decision, self._messages, ended=ended)
-        if decision.portion is not None:
-            self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
-            return
-        if decision.due_in > 0:
-            return
-        # Beside an analysis the process that draws would only take its core away.
-        if not ended and self._run.processes.leads:
-            self._account.painter.make_ready()
-        with self._guard("publishing"):
-            self._account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
-        if ended or trainer.is_last_batch:
-            age = schedule.age(trainer) or 0.0
-            self._bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
-
-    def _analyze_and_tell(
-        self, trainer: TrainerLike, module: Any, meter: Meter, ended: bool
-    ) -> None:
-        failures: list[Exception] = []
-        schedule, processes = self._schedule, self._run.processes
-        start = schedule.budget.now()
-        with self._guard("publishing"), preserved_random_state():
-            when, found = self._when(trainer, ended), None
-            with Guard(failures.append):
-                if not self._ready:  # what stood in the way may be gone
-                    self._prepare(trainer, module)
-                self._run.begin_anew_if_changed(module)
-                found = self._analyze(module, f"epoch {when.epoch + 1}", meter)
-            if failures:
-                self._account.fail(failures[0], when, ends_run=self.on_error == "raise")
-            elif found is not None:
-                limit = stability_limit(trainer.optimizers)
-                self._account.take_over(found, when.step, limit)
-                if processes.leads:
-                    room = schedule.budget.room
-                    self._account.draw(trainer, when, room, last=ended)
-            took = schedule.budget.now() - start
-            outcome = "failed" if failures else "made" if found else "out of time"
-            schedule.analysed(trainer, took, meter, outcome)
-            if outcome == "out of time":
-                self._account.leave_out(when, OUT_OF_TIME.partition(", ")[2])
-                self._messages.inform(OUT_OF_TIME, when.words)
-                return
-            # Times and reason are those of the first process: all of them publish the same.
-            known = processes.share((took, schedule.budget.overhead(), self._account.why))
-            self._account.close(trainer, when, *known, leads=processes.leads)
-        if failures and self.on_error == "raise":
-            raise failures[0]
-
-    def _when(self, trainer: TrainerLike, ended: bool) -> When:
-        # When training has ended the counts are those of the step after the last one.
-        schedule = self._schedule
-        step, epoch = (n - ended for n in (logging_step(trainer), schedule.epoch + ended))
-        return When(step, epoch, schedule.where(trainer))
-
-    def _analyze(self, module: Any, title: str, meter: Meter | None = None) -> Findings | None:
-        return self._analysis(module, title, meter).run()
-
-    def _analysis(self, module: Any, title: str = "", meter: Meter | None = None) -> OneAnalysis:
-        return OneAnalysis(
-            settings=self.settings,
-            source=self._source,
-            module=module,
-            loss_fn=self.loss_fn,
-            record=self._run,
-            title=title,
-            warn=lambda message, about: self._messages.warn(message, about=about),
-            inform=lambda message, about: self._messages.inform(message, "MorseMonitor", about),
-            meter=meter or self._schedule.endless_meter(),
-            since=self._account.since,
-        )
 
     def figures(self) -> dict[str, Figure]:
         """Draw the last analysis: ``"basins"``, ``"graph"`` and ``"merge"``, matplotlib figures.

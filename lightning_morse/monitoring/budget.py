@@ -104,6 +104,10 @@ class Budget:
         """Count the time inside ``with budget.work():``; nested blocks count once."""
         return Work(self)
 
+    def charge(self, seconds: float) -> None:
+        """Count time that others take for the work, outside of it."""
+        self._spent += seconds
+
     def overhead(self) -> float:
         """Share of the wall time since the start spent on work, in [0, 1]."""
         spent = self.spent()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -115,12 +116,25 @@ def orthonormalised(columns: Tensor, name: str, rows: Whole = WHOLE) -> Tensor:
     return columns
 
 
+@dataclass(frozen=True, eq=False)
+class Principal:
+    """Principal directions of a trajectory, and the trajectory seen from its last point.
+
+    Attributes:
+        directions: Orthonormal columns, shape ``(p, dim)``.
+        at: Coordinates of the snapshots along them, from the last one, shape ``(T, dim)``, float64.
+        off: Distances of the snapshots from the affine subspace through the last one, shape
+            ``(T,)``, float64. Both follow from inner products in float64: about 1e-8 of the length
+            of the trajectory is rounding, less than that of float32 weights.
+    """
+
+    directions: Tensor
+    at: Tensor
+    off: Tensor
+
+
 def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     """Top principal directions of a trajectory of weights.
-
-    Computed from the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots, which is
-    summed over blocks of weights: on top of the snapshots and the directions it takes a few
-    megabytes, whatever ``p``.
 
     Args:
         snapshots: Flat weights along the trajectory, shape ``(T, p)``, oldest first.
@@ -140,6 +154,24 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
         >>> pca_directions(snapshots, 1).T.tolist()
         [[1.0, 0.0]]
     """
+    return principal(snapshots, dim, rows).directions
+
+
+def principal(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Principal:
+    """Top principal directions of a trajectory of weights, and the trajectory along them.
+
+    Computed from the eigenvectors of the ``T x T`` Gram matrix of the centred snapshots, which is
+    summed over blocks of weights: on top of the snapshots and the directions it takes a few
+    megabytes, whatever ``p``. All inner products with the directions follow from it.
+
+    Args:
+        snapshots: As in :func:`pca_directions`.
+        dim: As there.
+        rows: As there.
+
+    Raises:
+        ValueError: As there.
+    """
     if snapshots.ndim != 2 or not snapshots.dtype.is_floating_point:
         raise ValueError(
             "snapshots must be a floating point tensor of shape (T, p), one flat weight vector per "
@@ -147,6 +179,31 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
         )
     snapshots = snapshots.detach()
     _check_dim(dim)
+    gram = _gram_of_offsets(snapshots, rows)
+    # Offsets from the first snapshot are exactly zero where nothing moves, so centring comes last.
+    centred = gram - gram.mean(dim=0)
+    centred -= centred.mean(dim=1, keepdim=True)
+    variances, vectors = torch.linalg.eigh(centred)
+    top = variances.max().item() if len(gram) else 0.0
+    rank = int((variances > _RANK_TOLERANCE**2 * top).sum()) if top > 0 else 0
+    if rank < dim:
+        raise ValueError(
+            f"snapshots must span at least dim = {dim} dimensions around their mean, got "
+            f"{len(gram)} snapshots that span {rank}. Wait for more snapshots or ask for fewer "
+            "directions"
+        )
+    leading = vectors[:, -dim:].flip(1)
+    leading = torch.where(leading[-1] < 0, -leading, leading)
+    # Coefficients that sum to zero make the mean of the snapshots drop out.
+    leading -= leading.mean(dim=0)
+    directions = _combined(snapshots, leading)
+    # The Gram matrix squared the condition number; this recovers the digits that cost.
+    name = "principal directions of the snapshots"
+    return Principal(orthonormalised(directions, name, rows), *_seen_from_last(gram, leading))
+
+
+def _gram_of_offsets(snapshots: Tensor, rows: Whole) -> Tensor:
+    """Inner products of the offsets of snapshots from the first one, shape ``(T, T)``, float64."""
     n, p = snapshots.shape
     gram = torch.zeros(n, n, dtype=torch.float64)
     for block in blocks(p, n):
@@ -156,28 +213,33 @@ def pca_directions(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Tensor:
     gram = rows.sum(gram)
     if not torch.isfinite(gram.diagonal()).all():  # the same in all processes
         _check_finite(snapshots, rows)
-    # Offsets from the first snapshot are exactly zero where nothing moves, so centring comes last.
-    gram -= gram.mean(dim=0)
-    gram -= gram.mean(dim=1, keepdim=True)
-    variances, vectors = torch.linalg.eigh(gram)
-    top = variances.max().item() if n else 0.0
-    rank = int((variances > _RANK_TOLERANCE**2 * top).sum()) if top > 0 else 0
-    if rank < dim:
-        raise ValueError(
-            f"snapshots must span at least dim = {dim} dimensions around their mean, got {n} "
-            f"snapshots that span {rank}. Wait for more snapshots or ask for fewer directions"
-        )
-    leading = vectors[:, -dim:].flip(1)
-    leading = torch.where(leading[-1] < 0, -leading, leading)
-    # Coefficients that sum to zero make the mean of the snapshots drop out.
-    leading -= leading.mean(dim=0)
-    directions = empty_columns(snapshots, (p, dim), working_dtype(snapshots.dtype))
+    return gram
+
+
+def _combined(snapshots: Tensor, coefficients: Tensor) -> Tensor:
+    """Combinations of the offsets of snapshots from the first one, as columns."""
+    n, p = snapshots.shape
+    dim = coefficients.shape[1]
+    columns = empty_columns(snapshots, (p, dim), working_dtype(snapshots.dtype))
     for block in blocks(p, n):
         offsets = in_double(snapshots[:, block], copy=True)
         offsets -= offsets[:1].clone()
-        directions[block] = (offsets.T @ leading.to(offsets.device)).to(directions)
-    # The Gram matrix squared the condition number; this recovers the digits that cost.
-    return orthonormalised(directions, "principal directions of the snapshots", rows)
+        columns[block] = (offsets.T @ coefficients.to(offsets.device)).to(columns)
+    return columns
+
+
+def _seen_from_last(gram: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates of offsets along their orthonormalised combinations, and what is left of them.
+
+    Args:
+        gram: Inner products of the offsets, shape ``(T, T)``.
+        coefficients: Of the combinations, shape ``(T, dim)``.
+    """
+    from_last = gram - gram[-1]  # inner products of offsets from the last with those from the first
+    upper = torch.linalg.cholesky(coefficients.T @ gram @ coefficients).T
+    at = torch.linalg.solve_triangular(upper, from_last @ coefficients, upper=True, left=False)
+    squares = from_last.diagonal() - from_last[:, -1]
+    return at, (squares - at.square().sum(dim=1)).clamp(min=0).sqrt()
 
 
 def random_directions(

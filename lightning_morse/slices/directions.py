@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_morse.slices.bases import WHOLE, Whole, orthonormal_columns, pca_directions
+from lightning_morse.slices.bases import WHOLE, Whole, orthonormal_columns, principal
 from lightning_morse.slices.columns import as_few_threads_as_help
 from lightning_morse.slices.curvature import differentiable, gradient_directions, hessian_directions
 from lightning_morse.slices.given_vectors import (
@@ -46,6 +46,8 @@ class Slice:
         natural: Half-widths of the box where ``inside`` gives none, in weight-space units, shape
             ``(d,)``; None if there is no such scale.
         fallback: Why these are not the directions requested; empty if they are.
+        off: Distances of the weights at ``inside`` from the slice, shape ``(k,)``, float64, where
+            they are known.
     """
 
     subspace: AffineSubspace
@@ -53,6 +55,7 @@ class Slice:
     inside: Tensor
     natural: Tensor | None = None
     fallback: str = ""
+    off: Tensor | None = None
 
     def coverage(self, weights: Tensor, snapshots: Tensor, at: Tensor) -> Coverage:
         """How much of a trajectory the slice shows.
@@ -62,7 +65,10 @@ class Slice:
             snapshots: Earlier weights, shape ``(T, p)``; perhaps none.
             at: Their coordinates in the slice, shape ``(T, d)``.
         """
-        off = distances = self.subspace.residual(snapshots, at)
+        known = self.off is not None and at is self.inside
+        distances = self.off if known else self.subspace.residual(snapshots, at)
+        assert distances is not None
+        off = distances
         if not torch.equal(self.subspace.origin, weights):  # true of all processes or of none
             about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
             at = about.project(snapshots)
@@ -256,9 +262,11 @@ class DirectionSource:
         if distinct < FEWEST_FOR_PCA:
             raise ValueError(f"there are only {distinct} distinct snapshots of the trajectory yet")
         with as_few_threads_as_help(path.numel()):
-            columns = _like(weights, pca_directions(path, self.dim, rows), rows)
-        plane = AffineSubspace(weights, columns, rows)
-        return Slice(plane, "pca", plane.project(path[:-1]))
+            found = principal(path, self.dim, rows)
+            plane = AffineSubspace(weights, _like(weights, found.directions, rows), rows)
+            if path.dtype != weights.dtype:  # the last snapshot is not quite the weights
+                return Slice(plane, "pca", plane.project(path[:-1]))
+        return Slice(plane, "pca", found.at[:-1], off=found.off[:-1])
 
     def _random(
         self,

@@ -11,10 +11,12 @@ from scipy.integrate import solve_ivp
 
 from lightning_morse.analysis.descent import Descent, undecided_part
 from lightning_morse.analysis.design import design
-from lightning_morse.analysis.exploration import Explorer, Plan
+from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.pipeline import analyze, analyze_from
 from lightning_morse.analysis.placement import coarse_grid
+from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.sampling import Sampler
 from lightning_morse.analysis.settings import checked_settings
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.verdict import verdict
@@ -81,7 +83,8 @@ def explorer_of(loss, n_samples=64, most=None):
     settings = checked_settings([-1.0, -1.0], [1.0, 1.0], n_samples, 32, 0.95, 0, "proved")
     points = design(settings.grid.lower, settings.grid.upper, 24, 0)
     samples = Samples(points, loss(torch.from_numpy(points)).numpy())
-    return Explorer(loss, Tower(settings, samples), Plan.of(n_samples, 2, most), Stopwatch())
+    tower, plan = Tower(settings, samples), Plan.of(n_samples, 2, most)
+    return Explorer(Sampler(loss, tower, plan, Stopwatch()))
 
 
 def bent(x):
@@ -129,11 +132,11 @@ def test_the_picture_is_left_when_an_answer_is_lost(monkeypatch, decided, full_a
     module = "lightning_morse.analysis.exploration"
     monkeypatch.setattr(f"{module}.is_resolved", lambda _: False)
     monkeypatch.setattr(f"{module}.undecided_minima", lambda _: [])
-    monkeypatch.setattr(explorer, "_sketch", sketch)
+    monkeypatch.setattr(explorer.sampler, "sketch", sketch)
     monkeypatch.setattr(explorer, "_most_undecided", lambda *_: 0)
     placed = []
-    monkeypatch.setattr(explorer, "_place", lambda *_: placed.append(len(looks)))
-    monkeypatch.setattr(explorer, "left", lambda _: 30 * (len(placed) < full_after))
+    monkeypatch.setattr(explorer.sampler, "place", lambda *_: placed.append(len(looks)))
+    monkeypatch.setattr(explorer.sampler, "left", lambda _: 30 * (len(placed) < full_after))
     assert explorer.complete(64, HERE) is done
     assert looks == decided
 
@@ -213,13 +216,14 @@ def test_a_box_that_the_way_has_left_is_filled_and_then_gives_way():
     settings = checked_settings([-1, -1], [1, 1], 64, 64, 0.95, 0, "proved")
     points = design([-1, -1], [1, 1], 24, 0)
     tower = Tower(settings, Samples(points, np.square(points).sum(axis=1)))
-    explorer = Explorer(lambda x: x.square().sum(1), tower, Plan.of(64, 2), Stopwatch())
-    assert explorer._open(np.array([-0.6, -0.6]), np.array([0.2, 0.2]), 0, 160)
+    sampler = Sampler(lambda x: x.square().sum(1), tower, Plan.of(64, 2), Stopwatch())
+    explorer = Explorer(sampler)
+    assert sampler.open(np.array([-0.6, -0.6]), np.array([0.2, 0.2]), 0, 160)
     nested = tower.nested(settings.grid)
     portrait = SimpleNamespace(nested=nested, names_a_basin_in=lambda boxes: False)
     way = Descent(np.array([[0.1, 0.1], [0.3, 0.3]]), 0)
     assert explorer._open_inside(way, 0, portrait) == 1
-    explorer._fill(1, 16)
+    sampler.fill(1, 16)
     assert explorer._open_inside(way, 0, portrait) is None
     assert len(tower) == 1
     assert tower.n_samples == 24 + 8 + 16

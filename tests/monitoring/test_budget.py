@@ -131,6 +131,24 @@ class Jumps(Clock):
         return self.now + odd.get(self.calls % 11, 0.0)
 
 
+def test_what_checkpoints_grow_by_is_paid_for(clock, tmp_path, monkeypatch):
+    """Lightning writes it, after the monitor has handed it over."""
+    watch = monitor(every_n_epochs=1, max_overhead=0.5, probe_batches=1)
+    fit(tmp_path, watch, max_epochs=1)
+    budget = watch._schedule.budget
+    save, before = torch.save, budget.spent()
+
+    def slow(*args):
+        clock.now += 4
+        save(*args)
+
+    monkeypatch.setattr("lightning_morse.monitoring.growth.torch.save", slow)
+    states = [watch.state_dict() for _ in range(5)]
+    # Measured at the first, second and fourth; what that takes is work, too.
+    assert budget.spent() == before + 5 * 4 + 3 * 4
+    assert states[-1].keys() == watch.state_dict().keys()
+
+
 def test_a_clock_that_jumps_spoils_nothing(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     clock = Jumps()
@@ -263,7 +281,7 @@ def test_an_analysis_takes_the_memory_it_says(directions, dim, n_samples, tmp_pa
         for weights in module.parameters():
             weights += 0.01
     watch._run.plan = dataclasses.replace(watch._run.plan, slices=1)  # memory is short
-    copies = peak(lambda: watch._analyze(module, "")) / (4 * count(module))
+    copies = peak(lambda: watch._analyses.of(module).run()) / (4 * count(module))
     assert copies <= dim + 4
     assert copies > dim + 2  # the shadow copy, the weights and the directions at least
 
@@ -275,7 +293,7 @@ def test_lines_between_attractors_take_two_copies_more(tmp_path, monkeypatch):
     with torch.no_grad():
         for weights in module.parameters():
             weights += 0.01
-    assert peak(lambda: watch._analyze(module, "")) / (4 * count(module)) <= 2 + 6.01
+    assert peak(lambda: watch._analyses.of(module).run()) / (4 * count(module)) <= 2 + 6.01
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2), ("float64", 8)])

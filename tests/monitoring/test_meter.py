@@ -165,10 +165,10 @@ def test_a_first_evaluation_that_waits_decides_nothing(
     clock = Clock()
     watch = monitor(n_samples=24, probe_batches=1)
     module, _ = fit(tmp_path, watch, max_epochs=1)
-    watch.loss_fn = LossThatWaits(clock, waits)
+    watch._analyses.loss_fn = LossThatWaits(clock, waits)
     meter = Meter(clock, Portion(24, 24, 1, 24), end=6.0)
-    assert (watch._analyze(module, "", meter) is not None) is made
-    assert evaluated is None or watch.loss_fn.n == evaluated
+    assert (watch._analyses.of(module, "", meter).run() is not None) is made
+    assert evaluated is None or watch._analyses.loss_fn.n == evaluated
     assert meter.quickest == pytest.approx(0.001 if made else 1.0)
 
 
@@ -216,10 +216,10 @@ def test_part_of_the_probe_set_is_the_same_throughout(tmp_path, monkeypatch):
     module, _ = fit(tmp_path, watch, max_epochs=1)
     meter = Meter(Clock(), Portion(24, 24, 2, 24))
     seen.clear()
-    watch._analyze(module, "", meter)
+    watch._analyses.of(module, "", meter).run()
     first = set(seen)
     seen.clear()
-    watch._analyze(module, "", meter)
+    watch._analyses.of(module, "", meter).run()
     assert set(seen) == first
     assert len(first) == 2
     assert first < {float(x.sum()) for x, _ in watch._run.probe}

@@ -206,7 +206,7 @@ class Parts:
     recognising: float = 0.05
     files: float = 0.08
     figures: tuple[float, float] = (0.3, 0.9)
-    per_snapshot: float = 1e-8
+    per_snapshot: float = 5.5e-9
 
 
 class RunInParts:

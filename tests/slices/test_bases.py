@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from lightning_morse.slices.bases import orthonormal_columns, pca_directions, random_directions
+from lightning_morse.slices.bases import (
+    orthonormal_columns,
+    pca_directions,
+    principal,
+    random_directions,
+)
+from lightning_morse.slices.subspace import AffineSubspace
 from tests.slices.matrices import DTYPES, E1, E2, gaussian, gram, rounding
 
 # ------------------------------------------------------------------ orthonormal_columns
@@ -97,6 +103,24 @@ def test_pca_small_components_stay_orthonormal():
     torch.testing.assert_close(
         (basis.T @ directions).abs(), torch.eye(2).double(), atol=1e-7, rtol=0
     )
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("second", [3.0, 1e-3])
+def test_the_trajectory_along_its_principal_directions(dtype, second):
+    """As the subspace through the last snapshot projects it, and measures what is left."""
+    scales = torch.tensor([5.0, second, *[second / 10] * 28], dtype=torch.float64)
+    snapshots = (10 + gaussian(8, 30) * scales).to(dtype)
+    found = principal(snapshots, 2)
+    plane = AffineSubspace(snapshots[-1].to(found.directions), found.directions)
+    torch.testing.assert_close(found.directions, pca_directions(snapshots, 2), rtol=0, atol=0)
+    # Inner products of double precision: half of its digits at worst, and those of float32 anyway.
+    within = {"rtol": 0, "atol": max(50 * rounding(dtype), 1e-6)}
+    torch.testing.assert_close(found.at, plane.project(snapshots), **within)
+    torch.testing.assert_close(found.off, plane.residual(snapshots), **within)
+    assert found.at[-1].tolist() == [0, 0]
+    assert found.off[-1] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""How the samples of an analysis are spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_morse.analysis.design import FEWEST_SAMPLES
+
+# Most samples, over their usual number, as long as the point of interest is undecided.
+_MOST = 2.5
+# Up to about so many samples one process is as good as several, by dimension (docs/decisions.md).
+_ENOUGH = {1: 64, 2: 128, 3: 384}
+_ENOUGH_IN_HIGHER_DIMENSION = 512
+# The same for the picture of all on three axes or more, where what boxes have in common is worth
+# more: with boxes from 384 samples on, 1 or 2 of five minima were found, with one process 4 or 5.
+_ENOUGH_FOR_PICTURE = 1024
+# A batch is a fifth of the samples, within these limits, as each batch costs a picture: of 33
+# slices of real networks with 64 samples batches of 12 decided as many as batches of 6, in a third
+# less time. On three axes pictures take longest: there a batch is this part of what a box holds.
+_PICTURES, LEAST_BATCH, _MOST_BATCH, _PICTURES_ON_THREE = 5, 6, 12, 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the samples of an exploration are spent.
+
+    Attributes:
+        usual: Samples of an analysis; no more are spent on the picture.
+        most: Most samples there may be, as long as the point of interest is undecided.
+        first: Samples that fill the outermost box.
+        full: Samples of the outermost box after which a smaller one is opened.
+        full_inside: The same for the boxes inside.
+        full_picture: Samples of the outermost box after which, for the picture, boxes are opened
+            where it is undecided; half as many in a box inside.
+        first_inside: Samples that fill a new box.
+        batch: Samples placed before the picture is looked at again.
+    """
+
+    usual: int
+    most: int
+    first: int
+    full: int
+    full_inside: int
+    full_picture: int
+    first_inside: int
+    batch: int
+
+    @classmethod
+    def of(cls, n_samples: int, dim: int, most: int | None = None) -> Plan:
+        """The plan for a usual number of samples on so many axes, and at most so many samples."""
+        enough = _ENOUGH.get(dim, _ENOUGH_IN_HIGHER_DIMENSION)
+        fewest = min(n_samples, FEWEST_SAMPLES)
+        batch = min(_MOST_BATCH, n_samples // _PICTURES)
+        if dim > 2:
+            batch = min(n_samples, enough) // _PICTURES_ON_THREE
+        return cls(
+            usual=n_samples,
+            most=int(_MOST * n_samples) if most is None else most,
+            first=max(fewest, min(n_samples, enough) // 4),
+            full=max(fewest, 3 * min(n_samples, enough) // 8),
+            full_inside=max(fewest, 5 * min(n_samples, enough) // 16),
+            full_picture=enough if dim < 3 else _ENOUGH_FOR_PICTURE,
+            first_inside=max(8, min(n_samples, enough) // 8),
+            batch=max(LEAST_BATCH, batch),
+        )

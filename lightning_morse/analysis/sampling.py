@@ -1,0 +1,201 @@
+"""Evaluate the loss at places of the boxes of a tower, and open boxes to evaluate it in.
+
+What is asked about the flow, and hence where samples and boxes go, is the business of
+:mod:`lightning_morse.analysis.exploration`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from lightning_morse._typing import Array, Loss, Mask
+from lightning_morse.analysis.corners import with_room
+from lightning_morse.analysis.design import far_apart, spread
+from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.placement import candidate_places, choose_batch, coarse_grid
+from lightning_morse.analysis.plan import Plan
+from lightning_morse.analysis.samples import (
+    Samples,
+    evaluate_until,
+    hold_out,
+    n_held_out,
+    n_kept_to_measure,
+)
+from lightning_morse.analysis.tower import Tower
+from lightning_morse.gp.process import SurrogateError
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.stopwatch import Stopwatch, one_thread
+
+# Keeps the random numbers of places apart from the other streams of a seed.
+_PLACES_STREAM = 2
+# No box is smaller than the outermost one divided by this.
+_SMALLEST = 64
+# Points drawn in a larger box, of which those outside of the smaller one are evaluated.
+_CANDIDATES_AROUND = 256
+
+
+class Sampler:
+    """Samples a loss in the boxes of a tower.
+
+    Attributes:
+        loss: The loss.
+        tower: The boxes and their samples.
+        plan: How samples are spent.
+        clock: Takes the time of the evaluations ("loss") and of the choices ("sampling").
+        is_over: Whether no more samples may be placed, for lack of time; None if time has no end.
+        may_open: Whether boxes may still be opened; not once one has turned out to be of no use.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        tower: Tower,
+        plan: Plan,
+        clock: Stopwatch,
+        is_over: Callable[[], bool] | None = None,
+    ) -> None:
+        self.loss, self.tower, self.plan, self.clock = loss, tower, plan, clock
+        self.is_over = is_over
+        self.may_open = True
+        self._last: tuple[tuple[object, ...], PhasePortrait] | None = None
+
+    def left(self, most: int) -> int:
+        """Samples that may still be placed, those held out or kept to measure not counted."""
+        if self.is_over is not None and self.is_over():
+            return 0
+        kept = n_held_out(self.plan.usual) + len(self.tower) - 1 + n_kept_to_measure(most)
+        return max(0, most - kept - self.tower.n_samples)
+
+    def is_full(self, k: int) -> bool:
+        """Whether a box has had its share of samples for the question of a point."""
+        most = self.plan.full_inside if k else self.plan.full
+        return len(self.tower.boxes[k].samples) >= most
+
+    def cost_of_growth(self) -> int:
+        """Number of samples that fill what a larger box adds."""
+        return 2 * self.plan.first_inside
+
+    def sketch(self, most: int) -> PhasePortrait | None:
+        """The picture so far; None if the samples determine no surrogate."""
+        if not self._determine(most):
+            return None
+        state = self.tower.state
+        if self._last is None or self._last[0] != state:
+            with self.clock("sampling"), one_thread():
+                grid = coarse_grid(self.tower.settings.grid, self.tower.n_samples)
+                self._last = state, self.tower.sketch(grid, Stopwatch())
+        return self._last[1]
+
+    def judge(self) -> None:
+        """Judge the surrogate of each box by evaluations beside some of its samples."""
+        seed = self.tower.settings.seed
+        self._determine(self.plan.usual)
+        for k, box in enumerate(self.tower.boxes):
+            n = 1 if k else n_held_out(self.plan.usual)
+            grid = CubicalGrid(box.lower, box.upper, (1,) * len(box.lower))
+            with self.clock("loss"):
+                held_out = hold_out(self.loss, box.first, grid, n, seed + box.n_judged)
+            with self.clock("fit"), one_thread():
+                self.tower.judge(k, held_out)
+
+    def fill(self, k: int, n: int) -> None:
+        """Add samples that fill a box."""
+        box = self.tower.boxes[k]
+        self._evaluate(k, spread(box.lower, box.upper, n, self._rng()))
+
+    def fill_gaps(self, n: int) -> None:
+        """Add samples to the outermost box, each the farthest from all others."""
+        box, rng = self.tower.boxes[0], self._rng()
+        with self.clock("sampling"):
+            places = candidate_places(box.lower, box.upper, rng)
+            known = self.tower.everything.points
+            chosen = far_apart(
+                np.concatenate([known, places]), box.upper - box.lower, n, len(known)
+            )
+        self._evaluate(0, places[chosen - len(known)])
+
+    def place(self, portrait: PhasePortrait, k: int, n: int, wanted: Mask | None) -> None:
+        """Add samples to a box where they tell most about cells that are open."""
+        rng = self._rng()
+        with self.clock("sampling"), one_thread():
+            box = self.tower.boxes[k]
+            places = candidate_places(box.lower, box.upper, rng)
+            n = min(n, self.left(self.plan.most))
+            places = choose_batch(portrait, k, places, n, rng, wanted)
+        self._evaluate(k, places)
+
+    def _evaluate(self, k: int, places: Array) -> None:
+        if not len(places):  # time has run out since they were planned
+            return
+        with self.clock("loss"):
+            places, losses = evaluate_until(self.loss, places, self.is_over)
+        self.tower.place(k, places, losses)
+
+    def _rng(self) -> np.random.Generator:
+        seed = self.tower.settings.seed
+        return np.random.default_rng([seed, _PLACES_STREAM, self.tower.n_samples])
+
+    def _determine(self, most: int) -> bool:
+        """Fill boxes whose samples determine no surrogate; whether all have one in the end.
+
+        A box inside that stays without one, as on an exactly flat floor, is taken out again.
+        """
+        while True:
+            with self.clock("sampling"), one_thread():
+                k = self._undetermined()
+            if k is None:
+                return True
+            if k and (self.is_full(k) or not self.left(most)):
+                self.tower.remove(k)
+                self.may_open = False
+            elif self.left(most):
+                self.fill(k, min(self.plan.batch, self.left(most)))
+            else:
+                return False
+
+    def _undetermined(self) -> int | None:
+        for k in range(len(self.tower)):
+            try:
+                self.tower.sketched(k)
+            except SurrogateError:
+                self.tower.boxes[k].model = None
+                return k
+        return None
+
+    # ------------------------------------------------------------------ boxes
+
+    def open(self, low: Array, up: Array, k: int, most: int) -> bool:
+        """Open a box inside another one, smaller if it has to be; False if there is no room."""
+        first = self.plan.first_inside
+        # One more is held out for it.
+        if not self.may_open or self.left(most) <= first:
+            return False
+        box, root = self.tower.boxes[k], self.tower.settings.grid
+        siblings = [(b.lower, b.upper) for b in self.tower.boxes if b.parent == k]
+        cell = self.tower.nested(coarse_grid(root)).grids[k].cell_widths
+        smallest = (root.upper - root.lower) / _SMALLEST
+        for corners in with_room((low, up), (box.lower, box.upper), siblings, cell, smallest):
+            number = self.tower.open(*corners, k, first)
+            if self.tower.snap(coarse_grid(root), root):
+                self.fill(number, first)
+                return True
+            self.tower.close()  # it would touch another one
+        return False
+
+    def surround(self, grid: CubicalGrid) -> None:
+        """Put a larger box around all others, with samples in what it adds."""
+        inner = self.tower.settings.grid
+        settings = dataclasses.replace(self.tower.settings, grid=grid)
+        # More than enough, so that some lie outside of the box there was.
+        points = spread(grid.lower, grid.upper, _CANDIDATES_AROUND, self._rng())
+        inside = np.all((points >= inner.lower) & (points <= inner.upper), axis=1)
+        points = points[~inside][: self.cost_of_growth()]
+        with self.clock("loss"):
+            points, losses = evaluate_until(self.loss, points, self.is_over)
+        self.tower.surround(settings, Samples(points, losses))
+        # On the edges of the new grid some boxes may have no room any more.
+        while not self.tower.snap(coarse_grid(grid), grid):
+            self.tower.close()

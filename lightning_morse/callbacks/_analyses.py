@@ -1,0 +1,173 @@
+"""The analyses of one run: made when there is time for them, and accounted for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_morse.callbacks._account import Account, When
+from lightning_morse.callbacks._bulletin import Bulletin
+from lightning_morse.callbacks._checks import check_directions_of_sharded
+from lightning_morse.callbacks._lightning import TrainerLike, logging_step
+from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._schedule import Schedule
+from lightning_morse.distributed.errors import Guard
+from lightning_morse.distributed.sharding import check_sharding, is_sharded
+from lightning_morse.monitoring.meter import Meter
+from lightning_morse.monitoring.one_analysis import OneAnalysis
+from lightning_morse.monitoring.probed_loss import LossFn
+from lightning_morse.monitoring.run_record import RunRecord
+from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.stability import stability_limit
+from lightning_morse.slices.directions import DirectionSource
+from lightning_morse.slices.isolation import preserved_random_state
+from lightning_morse.slices.parameters import (
+    count_of_weights,
+    has_lazy_parameters,
+    trainable_parameters,
+)
+
+# Snapshots per period: enough to see a curve between two analyses. Soundness does not depend on it.
+SNAPSHOTS_PER_PERIOD = 8
+OUT_OF_TIME = "no analysis, the loss has become too dear for what was planned"
+
+
+@dataclass(eq=False)
+class Analyses:
+    """Makes the analyses of one run.
+
+    Attributes:
+        settings: What the user asked for.
+        source: Where the directions come from.
+        loss_fn: The loss of a batch; None for that of the module's own steps.
+        run: The record of the run.
+        schedule: When there is an analysis, and how large.
+        account: Takes the findings.
+        bulletin: Tells other callbacks.
+        messages: Tells the user.
+        waits: Whether the network does not have all its weights yet.
+    """
+
+    settings: Settings
+    source: DirectionSource
+    loss_fn: LossFn | None
+    run: RunRecord
+    schedule: Schedule
+    account: Account
+    bulletin: Bulletin
+    messages: Messages
+    waits: bool = False
+    _ready: bool = False
+
+    def prepare(self, trainer: TrainerLike, module: Any) -> None:
+        """Look at the network, once it has all its weights."""
+        self.waits = has_lazy_parameters(module)
+        if self.waits:
+            return
+        # The strategy's model too, in which the module may be wrapped.
+        check_sharding(trainer.model or module, trainer.world_size)
+        self.run.sharded = is_sharded(module)
+        if self.run.sharded:
+            check_directions_of_sharded(self.source)
+        # Epochs of unknown length start with every step; the record thins itself.
+        steps = self.schedule.period.n_steps(trainer)
+        stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
+        self.run.begin(module, stride, module.device)
+        parameters = dict(trainable_parameters(module))
+        self.source.bind(parameters)
+        n_weights = count_of_weights(parameters.values())
+        self.schedule.expect(n_weights, self.run.trajectory.max_snapshots)
+        self._ready = True
+
+    def record(self, trainer: TrainerLike, module: Any, *, stepped: bool) -> None:
+        """Record the weights after a batch, if the optimizer has stepped."""
+        if self.waits:
+            self.prepare(trainer, module)
+        elif self._ready and stepped:
+            self.run.add_weights(module)
+
+    def of(self, module: Any, title: str = "", meter: Meter | None = None) -> OneAnalysis:
+        """An analysis of the present weights, not made yet."""
+        return OneAnalysis(
+            settings=self.settings,
+            source=self.source,
+            module=module,
+            loss_fn=self.loss_fn,
+            record=self.run,
+            title=title,
+            warn=lambda message, about: self.messages.warn(message, about=about),
+            inform=lambda message, about: self.messages.inform(message, "MorseMonitor", about),
+            meter=meter or self.schedule.endless_meter(),
+            since=self.account.since,
+        )
+
+    def look(self, trainer: TrainerLike, module: Any, *, ended: bool = False) -> None:
+        """Analyse if there is time; all processes do the same."""
+        schedule = self.schedule
+        if known := self.account.painter.takes:
+            schedule.drew(*known)
+        given = trainer, self.run.processes, len(self.account.history), len(self.run.trajectory)
+        decision = schedule.decide(
+            *given,
+            lambda: self.of(module).loss.seconds_of_one(schedule.budget.now),
+            ended=ended,
+        )
+        schedule.tell(trainer, decision, self.messages, ended=ended)
+        if decision.portion is not None:
+            self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
+            return
+        if decision.due_in > 0:
+            return
+        # Beside an analysis the process that draws would only take its core away.
+        if not ended and self.run.processes.leads:
+            self.account.painter.make_ready()
+        with self._guard("publishing"):
+            self.account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
+        if ended or trainer.is_last_batch:
+            age = schedule.age(trainer) or 0.0
+            self.bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
+
+    def _analyze_and_tell(
+        self, trainer: TrainerLike, module: Any, meter: Meter, ended: bool
+    ) -> None:
+        failures: list[Exception] = []
+        schedule, processes = self.schedule, self.run.processes
+        start = schedule.budget.now()
+        with self._guard("publishing"), preserved_random_state():
+            when, found = self._when(trainer, ended), None
+            with Guard(failures.append):
+                if not self._ready:  # what stood in the way may be gone
+                    self.prepare(trainer, module)
+                self.run.begin_anew_if_changed(module)
+                found = self.of(module, f"epoch {when.epoch + 1}", meter).run()
+            if failures:
+                self.account.fail(failures[0], when, ends_run=self.settings.on_error == "raise")
+            elif found is not None:
+                limit = stability_limit(trainer.optimizers)
+                self.account.take_over(found, when.step, limit)
+                if processes.leads:
+                    room = schedule.budget.room
+                    self.account.draw(trainer, when, room, last=ended)
+            took = schedule.budget.now() - start
+            outcome = "failed" if failures else "made" if found else "out of time"
+            schedule.analysed(trainer, took, meter, outcome)
+            if outcome == "out of time":
+                self.account.leave_out(when, OUT_OF_TIME.partition(", ")[2])
+                self.messages.inform(OUT_OF_TIME, when.words)
+                return
+            # Times and reason are those of the first process: all of them publish the same.
+            known = processes.share((took, schedule.budget.overhead(), self.account.why))
+            self.account.close(trainer, when, *known, leads=processes.leads)
+        if failures and self.settings.on_error == "raise":
+            raise failures[0]
+
+    def _when(self, trainer: TrainerLike, ended: bool) -> When:
+        # When training has ended the counts are those of the step after the last one.
+        schedule = self.schedule
+        step, epoch = (n - ended for n in (logging_step(trainer), schedule.epoch + ended))
+        return When(step, epoch, schedule.where(trainer))
+
+    def _guard(self, what: str) -> Guard:
+        """Keep failures from ending the run, unless the user wants them to."""
+        return self.messages.guard(what, active=self.settings.on_error != "raise")
