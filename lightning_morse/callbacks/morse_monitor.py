@@ -53,6 +53,7 @@ class MorseMonitor(TellingCallback):
     ``basin_current``       number of the attractor in whose basin the weights certainly lie,
                             within this analysis; -1 undecided, -2 they leave the box
     ``basin_switches``      lower bound on how often the weights have changed basins
+    ``basin_forks``         how often two basins have been found where there was one
     ``identity_current``    as ``basin_current``, but numbered consistently from one analysis to
                             the next; -1 undecided, -2 they leave the box
     ``settled``             step of the first analysis in the basin of this same attractor since

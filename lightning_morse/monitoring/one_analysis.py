@@ -350,6 +350,7 @@ class OneAnalysis:
             "residual": look.coverage.residual,
             "identity_current": float(tracked.current),
             "basin_switches": float(self.record.tracker.switches),
+            "basin_forks": float(self.record.tracker.forks),
             "failed": 0.0,
             **explored.training,
         }

@@ -30,6 +30,7 @@ UNKNOWN = {
     "mu_current": 0.0,
     "basin_current": float(UNDECIDED),
     "basin_switches": 0.0,
+    "basin_forks": 0.0,
     "identity_current": float(UNDECIDED),
     "settled": -1.0,
     "exit_face": -1.0,

@@ -28,6 +28,10 @@ are seen at the same point in both, so turning a slice never counts by itself. A
 between two analyses, or through basins that are never certain, is not counted: the count is a lower
 bound.
 
+**Forks.** An attractor that matches none of the earlier ones, and that an earlier slice shows in the
+certain basin of ``A``, is a fork if ``A`` is another attractor of the same analysis: where one
+slice had one basin, a later one has two.
+
 **Premise.** The loss is the same function of the weights in both analyses: nothing else that it
 depends on (a schedule in the loss, or running statistics of batch normalisation where these are
 used) has changed. Analyses that claim nothing (``mu`` is 0, as where the samples refute the
@@ -76,11 +80,14 @@ class Tracked:
             they leave the box.
         switch: The identities before and after, if the weights have certainly changed basins since
             the last analysis in which their basin was certain; otherwise None.
+        forks: The identities of the earlier and the new attractor wherever one basin has become
+            two.
     """
 
     identities: dict[int, int]
     current: int
     switch: tuple[int, int] | None
+    forks: tuple[tuple[int, int], ...] = ()
 
 
 class AttractorTracker:
@@ -101,6 +108,7 @@ class AttractorTracker:
     Attributes:
         max_pictures: As given.
         switches: Number of times the weights have certainly changed basins.
+        forks: Number of times one basin has become two.
 
     Example:
         The slice is all of weight space; its box moves, and the two minima swap their order:
@@ -114,14 +122,14 @@ class AttractorTracker:
         >>> right = analyze(lambda x: wells(x, -0.1), [-1.9], [2.2], n_samples=32, resolution=64)
         >>> tracker = AttractorTracker()
         >>> tracker.update(plane, left, [-1.3])
-        Tracked(identities={0: 0, 1: 1}, current=0, switch=None)
+        Tracked(identities={0: 0, 1: 1}, current=0, switch=None, forks=())
         >>> tracker.update(plane, right, [0.8])
-        Tracked(identities={0: 1, 1: 0}, current=1, switch=(0, 1))
+        Tracked(identities={0: 1, 1: 0}, current=1, switch=(0, 1), forks=())
     """
 
     def __init__(self, max_pictures: int = MAX_PICTURES) -> None:
         self.max_pictures = max_pictures
-        self.switches = 0
+        self.switches = self.forks = 0
         self._next = 0
         self._pictures: list[Picture] = []  # oldest first
 
@@ -186,6 +194,7 @@ class AttractorTracker:
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
         lines = _Lines(kept, new, _tolerance(result), result.confidence, evaluated)
         known = yield from _identities(kept, new, lines)
+        forks = _forks(kept, new, known)
         for number in new.identities.tolist():
             if number not in known:
                 known[number] = self._next
@@ -199,15 +208,20 @@ class AttractorTracker:
             if relation not in ("apart", None):
                 switch = None
         self.switches += switch is not None
+        self.forks += len(forks)
         self._pictures = worth_keeping([*kept, named], self.max_pictures)
         return Tracked(
-            {a: known[a] for a in new.identities.tolist()}, named.basin(new.current), switch
+            identities={a: known[a] for a in new.identities.tolist()},
+            current=named.basin(new.current),
+            switch=switch,
+            forks=tuple((identity, known[number]) for identity, number in forks),
         )
 
     def state_dict(self) -> dict[str, Any]:
         """The complete state, in plain containers and tensors."""
         return {
             "switches": self.switches,
+            "forks": self.forks,
             "next": self._next,
             "pictures": [p.state_dict() for p in self._pictures],
         }
@@ -215,6 +229,7 @@ class AttractorTracker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state returned by :meth:`state_dict`."""
         self.switches = state["switches"]
+        self.forks = state.get("forks", 0)  # not in earlier checkpoints
         self._next = state["next"]
         pictures = state["pictures"][-self.max_pictures :] if self.max_pictures else []
         self._pictures = [Picture.of(p) for p in pictures]
@@ -318,6 +333,18 @@ def _identities(
                 known[number] = identity
                 break
     return known
+
+
+def _forks(kept: list[Picture], new: Picture, known: dict[int, int]) -> list[tuple[int, int]]:
+    """Identities whose basin has become two, each with the number of the attractor in the other."""
+    if not new.certain:
+        return []
+    parents: dict[int, int] = {}
+    for old in (p for p in kept if p.certain):  # the latest that shows it has the last word
+        labels = seen(new, new.centers, old)
+        parents |= {n: i for n, i in zip(new.identities.tolist(), labels, strict=True) if i >= 0}
+    apart = set(known.values())
+    return [(i, n) for n, i in parents.items() if n not in known and i in apart]
 
 
 def _on_line(loss: Callable[[Tensor], float], segment: Segment) -> Callable[[float], float]:

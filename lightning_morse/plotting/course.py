@@ -50,6 +50,7 @@ class Course:
         escape: Share of the box.
         shares: Shares of the box of certain basins, by identity.
         switches: Where the weights have certainly changed basins since the analysis before.
+        forks: Where two basins have been found in place of one, likewise.
         gaps: What is missing, in order.
     """
 
@@ -65,6 +66,7 @@ class Course:
     escape: Array
     shares: dict[int, Array]
     switches: Array
+    forks: Array
     gaps: tuple[Gap, ...]
 
     @property
@@ -153,6 +155,8 @@ def _course(
     barrier = values("barrier")
     floor = np.where(current >= 0, loss - values("headroom"), np.nan)
     switches = values("basin_switches")
+    # Not in histories of earlier versions.
+    forks = np.array([row.get("basin_forks", 0.0) for row in rows], dtype=np.float64)
     basins = [{int(i): float(v) for i, v in row["basins"].items()} for row in rows]
     names = sorted({i for row in basins for i in row})
     return Course(
@@ -168,5 +172,6 @@ def _course(
         escape=values("escape"),
         shares={i: np.array([row.get(i, 0.0) for row in basins]) for i in names},
         switches=left[1:][np.diff(switches) > 0],
+        forks=left[1:][np.diff(forks) > 0],
         gaps=gaps,
     )

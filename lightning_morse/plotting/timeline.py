@@ -54,6 +54,7 @@ _FAILED_MARK, _LEFT_OUT_MARK = "✕", "▬"
 _UNDECIDED: dict[str, Any] = {"facecolor": "white", "edgecolor": "#b0b0b0", "hatch": "////"}
 _ESCAPES: dict[str, Any] = {"facecolor": ESCAPE_COLOR, "edgecolor": "none"}
 _OTHERS: dict[str, Any] = {"facecolor": "#8f8f8f", "edgecolor": "none"}
+_FORK: dict[str, Any] = {"color": "black", "linewidth": 1.0, "linestyle": (0, (6, 2, 1, 2))}
 _SWITCH: dict[str, Any] = {"color": "black", "linewidth": 1.4, "linestyle": (0, (1, 1))}
 _DOT: dict[str, Any] = {"marker": "o", "ms": 5.5, "mec": "black", "mew": 0.9}
 _LOSS: dict[str, Any] = {"color": "black", "linewidth": 1.4}
@@ -119,13 +120,16 @@ def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
             lines = _reasons(course.gaps)
             figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL_TEXT)
         for ax in panels:
-            for step in course.switches:
-                ax.axvline(step, **_SWITCH, zorder=4)
+            for look, steps in ((_SWITCH, course.switches), (_FORK, course.forks)):
+                for step in steps:
+                    ax.axvline(step, **look, zorder=4)
             ax.tick_params(labelsize=SMALL_TEXT)
         _draw_steps(panels[-1], course)
-        figure.suptitle(_title(course), fontsize=TEXT)
+        figure.suptitle(_title(course), fontsize=TEXT, x=0.01, ha="left")
         if len(course.switches):
             handles.append(Line2D([], [], **_SWITCH, label="switch"))
+        if len(course.forks):
+            handles.append(Line2D([], [], **_FORK, label="fork: one basin\nis two"))
         figure.legend(
             handles=handles,
             loc="outside right upper",
@@ -138,11 +142,12 @@ def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _title(course: Course) -> str:
-    n, k = len(course.shares), len(course.switches)
+    n, k, forks = len(course.shares), len(course.switches), len(course.forks)
     if not len(course.steps):
         return "Over training: no analysis succeeded"
     basins = f"{n or 'no'} basin{'s'[: n != 1]} seen"
-    return f"Over training: {basins} · {k} certain switch{'es'[: 2 * (k != 1)]}"
+    split = f" · {forks} fork{'s'[: forks != 1]}" if forks else ""
+    return f"Over training: {basins} · {k} certain switch{'es'[: 2 * (k != 1)]}{split}"
 
 
 # ---------------------------------------------------------------------------------- the loss

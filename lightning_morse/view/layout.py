@@ -23,6 +23,7 @@ _LOSS = "loss of the current weights"
 _FLOOR = "at the minimum of their basin; null where none certainly holds them"
 _BARRIER = "rise in loss up to the lowest saddle of that basin; null if there is none"
 _SWITCHES = "how often training has certainly changed basins; null outside of training"
+_FORKS = "how often two basins have been found where there was one; null outside of training"
 _UNDECIDED = Member("undecided", "finite", "share that is undecided", low=0, high=1)
 
 # At the head of the text, so that runs can be listed without the rest being read.
@@ -45,6 +46,7 @@ SUMMARY = Member(
         Member("floor", "finite", _FLOOR, null=True, needed=False),
         Member("barrier", "finite", _BARRIER, null=True, needed=False),
         Member("switches", "finite", _SWITCHES, null=True, needed=False),
+        Member("forks", "finite", _FORKS, null=True, needed=False),
         Member(
             "basins",
             "object",

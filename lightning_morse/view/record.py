@@ -404,6 +404,7 @@ def _summary_of(
         "barrier": facts.get("barrier"),
         # None outside of training.
         "switches": _bare(scalars).get("basin_switches"),
+        "forks": _bare(scalars).get("basin_forks"),
         "basins": [
             {"volume": m["basin"], "color": m["color"], "identity": identity}
             for m, identity in zip(attractors, numbers, strict=True)

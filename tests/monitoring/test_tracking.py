@@ -570,6 +570,44 @@ def pushed(root, minima, epochs, ckpt_path=None, keep=False):
     return watch
 
 
+def halves(*centers, mu=0.99, undecided_from=np.inf):
+    """Attractors, the last of which has all that lies to the right."""
+    grid = CubicalGrid([-6.0] * 2, [6.0] * 2, (24, 24))
+    x = grid.cell_centers()[:, 0]
+    labels = np.where(x > 1.5, len(centers) - 1, 0)
+    labels[x > undecided_from] = -1
+    return made(grid, labels, np.array(centers, dtype=float).reshape(-1, 2), mu)
+
+
+LEFT, RIGHT = (0.25, 0.25), (3.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "forks"),
+    [
+        (halves(LEFT), halves(LEFT, RIGHT), ((0, 1),)),
+        # That place was not certain, or nothing was; or nothing is.
+        (halves(LEFT, undecided_from=2.0), halves(LEFT, RIGHT), ()),
+        (halves(LEFT, mu=0.0), halves(LEFT, RIGHT), ()),
+        (halves(LEFT), halves(LEFT, RIGHT, mu=0.0), ()),
+        # The old attractor is not among those of the new slice.
+        (halves(LEFT), halves(RIGHT), ()),
+        (halves(LEFT, RIGHT), halves(LEFT, RIGHT), ()),
+    ],
+)
+def test_a_basin_that_has_become_two_is_a_fork(first, second, forks):
+    tracker = AttractorTracker()
+    assert tracker.update(PLANE, first, LEFT).forks == ()
+    found = tracker.update(PLANE, second, LEFT)
+    assert found.forks == forks
+    assert tracker.forks == len(forks)
+    # What is known by then is no fork again, and the count goes on after a checkpoint.
+    after = AttractorTracker()
+    after.load_state_dict(tracker.state_dict())
+    assert after.update(PLANE, second, LEFT).forks == ()
+    assert after.forks == len(forks)
+
+
 @pytest.mark.slow
 def test_a_run_pushed_into_another_basin_changes_once_and_goes_on_from_a_checkpoint(tmp_path):
     minima = [0, 0, 3, 3]

@@ -16,6 +16,7 @@ def row(
     basins,
     undecided=0.1,
     switches=0,
+    forks=0,
     current=0,
     failed=0,
     name="morse",
@@ -30,6 +31,7 @@ def row(
         "undecided": undecided,
         "escape": 1 - undecided - sum(basins.values()),
         "basin_switches": switches,
+        "basin_forks": forks,
         "identity_current": current,
         "headroom": headroom,
         "barrier": barrier,
@@ -158,15 +160,20 @@ def test_the_shares_are_stacked_in_the_colours_of_the_identities():
         assert to_hex(color) == OKABE_ITO[i].lower()
 
 
-def test_a_change_of_basins_is_a_line_to_the_left_of_its_analysis():
-    figure = plot_timeline(HISTORY)
+@pytest.mark.parametrize("event", ["switch", "fork"])
+def test_a_switch_or_fork_is_a_line_to_the_left_of_its_analysis(event):
+    counted = {"morse/basin_switches": 0.0, "morse/basin_forks": 0.0}
+    name = {"switch": "switches", "fork": "forks"}[event]
+    history = [r | counted | {f"morse/basin_{name}": float(k > 1)} for k, r in enumerate(HISTORY)]
+    figure = plot_timeline(history)
     for ax in figure.axes:
         upright = [
             line for line in ax.lines if len(set(line.get_xdata())) == 1 < len(line.get_xdata())
         ]
         assert [line.get_xdata()[0] for line in upright] == [24]
-    assert figure.get_suptitle() == "Over training: 3 basins seen · 1 certain switch"
-    assert "switch" in words(figure)
+    certain = {"switch": "1 certain switch", "fork": "0 certain switches · 1 fork"}[event]
+    assert figure.get_suptitle() == f"Over training: 3 basins seen · {certain}"
+    assert any(word.startswith(event) for word in words(figure))
 
 
 def test_mu_has_dots_in_the_colours_of_the_basins():

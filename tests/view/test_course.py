@@ -52,7 +52,7 @@ def test_what_cannot_be_read_is_a_gap():
 
 def test_a_record_with_an_older_summary_is_read():
     raw = json.loads(at(3, current=[-1.5, -0.8]))
-    for name in ("claim", "bound", "loss", "floor", "barrier", "switches"):
+    for name in ("claim", "bound", "loss", "floor", "barrier", "switches", "forks"):
         del raw["summary"][name]
     for name in ("basin_floor", "barrier"):
         del raw["facts"][name]
@@ -62,7 +62,9 @@ def test_a_record_with_an_older_summary_is_read():
 
 
 def test_switches_are_those_of_the_monitor_whatever_its_name():
-    counted = decode(at(3, scalars={"morse_random/basin_switches": 2.0}))
+    scalars = {"morse_random/basin_switches": 2.0, "morse_random/basin_forks": 1.0}
+    counted = decode(at(3, scalars=scalars))
     assert summary(counted)["switches"] == 2.0
+    assert summary(counted)["forks"] == 1.0
     assert json.loads(counted.text)["summary"]["switches"] == 2.0
     assert summary(decode(at(3)))["switches"] is None

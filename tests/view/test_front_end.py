@@ -656,34 +656,43 @@ def test_what_may_hide_a_minimum_has_no_colour_of_an_attractor(show, tmp_path):
     assert not {identity_color(k) for k in range(7)} & set(strokes)
 
 
-def test_certain_switches_are_marked_over_training(show, tmp_path):
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("switch", "Dotted upright: training certainly changed basins"),
+        ("fork", "Broken upright: one basin was found to be two"),
+    ],
+)
+def test_switches_and_forks_are_marked_over_training(show, tmp_path, event, said):
     """Between the two analyses; where a count is not known there is nothing to mark."""
+    name = {"switch": "switches", "fork": "forks"}[event]
     counts = [0.0, 0.0, 1.0, None, 3.0, 4.0, 4.0]
     write_run(tmp_path / "v0", len(counts))
     for path, count in zip(sorted((tmp_path / "v0/morse").iterdir()), counts, strict=True):
         raw = json.loads(path.read_text())
-        raw["summary"]["switches"] = count
+        raw["summary"][name] = count
         if count is not None:
-            raw["scalars"]["morse/basin_switches"] = count
+            raw["scalars"][f"morse/basin_{name}"] = count
         path.write_text(json.dumps(raw))
     page = show(read_runs(tmp_path / "v0"))
     marks = page.run(
         "[...document.querySelectorAll('.charts svg')].map((chart) => "
-        "[...chart.querySelectorAll('.switch')].map((line) => Number(line.getAttribute('x1'))))"
+        f"[...chart.querySelectorAll('.{event}')].map((line) => Number(line.getAttribute('x1'))))"
     )
     dots = "document.querySelectorAll('.charts svg:first-child circle')"
     at = page.run(f"[...{dots}].map((dot) => Number(dot.getAttribute('cx')))")[: len(counts)]
     halfway = [(at[1] + at[2]) / 2, (at[4] + at[5]) / 2]
     assert marks == [pytest.approx(halfway, abs=0.1)] * 3
     assert page.run("document.querySelector('.charts .note').innerText") == (
-        "Dotted upright: training certainly changed basins, between steps 19 and 29, 49 and 59."
+        f"{said}, between steps 19 and 29, 49 and 59."
     )
 
 
 def test_without_a_switch_nothing_is_said_of_one(show, tmp_path):
-    write_run(tmp_path / "v0", more={"morse/basin_switches": 0.0})
+    write_run(tmp_path / "v0", more={"morse/basin_switches": 0.0, "morse/basin_forks": 0.0})
     page = show(read_runs(tmp_path / "v0"))
-    assert page.run("document.querySelectorAll('.charts .switch, .charts .note').length") == 0
+    marks = "document.querySelectorAll('.charts .switch, .charts .fork, .charts .note')"
+    assert page.run(f"{marks}.length") == 0
 
 
 def test_the_sentence_stands_on_top(show, tmp_path):

@@ -1,4 +1,4 @@
-// Curves over training: counts, confidence, and shares of the box, with certain changes of basins.
+// Curves over training: counts, confidence, and shares of the box, with changes of basins and forks.
 
 import { html, svg, svgLine, svgText } from "./elements.js";
 import { percent } from "./numbers.js";
@@ -14,7 +14,12 @@ const LEAST_FAILURE = 1e-16;
 const DOT_WIDTH = 8;
 // Half the width, in pixels, of the bar that a single analysis is drawn as.
 const HALF_BAR = 30;
-const MOST_NAMED = 4; // changes of basins whose steps are named
+const MOST_NAMED = 4; // events of a kind whose steps are named
+// What is marked by uprights: the count in the summaries, the class, and what it means.
+const EVENTS = [
+  { count: "switches", look: "switch", said: "Dotted upright: training certainly changed basins" },
+  { count: "forks", look: "fork", said: "Broken upright: one basin was found to be two" },
+];
 
 export class History {
   constructor() {
@@ -39,36 +44,36 @@ export class History {
     const width = Math.max(LEAST_WIDTH, this.room), inner = width - LEFT - RIGHT;
     const share = (s) => (last === first ? 0.5 : (s - first) / (last - first));
     this.x = (s) => LEFT + share(s) * inner;
-    const across = { width, inner, first, last, x: this.x, switches: switchesOf(good) };
+    const events = EVENTS.map((event) => ({ ...event, pairs: risesOf(good, event.count) }));
+    const across = { width, inner, first, last, x: this.x, events };
     const charts = good.length ? [countChart, confidenceChart, shareChart] : [];
     const drawn = charts.map((chart) => chart(good, across));
-    const { switches } = across;
-    const note = switches.length ? [html("p", { class: "note" }, noteOn(switches))] : [];
-    this.root.replaceChildren(...drawn, ...note);
+    const notes = events.filter(({ pairs }) => pairs.length).map(noteOn);
+    this.root.replaceChildren(...drawn, ...notes.map((text) => html("p", { class: "note" }, text)));
   }
 }
 
-// Pairs of successive analyses, the second of which found training certainly in another basin than
-// before. Where one of the two does not say how often that has been, nothing is known.
-function switchesOf(good) {
+// Pairs of successive analyses between which a count has risen. Where one of the two does not have
+// it, nothing is known.
+function risesOf(good, count) {
   const pairs = good.slice(1).map((s, k) => [good[k], s]);
-  const isKnown = (s) => Number.isFinite(s.switches);
-  return pairs.filter(([a, b]) => isKnown(a) && isKnown(b) && b.switches > a.switches);
+  const isKnown = (s) => Number.isFinite(s[count]);
+  return pairs.filter(([a, b]) => isKnown(a) && isKnown(b) && b[count] > a[count]);
 }
 
 // Half way between the two analyses: when it was is not known.
-function switchMarks({ switches, x }, top, bottom) {
-  return switches.map(([a, b]) => {
+function eventMarks({ events, x }, top, bottom) {
+  return events.flatMap(({ look, pairs }) => pairs.map(([a, b]) => {
     const at = (x(a.step) + x(b.step)) / 2;
-    return svgLine(at, top, at, bottom, { class: "switch" });
-  });
+    return svgLine(at, top, at, bottom, { class: look });
+  }));
 }
 
-function noteOn(switches) {
-  const between = switches.slice(0, MOST_NAMED).map(([a, b]) => `${a.step} and ${b.step}`);
-  const rest = switches.length - between.length;
+function noteOn({ pairs, said }) {
+  const between = pairs.slice(0, MOST_NAMED).map(([a, b]) => `${a.step} and ${b.step}`);
+  const rest = pairs.length - between.length;
   const where = between.join(", ") + (rest ? ` and ${rest} times more` : "");
-  return `Dotted upright: training certainly changed basins, between steps ${where}.`;
+  return `${said}, between steps ${where}.`;
 }
 
 // An empty chart with its name and horizontal lines; y: pixels of a value.
@@ -82,7 +87,7 @@ function frameOf(name, across, { height, low, high, marks, label, bottom = BOTTO
     page.append(svgText(LEFT - 6, y(t) + 4, label(t), { "text-anchor": "end" }));
   }
   const cursor = svgLine(LEFT, TOP, LEFT, TOP + tall, { class: "marked" });
-  const uprights = [...switchMarks(across, TOP, TOP + tall), cursor];
+  const uprights = [...eventMarks(across, TOP, TOP + tall), cursor];
   return { page, y, uprights };
 }
 

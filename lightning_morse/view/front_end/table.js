@@ -53,6 +53,7 @@ export function drawFacts(root, record) {
     ["headroom", known("headroom")],
     ["sharpness", known("sharpness")],
     ["switches", number("basin_switches")],
+    ["forks", number("basin_forks")],
     ["explained", orNull(scalar(record, "explained"), percent)],
     ["calibration", short(f.calibration)],
     ["flow_length", measured("flow_length")],

@@ -22,6 +22,7 @@ const TERMS = {
     + "this slice; no more than the sharpest direction of all. Above the sharpness limit, such as "
     + "2 / learning rate, plain gradient descent is not stable.",
   "switches": "How often training has certainly changed basins.",
+  "forks": "How often two basins have been found where there was one before.",
   "explained": "Share of the training so far that can be seen in this slice.",
   "calibration": "How well the model fits the loss: 1 is good, from 2 on ignore the picture.",
   "flow_length": "How much further the optimiser moved, in this slice, than gradient descent would "
