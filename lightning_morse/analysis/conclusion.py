@@ -121,7 +121,8 @@ def conclude(
             boxes = [
                 _box(tower, portrait, model, reach, faces, k) for k, model in enumerate(models)
             ]
-    root, everything = boxes[0], tower.everything.followed_by(extra.points, extra.losses)
+    everything = tower.everything.followed_by(tower.outside.points, tower.outside.losses)
+    root, everything = boxes[0], everything.followed_by(extra.points, extra.losses)
     return MorseAnalysis(
         grid=root.grid,
         morse_sets=sets,

@@ -80,20 +80,23 @@ def with_room(
         yield lower, upper
 
 
-def grown(grid: CubicalGrid, end: Array, farthest: Corners) -> CubicalGrid | None:
+def grown(
+    grid: CubicalGrid, end: Array, farthest: Corners, most: float = np.inf
+) -> CubicalGrid | None:
     """The grid with the faces moved outwards through which a way leaves it.
 
     Args:
         grid: The grid.
         end: Where the way leaves, shape ``(d,)``.
         farthest: Corners of the box beyond which no face may move.
+        most: How far a face may move, in widths of the box.
 
     Returns:
         The grid of the larger box with as many cells; None if no face may move.
     """
-    width = grid.upper - grid.lower
-    low = np.maximum(farthest[0], grid.lower - _GROWTH * width)
-    up = np.minimum(farthest[1], grid.upper + _GROWTH * width)
+    step = min(_GROWTH, most) * (grid.upper - grid.lower)
+    low = np.maximum(farthest[0], grid.lower - step)
+    up = np.minimum(farthest[1], grid.upper + step)
     low = np.where(end <= grid.lower, low, grid.lower)
     up = np.where(end >= grid.upper, up, grid.upper)
     if (low == grid.lower).all() and (up == grid.upper).all():

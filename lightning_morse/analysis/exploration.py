@@ -22,6 +22,7 @@ from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.placement import is_decided, is_resolved
 from lightning_morse.analysis.plan import LEAST_BATCH
 from lightning_morse.analysis.sampling import Sampler
+from lightning_morse.analysis.vanishing import worth_following
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.grids.cubical import CubicalGrid
 
@@ -31,6 +32,8 @@ _OVERFULL = 2
 # For the picture of all a batch is this share of what the box holds already: there are then few
 # pictures however many samples.
 _SHARE_OF_BATCH = 1 / 3
+# A box does not grow by less than this share of its width.
+_LEAST_GROWTH = 0.1
 
 
 class Explorer:
@@ -77,7 +80,7 @@ class Explorer:
             with self.sampler.clock("sampling"):
                 way = undecided_part(portrait, descend(portrait, start))
             k = way.box
-            grown = self._larger(way, farthest)
+            grown = self._larger(portrait, way, farthest)
             if label == ESCAPES and grown is None:
                 return
             if way.leaves and grown is not None and (label == ESCAPES or self.sampler.is_full(0)):
@@ -233,8 +236,13 @@ class Explorer:
                 return True
         return False
 
-    def _larger(self, way: Descent, farthest: tuple[Array, Array]) -> CubicalGrid | None:
+    def _larger(
+        self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
+    ) -> CubicalGrid | None:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
         if not way.leaves or self.sampler.left(self._plan.most) < self.sampler.cost_of_growth():
             return None
-        return grown(self._tower.settings.grid, way.end, farthest)
+        most = worth_following(portrait, way)
+        if most < _LEAST_GROWTH:
+            return None
+        return grown(self._tower.settings.grid, way.end, farthest, most)

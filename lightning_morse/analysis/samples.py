@@ -52,7 +52,11 @@ class Samples:
     @property
     def finite(self) -> Samples:
         """The samples at which the loss is finite."""
-        return Samples(self.points[self.is_finite], self.losses[self.is_finite])
+        return self.at(self.is_finite)
+
+    def at(self, rows: Mask) -> Samples:
+        """Some of the samples."""
+        return Samples(self.points[rows], self.losses[rows])
 
     def followed_by(self, points: Array, losses: Array) -> Samples:
         """These samples, then others."""

@@ -123,11 +123,15 @@ class Tower:
     Attributes:
         settings: The settings of the analysis.
         boxes: The boxes; each comes after the one around it.
+        outside: Evaluations outside of all boxes, which no surrogate sees.
     """
 
-    def __init__(self, settings: Settings, samples: Samples) -> None:
+    def __init__(
+        self, settings: Settings, samples: Samples, outside: Samples | None = None
+    ) -> None:
         grid = settings.grid
-        self.settings = settings
+        none = Samples(np.empty((0, grid.dim)), np.empty(0))
+        self.settings, self.outside = settings, none if outside is None else outside
         self._given = Box.filled(grid, samples)
         self.boxes = [self._given]
 
@@ -137,7 +141,7 @@ class Tower:
     @property
     def n_samples(self) -> int:
         """Number of all evaluations."""
-        return sum(len(box.samples) for box in self.boxes)
+        return len(self.outside) + sum(len(box.samples) for box in self.boxes)
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -152,7 +156,7 @@ class Tower:
 
     @property
     def everything(self) -> Samples:
-        """All evaluations, those of the box that was given first."""
+        """All evaluations in boxes, those of the box that was given first."""
         others = [box for box in self.boxes if box is not self._given]
         out = self._given.samples
         for box in others:

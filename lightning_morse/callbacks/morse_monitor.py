@@ -185,7 +185,7 @@ class MorseMonitor(TellingCallback):
             every epoch with ``max_overhead=1``. The last weights are analysed in any case, as long
             as ``max_overhead`` allows.
         n_samples: Most loss evaluations of an analysis, at least 16. ``"auto"``: as many as there
-            is time for, 64 to 512 (320 with ``max_overhead=1``), beyond 128 only as long as it is
+            is time for, 64 to 512 (320 with ``max_overhead=1``), beyond 112 only as long as it is
             open what becomes of the current weights; where there is no time for 64, part of the
             probe set, the same throughout the run, and 32 for the last weights.
         resolution: Grid cells per axis; ``"auto"`` is 128, or 64 where there is little time.
@@ -195,8 +195,10 @@ class MorseMonitor(TellingCallback):
             of the given weights with ``"checkpoints"``); each half-width is at least a quarter of
             the longest, and with ``"random"`` at least the norm of the raw direction. ``"auto"``:
             start at ``"150%"``; where the flow from the current weights leaves through a face, that
-            face moves outwards, up to 16 times the reach of the trajectory. Smaller boxes inside
-            are opened for any extent, where the basin of the weights is not decided otherwise.
+            face moves outwards, up to 16 times the reach of the trajectory, and no farther than a
+            positive loss falls to a ten-thousandth of what it is at the weights. Smaller boxes
+            inside are opened for any extent, where the basin of the weights is not decided
+            otherwise.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch, using the module it is
             given. Default: what ``training_step`` returns, or ``validation_step`` if only that is
             defined; with manual optimisation the one of the two that returns a loss,

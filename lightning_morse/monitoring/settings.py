@@ -24,7 +24,7 @@ FEWEST_CELLS = 4  # per axis: a coarser grid separates nothing
 FEWEST_SNAPSHOTS = FEWEST_FOR_PCA
 # Samples of an analysis that is to find their number by itself: fewer decide too little, and more
 # of one process tell less and less.
-FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 64, 128, 512
+FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 64, 112, 512
 # Those of the last analysis of a run, where there is no time for more.
 FEWEST_LAST = 32
 # The most where no clock says whether the loss is dear: what :func:`analyze_from` takes by itself.

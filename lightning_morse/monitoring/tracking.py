@@ -28,8 +28,8 @@ are seen at the same point in both, so turning a slice never counts by itself. A
 between two analyses, or through basins that are never certain, is not counted: the count is a lower
 bound.
 
-**Forks.** An attractor that matches none of the earlier ones, and that an earlier slice shows in the
-certain basin of ``A``, is a fork if ``A`` is another attractor of the same analysis: where one
+**Forks.** An attractor that matches none of the earlier ones, and that an earlier slice shows in
+the certain basin of ``A``, is a fork if ``A`` is another attractor of the same analysis: where one
 slice had one basin, a later one has two.
 
 **Premise.** The loss is the same function of the weights in both analyses: nothing else that it

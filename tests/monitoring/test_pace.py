@@ -331,7 +331,7 @@ def test_most_samples_are_for_the_question_of_the_weights():
     }
     assert {most: found.usual for most, found in sized.items()} == {
         **{64: 64, 100: 64, 160: 96},
-        320: 128,
+        320: 112,
     }
     assert [found.most for found in sized.values()] == list(sized)
     asked = Portions(settings(n_samples=100), costs)
@@ -406,7 +406,7 @@ def test_all_of_the_probe_set_where_the_loss_is_next_to_nothing():
 
 def test_without_a_limit_the_clock_does_not_matter():
     budget = Budget(1.0, lambda: math.nan)
-    for n_samples, usual, most in (("auto", 128, 320), (100, 100, 100)):
+    for n_samples, usual, most in (("auto", 112, 320), (100, 100, 100)):
         pace = Pace(settings(max_overhead=1.0, n_samples=n_samples), budget, automatic=False)
         pace.costs.measured(1e6, 1e5, 1e5, 1e5, 10, Portion(64, 64, 4, 128), coarse=False)
         decision = pace.decide(3, Ahead(), final=False)
