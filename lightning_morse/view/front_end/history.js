@@ -1,4 +1,4 @@
-// Curves over training: counts, confidence, and shares of the box, with changes of basins and forks.
+// Curves over training: counts, confidence, shares of the box; changes of basins and forks are marked.
 
 import { html, svg, svgLine, svgText } from "./elements.js";
 import { percent } from "./numbers.js";
