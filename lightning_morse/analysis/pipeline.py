@@ -203,7 +203,8 @@ def _drawn_in(
         grid = drawn_in(settings.grid, samples, start)
         if grid is settings.grid:
             break
-        held: Mask = ((samples.points >= grid.lower) & (samples.points <= grid.upper)).all(axis=1)
+        within = (samples.points >= grid.lower) & (samples.points <= grid.upper)
+        held: Mask = np.all(within, axis=1)
         held[0] = True  # the first sample stays the first
         inner, left = samples.at(held), samples.at(~held)
         points = spread(

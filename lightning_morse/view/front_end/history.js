@@ -1,4 +1,4 @@
-// Curves over training: counts, confidence, shares of the box; changes of basins and forks are marked.
+// Curves over training: counts, confidence, shares of the box. Switches and forks are marked.
 
 import { html, svg, svgLine, svgText } from "./elements.js";
 import { percent } from "./numbers.js";
