@@ -126,6 +126,8 @@ def _restored_box(state: Mapping[str, Any]) -> tuple[CubicalGrid, Cells]:
 
 def seen(source: Picture, points: Array, target: Picture) -> list[int]:
     """Label of each point of one picture in another; undecided if too far from its slice."""
+    if not len(points):  # weights need not be read
+        return []
     at, off = carried(source.subspace, points, target.subspace)
     labels = [target.basin(x) for x in at]
     return [

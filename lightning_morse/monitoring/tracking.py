@@ -193,8 +193,9 @@ class AttractorTracker:
         new = _picture(subspace, result, np.asarray(current, dtype=np.float64))
         kept = [p for p in self._pictures if p.subspace.n_parameters == subspace.n_parameters]
         lines = _Lines(kept, new, _tolerance(result), result.confidence, evaluated)
-        known = yield from _identities(kept, new, lines)
-        forks = _forks(kept, new, known)
+        views = [_View.of(old, new) for old in kept]
+        known = yield from _identities(views, new, lines)
+        forks = _forks(views, new, known)
         for number in new.identities.tolist():
             if number not in known:
                 known[number] = self._next
@@ -310,11 +311,31 @@ def _tolerance(result: MorseAnalysis) -> float:
     return _TOLERANCE * float(np.median(losses) - losses.min()) if len(losses) else 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What a kept picture and a new one see of each other's attractors.
+
+    Attributes:
+        old: The kept one.
+        of_old: Labels of its attractors in the new one.
+        of_new: Labels of the attractors of the new one in it.
+    """
+
+    old: Picture
+    of_old: list[int]
+    of_new: list[int]
+
+    @classmethod
+    def of(cls, old: Picture, new: Picture) -> _View:
+        """Look both ways; this reads all weights."""
+        return cls(old, seen(old, old.centers, new), seen(new, new.centers, old))
+
+
 def _identities(
-    kept: list[Picture], new: Picture, lines: _Lines
+    views: list[_View], new: Picture, lines: _Lines
 ) -> Generator[Segment, Relation | None, dict[int, int]]:
     """Identity of each attractor that is known, by number; that of the weights comes first."""
-    shown = [pair for old in reversed(kept) for pair in _same(old, new)]
+    shown = [pair for view in reversed(views) for pair in _same(view, new)]
     known: dict[int, int] = {}
     numbers = new.identities.tolist()
     for number in sorted(numbers, key=lambda each: each != new.home):
@@ -335,14 +356,14 @@ def _identities(
     return known
 
 
-def _forks(kept: list[Picture], new: Picture, known: dict[int, int]) -> list[tuple[int, int]]:
+def _forks(views: list[_View], new: Picture, known: dict[int, int]) -> list[tuple[int, int]]:
     """Identities whose basin has become two, each with the number of the attractor in the other."""
     if not new.certain:
         return []
     parents: dict[int, int] = {}
-    for old in (p for p in kept if p.certain):  # the latest that shows it has the last word
-        labels = seen(new, new.centers, old)
-        parents |= {n: i for n, i in zip(new.identities.tolist(), labels, strict=True) if i >= 0}
+    for view in (v for v in views if v.old.certain):  # the latest that shows it has the last word
+        labels = zip(new.identities.tolist(), view.of_new, strict=True)
+        parents |= {number: identity for number, identity in labels if identity >= 0}
     apart = set(known.values())
     return [(i, n) for n, i in parents.items() if n not in known and i in apart]
 
@@ -354,14 +375,12 @@ def _on_line(loss: Callable[[Tensor], float], segment: Segment) -> Callable[[flo
     return at
 
 
-def _same(old: Picture, new: Picture) -> list[tuple[int, int]]:
+def _same(view: _View, new: Picture) -> list[tuple[int, int]]:
     """Pairs of a new and an old attractor, each seen in the certain basin of the other."""
-    forward = seen(old, old.centers, new)
-    back = seen(new, new.centers, old)
-    before = dict(zip(new.identities.tolist(), back, strict=True))
+    before = dict(zip(new.identities.tolist(), view.of_new, strict=True))
     return [
         (number, identity)
-        for identity, number in zip(old.identities.tolist(), forward, strict=True)
+        for identity, number in zip(view.old.identities.tolist(), view.of_old, strict=True)
         if number >= 0 and before[number] == identity
     ]
 

@@ -30,8 +30,9 @@ const TERMS = {
   "flow_angle": "Angle between the way the optimiser moved, in this slice, and the way gradient "
     + "descent would have: 0 is the same way.",
   "attractor": "A minimum, or a connected valley floor, in which training can settle.",
-  "saddle": "A pass between basins: the loss falls away on two sides and rises on the others.",
-  "repeller": "A top, from which the loss falls away on all sides.",
+  "saddle": "A pass between basins: the loss falls away on two sides and rises on the others. "
+    + "Marked wherever one cannot be ruled out.",
+  "repeller": "A top, from which the loss falls away on all sides. Marked likewise.",
   "may hide a minimum": "A place that is not resolved: it may hide a minimum, or nothing. As long "
     + "as there is one, the number of attractors is “at least”.",
   "index": "Number of directions in which the loss falls away: 0 at a minimum, 1 at a saddle.",
