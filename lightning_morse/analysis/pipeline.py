@@ -145,7 +145,9 @@ def analyze_from(
         start: The point, shape ``(d,)``, inside the box.
         lower: Lower corner of the box to begin with, shape ``(d,)``.
         upper: Upper corner, same shape.
-        farthest: The two corners of the box that it may grow to; it does not grow if left out.
+        farthest: The two corners of the box that it may grow to. Then it may also become smaller,
+            where a positive loss falls to next to nothing
+            (:mod:`lightning_morse.analysis.vanishing`). If left out it stays as it is.
         n_samples: Loss evaluations as a rule; up to 2.5 times as many as long as the question of
             the point is open.
         resolution: As in :func:`analyze`, of the outermost box.

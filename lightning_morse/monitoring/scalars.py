@@ -7,6 +7,7 @@ of it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -112,7 +113,8 @@ def published(name: str, scalars: Mapping[str, float]) -> dict[str, float]:
         >>> published("morse", {"mu": 0.5})
         {'morse/mu': 0.5}
     """
-    return {f"{name}/{key}": value for key, value in scalars.items()}
+    # The same names in every row of a history: once in memory.
+    return {sys.intern(f"{name}/{key}"): value for key, value in scalars.items()}
 
 
 def from_checkpoint(scalars: Mapping[str, float]) -> dict[str, float]:

@@ -83,7 +83,10 @@ def test_a_run_resumed_with_fewer_snapshots_thins_its_record(tmp_path, monkeypat
 OF_0_1 = Path(__file__).parents[1] / "files_of_0_1"
 # Scalars that later versions have.
 SHARPNESS = ("sharpness", "sharpness_attractor", "sharpness_limit", "sharpness_critical")
-NEWER = {f"morse/{name}" for name in ("exit_face", "mu_model", "finest", "settled", *SHARPNESS)}
+NEWER = {
+    f"morse/{name}"
+    for name in ("exit_face", "mu_model", "finest", "settled", "basin_forks", *SHARPNESS)
+}
 
 
 class Plane(Net):
