@@ -121,7 +121,7 @@ def conclude(
             boxes = [
                 _box(tower, portrait, model, reach, faces, k) for k, model in enumerate(models)
             ]
-    everything = tower.everything.followed_by(tower.outside.points, tower.outside.losses)
+    everything = tower.everything.followed_by(tower.left_out.points, tower.left_out.losses)
     root, everything = boxes[0], everything.followed_by(extra.points, extra.losses)
     return MorseAnalysis(
         grid=root.grid,

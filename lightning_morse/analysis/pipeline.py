@@ -14,24 +14,22 @@ All of it in a frame in which box and losses are of order one (:mod:`lightning_m
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_morse._typing import Array, Loss, Mask
+from lightning_morse._typing import Loss
 from lightning_morse.analysis.conclusion import Measuring, conclude, final_portrait
-from lightning_morse.analysis.design import design, first_samples, spread
+from lightning_morse.analysis.design import design, first_samples
 from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.framing import first_in_frame, framed
 from lightning_morse.analysis.placement import is_resolved
 from lightning_morse.analysis.plan import Plan
-from lightning_morse.analysis.samples import Samples, evaluate_until
+from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sampling import Sampler
 from lightning_morse.analysis.settings import checked_settings
 from lightning_morse.analysis.tower import Tower
-from lightning_morse.analysis.vanishing import drawn_in
 from lightning_morse.arguments import real_numbers
 from lightning_morse.grids.cubical import check_box
 from lightning_morse.result import MorseAnalysis
@@ -41,8 +39,6 @@ from lightning_morse.stopwatch import Stopwatch
 # Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
 # judged by other evaluations, so many times in all.
 _MOST_JUDGEMENTS = 3
-# So often a box is drawn in at most; each takes some samples.
-_MOST_DRAWN_IN = 3
 
 
 def analyze(
@@ -109,8 +105,9 @@ def analyze(
         samples = first_in_frame(loss, points, frame)
     tower = Tower(settings, samples)
     sampler = Sampler(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
+    explorer = Explorer(sampler)
     for _ in range(_MOST_JUDGEMENTS):
-        Explorer(sampler).complete(n_samples)
+        explorer.complete(n_samples)
         sampler.judge()
         final = final_portrait(tower, clock)
         if not sampler.left(n_samples) or is_resolved(final.portrait):
@@ -182,42 +179,19 @@ def analyze_from(
     with clock("loss"):
         points = design(grid.lower, grid.upper, plan.first, seed)
         samples = first_in_frame(loss, points, frame, is_over)
-        tower = Tower(settings, samples)
-        if farthest is not None:
-            tower = _drawn_in(tower, point, inside, plan.first, is_over)
+    tower = Tower(settings, samples)
     sampler = Sampler(inside, tower, plan, clock, is_over)
+    if farthest is not None:
+        sampler.draw_in(point)
+    explorer = Explorer(sampler)
     for _ in range(_MOST_JUDGEMENTS):
-        Explorer(sampler).answer(point, limits, n_samples)
+        explorer.answer(point, limits, n_samples)
         sampler.judge()
         final = final_portrait(tower, clock)
         if not sampler.left(plan.most) or final.portrait.is_decided(point):
             break
     room = tower.n_samples if is_over is not None and is_over() else plan.most
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, room), point))
-
-
-def _drawn_in(
-    tower: Tower, start: Array, loss: Loss, n_first: int, is_over: Callable[[], bool] | None
-) -> Tower:
-    """The tower with a smaller box, if a positive loss falls to as good as nothing in it."""
-    for _ in range(_MOST_DRAWN_IN):
-        settings, samples = tower.settings, tower.everything
-        grid = drawn_in(settings.grid, samples, start)
-        if grid is settings.grid:
-            break
-        within = (samples.points >= grid.lower) & (samples.points <= grid.upper)
-        held: Mask = np.all(within, axis=1)
-        held[0] = True  # the first sample stays the first
-        inner, left = samples.at(held), samples.at(~held)
-        points = spread(
-            grid.lower, grid.upper, n_first, np.random.default_rng([settings.seed, len(inner)])
-        )
-        points, losses = evaluate_until(loss, points[: max(0, n_first - len(inner))], is_over)
-        outside = tower.outside.followed_by(left.points, left.losses)
-        tower = Tower(
-            dataclasses.replace(settings, grid=grid), inner.followed_by(points, losses), outside
-        )
-    return tower
 
 
 def analyze_samples(

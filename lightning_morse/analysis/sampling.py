@@ -25,6 +25,7 @@ from lightning_morse.analysis.samples import (
     n_kept_to_measure,
 )
 from lightning_morse.analysis.tower import Tower
+from lightning_morse.analysis.vanishing import drawn_in
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.stopwatch import Stopwatch, one_thread
@@ -33,6 +34,8 @@ from lightning_morse.stopwatch import Stopwatch, one_thread
 _PLACES_STREAM = 2
 # No box is smaller than the outermost one divided by this.
 _SMALLEST = 64
+# So often a box is drawn in at most; each takes some samples.
+_MOST_DRAWN_IN = 3
 # Points drawn in a larger box, of which those outside of the smaller one are evaluated.
 _CANDIDATES_AROUND = 256
 
@@ -184,6 +187,24 @@ class Sampler:
                 return True
             self.tower.close()  # it would touch another one
         return False
+
+    def draw_in(self, start: Array) -> None:
+        """Make the only box smaller if a positive loss falls to as good as nothing in it.
+
+        Args:
+            start: The point that it has to hold, shape ``(d,)``.
+        """
+        for _ in range(_MOST_DRAWN_IN):
+            settings = self.tower.settings
+            grid = drawn_in(settings.grid, self.tower.everything, start)
+            if grid is settings.grid:
+                return
+            self.tower.draw_in(dataclasses.replace(settings, grid=grid))
+            root, n = self.tower.boxes[0], self.plan.first
+            rng = np.random.default_rng([settings.seed, len(root.samples)])
+            places = spread(grid.lower, grid.upper, n, rng)
+            self._evaluate(0, places[: max(0, n - len(root.samples))])
+            root.n_first = len(root.samples)
 
     def surround(self, grid: CubicalGrid) -> None:
         """Put a larger box around all others, with samples in what it adds."""

@@ -123,15 +123,13 @@ class Tower:
     Attributes:
         settings: The settings of the analysis.
         boxes: The boxes; each comes after the one around it.
-        outside: Evaluations outside of all boxes, which no surrogate sees.
+        left_out: Evaluations outside of a box that was drawn in, which no surrogate sees.
     """
 
-    def __init__(
-        self, settings: Settings, samples: Samples, outside: Samples | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, samples: Samples) -> None:
         grid = settings.grid
-        none = Samples(np.empty((0, grid.dim)), np.empty(0))
-        self.settings, self.outside = settings, none if outside is None else outside
+        self.settings = settings
+        self.left_out = Samples(np.empty((0, grid.dim)), np.empty(0))
         self._given = Box.filled(grid, samples)
         self.boxes = [self._given]
 
@@ -141,7 +139,7 @@ class Tower:
     @property
     def n_samples(self) -> int:
         """Number of all evaluations."""
-        return len(self.outside) + sum(len(box.samples) for box in self.boxes)
+        return len(self.left_out) + sum(len(box.samples) for box in self.boxes)
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -410,6 +408,21 @@ class Tower:
         while self.boxes[k].parent >= 0:
             k, depth = self.boxes[k].parent, depth + 1
         return depth
+
+    def draw_in(self, settings: Settings) -> None:
+        """Make the only box smaller; its first sample stays the first, wherever it lies.
+
+        Args:
+            settings: The settings with the grid of the smaller box.
+        """
+        samples = self._given.samples
+        held = settings.grid.cell_of(samples.points) >= 0
+        held[0] = True
+        out = samples.at(~held)
+        self.left_out = self.left_out.followed_by(out.points, out.losses)
+        self.settings = settings
+        self._given = Box.filled(settings.grid, samples.at(held))
+        self.boxes = [self._given]
 
     def surround(self, settings: Settings, samples: Samples) -> None:
         """Put a larger box around all others.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_morse.callbacks._account import Account, When
@@ -46,7 +46,7 @@ class Analyses:
         account: Takes the findings.
         bulletin: Tells other callbacks.
         messages: Tells the user.
-        waits: Whether the network does not have all its weights yet.
+        on_error: What becomes of a failure.
     """
 
     settings: Settings
@@ -57,13 +57,15 @@ class Analyses:
     account: Account
     bulletin: Bulletin
     messages: Messages
-    waits: bool = False
-    _ready: bool = False
+    on_error: str
+    # Whether the network does not have all its weights yet; whether it has been looked at.
+    _waits: bool = field(default=False, init=False)
+    _ready: bool = field(default=False, init=False)
 
     def prepare(self, trainer: TrainerLike, module: Any) -> None:
         """Look at the network, once it has all its weights."""
-        self.waits = has_lazy_parameters(module)
-        if self.waits:
+        self._waits = has_lazy_parameters(module)
+        if self._waits:
             return
         # The strategy's model too, in which the module may be wrapped.
         check_sharding(trainer.model or module, trainer.world_size)
@@ -82,7 +84,7 @@ class Analyses:
 
     def record(self, trainer: TrainerLike, module: Any, *, stepped: bool) -> None:
         """Record the weights after a batch, if the optimizer has stepped."""
-        if self.waits:
+        if self._waits:
             self.prepare(trainer, module)
         elif self._ready and stepped:
             self.run.add_weights(module)
@@ -122,7 +124,7 @@ class Analyses:
         # Beside an analysis the process that draws would only take its core away.
         if not ended and self.run.processes.leads:
             self.account.painter.make_ready()
-        with self._guard("publishing"):
+        with self.guard("publishing"):
             self.account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
         if ended or trainer.is_last_batch:
             age = schedule.age(trainer) or 0.0
@@ -134,7 +136,7 @@ class Analyses:
         failures: list[Exception] = []
         schedule, processes = self.schedule, self.run.processes
         start = schedule.budget.now()
-        with self._guard("publishing"), preserved_random_state():
+        with self.guard("publishing"), preserved_random_state():
             when, found = self._when(trainer, ended), None
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone
@@ -142,7 +144,7 @@ class Analyses:
                 self.run.begin_anew_if_changed(module)
                 found = self.of(module, f"epoch {when.epoch + 1}", meter).run()
             if failures:
-                self.account.fail(failures[0], when, ends_run=self.settings.on_error == "raise")
+                self.account.fail(failures[0], when, ends_run=self.on_error == "raise")
             elif found is not None:
                 limit = stability_limit(trainer.optimizers)
                 self.account.take_over(found, when.step, limit)
@@ -159,7 +161,7 @@ class Analyses:
             # Times and reason are those of the first process: all of them publish the same.
             known = processes.share((took, schedule.budget.overhead(), self.account.why))
             self.account.close(trainer, when, *known, leads=processes.leads)
-        if failures and self.settings.on_error == "raise":
+        if failures and self.on_error == "raise":
             raise failures[0]
 
     def _when(self, trainer: TrainerLike, ended: bool) -> When:
@@ -168,6 +170,6 @@ class Analyses:
         step, epoch = (n - ended for n in (logging_step(trainer), schedule.epoch + ended))
         return When(step, epoch, schedule.where(trainer))
 
-    def _guard(self, what: str) -> Guard:
+    def guard(self, what: str) -> Guard:
         """Keep failures from ending the run, unless the user wants them to."""
-        return self.messages.guard(what, active=self.settings.on_error != "raise")
+        return self.messages.guard(what, active=self.on_error != "raise")

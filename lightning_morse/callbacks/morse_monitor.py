@@ -333,6 +333,7 @@ class MorseMonitor(TellingCallback):
             account=self._account,
             bulletin=self._bulletin,
             messages=self._messages,
+            on_error=self.on_error,
         )
         self._growth = Growth(self._schedule.budget.now)
         self._messages.forget()
@@ -503,4 +504,4 @@ class MorseMonitor(TellingCallback):
 
     def _guard(self, what: str) -> Guard:
         """Keep failures from ending the run, unless the user wants them to."""
-        return self._messages.guard(what, active=self.on_error != "raise")
+        return self._analyses.guard(what)

@@ -170,7 +170,7 @@ class GaussianProcess:
         Raises:
             ValueError: If the shape does not match the samples.
         """
-        at = self._checked(points)
+        at = _checked(points, len(self.lengthscales))
         factor = self._factors(list(at.T))
         orders = _orders(at.shape[1])
         means, variances = {}, {}
@@ -226,7 +226,7 @@ class GaussianProcess:
         Raises:
             ValueError: If the shape does not match the samples.
         """
-        at = self._checked(points)
+        at = _checked(points, len(self.lengthscales))
         d = at.shape[1]
         factor = self._factors(list(at.T))
         orders = _orders(d)[1:]
@@ -293,13 +293,6 @@ class GaussianProcess:
     def _rounding(self) -> float:
         """Uncertainty of a posterior variance from rounding, as a share of the prior one."""
         return _ROUNDING_PER_SAMPLE * len(self.y) * EPS
-
-    def _checked(self, points: ArrayLike) -> Array:
-        at = np.asarray(points, dtype=np.float64)
-        d = len(self.lengthscales)
-        if at.ndim != 2 or at.shape[1] != d:
-            raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
-        return at
 
     def _factors(self, coordinates: list[Array]) -> list[list[Array]]:
         """Kernel factors with the samples along each axis, of derivative order 0, 1 and 2."""
@@ -388,6 +381,13 @@ class GaussianProcess:
         if fine is not None:
             object.__setattr__(out, "fine", fine)
         return out
+
+
+def _checked(points: ArrayLike, d: int) -> Array:
+    at = np.asarray(points, dtype=np.float64)
+    if at.ndim != 2 or at.shape[1] != d:
+        raise ValueError(f"points must have shape (m, {d}), got {at.shape}")
+    return at
 
 
 def _at_one_point(

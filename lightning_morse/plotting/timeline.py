@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -120,16 +120,17 @@ def plot_timeline(history: Sequence[Mapping[str, Any]]) -> Figure:
             lines = _reasons(course.gaps)
             figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL_TEXT)
         for ax in panels:
-            for look, steps in ((_SWITCH, course.switches), (_FORK, course.forks)):
-                for step in steps:
-                    ax.axvline(step, **look, zorder=4)
             ax.tick_params(labelsize=SMALL_TEXT)
+        for label, look, steps in (
+            ("switch", _SWITCH, course.switches),
+            ("fork: one basin\nis two", _FORK, course.forks),
+        ):
+            for ax, step in product(panels, steps):
+                ax.axvline(step, **look, zorder=4)
+            if len(steps):
+                handles.append(Line2D([], [], **look, label=label))
         _draw_steps(panels[-1], course)
         figure.suptitle(_title(course), fontsize=TEXT, x=0.01, ha="left")
-        if len(course.switches):
-            handles.append(Line2D([], [], **_SWITCH, label="switch"))
-        if len(course.forks):
-            handles.append(Line2D([], [], **_FORK, label="fork: one basin\nis two"))
         figure.legend(
             handles=handles,
             loc="outside right upper",

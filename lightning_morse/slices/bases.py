@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -204,11 +204,9 @@ def principal(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Principal:
 
 def _gram_of_offsets(snapshots: Tensor, rows: Whole) -> Tensor:
     """Inner products of the offsets of snapshots from the first one, shape ``(T, T)``, float64."""
-    n, p = snapshots.shape
+    n = len(snapshots)
     gram = torch.zeros(n, n, dtype=torch.float64)
-    for block in blocks(p, n):
-        offsets = in_double(snapshots[:, block], copy=True)
-        offsets -= offsets[:1].clone()
+    for _, offsets in _offsets(snapshots):
         gram += (offsets @ offsets.T).cpu()
     gram = rows.sum(gram)
     if not torch.isfinite(gram.diagonal()).all():  # the same in all processes
@@ -218,14 +216,20 @@ def _gram_of_offsets(snapshots: Tensor, rows: Whole) -> Tensor:
 
 def _combined(snapshots: Tensor, coefficients: Tensor) -> Tensor:
     """Combinations of the offsets of snapshots from the first one, as columns."""
+    shape = snapshots.shape[1], coefficients.shape[1]
+    columns = empty_columns(snapshots, shape, working_dtype(snapshots.dtype))
+    for block, offsets in _offsets(snapshots):
+        columns[block] = (offsets.T @ coefficients.to(offsets.device)).to(columns)
+    return columns
+
+
+def _offsets(snapshots: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of weights, and in each the offsets of snapshots from the first one in float64."""
     n, p = snapshots.shape
-    dim = coefficients.shape[1]
-    columns = empty_columns(snapshots, (p, dim), working_dtype(snapshots.dtype))
     for block in blocks(p, n):
         offsets = in_double(snapshots[:, block], copy=True)
         offsets -= offsets[:1].clone()
-        columns[block] = (offsets.T @ coefficients.to(offsets.device)).to(columns)
-    return columns
+        yield block, offsets
 
 
 def _seen_from_last(gram: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:

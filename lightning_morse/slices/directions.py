@@ -65,10 +65,10 @@ class Slice:
             snapshots: Earlier weights, shape ``(T, p)``; perhaps none.
             at: Their coordinates in the slice, shape ``(T, d)``.
         """
-        known = self.off is not None and at is self.inside
-        distances = self.off if known else self.subspace.residual(snapshots, at)
-        assert distances is not None
-        off = distances
+        if self.off is not None and at is self.inside:
+            off = distances = self.off
+        else:
+            off = distances = self.subspace.residual(snapshots, at)
         if not torch.equal(self.subspace.origin, weights):  # true of all processes or of none
             about = AffineSubspace(weights, self.subspace.directions, self.subspace.rows)
             at = about.project(snapshots)
