@@ -15,6 +15,7 @@ import pytest
 
 from lightning_morse import MorseAnalysis, cli
 from lightning_morse.analysis.sentence import sentence
+from lightning_morse.cli.about_functions import _usual_resolution, _why_too_many_cells
 from lightning_morse.view.record import encode
 from lightning_morse.words import short_of_one
 from tests.plotting import test_basins_and_morse_graph as drawn
@@ -232,8 +233,8 @@ def test_too_many_cells_are_refused_before_anything_is_evaluated(tmp_path):
         "lightning-morse: a grid of 268,435,456 cells on 4 axes does not fit into memory; "
         "--resolution may be 32 at most\n"
     )
-    assert cli._why_too_many_cells(32, 4) == ""
-    assert "--resolution" not in cli._why_too_many_cells(4, 9)
+    assert _why_too_many_cells(32, 4) == ""
+    assert "--resolution" not in _why_too_many_cells(4, 9)
 
 
 def test_memory_that_runs_out_is_told(monkeypatch, capsys):
@@ -247,8 +248,8 @@ def test_memory_that_runs_out_is_told(monkeypatch, capsys):
 
 
 def test_the_usual_resolution_fits_into_memory():
-    assert [cli._usual_resolution(d) for d in (1, 2, 3, 4, 8)] == [128, 128, 40, 16, 4]
-    assert all(not cli._why_too_many_cells(cli._usual_resolution(d), d) for d in range(1, 9))
+    assert [_usual_resolution(d) for d in (1, 2, 3, 4, 8)] == [128, 128, 40, 16, 4]
+    assert all(not _why_too_many_cells(_usual_resolution(d), d) for d in range(1, 9))
 
 
 @pytest.mark.parametrize("form", ["text", "markdown"])
