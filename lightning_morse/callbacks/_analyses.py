@@ -61,6 +61,7 @@ class Analyses:
     # Whether the network does not have all its weights yet; whether it has been looked at.
     _waits: bool = field(default=False, init=False)
     _ready: bool = field(default=False, init=False)
+    _guards: dict[str, Guard] = field(default_factory=dict, init=False)
 
     def prepare(self, trainer: TrainerLike, module: Any) -> None:
         """Look at the network, once it has all its weights."""
@@ -172,4 +173,6 @@ class Analyses:
 
     def guard(self, what: str) -> Guard:
         """Keep failures from ending the run, unless the user wants them to."""
-        return self.messages.guard(what, active=self.on_error != "raise")
+        if what not in self._guards:  # training asks for several at every step
+            self._guards[what] = self.messages.guard(what, active=self.on_error != "raise")
+        return self._guards[what]

@@ -23,10 +23,6 @@ from pathlib import Path
 
 from lightning_morse.atomic import write_whole
 
-# Training goes first.
-_NICENESS = 10
-
-
 @dataclass(frozen=True)
 class Done:
     """The end of a job.
@@ -86,8 +82,6 @@ def _write(path: Path, answer: tuple[str, bytes] | Done) -> None:
 def main(shared: str) -> None:
     """Draw jobs in a folder until there is no more input."""
     folder = Path(shared)
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
     parent = os.getppid()
     try:
         with suppress(Exception):  # what is wrong is said of the first job

@@ -419,8 +419,7 @@ class MorseMonitor(TellingCallback):
                 self._analyses.record(trainer, pl_module, stepped=stepped)
             if self._schedule.is_due(trainer):
                 self._analyses.look(trainer, pl_module)
-            age = self._schedule.age(trainer)
-            if trainer.is_last_batch and age:
+            if trainer.is_last_batch and (age := self._schedule.age(trainer)):
                 self._bulletin.show(trainer, {"age": age})
 
     def on_validation_end(self, trainer: TrainerLike, pl_module: Any) -> None:

@@ -1,4 +1,4 @@
-"""Share of the wall time that the analyses may take."""
+"""What the analyses may take, as a share of the time that training takes."""
 
 from __future__ import annotations
 
@@ -44,22 +44,23 @@ class SteadyClock:
 
 
 class Budget:
-    """Measures the share of the wall time that some work takes, and says when there is room.
+    """Measures what some work takes beside training, and says when there is room for more.
 
-    At any time work may have taken ``grace + max_overhead * elapsed`` seconds.
+    At any time work may have taken ``grace + max_overhead * trained`` seconds, so that a run lasts
+    at most ``1 + max_overhead`` times as long as it would without, and ``grace`` seconds.
 
     Args:
-        max_overhead: Largest share of the wall time, in (0, 1]; 1 is no limit.
+        max_overhead: Largest share of the time of training, in (0, 1]; 1 is no limit.
         clock: Seconds since an arbitrary moment.
         grace: Seconds that are allowed in all whatever the share.
 
     Example:
-        >>> now = iter([0.0, 0.0, 2.0, 10.0, 38.0]).__next__
+        >>> now = iter([0.0, 0.0, 2.0, 10.0, 42.0]).__next__
         >>> budget = Budget(0.1, now)
         >>> budget.start()
         >>> with budget.work():  # takes 2 s
         ...     pass
-        >>> budget.allows(2.0), budget.allows(2.0)  # after 10 s and after 38 s
+        >>> budget.allows(2.0), budget.allows(2.0)  # after 8 s of training and after 40 s
         (False, True)
     """
 
@@ -121,11 +122,10 @@ class Budget:
         """
         if not self.is_limited:
             return math.inf
-        allowed = self.grace + self.max_overhead * (self.elapsed() + ahead)
-        return (allowed - self.spent()) / (1 - self.max_overhead)
+        return self.grace + self.max_overhead * (self.trained() + ahead) - self.spent()
 
     def allows(self, seconds: float) -> bool:
-        """Whether work of that length would keep the share within the limit."""
+        """Whether there is room for work of that length."""
         return self.wait(seconds) <= 0
 
     def wait(self, seconds: float) -> float:
@@ -133,7 +133,7 @@ class Budget:
         if not self.is_limited:
             return 0.0
         needed = (self.spent() + seconds - self.grace) / self.max_overhead
-        return max(0.0, needed - seconds - self.elapsed())
+        return max(0.0, needed - self.trained())
 
     def state_dict(self) -> dict[str, float]:
         """Time spent on work and wall time, seconds."""

@@ -2,7 +2,8 @@
 
 The rule, at each look:
 
-1. At any time the callback has taken at most ``grace + max_overhead * elapsed`` seconds.
+1. At any time the callback has taken at most ``grace + max_overhead * trained`` seconds,
+   where ``trained`` are seconds of training alone.
 2. Time for the smallest analysis of the final weights is kept back: out of what will have come
    together by then where the end of the run is known, else out of what there is. Figures of the
    last one are waited for as long as there is time: it is planned for, but goes after analyses.

@@ -54,7 +54,7 @@ class Settings:
         probe_batches: Number of training batches to keep.
         max_snapshots: Number of weight vectors to keep along the trajectory.
         seed: Seed of every random choice.
-        max_overhead: Largest share of the wall time.
+        max_overhead: Largest share of the time that training takes.
         grace: Seconds that are allowed whatever the share.
         snapshot_dtype: Name of the type of the kept weights.
         on_error: ``"warn"`` or ``"raise"``.
@@ -116,7 +116,7 @@ class Settings:
         share = self.max_overhead
         if type(share) not in (int, float) or not 0 < share <= 1:
             raise ValueError(
-                "max_overhead must be a share of the wall time in (0, 1], 1 for no limit, got "
+                "max_overhead must be a share of the time of training in (0, 1], 1 for no limit, got "
                 f"{share!r}"
             )
         if type(self.grace) not in (int, float) or not 0 <= self.grace < math.inf:
