@@ -209,7 +209,7 @@ class MorseMonitor(TellingCallback):
         seed: Seed of the sampling design, the random directions, and whatever the loss draws.
         checkpoints: With ``directions="checkpoints"``: ``dim + 1`` weights, each a flat tensor of
             the trainable weights, a state dict, or the path of a checkpoint.
-        max_overhead: Largest share of the wall time since the start that the callback may take, in
+        max_overhead: Largest share of the time of training that the callback may take on top, in
             (0, 1]; 1 for no limit. Each analysis is planned from what earlier ones took, after the
             loss has been timed; it gets smaller, or waits, and stops sampling when its time is up.
             Time for the last weights is kept back.

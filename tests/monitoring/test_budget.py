@@ -65,7 +65,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     for row in rows[1:]:
         elapsed = 6 * (row["epoch"] + 1) + 3 * (rows.index(row) + 1)
         spent = row["morse/overhead"] * elapsed
-        assert spent == pytest.approx(3 * (rows.index(row) + 1))
+        assert spent == pytest.approx(3 * (rows.index(row) + 1), abs=1e-3)  # and calling the hooks
         assert spent <= 4 + 0.05 * elapsed
     assert runner.callback_metrics["morse/overhead"] == pytest.approx(21 / 381)
     said = [r.getMessage() for r in caplog.records if "has room for it" in r.getMessage()]
