@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lightning_morse.atomic import write_whole
 
+
 @dataclass(frozen=True)
 class Done:
     """The end of a job.

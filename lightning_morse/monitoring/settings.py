@@ -116,8 +116,8 @@ class Settings:
         share = self.max_overhead
         if type(share) not in (int, float) or not 0 < share <= 1:
             raise ValueError(
-                "max_overhead must be a share of the time of training in (0, 1], 1 for no limit, got "
-                f"{share!r}"
+                "max_overhead must be a share of the time of training in (0, 1], 1 for no limit, "
+                f"got {share!r}"
             )
         if type(self.grace) not in (int, float) or not 0 <= self.grace < math.inf:
             raise ValueError(
