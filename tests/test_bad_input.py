@@ -18,7 +18,10 @@ def analysis(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_overhead": 0}, r"max_overhead must be a share of the wall time in \(0, 1\].*got 0"),
+        (
+            {"max_overhead": 0},
+            r"max_overhead must be a share of the time of training in \(0, 1\].*got 0",
+        ),
         ({"max_overhead": 1.5}, "max_overhead must be a share"),
         ({"max_overhead": "5 %"}, "max_overhead must be a share"),
         ({"max_overhead": True}, "max_overhead must be a share"),
