@@ -118,13 +118,13 @@ class Analyses:
         )
         schedule.tell(trainer, decision, self.messages, ended=ended)
         if decision.portion is not None:
+            # An analysis mostly leaves a core to the process that draws, training may leave none.
+            if not ended and self.run.processes.leads:
+                self.account.painter.make_ready()
             self._analyze_and_tell(trainer, module, schedule.meter(decision), ended)
             return
         if decision.due_in > 0:
             return
-        # Beside an analysis the process that draws would only take its core away.
-        if not ended and self.run.processes.leads:
-            self.account.painter.make_ready()
         with self.guard("publishing"):
             self.account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
         if ended or trainer.is_last_batch:

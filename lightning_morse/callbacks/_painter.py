@@ -1,9 +1,8 @@
 """Pictures off the critical path: drawn by a process of their own, given away once they are there.
 
 Drawing takes a second, handing over a record some milliseconds. The process gets the record of an
-analysis, never the network, through a folder of its own. It is started when the first analysis is
-due, so that it is ready when there is something to draw, as a new program that imports nothing of
-the user's. Where there can be none, pictures are drawn here and now. Each is given away by itself,
+analysis, never the network, through a folder of its own. It is started with the first analysis,
+which leaves it a core where training does not, as a new program that imports nothing of the user's. Where there can be none, pictures are drawn here and now. Each is given away by itself,
 that of the basins first: at the end of a run there may be no time for the others.
 """
 

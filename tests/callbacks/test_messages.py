@@ -14,6 +14,16 @@ from lightning_morse.callbacks._messages import LOG, Messages, close_console, op
 
 ROOT = Path(__file__).parents[2]
 
+
+@pytest.fixture(autouse=True)
+def level_as_imported():
+    """Examples that were run in this process may have set one."""
+    before = LOG.level
+    LOG.setLevel(logging.NOTSET)
+    yield
+    LOG.setLevel(before)
+
+
 IMPORT_ALL = """
 import importlib, logging, pkgutil
 import lightning_morse
