@@ -2,8 +2,9 @@
 
 Drawing takes a second, handing over a record some milliseconds. The process gets the record of an
 analysis, never the network, through a folder of its own. It is started with the first analysis,
-which leaves it a core where training does not, as a new program that imports nothing of the user's. Where there can be none, pictures are drawn here and now. Each is given away by itself,
-that of the basins first: at the end of a run there may be no time for the others.
+which leaves it a core where training does not, as a new program that imports nothing of the user's.
+Where there can be none, pictures are drawn here and now. Each is given away by itself, that of the
+basins first: at the end of a run there may be no time for the others.
 """
 
 from __future__ import annotations
