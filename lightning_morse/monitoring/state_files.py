@@ -92,13 +92,13 @@ class StateFiles:
             name, of = self._known.get(key_of(tensor), ("", None))
             return name if name in there and (of is None or of() is tensor) else ""
 
-        large = [t for t in _tensors(state) if n_bytes(t) > _SMALL_TENSOR_BYTES]
-        leave_room(folder, sum(n_bytes(t) for t in large if not name_of(t)))
+        large = [t for t in _tensors(state) if _size(t) > _SMALL_TENSOR_BYTES]
+        leave_room(folder, sum(_size(t) for t in large if not name_of(t)))
         folder.mkdir(parents=True, exist_ok=True)
 
         def put(value: Any) -> Any:
             if isinstance(value, Tensor):
-                if n_bytes(value) <= _SMALL_TENSOR_BYTES:
+                if _size(value) <= _SMALL_TENSOR_BYTES:
                     return value.clone()
                 name, key = name_of(value) or _written(value, folder, self._mark), key_of(value)
                 used[key] = name, weakref.ref(value) if key == id(value) else None
@@ -141,18 +141,24 @@ def fetched(state: Any, folder: Path) -> Any:
 
 def n_bytes(state: Any) -> int:
     """Size of the tensors in plain containers, bytes."""
-    return sum(t.numel() * t.element_size() for t in _tensors(state))
+    return sum(map(_size, _tensors(state)))
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, dict):
-        for value in state.values():
-            yield from _tensors(value)
-    elif isinstance(state, list | tuple):
-        for value in state:
-            yield from _tensors(value)
+    """The tensors in plain containers, in no particular order."""
+    todo = [state]  # no recursion: a checkpoint an epoch asks often
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict):
+            todo.extend(value.values())
+        elif isinstance(value, list | tuple):
+            todo.extend(value)
 
 
 def _names(state: Any) -> Iterator[str]:

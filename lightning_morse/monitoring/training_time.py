@@ -71,10 +71,15 @@ class TrainingTime:
         return times.to(torch.float64).numpy().copy()
 
     def state_dict(self) -> dict[str, Any]:
-        """The record in plain containers and tensors."""
-        return {"now": self._now, "record": self._record.state_dict()}
+        """The record in plain containers; numbers, since a checkpoint takes long over a tensor."""
+        record = self._record.state_dict()
+        record["snapshots"] = self._record.snapshots().ravel().tolist()
+        return {"now": self._now, "record": record}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a record written by :meth:`state_dict`."""
         self._now = state["now"]
-        self._record.load_state_dict(state["record"])
+        # One-element tensors in checkpoints of 0.1.
+        self._record.load_state_dict(
+            state["record"], lambda row: torch.as_tensor(row, dtype=torch.float64).reshape(1)
+        )
