@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
-from benchmarks.bench_monitor import NETS, Classifier, data
+from benchmarks.bench_monitor import median_and_error, train
 from lightning_morse import MorseMonitor
 from lightning_morse.callbacks import _schedule
 
@@ -32,6 +30,7 @@ class Turns(pl.Callback):
     def __init__(self, other: pl.Callback) -> None:
         self.other = other
         self.epochs: list[tuple[float, float]] = []
+        self.n_steps = 0
 
     @property
     def counted(self) -> float:
@@ -46,34 +45,24 @@ class Turns(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         start, before = self._start
         self.epochs.append((time.perf_counter() - start, self.counted - before))
+        self.n_steps = int(trainer.num_training_batches)
 
 
 def measured(net: str, callback: pl.Callback, epochs: int) -> str:
     """One line of the table."""
-    torch.manual_seed(0)
-    turns, loader = Turns(callback), DataLoader(data(), batch_size=32, shuffle=True)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[callback, turns],
-            logger=TensorBoardLogger(folder),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(Classifier(NETS[net]()), loader)
-    micro = 1e6 / len(loader)
+    turns = Turns(callback)
+    train(net, epochs, callback, turns, batch_size=32)
+    micro = 1e6 / turns.n_steps
     alone, watched = turns.epochs[2::2], turns.epochs[3::2]
     beside = [
         micro * (seconds - counted - before)
         for (seconds, counted), (before, _) in zip(watched, alone, strict=True)
     ]
-    error = 1.25 * statistics.stdev(beside) / len(beside) ** 0.5
+    more, error = median_and_error(beside)
     return (
         f"{net}, {type(callback).__name__}: {micro * statistics.median(s for s, _ in alone):.0f} "
         f"without; {micro * statistics.median(c for _, c in watched):.0f} counted; "
-        f"{statistics.median(beside):.0f} +- {error:.0f} beside"
+        f"{more:.0f} +- {error:.0f} beside"
     )
 
 
@@ -83,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=160, help="of each run, an even number")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    _schedule.CALLING_SECONDS = 0.0  # the estimate of what is measured here
-    for net in ("digits", "mlp", "cnn"):
-        for callback in (pl.Callback(), MorseMonitor(grace=0.0, max_overhead=1e-6)):
-            print(measured(net, callback, 2 * (args.epochs // 2)), flush=True)
+    # Without the estimate of what is measured here.
+    with patch.object(_schedule, "CALLING_SECONDS", 0.0):
+        for net in ("digits", "mlp", "cnn"):
+            for callback in (pl.Callback(), MorseMonitor(grace=0.0, max_overhead=1e-6)):
+                print(measured(net, callback, 2 * (args.epochs // 2)), flush=True)
 
 
 if __name__ == "__main__":

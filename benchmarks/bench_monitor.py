@@ -104,7 +104,9 @@ def data() -> TensorDataset:
     return TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
 
 
-def train(net: str, epochs: int, *callbacks: pl.Callback) -> tuple[float, float]:
+def train(
+    net: str, epochs: int, *callbacks: pl.Callback, batch_size: int = 64
+) -> tuple[float, float]:
     """Wall time and CPU time of a run."""
     torch.manual_seed(0)
     module = Classifier(NETS[net]())
@@ -118,10 +120,15 @@ def train(net: str, epochs: int, *callbacks: pl.Callback) -> tuple[float, float]
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        loader = DataLoader(data(), batch_size=64, shuffle=True)
+        loader = DataLoader(data(), batch_size=batch_size, shuffle=True)
         wall, cpu = time.perf_counter(), time.process_time()
         trainer.fit(module, loader)
         return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def median_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The median, and its standard error were the values normal."""
+    return statistics.median(values), 1.25 * statistics.stdev(values) / len(values) ** 0.5
 
 
 class Timed(MorseMonitor):

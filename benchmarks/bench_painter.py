@@ -15,19 +15,16 @@ import argparse
 import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
-from benchmarks.bench_monitor import NETS, Classifier, data
+from benchmarks.bench_monitor import median_and_error, train
 from lightning_morse.callbacks._painter import STEP_BACK
 
 _DRAWS = """
@@ -92,29 +89,16 @@ def processor_time(pid: int) -> float:
 def measured(net: str, n_threads: int, way: str, epochs: int) -> str:
     """One line of the table."""
     torch.set_num_threads(n_threads)
-    torch.manual_seed(0)
-    with drawing(way) as process, tempfile.TemporaryDirectory() as folder:
+    with drawing(way) as process:
         turns, before = Turns(process.pid), processor_time(process.pid)
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[turns],
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(Classifier(NETS[net]()), DataLoader(data(), batch_size=32, shuffle=True))
+        train(net, epochs, turns, batch_size=32)
         used = processor_time(process.pid) - before
     busy, idle = turns.seconds[3::2], turns.seconds[2::2]
-    logs = [math.log(b / i) for b, i in zip(busy, idle, strict=True)]
-    longer = math.exp(statistics.median(logs)) - 1
-    error = 1.25 * statistics.stdev(logs) / len(logs) ** 0.5
+    longer, error = median_and_error([math.log(b / i) for b, i in zip(busy, idle, strict=True)])
     share = used / sum(turns.seconds[1::2])
     return (
-        f"{net}, {n_threads} threads, {way}: epochs {longer:+.1%} +- {error:.1%}; it had "
-        f"{share:.2f} of a core"
+        f"{net}, {n_threads} threads, {way}: epochs {math.expm1(longer):+.1%} +- {error:.1%}; "
+        f"it had {share:.2f} of a core"
     )
 
 

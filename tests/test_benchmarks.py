@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -236,6 +237,35 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     for net, facts in found["evaluation"].items():
         verdict = "holds" if facts["ratio"] <= 1.15 else "DOES NOT HOLD"
         assert f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}" in lines
+
+
+def test_bench_hooks_prints_a_row_a_network_and_callback(capsys):
+    threads = torch.get_num_threads()
+    try:
+        load("bench_hooks").main(["--epochs", "6"])
+    finally:
+        torch.set_num_threads(threads)
+    rows = capsys.readouterr().out.splitlines()
+    names = [row.partition(":")[0] for row in rows]
+    nets = ("digits", "mlp", "cnn")
+    assert names == [f"{n}, {c}" for n in nets for c in ("Callback", "MorseMonitor")]
+    counted = [int(row.split("; ")[1].split()[0]) for row in rows]
+    assert counted[::2] == [0, 0, 0]
+    assert all(micro > 0 for micro in counted[1::2])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="reads /proc, as Linux has it")
+def test_bench_painter_says_what_a_process_had(capsys, monkeypatch):
+    bench = load("bench_painter")
+    monkeypatch.setattr(bench, "LONGEST_SECONDS", 10.0)
+    threads = torch.get_num_threads()
+    try:
+        row = bench.measured("mlp", 1, "niceness", 6)
+    finally:
+        torch.set_num_threads(threads)
+    assert row.startswith("mlp, 1 threads, niceness: epochs ")
+    assert 0 < float(row.split("had ")[1].split()[0]) <= 1.1
 
 
 @pytest.mark.slow

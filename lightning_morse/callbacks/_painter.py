@@ -52,11 +52,13 @@ _FIGURE_SECONDS = 0.3
 # for the core that another process has. So that process takes only what is idle. Niceness alone
 # leaves it a part (benchmarks/bench_painter.py), and counts for nothing between sessions, among
 # which Linux shares time first: it is a group of this session, which an interrupt passes by too.
-STEP_BACK = """import os
-if hasattr(os, "setpgid"):
+# A system that does not let it step back has it draw all the same.
+STEP_BACK = """import contextlib, os
+with contextlib.suppress(AttributeError, OSError):
     os.setpgid(0, 0)
+with contextlib.suppress(AttributeError, OSError):
     os.nice(19)
-if hasattr(os, "SCHED_IDLE"):
+with contextlib.suppress(AttributeError, OSError):
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 """
 # This package comes from where it came from here; what is found without its folder stays first.

@@ -86,12 +86,14 @@ class Schedule:
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""
-        step, before = trainer.global_step, self._seen_step  # which takes Lightning a while
-        self._seen_step, self.epoch = step, trainer.current_epoch
+        before = self._seen_step
+        # Read once: Lightning takes longer to say it than all else here.
+        self._seen_step = trainer.global_step
+        self.epoch = trainer.current_epoch
         self._n_batches += 1
         self.budget.charge(self._calling)
         self._batch_idx, self._ends_batch = batch_idx, bool(trainer.is_last_batch)
-        return step != before
+        return self._seen_step != before
 
     def is_due(self, trainer: TrainerLike) -> bool:
         """Whether a period is over, or it is time to look; the same in every process."""

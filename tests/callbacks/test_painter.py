@@ -201,6 +201,31 @@ def test_a_process_that_is_ready_has_been_started_before(painter):
     painter.finish(patience=0)
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a policy of Linux")
+def test_the_process_takes_only_what_is_idle(painter):
+    painter.make_ready()
+    pid = painter._worker.process.pid
+    deadline = time.monotonic() + 30
+    while os.sched_getscheduler(pid) != os.SCHED_IDLE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+    # Linux shares time between sessions first; an interrupt goes to the group.
+    assert os.getsid(pid) == os.getsid(0)
+    assert os.getpgid(pid) == pid != os.getpgid(0)
+
+
+def test_a_process_that_may_not_step_back_draws_all_the_same(painter, monkeypatch):
+    refused = "import os\ndef no(*a): raise PermissionError\nos.setpgid = os.nice = no\n"
+    monkeypatch.setattr(_painter, "_PROGRAM", refused + _painter._PROGRAM)
+    got = []
+    painter.submit(plane(8), VIEW, [], got.append)
+    worker = painter._worker
+    painter.finish()
+    assert len(got) == 3
+    assert worker.process.returncode == -signal.SIGKILL  # ended here, not by an error
+
+
 def test_a_copy_has_no_process(painter):
     painter.submit(plane(8), VIEW, [], lambda pictures: None)
     other = copy.deepcopy(painter)

@@ -194,6 +194,16 @@ def test_room_and_wait_agree(share, grace):
     assert budget.allows(more - 1e-6)
 
 
+def test_what_lightning_takes_to_call_hooks_is_counted(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    monkeypatch.setattr("lightning_morse.callbacks._schedule.slowness", lambda clock: 1.0)
+    monkeypatch.setattr("lightning_morse.callbacks._schedule.CALLING_SECONDS", 100.0)
+    watch = monitor(max_overhead=0.5, every_n_epochs=100)
+    _, runner = fit(tmp_path, watch, max_epochs=2)
+    calls = round(watch._schedule.budget.spent() / 100)
+    assert calls == runner.global_step > 0
+
+
 def test_budget_counts_nested_work_once():
     clock = Clock()
     budget = Budget(0.5, clock)
