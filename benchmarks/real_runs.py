@@ -50,7 +50,9 @@ from scipy.stats import beta
 import lightning_morse as lm
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.monitoring.extent import half_widths
-from lightning_morse.monitoring.one_analysis import Findings, Look, OneAnalysis
+from lightning_morse.monitoring.findings import Explored, Findings, Look
+from lightning_morse.monitoring.one_analysis import OneAnalysis
+from lightning_morse.slices.directions import VALLEY
 from lightning_morse.slices.loss_slice import LossSlice
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,7 +65,7 @@ _CANDIDATES = 4096
 # Distances from the weights of the points near them: powers of two, times the reach.
 _NEAR = (-6.0, 0.0)
 # The dense look: points per axis, and its half-width over the reach of the trajectory.
-_DENSE, _DENSE_REACH = 61, 16.0
+DENSE, DENSE_REACH = 61, 16.0
 _CARRIED = (
     "basin_current",
     "identity_current",
@@ -111,23 +113,31 @@ def watched() -> Iterator[list[Seen]]:
     """Keep every analysis that succeeds meanwhile."""
     seen: list[Seen] = []
     count, run, evaluate = 0, OneAnalysis.run, LossSlice.__call__
+    read_off, looks = OneAnalysis._findings, []
 
     def counted(self: LossSlice, x: torch.Tensor) -> torch.Tensor:
         nonlocal count
         count += len(x)
         return evaluate(self, x)
 
-    def kept(self: OneAnalysis) -> Findings:
+    def looked(self: OneAnalysis, explored: Explored, *rest: Any) -> Findings:
+        looks.append(explored.look)
+        return read_off(self, explored, *rest)
+
+    def kept(self: OneAnalysis) -> Findings | None:
         before = count
         found = run(self)
-        evaluations = count - before
-        subspace, look = self._choose()  # the same again: nothing has moved
-        assert look is not None, "a single process chooses its own slice"
-        seen.append(Seen(self.title, found, look, self.loss.on(subspace), evaluations))
+        if found is not None:
+            look = looks.pop()  # as it was turned
+            loss = self.loss.on(look.subspace)
+            seen.append(Seen(self.title, found, look, loss, count - before))
         return found
 
-    runs = mock.patch.object(OneAnalysis, "run", kept)
-    with runs, mock.patch.object(LossSlice, "__call__", counted):
+    with (
+        mock.patch.object(OneAnalysis, "run", kept),
+        mock.patch.object(OneAnalysis, "_findings", looked),
+        mock.patch.object(LossSlice, "__call__", counted),
+    ):
         yield seen
 
 
@@ -152,7 +162,7 @@ def analyses(name: str, seed: int, given: argparse.Namespace) -> Iterator[Row]:
         label = int(row["basin_current"])
         row["verdict"] = {UNDECIDED: "undecided", ESCAPES: "descends"}.get(label, "basin")
         row["evaluations"] = one.evaluations
-        row.update(shape_of(one))
+        row.update(shape_of(one), turned=one.look.chosen.kind == VALLEY)
         yield {**row, **(checked(one, truth, seed) if truth else {})}
 
 
@@ -284,12 +294,12 @@ def reach_of(look: Look) -> np.ndarray:
 
 def shows_attractor(slope: Slope, look: Look) -> bool:
     """Whether a dense look far around finds the attractor of the current weights."""
-    half = _DENSE_REACH * reach_of(look)
-    axes = [np.linspace(-h, h, _DENSE) for h in half]
+    half = DENSE_REACH * reach_of(look)
+    axes = [np.linspace(-h, h, DENSE) for h in half]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     losses = slope.losses(points.reshape(-1, len(half))).reshape(points.shape[:-1])
     start = [int(np.abs(a - x).argmin()) for a, x in zip(axes, look.current.numpy(), strict=True)]
-    return lattice_minimum(losses, start, 2 * half / (_DENSE - 1)) is not None
+    return lattice_minimum(losses, start, 2 * half / (DENSE - 1)) is not None
 
 
 # ---------------------------------------------------------------------- table
@@ -383,7 +393,16 @@ def read(path: str) -> list[Row]:
 
 
 def told(row: Row) -> str:
-    shown = ("verdict", "attractors", "undecided", "evaluations", "seconds", "followed", "wrong")
+    shown = (
+        "verdict",
+        "turned",
+        "attractors",
+        "undecided",
+        "evaluations",
+        "seconds",
+        "followed",
+        "wrong",
+    )
     shown += ("unfinished", "gradients", "truth_seconds", "shows_attractor", "failed")
     facts = [f"{k} {row[k]:.3g}" if k != "verdict" else row[k] for k in shown if k in row]
     return f"{row['run']} seed {row['seed']} epoch {row['epoch']:3d}  {'  '.join(facts)}"

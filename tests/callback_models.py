@@ -134,9 +134,14 @@ def one_attractor(
     )
 
 
+def one_answer(*args: object, **options: object) -> tuple[MorseAnalysis, None]:
+    """The same, as an analysis that was not turned."""
+    return one_attractor(*args, **options), None
+
+
 def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
     """Replace the analysis, and unless ``pictures`` the figures, by quick stand-ins."""
-    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", one_attractor)
+    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", one_answer)
     if not pictures:
         for name in ("plot_basins", "plot_morse_graph", "plot_timeline"):
             plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731

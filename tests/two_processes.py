@@ -119,16 +119,16 @@ def main():
     run("second_has_no_copy", broken)
     probed.LossSlice = make_slice
 
-    analyze, numerics = home.analyze_from, small()
+    analyze, numerics = home.analyze_turning, small()
 
     def no_analysis(*args, **options):
         if numerics.history:
             raise torch.linalg.LinAlgError("not positive-definite")
         return analyze(*args, **options)
 
-    home.analyze_from = no_analysis
+    home.analyze_turning = no_analysis
     run("numerics_fail", numerics)
-    home.analyze_from = analyze
+    home.analyze_turning = analyze
 
     run("raises", small(loss_fn=Fails(1, MemoryError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))

@@ -26,6 +26,7 @@ from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.framing import first_in_frame, framed
 from lightning_morse.analysis.placement import is_resolved
 from lightning_morse.analysis.plan import Plan
+from lightning_morse.analysis.question import MOST_JUDGEMENTS, Question
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sampling import Sampler
 from lightning_morse.analysis.settings import checked_settings
@@ -35,10 +36,6 @@ from lightning_morse.grids.cubical import check_box
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.result.frame import Frame
 from lightning_morse.stopwatch import Stopwatch
-
-# Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
-# judged by other evaluations, so many times in all.
-_MOST_JUDGEMENTS = 3
 
 
 def analyze(
@@ -106,7 +103,7 @@ def analyze(
     tower = Tower(settings, samples)
     sampler = Sampler(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
     explorer = Explorer(sampler)
-    for _ in range(_MOST_JUDGEMENTS):
+    for _ in range(MOST_JUDGEMENTS):
         explorer.complete(n_samples)
         sampler.judge()
         final = final_portrait(tower, clock)
@@ -162,7 +159,27 @@ def analyze_from(
     Raises:
         ValueError: As :func:`analyze` does, or if the point lies outside.
     """
-    clock = clock or Stopwatch()
+    given = loss, start, lower, upper, farthest, n_samples, resolution, confidence, seed
+    question = begun(*given, most, is_over, band, clock)
+    return question.conclude(question.decide())
+
+
+def begun(
+    loss: Loss,
+    start: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    farthest: tuple[ArrayLike, ArrayLike] | None,
+    n_samples: int,
+    resolution: int | Sequence[int],
+    confidence: float,
+    seed: int,
+    most: int | None,
+    is_over: Callable[[], bool] | None,
+    band: str = "proved",
+    clock: Stopwatch | None = None,
+) -> Question:
+    """Check the arguments of :func:`analyze_from`, and fill the box with samples."""
     settings = checked_settings(lower, upper, n_samples, resolution, confidence, seed, band)
     grid, point = settings.grid, real_numbers("start", start)
     if point.shape != (grid.dim,) or grid.cell_of(point[None])[0] < 0:
@@ -170,28 +187,9 @@ def analyze_from(
             f"start must be a point of the box from {grid.lower.tolist()} to "
             f"{grid.upper.tolist()}, got {point.tolist()}"
         )
-    limits = (grid.lower, grid.upper) if farthest is None else check_box(*farthest)
-    frame = Frame.of(lower, upper)
-    settings = settings.within(frame)
-    grid, point, inside = settings.grid, frame.points(point), framed(loss, frame)
-    limits = frame.points(limits[0]), frame.points(limits[1])
+    far = None if farthest is None else check_box(*farthest)
     plan = Plan.of(n_samples, grid.dim, most)
-    with clock("loss"):
-        points = design(grid.lower, grid.upper, plan.first, seed)
-        samples = first_in_frame(loss, points, frame, is_over)
-    tower = Tower(settings, samples)
-    sampler = Sampler(inside, tower, plan, clock, is_over)
-    if farthest is not None:
-        sampler.draw_in(point)
-    explorer = Explorer(sampler)
-    for _ in range(_MOST_JUDGEMENTS):
-        explorer.answer(point, limits, n_samples)
-        sampler.judge()
-        final = final_portrait(tower, clock)
-        if not sampler.left(plan.most) or final.portrait.is_decided(point):
-            break
-    room = tower.n_samples if is_over is not None and is_over() else plan.most
-    return frame.in_units(conclude(tower, final, clock, Measuring(inside, room), point))
+    return Question.of(loss, point, settings, far, plan, clock or Stopwatch(), is_over)
 
 
 def analyze_samples(

@@ -203,7 +203,8 @@ class Sampler:
             root, n = self.tower.boxes[0], self.plan.first
             rng = np.random.default_rng([settings.seed, len(root.samples)])
             places = spread(grid.lower, grid.upper, n, rng)
-            self._evaluate(0, places[: max(0, n - len(root.samples))])
+            n = min(n - len(root.samples), self.left(self.plan.most))
+            self._evaluate(0, places[: max(0, n)])
             root.n_first = len(root.samples)
 
     def surround(self, grid: CubicalGrid) -> None:

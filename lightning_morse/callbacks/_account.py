@@ -23,7 +23,7 @@ from lightning_morse.callbacks.loggers import (
 )
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.distributed.errors import cause, origin
-from lightning_morse.monitoring.one_analysis import Findings, View
+from lightning_morse.monitoring.findings import Findings, View
 from lightning_morse.monitoring.scalars import UNKNOWN, from_checkpoint, published
 from lightning_morse.monitoring.snapshot_map import before_first
 from lightning_morse.result import MorseAnalysis

@@ -19,7 +19,7 @@ from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import short_of_one
 
 if TYPE_CHECKING:
-    from lightning_morse.monitoring.one_analysis import View
+    from lightning_morse.monitoring.findings import View
 
 KINDS = ("basins", "graph", "merge", "timeline")
 

@@ -33,7 +33,7 @@ from lightning_morse.disk import leave_room
 from lightning_morse.distributed.errors import cause
 
 if TYPE_CHECKING:
-    from lightning_morse.monitoring.one_analysis import View
+    from lightning_morse.monitoring.findings import View
     from lightning_morse.result import MorseAnalysis
 
 # Records that may wait for the painter; they wait on disk. A run that makes analyses faster than

@@ -19,7 +19,7 @@ from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._taken_back import has_event_file, taken_back
 from lightning_morse.callbacks.logger_kinds import LoggerKind, Telling, kind_of_logger, stem_of
 from lightning_morse.disk import leave_room
-from lightning_morse.monitoring.one_analysis import View
+from lightning_morse.monitoring.findings import View
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
 from lightning_morse.view.report import write_report

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lightning_morse._typing import Array, Loss
 from lightning_morse.analysis.design import FEWEST_SAMPLES
-from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.analysis.sentence import sentence
+from lightning_morse.analysis.turning import analyze_turning
 from lightning_morse.analysis.verdict import verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
@@ -25,6 +25,7 @@ from lightning_morse.distributed.shards import Shards
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.monitoring import critical
 from lightning_morse.monitoring.extent import FARTHEST, half_widths
+from lightning_morse.monitoring.findings import Explored, Findings, Look, View
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.identities import Identification
 from lightning_morse.monitoring.meter import Meter, OutOfTimeError
@@ -42,7 +43,7 @@ from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
 from lightning_morse.slices.batch_statistics import Statistics
-from lightning_morse.slices.directions import Coverage, DirectionSource, Slice, axis_labels
+from lightning_morse.slices.directions import DirectionSource, Slice, axis_labels
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 from lightning_morse.slices.subspace import AffineSubspace
@@ -57,83 +58,6 @@ NEARLY_ALL = 0.9
 
 # Names listed of what a step writes to: the first ones tell what it is about.
 MOST_NAMES_TOLD = 5
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """Training as seen in the slice of an analysis: what figures and records show beside it.
-
-    Attributes:
-        trajectory: Snapshots of the run, oldest first, slice coordinates, shape ``(T, d)``.
-        current: The weights at the analysis, shape ``(d,)``.
-        axis_labels: One label per axis.
-        title: When this was.
-        identities: Identity of each attractor, by the number of its Morse set.
-        verdict: What becomes of the weights, in a sentence.
-    """
-
-    trajectory: Array
-    current: Array
-    axis_labels: list[str]
-    title: str
-    identities: dict[int, int]
-    verdict: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What an analysis of a run found.
-
-    Attributes:
-        scalars: Its scalars, by bare name.
-        basins: Share of the box of each certain basin, by identity, largest first.
-        result: The analysis; None in any process but the first.
-        view: Training in its slice; None likewise.
-        loss: The loss of the weights; None if unknown.
-    """
-
-    scalars: dict[str, float]
-    basins: dict[int, float]
-    result: MorseAnalysis | None = None
-    view: View | None = None
-    loss: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """The slice of an analysis, and training projected onto it.
-
-    Attributes:
-        chosen: The slice.
-        current: The current weights, slice coordinates, shape ``(d,)``.
-        trajectory: Snapshots of the run, likewise, shape ``(T, d)``.
-        coverage: How much of the trajectory the slice shows.
-    """
-
-    chosen: Slice
-    current: Tensor
-    trajectory: Tensor
-    coverage: Coverage
-
-    @property
-    def subspace(self) -> AffineSubspace:
-        """The affine subspace of the slice."""
-        return self.chosen.subspace
-
-
-@dataclass(frozen=True, eq=False)
-class Explored:
-    """What the slice of an analysis shows.
-
-    Attributes:
-        result: The analysis.
-        loss_now: The loss at the current weights; NaN if it was not evaluated.
-        training: Scalars that compare training with the flow of the slice.
-    """
-
-    result: MorseAnalysis
-    loss_now: float
-    training: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,16 +104,15 @@ class OneAnalysis:
         if not done:
             return None
         with self.meter.recognises():
-            tracked = self._identify(look, explored)
+            tracked = self._identify(explored)
             along_last = self._critical_sharpness()
         found: Findings | None = None
 
         def tell() -> tuple[dict[str, float], dict[int, float], float | None]:
             nonlocal found
-            assert look is not None
             assert explored is not None
             assert tracked is not None
-            found = self._findings(look, explored, tracked)
+            found = self._findings(explored, tracked)
             found.scalars["sharpness_critical"] = along_last
             return found.scalars, found.basins, found.loss
 
@@ -297,28 +220,27 @@ class OneAnalysis:
             self._tell_of(loss)
 
     def _explore(self, loss: Loss, look: Look) -> Explored:
-        current, states = look.current.numpy(), look.trajectory.numpy()
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             half = self._half_widths(look.chosen)
-            return Explored(self._snapshot_map(states, half), math.nan, {})
-        result, loss_now = self._explore_loss(loss, look)
-        return Explored(result, loss_now, self._compare_with_training(result, states, current))
+            return Explored(look, self._snapshot_map(look.trajectory.numpy(), half), math.nan, {})
+        look, result, loss_now = self._explore_loss(loss, look)
+        return Explored(look, result, loss_now, self._compare_with_training(result, look))
 
-    def _identify(self, look: Look | None, explored: Explored | None) -> Tracked | None:
+    def _identify(self, explored: Explored | None) -> Tracked | None:
         """Recognise the attractors of earlier analyses; the result is in the first process."""
         record = self.record
         if record.sharded or self.settings.dynamics == "trajectory":
             # Of sharded weights no process holds the directions by which slices are compared, and
             # maps of successive snapshots are not one function.
-            return self._unidentified(look, explored)
+            return self._unidentified(explored)
 
         slices = record.processes.share(record.plan.slices)
         if not slices:  # nor is there memory for earlier slices
-            return self._unidentified(look, explored)
+            return self._unidentified(explored)
 
         def begin() -> Questions:
-            assert look is not None
             assert explored is not None
+            look = explored.look
             given = look.subspace, explored.result, look.current.numpy()
             # A line takes two more copies of the weights: where memory is short none is evaluated.
             return record.tracker.questions(*given, evaluated=slices == MAX_PICTURES)
@@ -334,13 +256,14 @@ class OneAnalysis:
         most = asked if isinstance(asked, int) else math.inf
         return critical.critical_sharpness(self.record, *given, most)
 
-    def _unidentified(self, look: Look | None, explored: Explored | None) -> Tracked | None:
-        if look is None or explored is None:
+    def _unidentified(self, explored: Explored | None) -> Tracked | None:
+        if explored is None:
             return None
-        return untracked(explored.result, look.current.numpy())
+        return untracked(explored.result, explored.look.current.numpy())
 
-    def _findings(self, look: Look, explored: Explored, tracked: Tracked) -> Findings:
+    def _findings(self, explored: Explored, tracked: Tracked) -> Findings:
         """Read off where training is in the slice."""
+        look = explored.look
         current, states = look.current.numpy(), look.trajectory.numpy()
         result, loss_now = explored.result, explored.loss_now
         found = verdict(result, current)
@@ -369,8 +292,8 @@ class OneAnalysis:
         wanted = self.settings.most_samples or MOST_AUTO
         return self.meter.is_limited and len(result.samples) < NEARLY_ALL * wanted
 
-    def _explore_loss(self, loss: Loss, look: Look) -> tuple[MorseAnalysis, float]:
-        """The analysis of the loss on the slice, and the loss at the current weights."""
+    def _explore_loss(self, loss: Loss, look: Look) -> tuple[Look, MorseAnalysis, float]:
+        """The analysis of the loss on the slice, how it is turned, and the loss of the weights."""
         settings, current = self.settings, look.current
         # Before any other point: what fails here is no matter of the point, and batches that the
         # step skips here are no part of the probe set.
@@ -388,7 +311,7 @@ class OneAnalysis:
         # The limit is for all evaluations. That of the weights is one of the samples at the centre.
         beside = int(bool((current != 0).any())) if portion.most > FEWEST_SAMPLES else 0
         try:
-            result = analyze_from(
+            result, axes = analyze_turning(
                 self.meter.of(loss, (current, now)),
                 start,
                 -half,
@@ -400,29 +323,41 @@ class OneAnalysis:
                 settings.seed,
                 most=portion.most - beside,
                 is_over=self.meter.is_over if self.meter.is_limited else None,
+                turns=settings.box.grows and self._may_turn(look),
             )
         except SurrogateError as error:
             if self.meter.was_over:
                 raise OutOfTimeError("there are too few samples") from error
             raise
         self.meter.places = result.seconds.get("sampling", 0.0)
-        return result, now
+        if axes is None:
+            return look, result, now
+        self.inform(
+            "the basin of the weights was open along the directions of the slice, so the picture "
+            "is turned along the valley they are in",
+            "turned",
+        )
+        return look.turned(axes), result, now
 
-    def _compare_with_training(
-        self, result: MorseAnalysis, states: Array, current: Array
-    ) -> dict[str, float]:
+    def _may_turn(self, look: Look) -> bool:
+        """Whether the axes of a slice mean nothing by themselves, and others fit into memory."""
+        roomy = not self.record.sharded and self.record.plan.slices == MAX_PICTURES
+        return roomy and look.chosen.kind in ("pca", "random")
+
+    def _compare_with_training(self, result: MorseAnalysis, look: Look) -> dict[str, float]:
         """Compare the snapshots with the flow of the slice, and analyse them too if asked.
 
         A failure here is no failed analysis.
         """
-        settings = self.settings
+        settings, states = self.settings, look.trajectory.numpy()
         found = before_first(settings.dynamics)
         with Guard(partial(_warn_of_snapshots, self.warn)):
             times = self.record.time.of(self.record.trajectory)
             found.update(flow_readings(flow_check(result, states, times)))
             if settings.dynamics == "both":
-                beside = self._snapshot_map(states, result.grid.upper)
-                found.update(trajectory_readings(beside, current))
+                half = np.maximum(-result.grid.lower, result.grid.upper)
+                beside = self._snapshot_map(states, half)
+                found.update(trajectory_readings(beside, look.current.numpy()))
         return found
 
     def _snapshot_map(self, states: Array, half: Array) -> MorseAnalysis:

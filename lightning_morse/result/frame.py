@@ -108,6 +108,10 @@ class Frame:
 
     # ------------------------------------------------------------------ back
 
+    def losses_in_units(self, losses: Array) -> Array:
+        """Losses of the frame in their own units, any shape."""
+        return _scaled(losses, self.loss or 0)
+
     def in_units(self, found: _Kind) -> _Kind:
         """An analysis, or a box of one, in the units of the box and the loss.
 
@@ -118,8 +122,8 @@ class Frame:
         common = dataclasses.replace(
             found,
             grid=self._scaled_grid(found.grid, self.box),
-            mean_loss=self._loss_in_units(found.mean_loss),
-            loss_deviation=None if deviation is None else self._loss_in_units(deviation),
+            mean_loss=self.losses_in_units(found.mean_loss),
+            loss_deviation=None if deviation is None else self.losses_in_units(deviation),
             surrogate=self._facts(found.surrogate),
         )
         if isinstance(common, Box):
@@ -128,17 +132,14 @@ class Frame:
             common,
             morse_sets=tuple(self._morse_set(m) for m in common.morse_sets),
             samples=self.points_in_units(common.samples),
-            sample_losses=self._loss_in_units(common.sample_losses),
+            sample_losses=self.losses_in_units(common.sample_losses),
             inner=tuple(self.in_units(box) for box in common.inner),
             way_out=None if common.way_out is None else self._way(common.way_out),
             curvature=self._curvature(common.curvature),
         )
 
-    def _loss_in_units(self, losses: Array) -> Array:
-        return _scaled(losses, self.loss or 0)
-
     def _one_loss(self, loss: float) -> float:
-        return float(self._loss_in_units(np.array(loss)))
+        return float(self.losses_in_units(np.array(loss)))
 
     def _one_length(self, length: float) -> float:
         return float(_scaled(np.array(length), self.box))

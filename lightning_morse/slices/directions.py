@@ -27,6 +27,7 @@ from lightning_morse.slices.shadow_loss import ShadowLoss
 from lightning_morse.slices.subspace import AffineSubspace, plane_through
 
 NAMED = ("pca", "random", "gradient", "hessian", "checkpoints")
+VALLEY = "valley"
 # Two distinct weights span one line, which says where training went but not how it turned.
 FEWEST_FOR_PCA = 3
 
@@ -41,7 +42,8 @@ class Slice:
 
     Attributes:
         subspace: The affine subspace; the box is centred at its origin.
-        kind: Where the directions come from: a name in ``NAMED``, or ``"user"``.
+        kind: Where the directions come from: a name in ``NAMED``, or ``"user"``; ``"valley"`` for
+            axes that were turned along one.
         inside: Coordinates that must lie well inside the box, shape ``(k, d)``, float64.
         natural: Half-widths of the box where ``inside`` gives none, in weight-space units, shape
             ``(d,)``; None if there is no such scale.
@@ -56,6 +58,15 @@ class Slice:
     natural: Tensor | None = None
     fallback: str = ""
     off: Tensor | None = None
+
+    def turned(self, axes: Tensor) -> Slice:
+        """The same slice in coordinates along a valley.
+
+        Args:
+            axes: Orthonormal columns, shape ``(d, d)``, float64.
+        """
+        subspace = self.subspace.turned(axes)
+        return Slice(subspace, VALLEY, self.inside @ axes, None, self.fallback, self.off)
 
     def coverage(self, weights: Tensor, snapshots: Tensor, at: Tensor) -> Coverage:
         """How much of a trajectory the slice shows.
@@ -295,6 +306,7 @@ def axis_labels(kind: str, explained: Sequence[float]) -> list[str]:
         "gradient": "descent direction",
         "hessian": "Hessian eigenvector",
         "checkpoints": "plane direction",
+        VALLEY: "valley axis",
     }
     return [
         f"{name.get(kind, 'direction')} {j} ({100 * share:.0f} % of the trajectory)"

@@ -21,7 +21,7 @@ from lightning_morse.slices.bases import (
     first_dependent,
     orthonormal_columns,
 )
-from lightning_morse.slices.columns import blocks, gram_matrix, in_double, largest
+from lightning_morse.slices.columns import blocks, gram_matrix, in_double, largest, multiply
 
 # Machine epsilons by which inner products of directions may be off. Columns made orthonormal in
 # their own precision stay within about 20; columns made so in float32 are refused for float64
@@ -121,6 +121,17 @@ class AffineSubspace:
         if self.origin.device == torch.device(device):
             return self
         return AffineSubspace(self.origin.to(device), self.directions.to(device), self.rows)
+
+    def turned(self, axes: Tensor) -> AffineSubspace:
+        """The same subspace in turned coordinates about its origin.
+
+        Args:
+            axes: Orthonormal columns, shape ``(d, d)``: the point ``x`` has the coordinates
+                ``axes.T @ x`` there.
+        """
+        columns = self.directions.clone()  # in the order in which it lies in memory
+        multiply(columns, axes)
+        return AffineSubspace(self.origin, columns, self.rows)
 
     def point(self, x: Tensor | Sequence[float], out: Tensor | None = None) -> Tensor:
         """Weights at the coordinates ``x``.

@@ -21,7 +21,7 @@ from lightning_morse.monitoring.extent import half_widths
 from lightning_morse.slices.directions import DirectionSource, Slice
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.steps import loss_from_steps
-from tests.callback_models import Net, fit, monitor, one_attractor, rng_state, stub_analysis
+from tests.callback_models import Net, fit, monitor, one_answer, rng_state, stub_analysis
 
 
 class Odd(Exception):
@@ -87,7 +87,7 @@ def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str
     elif stage == "box":
         patch.setattr(home, "half_widths", fault.after(half_widths))
     elif stage == "analysis":
-        patch.setattr(home, "analyze_from", fault.after(one_attractor))
+        patch.setattr(home, "analyze_turning", fault.after(one_answer))
     elif stage == "coverage":
         patch.setattr(Slice, "coverage", fault.before(Slice.coverage))
     elif stage == "readings":
@@ -170,8 +170,8 @@ def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
 def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     monkeypatch.setattr(
-        "lightning_morse.monitoring.one_analysis.analyze_from",
-        lightning_morse.analysis.pipeline.analyze_from,
+        "lightning_morse.monitoring.one_analysis.analyze_turning",
+        lightning_morse.analysis.turning.analyze_turning,
     )
     fault = Fault(ERRORS["cholesky"], armed=True)
     room, name = place.split(".")

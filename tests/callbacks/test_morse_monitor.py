@@ -30,6 +30,7 @@ from tests.callback_models import (
     fit,
     loader,
     monitor,
+    one_answer,
     one_attractor,
     rng_state,
     stub_analysis,
@@ -304,9 +305,9 @@ def test_a_failed_analysis_is_in_the_figure_of_the_run_with_its_reason(tmp_path,
         calls.append(None)
         if len(calls) == 2:
             raise ValueError("lost")
-        return one_attractor(*args, **options)
+        return one_answer(*args, **options)
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", sometimes)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", sometimes)
     monkeypatch.setattr(
         "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
@@ -361,9 +362,9 @@ def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
     def sure(*args, **options):
         result = one_attractor(*args, **options)
         sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
-        return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets)
+        return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets), None
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", sure)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", sure)
     watch = monitor()
     _, runner = fit(tmp_path, watch, max_epochs=1)
     for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):

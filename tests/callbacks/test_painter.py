@@ -24,7 +24,7 @@ from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painter import Painter
 from lightning_morse.callbacks._painting import place_of
 from lightning_morse.cli import main as command
-from lightning_morse.monitoring.one_analysis import View
+from lightning_morse.monitoring.findings import View
 from lightning_morse.view.runs import read_runs
 from tests.callback_models import fit, monitor, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import plane

@@ -14,7 +14,8 @@ from lightning_morse.callbacks._account import Account
 from lightning_morse.callbacks._figures import summary_of
 from lightning_morse.callbacks.loggers import Report, log_report
 from lightning_morse.distributed.errors import Guard
-from lightning_morse.monitoring.one_analysis import Findings, OneAnalysis, View
+from lightning_morse.monitoring.findings import Findings, View
+from lightning_morse.monitoring.one_analysis import OneAnalysis
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, fit, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import nothing, plane

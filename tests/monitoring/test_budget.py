@@ -16,7 +16,7 @@ from torch.profiler import profile
 
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.parameters import trainable_parameters
-from tests.callback_models import Net, fit, loader, monitor, one_attractor, stub_analysis, trainer
+from tests.callback_models import Net, fit, loader, monitor, one_answer, stub_analysis, trainer
 
 
 class Clock:
@@ -45,12 +45,12 @@ def clock(monkeypatch):
 
     def slow(*args, **options):
         clock.now += 3
-        return one_attractor(*args, **options)
+        return one_answer(*args, **options)
 
     stub_analysis(monkeypatch)
     monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
     monkeypatch.setattr("lightning_morse.callbacks._schedule.CALLING_SECONDS", 0.0)
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", slow)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", slow)
     return clock
 
 
@@ -96,7 +96,7 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
         clock.now += 3
         raise ValueError("in the end")
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_from", fails)
+    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", fails)
     watch = monitor(max_overhead=0.05, grace=4.0)
     fit(tmp_path, watch, Ticks(clock), max_epochs=60)
     assert len(watch.history) >= 2

@@ -1,0 +1,131 @@
+"""The question where the flow of a loss leads from a point, and all that is done to answer it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lightning_morse._typing import Array, Loss
+from lightning_morse.analysis.conclusion import Final, Measuring, conclude, final_portrait
+from lightning_morse.analysis.design import FEWEST_SAMPLES, design
+from lightning_morse.analysis.exploration import Explorer
+from lightning_morse.analysis.framing import first_in_frame, framed
+from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.plan import Plan
+from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.sampling import Sampler
+from lightning_morse.analysis.settings import Settings
+from lightning_morse.analysis.tower import Tower
+from lightning_morse.result import MorseAnalysis
+from lightning_morse.result.frame import Frame
+from lightning_morse.stopwatch import Stopwatch
+
+# Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
+# judged by other evaluations, so many times in all.
+MOST_JUDGEMENTS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Where does the flow of a loss lead from a point?
+
+    Begin one with :meth:`of`.
+
+    Attributes:
+        frame: The frame in which everything is computed; everything below is in it.
+        loss: The loss.
+        point: The point, shape ``(d,)``.
+        limits: Corners of the box that the outermost one may grow to.
+        sampler: The boxes and samples so far.
+        clock: Takes the time of the stages.
+    """
+
+    frame: Frame
+    loss: Loss
+    point: Array
+    limits: tuple[Array, Array]
+    sampler: Sampler
+    clock: Stopwatch
+
+    @classmethod
+    def of(
+        cls,
+        loss: Loss,
+        point: Array,
+        settings: Settings,
+        farthest: tuple[Array, Array] | None,
+        plan: Plan,
+        clock: Stopwatch,
+        is_over: Callable[[], bool] | None = None,
+        known: Samples | None = None,
+    ) -> Question:
+        """Fill the box with samples.
+
+        Args:
+            loss: As in :func:`lightning_morse.analyze`, in units of its own.
+            point: Shape ``(d,)``, inside the box of the settings.
+            settings: The settings of the analysis, in these units.
+            farthest: Corners of the box that the outermost one may grow to; None for itself.
+            plan: How samples are spent.
+            clock: Takes the time of the stages.
+            is_over: Says that time is up.
+            known: Samples there are already, in the box.
+        """
+        grid = settings.grid
+        limits = (grid.lower, grid.upper) if farthest is None else farthest
+        frame = Frame.of(grid.lower, grid.upper)
+        settings = settings.within(frame)
+        grid = settings.grid
+        n_first = plan.first if known is None else max(FEWEST_SAMPLES, plan.first - len(known))
+        with clock("loss"):
+            places = design(grid.lower, grid.upper, n_first, settings.seed)
+            samples = first_in_frame(loss, places, frame, is_over)
+        if known is not None and len(known):
+            samples = samples.followed_by(frame.points(known.points), frame.losses(known.losses))
+        sampler = Sampler(framed(loss, frame), Tower(settings, samples), plan, clock, is_over)
+        if farthest is not None:
+            sampler.draw_in(frame.points(point))
+        inside = frame.points(point), (frame.points(limits[0]), frame.points(limits[1]))
+        return cls(frame, sampler.loss, *inside, sampler, clock)
+
+    @property
+    def samples(self) -> Samples:
+        """All samples so far, in the units of the loss."""
+        tower = self.sampler.tower
+        found = tower.everything.followed_by(tower.left_out.points, tower.left_out.losses)
+        units = self.frame.points_in_units(found.points), self.frame.losses_in_units(found.losses)
+        return Samples(*units)
+
+    def ask(self, most: int) -> PhasePortrait | None:
+        """Sample until the question is decided, or there are so many samples, or all of the plan.
+
+        Returns:
+            The picture so far; None if the samples determine no surrogate.
+        """
+        whole = self.sampler.plan
+        most = min(most, whole.most)
+        self.sampler.plan = dataclasses.replace(whole, most=most)
+        Explorer(self.sampler).follow(self.point, self.limits)
+        self.sampler.plan = whole
+        return self.sampler.sketch(most)
+
+    def decide(self) -> Final:
+        """Sample until the question is decided and the picture complete, and draw the last one."""
+        explorer, plan = Explorer(self.sampler), self.sampler.plan
+        for _ in range(MOST_JUDGEMENTS):
+            explorer.answer(self.point, self.limits, plan.usual)
+            self.sampler.judge()
+            final = final_portrait(self.sampler.tower, self.clock)
+            if not self.sampler.left(plan.most) or final.portrait.is_decided(self.point):
+                break
+        return final
+
+    def conclude(self, final: Final) -> MorseAnalysis:
+        """Describe the last picture, in the units of the loss."""
+        sampler = self.sampler
+        over = sampler.is_over is not None and sampler.is_over()
+        room = sampler.tower.n_samples if over else sampler.plan.most
+        measuring = Measuring(self.loss, room)
+        found = conclude(sampler.tower, final, self.clock, measuring, self.point)
+        return self.frame.in_units(found)

@@ -1,0 +1,133 @@
+"""Boxes turned along a valley: where they are found, what they answer, and what they cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.turning import analyze_turning
+
+
+class Valley:
+    """A paraboloid under a logarithm, along given axes; counts its evaluations."""
+
+    def __init__(self, curvatures, turn, bottom):
+        self.curvatures = torch.tensor(curvatures)
+        self.axes, self.bottom = torch.from_numpy(turn), torch.tensor(bottom)
+        self.count = 0
+
+    def __call__(self, x):
+        self.count += len(x)
+        along = (x - self.bottom) @ self.axes
+        return torch.log1p(50 * (self.curvatures * along**2).sum(1))
+
+
+def rotation(degrees):
+    angle = np.deg2rad(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def oblique():
+    return Valley([1e-3, 3.0], rotation(34), [0.6, 0.1])
+
+
+def box(d):
+    return np.zeros(d), -np.ones(d), np.ones(d), (-10 * np.ones(d), 10 * np.ones(d))
+
+
+def test_an_oblique_valley_is_answered_in_a_turned_box():
+    plain = analyze_from(oblique(), *box(2), 112, 64, most=320)
+    assert plain.basin_of([[0.0, 0.0]])[0] == -1
+    loss = oblique()
+    result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    assert loss.count < 320
+    assert result.basin_of([[0.0, 0.0]])[0] >= 0
+    # The first axis is that of the valley, to a degree.
+    assert abs(axes[:, 0] @ loss.axes.numpy()[:, 0]) > np.cos(np.deg2rad(1))
+    bottom = loss.bottom.numpy() @ axes
+    cell = result.grid.cell_widths
+    assert (np.abs(result.morse_sets[0].center - bottom) < 2 * cell).all()
+    assert result.confidence == 0.95
+
+
+def test_labels_of_a_turned_box_hold_for_the_true_flow():
+    loss = oblique()
+    result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(result.grid.lower, result.grid.upper, (400, 2))
+    labels = result.basin_of(points)
+    assert (labels >= 0).sum() > 50
+    # The flow of a function of a paraboloid goes to its bottom from everywhere, as long as it does
+    # not leave the box: here it is all along monotone in each coordinate of the paraboloid.
+    lower, upper = result.grid.lower, result.grid.upper
+    for point in points[labels >= 0]:
+        along = (point @ axes.T - loss.bottom.numpy()) @ loss.axes.numpy()
+        for rate in np.geomspace(1e-3, 1e3, 25):
+            later = np.exp(-rate * loss.curvatures.numpy()) * along
+            there = (loss.axes.numpy() @ later + loss.bottom.numpy()) @ axes
+            assert ((there >= lower) & (there <= upper)).all()
+
+
+def test_what_is_decided_at_first_is_not_turned():
+    bowl = Valley([1.0, 1.5], rotation(30), [0.3, 0.2])
+    result, axes = analyze_turning(bowl, *box(2), 112, 64, most=320)
+    assert axes is None
+    assert result.basin_of([[0.0, 0.0]])[0] >= 0
+
+
+def test_without_leave_to_turn_it_is_the_plain_analysis():
+    plain = analyze_from(oblique(), *box(2), 112, 64, most=320)
+    result, axes = analyze_turning(oblique(), *box(2), 112, 64, most=320, turns=False)
+    assert axes is None
+    np.testing.assert_array_equal(result.samples, plain.samples)
+    np.testing.assert_array_equal(result.labels, plain.labels)
+    line, axes = analyze_turning(lambda x: (x**2).sum(1), [0.1], [-1.0], [1.0], None, 32, 32)
+    assert axes is None
+    assert line.n_attractors == 1
+
+
+@pytest.mark.parametrize("most", [64, 128, 200, 320])
+@pytest.mark.parametrize("kinks", [0.0, 0.3])
+def test_the_number_of_samples_is_a_hard_limit(most, kinks):
+    planes = torch.tensor(np.random.default_rng(1).standard_normal((20, 3)) * 3)
+    loss = oblique()
+
+    def rough(x):
+        return loss(x) + kinks * torch.relu(x @ planes[:, :2].T + planes[:, 2]).mean(1)
+
+    analyze_turning(rough, *box(2), min(most, 112), 64, most=most)
+    assert loss.count <= most
+
+
+def test_on_three_axes():
+    turn = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
+    loss = Valley([2e-2, 0.3, 2.0], turn, [0.4, 0.1, -0.2])
+    result, axes = analyze_turning(loss, *box(3), 512, 32, most=512)
+    assert loss.count <= 512
+    assert axes is not None
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
+    assert result.basin_of(np.zeros((1, 3)))[0] >= 0
+
+
+def test_a_flow_that_leaves_is_not_called_so_for_a_small_box():
+    # Downhill along an oblique valley without end.
+    slope = Valley([0.0, 3.0], rotation(34), [0.0, 0.0])
+
+    def endless(x):
+        return slope(x) + torch.exp(-0.3 * (x @ slope.axes)[:, 0])
+
+    result, axes = analyze_turning(endless, *box(2), 112, 64, most=320)
+    if axes is not None:
+        assert result.basin_of([[0.0, 0.0]])[0] >= 0
+    assert result.n_attractors == 0
+
+
+def test_time_that_is_up_leaves_what_there_is():
+    loss = oblique()
+    result, axes = analyze_turning(
+        loss, *box(2), 112, 64, most=320, is_over=lambda: loss.count >= 150
+    )
+    assert loss.count <= 160
+    assert axes is None or result.basin_of([[0.0, 0.0]])[0] >= 0
