@@ -160,6 +160,16 @@ class Explorer:
         portrait = self.sampler.sketch(n_samples)
         return portrait is None or portrait.is_decided(start)
 
+    def answers(self, portrait: PhasePortrait, start: Array, farthest: tuple[Array, Array]) -> bool:
+        """Whether a picture names the basin of a point, or shows that it leaves for good.
+
+        That it leaves is no answer as long as the box could be larger.
+        """
+        label = portrait.label_at(start)
+        if label != ESCAPES:
+            return label >= 0
+        return self._worth_growing(portrait, descend(portrait, start), farthest) is None
+
     # ------------------------------------------------------------------ which cells, which box
 
     def _reached(self, portrait: PhasePortrait, start: Array) -> Mask:
@@ -240,7 +250,15 @@ class Explorer:
         self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
     ) -> CubicalGrid | None:
         """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
-        if not way.leaves or self.sampler.left(self._plan.most) < self.sampler.cost_of_growth():
+        if self.sampler.left(self._plan.most) < self.sampler.cost_of_growth():
+            return None
+        return self._worth_growing(portrait, way, farthest)
+
+    def _worth_growing(
+        self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
+    ) -> CubicalGrid | None:
+        """The same whatever it costs; None at the limits, and where nothing is left to lose."""
+        if not way.leaves:
             return None
         most = worth_following(portrait, way)
         if most < _LEAST_GROWTH:

@@ -110,6 +110,10 @@ class Question:
         self.sampler.plan = whole
         return self.sampler.sketch(most)
 
+    def is_answered(self, picture: PhasePortrait) -> bool:
+        """Whether a picture names the basin of the point, or shows that it leaves for good."""
+        return Explorer(self.sampler).answers(picture, self.point, self.limits)
+
     def decide(self) -> Final:
         """Sample until the question is decided and the picture complete, and draw the last one."""
         explorer, plan = Explorer(self.sampler), self.sampler.plan

@@ -27,6 +27,8 @@ _MOST_NAMED = 3
 _NEXT_TO_NOTHING = 0.01
 # From here on nearly all of the picture is hatched, which has to be explained.
 _NEARLY_ALL = 0.9
+# That the flow goes on at first is worth saying from this share of the way there on.
+_FAR_ENOUGH = 0.25
 
 _ROUGH = (
     "the loss is too rough here for the model fitted to it. More probe batches (probe_batches) may "
@@ -147,6 +149,16 @@ class _Telling:
         return f"{said}, {way}. Go on training.{self._rest()}"
 
     def is_undecided(self) -> str:
+        """Why it is undecided, after what is certain of the way to begin with."""
+        said, goes = self._why_undecided(), self.found.goes
+        if goes is None or not self.reach or goes < _FAR_ENOUGH * self.reach:
+            return said
+        far = f"{goes / self.reach:.2g} times as far as training came"
+        return said.replace(
+            "Undecided: ", f"Certainly still descending at first, at least {far}; then undecided: "
+        )
+
+    def _why_undecided(self) -> str:
         found, n = self.found, len(self.result.samples)
         data = "the runs" if _is_map(self.result) else f"{n} samples"
         if found.reason == "unknown":

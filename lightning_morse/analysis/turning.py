@@ -75,7 +75,8 @@ def analyze_turning(
     Returns:
         The analysis, and the axes of its coordinates, orthonormal columns, shape ``(d, d)``: a
         point ``x`` of the given box has the coordinates ``axes.T @ x`` there. None unless the box
-        was turned; then the point lies in a certain basin.
+        was turned; then the point lies in a certain basin, or certainly leaves the farthest box
+        or for where next to nothing is left of the loss.
 
     Raises:
         ValueError: As :func:`lightning_morse.analysis.pipeline.analyze_from`.
@@ -113,9 +114,9 @@ class _Stage:
         return self.outside.followed_by(own.points @ self.axes.T, own.losses)
 
     @property
-    def names_a_basin(self) -> bool:
-        """Whether it is certain in which basin the point lies; that it leaves is no answer here."""
-        return self.picture is not None and self.picture.label_at(self.question.point) >= 0
+    def is_answered(self) -> bool:
+        """Whether it is certain in which basin the point lies, or that it leaves for good."""
+        return self.picture is not None and self.question.is_answered(self.picture)
 
     def further(self, n_samples: int) -> _Stage:
         """The same after so many more samples in the same box."""
@@ -140,9 +141,9 @@ def _turned(loss: Loss, question: Question, level: float) -> tuple[MorseAnalysis
         if following is None:
             break
         stage = following
-        if stage.names_a_basin:
+        if stage.is_answered:
             final = stage.question.decide()
-            if final.portrait.label_at(stage.question.point) >= 0:
+            if stage.question.is_answered(final.portrait):
                 return stage.question.conclude(final), stage.axes
             break
     # What has been spent there is not spent again.

@@ -15,11 +15,13 @@ its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.gp.calibration import PLAINLY_WRONG
@@ -52,6 +54,8 @@ class Verdict:
         reason: Why it is undecided.
         sets: Morse sets that it may end in, where it is undecided.
         unresolved: Those of them that may hide an attractor.
+        goes: How far it certainly goes at first although it is undecided where to: the distance to
+            the nearest face of the largest box inside that it certainly leaves, units of the slice.
     """
 
     kind: Kind
@@ -64,6 +68,7 @@ class Verdict:
     reason: Reason | None = None
     sets: tuple[int, ...] = ()
     unresolved: tuple[int, ...] = ()
+    goes: float | None = None
 
     @property
     def face(self) -> tuple[int, int] | None:
@@ -112,7 +117,8 @@ def verdict(result: MorseAnalysis, point: ArrayLike) -> Verdict:
     faces = _faces(box.faces, cell)
     if label < -1:
         return _descends(result, x, faces)
-    return _undecided(result, inside[-1], cell, faces)
+    found = _undecided(result, inside[-1], cell, faces)
+    return dataclasses.replace(found, goes=_certain_distance(result, inside, found.sets, x))
 
 
 def _faces(faces: Mask | None, cell: int) -> tuple[tuple[int, int], ...]:
@@ -156,6 +162,43 @@ def _undecided(
     else:
         reason = "edge" if leaves else "band"
     return Verdict("undecided", faces=faces, reason=reason, sets=sets, unresolved=unresolved)
+
+
+def _certain_distance(
+    result: MorseAnalysis, inside: list[int], sets: tuple[int, ...], x: Array
+) -> float | None:
+    """How far a point certainly goes: out of the largest box in which no Morse set awaits it.
+
+    A trajectory that stays in a box comes to a Morse set there that its cell may reach.
+
+    Args:
+        result: The analysis.
+        inside: Numbers of the boxes that hold the point, the outermost first.
+        sets: Morse sets that its cell may reach.
+        x: The point, shape ``(d,)``.
+    """
+    boxes = result.boxes
+    if boxes[inside[-1]].reach is None:
+        return None
+    for k in inside[1:]:
+        within = [k]
+        within += [j for j in range(k + 1, len(boxes)) if _is_within(boxes, j, k)]
+        there = {int(i) for j in within for i in np.unique(_sets_in(boxes[j]))}
+        if not there & set(sets) and not any(boxes[j].diverged.any() for j in within):
+            grid = boxes[k].grid
+            return float(np.minimum(x - grid.lower, grid.upper - x).min())
+    return None
+
+
+def _is_within(boxes: Sequence[Box], j: int, k: int) -> bool:
+    while j > k:
+        j = boxes[j].parent
+    return j == k
+
+
+def _sets_in(box: Box) -> NDArray[np.int32]:
+    """Number of the Morse set of each cell of a box, -1 for none."""
+    return np.full(1, -1, np.int32) if box.sets is None else box.sets
 
 
 def _at_face(result: MorseAnalysis, number: int, faces: tuple[tuple[int, int], ...]) -> bool:

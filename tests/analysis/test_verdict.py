@@ -1,5 +1,7 @@
 """What becomes of a point: what is certain agrees with the true flow, and why is said otherwise."""
 
+import dataclasses
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -212,3 +214,40 @@ def test_a_file_keeps_it(leaving, tmp_path):
     np.savez(tmp_path / "b.npz", **(whole | {"faces": whole["faces"][1:]}))
     with pytest.raises(ValueError, match='"faces" should be true or false of shape'):
         lm.MorseAnalysis.load(tmp_path / "b.npz")
+
+
+def within(sets, diverged=False):
+    box = inner_box(1.0, sets)
+    return dataclasses.replace(box, diverged=np.full(4, diverged))
+
+
+def test_an_undecided_point_certainly_leaves_a_box_in_which_nothing_awaits_it():
+    # Set 0 lies in the first cell of the outermost box; the box inside holds none of its cells.
+    result = made([OPEN], [0], True, inner=(within([-1] * 4),))
+    found = verdict(result, [2.75])
+    assert (found.kind, found.goes) == ("undecided", 0.75)
+    said = sentence(result, [2.75], ["PC 1"], 1.0, 0.5)
+    assert said.startswith(
+        "Certainly still descending at first, at least 1.5 times as far as training came; then "
+        "undecided: it may settle in set 0"
+    )
+    # Not worth a word beside how far training came.
+    assert sentence(result, [2.75], ["PC 1"], 1.0, 50.0).startswith("Undecided: ")
+
+
+@pytest.mark.parametrize("inner", [within([-1, -1, 0, -1]), within([-1] * 4, diverged=True)])
+def test_it_may_stay_where_a_set_awaits_it_or_nothing_is_known(inner):
+    assert verdict(made([OPEN], [0], True, inner=(inner,)), [2.75]).goes is None
+
+
+def test_of_boxes_inside_boxes_the_largest_that_is_left_counts():
+    innermost = dataclasses.replace(
+        inner_box(1.0, [-1] * 4), grid=CubicalGrid([2.5], [3.0], (4,)), parent=1
+    )
+    result = made([OPEN], [0], True, inner=(within([-1] * 4), innermost))
+    assert verdict(result, [2.75]).goes == 0.75
+    # A set in the outer of the two, or in a box inside it, is met before that one is left.
+    result = made([OPEN], [0], True, inner=(within([0, -1, -1, -1]), innermost))
+    assert verdict(result, [2.75]).goes == 0.25
+    holds = dataclasses.replace(innermost, sets=np.array([0, -1, -1, -1], dtype=np.int32))
+    assert verdict(made([OPEN], [0], True, inner=(within([-1] * 4), holds)), [2.75]).goes is None
