@@ -168,7 +168,8 @@ class Explorer:
         label = portrait.label_at(start)
         if label != ESCAPES:
             return label >= 0
-        return self._worth_growing(portrait, descend(portrait, start), farthest) is None
+        way = descend(portrait, start)
+        return way.leaves and self._worth_growing(portrait, way, farthest) is None
 
     # ------------------------------------------------------------------ which cells, which box
 
