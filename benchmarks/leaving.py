@@ -113,8 +113,10 @@ def in_double(loss: LossSlice) -> LossSlice:
     )
 
 
-def attractor(one: Seen) -> np.ndarray | None:
+def attractor(one: Seen) -> tuple[np.ndarray, float] | None:
     """Where steepest descent from the current weights ends inside, in reaches of the trajectory.
+
+    And the loss there, as a share of what it is at the weights. None if it does not end inside.
 
     First on the lattice. A lattice has minima of its own in a valley that is oblique to it, so from
     its minimum the search goes on in circles, on the logarithm of the loss.
@@ -135,8 +137,18 @@ def attractor(one: Seen) -> np.ndarray | None:
     end = lattice_minimum(losses, start, step * reach / reach.max())
     if end is None:
         return None
-    rest = rest_points(heights, points[end][None], step, 1.0)[0]
-    return rest * DENSE_REACH if (np.abs(rest) < 1).all() else None
+    rest = rest_points(heights, points[end][None], step, 1.0)
+    if (np.abs(rest) >= 1).any():
+        return None
+    height, now = heights(np.vstack([rest, current]))
+    return rest[0] * DENSE_REACH, float(np.exp(height - now))
+
+
+def in_the_box(one: Seen, place: np.ndarray) -> bool:
+    """Whether a place, in reaches of the trajectory, lies in the box of an analysis."""
+    result = one.found.result
+    assert result is not None, "the first process holds the result"
+    return bool(result.grid.cell_of((place * reach_of(one.look))[None])[0] >= 0)
 
 
 def rows(table: str, kind: str, seed: int, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -150,7 +162,8 @@ def rows(table: str, kind: str, seed: int, given: argparse.Namespace) -> list[di
         row["says"] = {UNDECIDED: "undecided", ESCAPES: "leaves"}.get(label, "basin")
         if label == ESCAPES:
             there = attractor(one)
-            row["attractor"] = None if there is None else there.tolist()
+            row["attractor"] = None if there is None else [there[0].tolist(), there[1]]
+            row["in_the_box"] = there is not None and in_the_box(one, there[0])
         out.append(row)
     return out
 
@@ -182,6 +195,9 @@ def main() -> None:
     print(f"| all | {' | '.join(counts(everything))} |")
     leaving = [row for row in everything if row["says"] == "leaves"]
     print("\nsaid to leave, with an attractor:", interval(with_attractor(leaving), len(leaving)))
+    print("of these in the box:", sum(row["in_the_box"] for row in leaving))
+    shares = [f"{row['attractor'][1]:.1e}" for row in leaving if row["attractor"] is not None]
+    print("loss there, as a share of what it is at the weights:", ", ".join(shares) or "none")
 
 
 def with_attractor(leaving: list[dict[str, Any]]) -> int:
