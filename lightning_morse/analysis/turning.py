@@ -84,11 +84,23 @@ def analyze_turning(
     share = _SHARE_OF_TURNED * (1 - confidence)
     turns = turns and np.size(lower) in _PATIENCE
     level = confidence + share * turns
-    given = loss, start, lower, upper, farthest, n_samples, resolution, level, seed
+    counted = _Counted(loss)
+    given = counted, start, lower, upper, farthest, n_samples, resolution, level, seed
     question = begun(*given, most, is_over)
-    turned = _turned(loss, question, 1 - share / _MOST_TURNED) if turns else None
+    turned = _turned(counted, question, 1 - share / _MOST_TURNED) if turns else None
     found, axes = turned or (question.conclude(question.decide()), None)
     return dataclasses.replace(found, confidence=confidence), axes
+
+
+class _Counted:
+    """A loss that counts the points at which it is evaluated."""
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss, self.n = loss, 0
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        self.n += len(points)
+        return self._loss(points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +136,7 @@ class _Stage:
         return dataclasses.replace(self, picture=picture)
 
 
-def _turned(loss: Loss, question: Question, level: float) -> tuple[MorseAnalysis, Array] | None:
+def _turned(loss: _Counted, question: Question, level: float) -> tuple[MorseAnalysis, Array] | None:
     """The answer in a turned box; None if there was one before, or there is none in them either."""
     dim, sampler = len(question.point), question.sampler
     whole = sampler.plan
@@ -133,22 +145,34 @@ def _turned(loss: Loss, question: Question, level: float) -> tuple[MorseAnalysis
     stage = _Stage(np.eye(dim), question, picture, none)
     if picture is None or picture.is_decided(question.point):
         return None
-    n_before, left = sampler.tower.n_samples, sampler.left(whole.most)
+    before, left = loss.n, sampler.left(whole.most)
     # What the first box would still need to be judged and measured is kept for it.
-    plan = dataclasses.replace(whole, most=n_before + left)
-    for n in _parts(left, _FEWEST[dim]):
+    plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
+    try:
+        return _answer(loss, stage, level, _parts(left, _FEWEST[dim]), plan)
+    except SurrogateError:  # too little is known in a turned box
+        return None
+    finally:  # what has been spent there is not spent again
+        sampler.plan = dataclasses.replace(whole, most=whole.most - (loss.n - before))
+
+
+def _answer(
+    loss: Loss, stage: _Stage, level: float, parts: list[int], plan: Plan
+) -> tuple[MorseAnalysis, Array] | None:
+    """The answer in one of the boxes that are turned one after the other; None if there is none.
+
+    Raises:
+        SurrogateError: If the samples in one of them determine no surrogate.
+    """
+    for n in parts:
         following = _following(loss, stage, level, n, plan)
         if following is None:
-            break
+            return None
         stage = following
         if stage.is_answered:
             final = stage.question.decide()
-            if stage.question.is_answered(final.portrait):
-                return stage.question.conclude(final), stage.axes
-            break
-    # What has been spent there is not spent again.
-    spent = len(stage.pool) - n_before
-    sampler.plan = dataclasses.replace(whole, most=whole.most - spent)
+            is_kept = stage.question.is_answered(final.portrait)
+            return (stage.question.conclude(final), stage.axes) if is_kept else None
     return None
 
 
@@ -159,6 +183,9 @@ def _following(
 
     Returns:
         None if the picture shows no valley, or time is up.
+
+    Raises:
+        SurrogateError: As :func:`_answer`.
     """
     question, picture, sampler = stage.question, stage.picture, stage.question.sampler
     if picture is None or (sampler.is_over is not None and sampler.is_over()):
@@ -170,20 +197,13 @@ def _following(
         valley = valley_at(picture, question.point)
     if valley is None:
         return None
-    try:
-        return _asked_in(valley, loss, stage, level, n_samples, whole)
-    except SurrogateError:  # too little is known there
-        return None
+    return _asked_in(valley, loss, stage, level, n_samples, whole)
 
 
 def _asked_in(
     valley: Valley, loss: Loss, stage: _Stage, level: float, n_samples: int, whole: Plan
 ) -> _Stage:
-    """Ask in the box of a valley.
-
-    Raises:
-        SurrogateError: If the samples there determine no surrogate.
-    """
+    """Ask in the box of a valley; raises as :func:`_answer`."""
     question, frame = stage.question, stage.question.frame
     axes, pool = stage.axes @ valley.axes, stage.pool
     lower, upper = frame.points_in_units(valley.lower), frame.points_in_units(valley.upper)

@@ -8,6 +8,7 @@ import torch
 
 from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.analysis.turning import analyze_turning
+from lightning_morse.gp.process import SurrogateError
 
 
 class Valley:
@@ -99,6 +100,20 @@ def test_the_number_of_samples_is_a_hard_limit(most, kinks):
 
     analyze_turning(rough, *box(2), min(most, 112), 64, most=most)
     assert loss.count <= most
+
+
+def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monkeypatch):
+    def refuses(*args, **options):
+        loss = args[1]
+        loss(torch.zeros(20, 2))  # which are spent all the same
+        raise SurrogateError("too little is known")
+
+    monkeypatch.setattr("lightning_morse.analysis.turning._asked_in", refuses)
+    loss = oblique()
+    result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    assert axes is None
+    assert result.basin_of([[0.0, 0.0]])[0] == -1
+    assert 192 < loss.count <= 320
 
 
 def test_on_three_axes():
