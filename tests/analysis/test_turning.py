@@ -105,7 +105,7 @@ def test_the_number_of_samples_is_a_hard_limit(most, kinks):
 def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monkeypatch):
     def refuses(*args, **options):
         loss = args[1]
-        loss(torch.zeros(20, 2))  # which are spent all the same
+        loss(torch.zeros(20, 2, dtype=torch.float64))  # which are spent all the same
         raise SurrogateError("too little is known")
 
     monkeypatch.setattr("lightning_morse.analysis.turning._asked_in", refuses)
