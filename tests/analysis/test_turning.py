@@ -89,8 +89,7 @@ def test_without_leave_to_turn_it_is_the_plain_analysis():
     assert line.n_attractors == 1
 
 
-@pytest.mark.parametrize("most", [64, 128, 200, 320])
-@pytest.mark.parametrize("kinks", [0.0, 0.3])
+@pytest.mark.parametrize(("most", "kinks"), [(64, 0.0), (200, 0.3), (320, 0.3)])
 def test_the_number_of_samples_is_a_hard_limit(most, kinks):
     planes = torch.tensor(np.random.default_rng(1).standard_normal((20, 3)) * 3)
     loss = oblique()
