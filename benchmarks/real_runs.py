@@ -56,7 +56,7 @@ from lightning_morse.slices.directions import VALLEY
 from lightning_morse.slices.loss_slice import LossSlice
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ordinary_runs import RUNS, train
+from ordinary_runs import LONG, RUNS, train
 from slice_slope import Slope
 from true_flow import LEFT, SETTLED, TOLERANCE, UNFINISHED, follow, lattice_minimum
 
@@ -411,7 +411,7 @@ def told(row: Row) -> str:
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Make the runs asked for, or print the table of runs made before; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=[*RUNS, *LONG])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--every", type=int, default=2, help="epochs between two analyses")
