@@ -161,9 +161,10 @@ class Explorer:
         return portrait is None or portrait.is_decided(start)
 
     def answers(self, portrait: PhasePortrait, start: Array, farthest: tuple[Array, Array]) -> bool:
-        """Whether a picture names the basin of a point, or shows that it leaves for good.
+        """Whether a picture names the basin of a point, or shows that it leaves.
 
-        That it leaves is no answer as long as the box could be larger.
+        That it leaves is no answer as long as the box could usefully be larger, which is judged by
+        where the mean flow leaves, and how the loss falls along it.
         """
         label = portrait.label_at(start)
         if label != ESCAPES:
@@ -258,7 +259,10 @@ class Explorer:
     def _worth_growing(
         self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
     ) -> CubicalGrid | None:
-        """The same whatever it costs; None at the limits, and where nothing is left to lose."""
+        """The grid of a larger box, affordable or not; None where there is no use in it.
+
+        There is none at the limits, and where next to nothing is left to lose.
+        """
         if not way.leaves:
             return None
         most = worth_following(portrait, way)

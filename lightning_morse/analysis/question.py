@@ -106,12 +106,14 @@ class Question:
         whole = self.sampler.plan
         most = min(most, whole.most)
         self.sampler.plan = dataclasses.replace(whole, most=most)
-        Explorer(self.sampler).follow(self.point, self.limits)
-        self.sampler.plan = whole
+        try:
+            Explorer(self.sampler).follow(self.point, self.limits)
+        finally:
+            self.sampler.plan = whole
         return self.sampler.sketch(most)
 
     def is_answered(self, picture: PhasePortrait) -> bool:
-        """Whether a picture names the basin of the point, or shows that it leaves for good."""
+        """Whether a picture names the basin of the point, or shows that it leaves."""
         return Explorer(self.sampler).answers(picture, self.point, self.limits)
 
     def decide(self) -> Final:
@@ -128,8 +130,7 @@ class Question:
     def conclude(self, final: Final) -> MorseAnalysis:
         """Describe the last picture, in the units of the loss."""
         sampler = self.sampler
-        over = sampler.is_over is not None and sampler.is_over()
-        room = sampler.tower.n_samples if over else sampler.plan.most
+        room = sampler.tower.n_samples if sampler.is_out_of_time else sampler.plan.most
         measuring = Measuring(self.loss, room)
         found = conclude(sampler.tower, final, self.clock, measuring, self.point)
         return self.frame.in_units(found)

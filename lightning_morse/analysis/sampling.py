@@ -65,9 +65,14 @@ class Sampler:
         self.may_open = True
         self._last: tuple[tuple[object, ...], PhasePortrait] | None = None
 
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether no more samples may be placed, for lack of time."""
+        return self.is_over is not None and self.is_over()
+
     def left(self, most: int) -> int:
         """Samples that may still be placed, those held out or kept to measure not counted."""
-        if self.is_over is not None and self.is_over():
+        if self.is_out_of_time:
             return 0
         kept = n_held_out(self.plan.usual) + len(self.tower) - 1 + n_kept_to_measure(most)
         return max(0, most - kept - self.tower.n_samples)

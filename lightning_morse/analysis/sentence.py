@@ -153,10 +153,9 @@ class _Telling:
         said, goes = self._why_undecided(), self.found.goes
         if goes is None or not self.reach or goes < _FAR_ENOUGH * self.reach:
             return said
-        far = f"{goes / self.reach:.2g} times as far as training came"
-        return said.replace(
-            "Undecided: ", f"Certainly still descending at first, at least {far}; then undecided: "
-        )
+        far = f"at least {_rounded_down(goes / self.reach)} times as far as training has come"
+        why = said.removeprefix("Undecided: ")
+        return f"Certainly goes on descending at first, {far}; where it ends is undecided: {why}"
 
     def _why_undecided(self) -> str:
         found, n = self.found, len(self.result.samples)
@@ -298,6 +297,12 @@ def _sets(numbers: Sequence[int], word: str) -> str:
 def _listed(names: Sequence[str], word: str) -> str:
     *most, last = names or [""]
     return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def _rounded_down(number: float) -> str:
+    """A positive number to two digits, no larger than it is."""
+    digits = 1 - math.floor(math.log10(number))
+    return f"{math.floor(number * 10.0**digits) / 10.0**digits:.2g}"
 
 
 def _known(loss: float | None) -> bool:

@@ -5,9 +5,9 @@ open where it leads, the rest goes to a box along the axes of the valley
 (:mod:`lightning_morse.analysis.valley`), and if that answers, it is the picture. A rotation is
 orthogonal, so the gradient flow in turned coordinates is the gradient flow.
 
-**Confidence.** Which of two pictures is shown depends on the samples, so each may be wrong with a
-share of ``1 - confidence`` only that was fixed before, and the one that is shown is right with
-probability at least ``confidence`` by the union bound.
+**Confidence.** Which picture is shown depends on the samples, so each may be wrong with no more
+than a share, fixed beforehand, of ``1 - confidence``. By the union bound the one that is shown is
+right with probability at least ``confidence``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.valley import Valley, valley_at
-from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseAnalysis
 
@@ -75,8 +74,10 @@ def analyze_turning(
     Returns:
         The analysis, and the axes of its coordinates, orthonormal columns, shape ``(d, d)``: a
         point ``x`` of the given box has the coordinates ``axes.T @ x`` there. None unless the box
-        was turned; then the point lies in a certain basin, or certainly leaves the farthest box
-        or for where next to nothing is left of the loss.
+        was turned. Then the point lies in a certain basin; or it certainly leaves the turned box,
+        which, as far as the mean flow tells, it does at the limits or where next to nothing is left
+        of the loss; or time was up. All evaluations are among the samples, those in other boxes
+        too.
 
     Raises:
         ValueError: As :func:`lightning_morse.analysis.pipeline.analyze_from`.
@@ -84,23 +85,44 @@ def analyze_turning(
     share = _SHARE_OF_TURNED * (1 - confidence)
     turns = turns and np.size(lower) in _PATIENCE
     level = confidence + share * turns
-    counted = _Counted(loss)
-    given = counted, start, lower, upper, farthest, n_samples, resolution, level, seed
+    recorded = _Recorded(loss)
+    given = recorded, start, lower, upper, farthest, n_samples, resolution, level, seed
     question = begun(*given, most, is_over)
-    turned = _turned(counted, question, 1 - share / _MOST_TURNED) if turns else None
+    turned = _turned(recorded, question, 1 - share / _MOST_TURNED) if turns else None
     found, axes = turned or (question.conclude(question.decide()), None)
+    if len(recorded) > len(found.samples):  # those in boxes that are not shown count, too
+        points = recorded.points if axes is None else recorded.points @ axes
+        found = dataclasses.replace(found, samples=points, sample_losses=recorded.losses)
     return dataclasses.replace(found, confidence=confidence), axes
 
 
-class _Counted:
-    """A loss that counts the points at which it is evaluated."""
+class _Recorded:
+    """A loss that keeps the points at which it was evaluated, and what it was there."""
 
     def __init__(self, loss: Loss) -> None:
-        self._loss, self.n = loss, 0
+        self._loss = loss
+        self._points: list[Array] = []
+        self._losses: list[torch.Tensor] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._points))
 
     def __call__(self, points: torch.Tensor) -> torch.Tensor:
-        self.n += len(points)
-        return self._loss(points)
+        values = self._loss(points)
+        self._points.append(points.numpy().copy())
+        self._losses.append(values)
+        return values
+
+    @property
+    def points(self) -> Array:
+        """The points, in the order in which they were evaluated, shape ``(n, d)``."""
+        return np.concatenate(self._points)
+
+    @property
+    def losses(self) -> Array:
+        """The losses there, shape ``(n,)``."""
+        values = [v.detach().to("cpu", torch.float64).numpy() for v in self._losses]
+        return np.concatenate(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +134,14 @@ class _Stage:
         question: The question.
         picture: What is known there; None if the samples determine no surrogate.
         outside: Samples of earlier stages outside of the box, in coordinates of the slice.
+        limits: Corners of the box beyond which nothing is looked at, likewise.
     """
 
     axes: Array
     question: Question
     picture: PhasePortrait | None
     outside: Samples
+    limits: tuple[Array, Array]
 
     @property
     def pool(self) -> Samples:
@@ -136,24 +160,27 @@ class _Stage:
         return dataclasses.replace(self, picture=picture)
 
 
-def _turned(loss: _Counted, question: Question, level: float) -> tuple[MorseAnalysis, Array] | None:
-    """The answer in a turned box; None if there was one before, or there is none in them either."""
+def _turned(
+    loss: _Recorded, question: Question, level: float
+) -> tuple[MorseAnalysis, Array] | None:
+    """The answer in a turned box; None if the first box answers already, or no turned one does."""
     dim, sampler = len(question.point), question.sampler
     whole = sampler.plan
     picture = question.ask(max(int(_PATIENCE[dim] * whole.most), _AT_LEAST[dim]))
-    none = Samples(np.empty((0, dim)), np.empty(0))
-    stage = _Stage(np.eye(dim), question, picture, none)
     if picture is None or picture.is_decided(question.point):
         return None
-    before, left = loss.n, sampler.left(whole.most)
+    none = Samples(np.empty((0, dim)), np.empty(0))
+    low, up = (question.frame.points_in_units(corner) for corner in question.limits)
+    stage = _Stage(np.eye(dim), question, picture, none, (low, up))
+    before, left = len(loss), sampler.left(whole.most)
     # What the first box would still need to be judged and measured is kept for it.
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
     try:
         return _answer(loss, stage, level, _parts(left, _FEWEST[dim]), plan)
-    except SurrogateError:  # too little is known in a turned box
-        return None
+    except (ValueError, np.linalg.LinAlgError):
+        return None  # too little is known in a turned box, or it is no box; the first one stands
     finally:  # what has been spent there is not spent again
-        sampler.plan = dataclasses.replace(whole, most=whole.most - (loss.n - before))
+        sampler.plan = dataclasses.replace(whole, most=whole.most - (len(loss) - before))
 
 
 def _answer(
@@ -168,11 +195,13 @@ def _answer(
         following = _following(loss, stage, level, n, plan)
         if following is None:
             return None
-        stage = following
+        stage, question = following, following.question
         if stage.is_answered:
-            final = stage.question.decide()
-            is_kept = stage.question.is_answered(final.portrait)
-            return (stage.question.conclude(final), stage.axes) if is_kept else None
+            final = question.decide()
+            # Where time is up this has been the last picture.
+            if question.is_answered(final.portrait) or question.sampler.is_out_of_time:
+                return question.conclude(final), stage.axes
+            return None
     return None
 
 
@@ -182,17 +211,19 @@ def _following(
     """Ask further in a turned box that holds an attractor, else in the box along the valley.
 
     Returns:
-        None if the picture shows no valley, or time is up.
+        None if the picture shows no valley, samples have run out, or time is up.
 
     Raises:
         SurrogateError: As :func:`_answer`.
     """
-    question, picture, sampler = stage.question, stage.picture, stage.question.sampler
-    if picture is None or (sampler.is_over is not None and sampler.is_over()):
+    question, picture = stage.question, stage.picture
+    if picture is None or question.sampler.is_out_of_time:
         return None
     is_turned = bool((stage.axes != np.eye(len(stage.axes))).any())
     if is_turned and picture.found.attractors:
         return stage.further(n_samples)
+    if whole.most - len(stage.pool) < _FEWEST[len(question.point)]:
+        return None
     with question.clock("sampling"):
         valley = valley_at(picture, question.point)
     if valley is None:
@@ -206,28 +237,39 @@ def _asked_in(
     """Ask in the box of a valley; raises as :func:`_answer`."""
     question, frame = stage.question, stage.question.frame
     axes, pool = stage.axes @ valley.axes, stage.pool
-    lower, upper = frame.points_in_units(valley.lower), frame.points_in_units(valley.upper)
+    point = frame.points_in_units(question.point) @ valley.axes
+    back, forth = _to_limits(axes, axes @ point, stage.limits)
+    low, up = point - back, point + forth
+    lower = np.maximum(frame.points_in_units(valley.lower), low)
+    upper = np.minimum(frame.points_in_units(valley.upper), up)
     points = pool.points @ axes
     inside = np.asarray(((points >= lower) & (points <= upper)).all(axis=1))
     n_known = int(inside.sum())
-    far = [frame.points_in_units(corner) for corner in question.limits]
-    middle, reach = 0.5 * (far[0] + far[1]), 0.5 * (far[1] - far[0])
-    middle, reach = middle @ valley.axes, reach @ np.abs(valley.axes)
     most = n_known + whole.most - len(pool)
     settings = question.sampler.tower.settings
     grid = CubicalGrid(lower, upper, settings.grid.shape)
     other = Question.of(
         lambda y: loss(torch.from_numpy(y.numpy() @ axes.T)),
-        frame.points_in_units(question.point) @ valley.axes,
+        point,
         dataclasses.replace(settings, grid=grid, confidence=level),
-        (np.minimum(middle - reach, lower), np.maximum(middle + reach, upper)),
+        (low, up),
         Plan.of(min(whole.usual, most), len(lower), most),
         question.clock,
         question.sampler.is_over,
         Samples(points[inside], pool.losses[inside]),
     )
     picture = other.ask(n_known + n_samples)
-    return _Stage(axes, other, picture, pool.at(~inside))
+    return _Stage(axes, other, picture, pool.at(~inside), stage.limits)
+
+
+def _to_limits(axes: Array, point: Array, limits: tuple[Array, Array]) -> tuple[Array, Array]:
+    """How far it is from a point to the faces of a box, back and forth along each of some axes."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_lower = (limits[0] - point)[:, None] / axes
+        to_upper = (limits[1] - point)[:, None] / axes
+    forth = np.where(axes > 0, to_upper, np.where(axes < 0, to_lower, np.inf)).min(axis=0)
+    back = np.where(axes > 0, -to_lower, np.where(axes < 0, -to_upper, np.inf)).min(axis=0)
+    return back, forth
 
 
 def _parts(left: int, fewest: int) -> list[int]:

@@ -59,9 +59,12 @@ def valley_at(portrait: PhasePortrait, point: Array) -> Valley | None:
     slope, hessian = mean[:d], np.empty((d, d))
     rows, columns = np.triu_indices(d)
     hessian[rows, columns] = hessian[columns, rows] = mean[d:]
-    # Curvatures of the loss, up to a factor: the warp has a curvature of its own.
-    curvatures, axes = np.linalg.eigh(hessian + np.outer(slope, slope) / surrogate.warp.scale)
-    if not (np.isfinite(curvatures).all() and curvatures[-1] > 0):
+    # That of the loss, up to a factor: the warp has a curvature of its own.
+    hessian += np.outer(slope, slope) / surrogate.warp.scale
+    if not np.isfinite(hessian).all():
+        return None
+    curvatures, axes = np.linalg.eigh(hessian)
+    if not curvatures[-1] > 0:
         return None
     # The sign of an eigenvector is arbitrary: its largest entry shall be positive.
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(d)])

@@ -333,8 +333,8 @@ class OneAnalysis:
         if axes is None:
             return look, result, now
         self.inform(
-            "the basin of the weights was open along the directions of the slice, so the picture "
-            "is turned along the valley they are in",
+            "where the weights are heading was open along the directions of the slice, so the "
+            "picture is turned along the valley they are in",
             "turned",
         )
         return look.turned(axes), result, now

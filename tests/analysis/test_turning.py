@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_morse.analysis import turning
 from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.analysis.turning import analyze_turning
 from lightning_morse.gp.process import SurrogateError
@@ -43,7 +44,10 @@ def test_an_oblique_valley_is_answered_in_a_turned_box():
     assert plain.basin_of([[0.0, 0.0]])[0] == -1
     loss = oblique()
     result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
-    assert loss.count < 320
+    # All evaluations are told of, those before the box was turned too, at their places.
+    assert len(result.samples) == loss.count < 320
+    there = loss(torch.from_numpy(result.samples @ axes.T)).numpy()
+    np.testing.assert_allclose(result.sample_losses, there, rtol=1e-9, atol=1e-12)
     assert result.basin_of([[0.0, 0.0]])[0] >= 0
     # The first axis is that of the valley, to a degree.
     assert abs(axes[:, 0] @ loss.axes.numpy()[:, 0]) > np.cos(np.deg2rad(1))
@@ -56,6 +60,7 @@ def test_an_oblique_valley_is_answered_in_a_turned_box():
 def test_labels_of_a_turned_box_hold_for_the_true_flow():
     loss = oblique()
     result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    assert axes is not None
     rng = np.random.default_rng(0)
     points = rng.uniform(result.grid.lower, result.grid.upper, (400, 2))
     labels = result.basin_of(points)
@@ -89,16 +94,55 @@ def test_without_leave_to_turn_it_is_the_plain_analysis():
     assert line.n_attractors == 1
 
 
-@pytest.mark.parametrize(("most", "kinks"), [(64, 0.0), (200, 0.3), (320, 0.3)])
-def test_the_number_of_samples_is_a_hard_limit(most, kinks):
+@pytest.fixture
+def asked(monkeypatch):
+    """How often a box is turned."""
+    calls, ask = [], turning._asked_in
+    monkeypatch.setattr(turning, "_asked_in", lambda *args: calls.append(args) or ask(*args))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("most", "kinks", "times"), [(64, 0.0, 0), (200, 0.3, 1), (280, 0.3, 2), (320, 0.3, 1)]
+)
+def test_the_number_of_samples_is_a_hard_limit(most, kinks, times, asked):
     planes = torch.tensor(np.random.default_rng(1).standard_normal((20, 3)) * 3)
     loss = oblique()
 
     def rough(x):
         return loss(x) + kinks * torch.relu(x @ planes[:, :2].T + planes[:, 2]).mean(1)
 
-    analyze_turning(rough, *box(2), min(most, 112), 64, most=most)
-    assert loss.count <= most
+    result, _ = analyze_turning(rough, *box(2), min(most, 112), 64, most=most)
+    assert len(asked) == times
+    assert len(result.samples) == loss.count <= most
+
+
+def test_a_box_that_is_drawn_in_keeps_to_the_limit(asked):
+    """A loss that falls by orders of magnitude along an oblique valley."""
+    turn, count = torch.from_numpy(rotation(34)), []
+
+    def vanishing(x):
+        count.append(len(x))
+        along = x @ turn
+        return torch.exp(-2.5 * along[:, 0] + 40 * along[:, 1] ** 2)
+
+    result, _ = analyze_turning(vanishing, *box(2), 112, 64, most=216)
+    assert len(asked) >= 1
+    assert len(result.samples) == sum(count) <= 216
+
+
+def test_no_turned_box_goes_beyond_the_limits(asked):
+    loss = oblique()
+    limits = np.array([-1.5, -1.5]), np.array([1.5, 1.5])
+    analyze_turning(loss, *box(2)[:3], limits, 112, 64, most=320)
+    assert asked
+    axes, point = rotation(45), np.array([0.5, 0.0])
+    back, forth = turning._to_limits(axes, point, limits)
+    # Along (1, 1): 1 to the upper face of the first axis; back, 1.5 to the lower of the second.
+    np.testing.assert_allclose(forth, np.sqrt(2) * np.array([1.0, 1.5]))
+    np.testing.assert_allclose(back, np.sqrt(2) * np.array([1.5, 1.0]))
+    back, forth = turning._to_limits(np.eye(2), point, limits)
+    np.testing.assert_allclose((back, forth), ([2.0, 1.5], [1.0, 1.5]))
 
 
 def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monkeypatch):
@@ -112,7 +156,7 @@ def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monk
     result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
     assert axes is None
     assert result.basin_of([[0.0, 0.0]])[0] == -1
-    assert 192 < loss.count <= 320
+    assert 192 < len(result.samples) == loss.count <= 320
 
 
 def test_on_three_axes():
@@ -140,10 +184,14 @@ def test_a_flow_that_leaves_is_not_called_so_for_a_small_box():
         assert np.abs(axes @ result.way_out.end).max() >= 10
 
 
-def test_time_that_is_up_leaves_what_there_is():
+@pytest.mark.parametrize("end", [150, 210])
+def test_time_that_is_up_leaves_what_there_is(end, asked):
     loss = oblique()
     result, axes = analyze_turning(
-        loss, *box(2), 112, 64, most=320, is_over=lambda: loss.count >= 150
+        loss, *box(2), 112, 64, most=320, is_over=lambda: loss.count >= end
     )
-    assert loss.count <= 160
-    assert axes is None or result.basin_of([[0.0, 0.0]])[0] >= 0
+    assert len(asked) == (end > 192)
+    assert loss.count <= end + 16  # a few that judge what there is
+    assert len(result.samples) == loss.count
+    if axes is None:
+        assert result.basin_of([[0.0, 0.0]])[0] == -1

@@ -228,9 +228,11 @@ def test_an_undecided_point_certainly_leaves_a_box_in_which_nothing_awaits_it():
     assert (found.kind, found.goes) == ("undecided", 0.75)
     said = sentence(result, [2.75], ["PC 1"], 1.0, 0.5)
     assert said.startswith(
-        "Certainly still descending at first, at least 1.5 times as far as training came; then "
-        "undecided: it may settle in set 0"
+        "Certainly goes on descending at first, at least 1.5 times as far as training has come; "
+        "where it ends is undecided: it may settle in set 0"
     )
+    # A bound is rounded down: this is 0.75 / 0.4703 = 1.5947.
+    assert "at least 1.5 times" in sentence(result, [2.75], ["PC 1"], 1.0, 0.4703)
     # Not worth a word beside how far training came.
     assert sentence(result, [2.75], ["PC 1"], 1.0, 50.0).startswith("Undecided: ")
 

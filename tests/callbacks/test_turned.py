@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_morse import MorseMonitor
+from lightning_morse.monitoring.one_analysis import OneAnalysis
 from tests.callback_models import fit
 
 
@@ -29,6 +30,25 @@ def impatient(monkeypatch):
     monkeypatch.setattr("lightning_morse.analysis.turning._AT_LEAST", {2: 17, 3: 17})
 
 
+@pytest.fixture
+def checked(monkeypatch):
+    """Holds what is recorded of each slice against the loss there; counts the slices."""
+    read_off, found = OneAnalysis._findings, []
+
+    def checks(self, explored, tracked):
+        result, look = explored.result, explored.look
+        there = self.loss.on(look.subspace)(torch.from_numpy(result.samples))
+        np.testing.assert_allclose(there, result.sample_losses, rtol=1e-3, atol=1e-6)
+        known = self.record.trajectory.snapshots()
+        at = look.subspace.project(known)
+        np.testing.assert_allclose(at, look.trajectory, atol=1e-5)
+        found.append(look)
+        return read_off(self, explored, tracked)
+
+    monkeypatch.setattr(OneAnalysis, "_findings", checks)
+    return found
+
+
 def watched(tmp_path, **options):
     monitor = MorseMonitor(
         every_n_epochs=1, n_samples=160, resolution=32, max_overhead=1.0, **options
@@ -43,14 +63,12 @@ def is_turned(view):
     return all(label.startswith("valley axis") for label in view.axis_labels)
 
 
-def test_turned_pictures_show_training_where_it_is(tmp_path, impatient):
+def test_turned_pictures_show_training_where_it_is(tmp_path, impatient, checked):
     module, monitor, seen = watched(tmp_path)
     assert sum(is_turned(view) for _, view in seen) >= 2
+    assert len(checked) == 6
     for result, view in seen:
-        # Weights are the origin of their slice, however it is turned.
-        np.testing.assert_array_equal(view.current, [0, 0])
-        assert result.basin_of(view.current[None])[0] >= -2
-        assert (view.trajectory**2).sum() > 0
+        assert result.grid.cell_of(view.current[None])[0] >= 0
     assert len({row["morse/identity_current"] for row in monitor.history} - {-1, -2}) <= 2
     assert set(monitor.figures()) == {"basins", "graph", "merge", "timeline"}
     again, _ = fit(tmp_path / "without", max_epochs=6)
