@@ -43,6 +43,7 @@ from lightning_morse.slices.subspace import AffineSubspace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dense_look import rest_points
+from ordinary_runs import quiet_trainer
 from real_runs import DENSE, DENSE_REACH, Seen, interval, reach_of, watched
 from true_flow import lattice_minimum
 
@@ -85,16 +86,7 @@ def seen(table: str, kind: str, seed: int, epochs: int, every: int) -> tuple[Any
     monitor = lm.MorseMonitor(every_n_epochs=every, max_overhead=1.0)
     loader = DataLoader(TensorDataset(x, torch.tensor(classes)), 32, shuffle=True)
     with tempfile.TemporaryDirectory() as folder, watched() as found:
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[monitor],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+        trainer = quiet_trainer(epochs, monitor, folder)
         trainer.fit(module, loader)
     return monitor, found
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import tempfile
 import warnings
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +24,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_morse import MorseMonitor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ordinary_runs import quiet_trainer
 
 N_TRAIN = 1400
 OPTIMIZERS = {
@@ -58,16 +63,7 @@ def watched(optimizer: str, epochs: int, period: int, resolution: int) -> list[d
         dynamics="both", every_n_epochs=period, resolution=resolution, max_overhead=1.0
     )
     with tempfile.TemporaryDirectory() as folder:  # pictures, that nobody looks at
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            callbacks=[monitor],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+        trainer = quiet_trainer(epochs, monitor, folder)
         trainer.fit(Perceptron(optimizer), DataLoader(data, batch_size=32, shuffle=True))
     return monitor.history
 

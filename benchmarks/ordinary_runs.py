@@ -243,7 +243,14 @@ def train(name: str, seed: int, epochs: int, callback: pl.Callback, folder: str)
     pl.seed_everything(seed, verbose=False)
     module = Module(run)
     training, held_out = random_split(TensorDataset(*run.data()), [0.8, 0.2])
-    trainer = pl.Trainer(
+    quiet_trainer(epochs, callback, folder).fit(
+        module, DataLoader(training, run.batch, shuffle=True), DataLoader(held_out, 256)
+    )
+
+
+def quiet_trainer(epochs: int, callback: pl.Callback, folder: str) -> pl.Trainer:
+    """A trainer on the CPU that writes and shows nothing but what its callback does."""
+    return pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         callbacks=[callback],
@@ -253,4 +260,3 @@ def train(name: str, seed: int, epochs: int, callback: pl.Callback, folder: str)
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    trainer.fit(module, DataLoader(training, run.batch, shuffle=True), DataLoader(held_out, 256))

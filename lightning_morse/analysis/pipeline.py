@@ -26,7 +26,7 @@ from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.framing import first_in_frame, framed
 from lightning_morse.analysis.placement import is_resolved
 from lightning_morse.analysis.plan import Plan
-from lightning_morse.analysis.question import MOST_JUDGEMENTS, Question
+from lightning_morse.analysis.question import Question, judged
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sampling import Sampler
 from lightning_morse.analysis.settings import checked_settings
@@ -103,12 +103,7 @@ def analyze(
     tower = Tower(settings, samples)
     sampler = Sampler(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
     explorer = Explorer(sampler)
-    for _ in range(MOST_JUDGEMENTS):
-        explorer.complete(n_samples)
-        sampler.judge()
-        final = final_portrait(tower, clock)
-        if not sampler.left(n_samples) or is_resolved(final.portrait):
-            break
+    final = judged(sampler, lambda: explorer.complete(n_samples), is_resolved)
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, n_samples)))
 
 

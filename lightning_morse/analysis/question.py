@@ -21,9 +21,8 @@ from lightning_morse.result import MorseAnalysis
 from lightning_morse.result.frame import Frame
 from lightning_morse.stopwatch import Stopwatch
 
-# Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
-# judged by other evaluations, so many times in all.
-MOST_JUDGEMENTS = 3
+# So often a surrogate is judged, and sampled further where that leaves a question open.
+_MOST_JUDGEMENTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,19 +33,15 @@ class Question:
 
     Attributes:
         frame: The frame in which everything is computed; everything below is in it.
-        loss: The loss.
         point: The point, shape ``(d,)``.
         limits: Corners of the box that the outermost one may grow to.
-        sampler: The boxes and samples so far.
-        clock: Takes the time of the stages.
+        sampler: The loss, the boxes and the samples so far.
     """
 
     frame: Frame
-    loss: Loss
     point: Array
     limits: tuple[Array, Array]
     sampler: Sampler
-    clock: Stopwatch
 
     @classmethod
     def of(
@@ -87,7 +82,7 @@ class Question:
         if farthest is not None:
             sampler.draw_in(frame.points(point))
         inside = frame.points(point), (frame.points(limits[0]), frame.points(limits[1]))
-        return cls(frame, sampler.loss, *inside, sampler, clock)
+        return cls(frame, *inside, sampler)
 
     @property
     def samples(self) -> Samples:
@@ -118,19 +113,39 @@ class Question:
 
     def decide(self) -> Final:
         """Sample until the question is decided and the picture complete, and draw the last one."""
-        explorer, plan = Explorer(self.sampler), self.sampler.plan
-        for _ in range(MOST_JUDGEMENTS):
-            explorer.answer(self.point, self.limits, plan.usual)
-            self.sampler.judge()
-            final = final_portrait(self.sampler.tower, self.clock)
-            if not self.sampler.left(plan.most) or final.portrait.is_decided(self.point):
-                break
-        return final
+        explorer, usual = Explorer(self.sampler), self.sampler.plan.usual
+        return judged(
+            self.sampler,
+            lambda: explorer.answer(self.point, self.limits, usual),
+            lambda portrait: portrait.is_decided(self.point),
+        )
 
     def conclude(self, final: Final) -> MorseAnalysis:
         """Describe the last picture, in the units of the loss."""
         sampler = self.sampler
         room = sampler.tower.n_samples if sampler.is_out_of_time else sampler.plan.most
-        measuring = Measuring(self.loss, room)
-        found = conclude(sampler.tower, final, self.clock, measuring, self.point)
+        measuring = Measuring(sampler.loss, room)
+        found = conclude(sampler.tower, final, sampler.clock, measuring, self.point)
         return self.frame.in_units(found)
+
+
+def judged(
+    sampler: Sampler, sample: Callable[[], object], is_enough: Callable[[PhasePortrait], bool]
+) -> Final:
+    """Sample, judge the surrogates and draw the last picture.
+
+    Once a surrogate is judged, what was decided may be open again; it is then sampled further, and
+    judged by other evaluations, a few times in all.
+
+    Args:
+        sampler: Samples the loss.
+        sample: Places samples until the question is decided or they run out.
+        is_enough: Whether a picture decides it.
+    """
+    for _ in range(_MOST_JUDGEMENTS):
+        sample()
+        sampler.judge()
+        final = final_portrait(sampler.tower, sampler.clock)
+        if not sampler.left(sampler.plan.most) or is_enough(final.portrait):
+            break
+    return final

@@ -88,14 +88,12 @@ def largest_curvature(
         >>> round(found.largest, 1), found.at_least < 1
         (1.0, True)
     """
-    d, bend = len(point), 1 / surrogate.warp.scale
-    rows, columns = np.triu_indices(d)
+    bend = 1 / surrogate.warp.scale
+    rows, columns = np.triu_indices(len(point))
     with np.errstate(over="ignore", invalid="ignore"):
         value = surrogate.posterior(point[None])
         mean, covariance = (found[0] for found in surrogate.derivative_distribution(point[None]))
-        slope, hessian = mean[:d], np.empty((d, d))
-        hessian[rows, columns] = hessian[columns, rows] = mean[d:]
-        total = hessian + bend * np.outer(slope, slope)
+        slope, total = slope_and_curvature(mean, len(point), bend)
         if not (np.isfinite(total).all() and np.isfinite(covariance).all()):
             return None
         values, vectors = np.linalg.eigh(total)
@@ -116,3 +114,20 @@ def largest_curvature(
             at_least=float(inverse(lowest) * least),
         )
     return found if found.is_finite else None
+
+
+def slope_and_curvature(derivatives: Array, dim: int, bend: float) -> tuple[Array, Array]:
+    """Gradient of a warped loss, and the Hessian of the loss itself divided by the warp's slope.
+
+    Args:
+        derivatives: Those of the warped loss: the gradient, then the upper triangle of the Hessian.
+        dim: Number of axes ``d``.
+        bend: Curvature of the inverse warp over its slope: 1 over the scale of the warp.
+
+    Returns:
+        Shapes ``(d,)`` and ``(d, d)``.
+    """
+    slope, hessian = derivatives[:dim], np.empty((dim, dim))
+    rows, columns = np.triu_indices(dim)
+    hessian[rows, columns] = hessian[columns, rows] = derivatives[dim:]
+    return slope, hessian + bend * np.outer(slope, slope)

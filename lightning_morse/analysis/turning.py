@@ -224,7 +224,7 @@ def _following(
         return stage.further(n_samples)
     if whole.most - len(stage.pool) < _FEWEST[len(question.point)]:
         return None
-    with question.clock("sampling"):
+    with question.sampler.clock("sampling"):
         valley = valley_at(picture, question.point)
     if valley is None:
         return None
@@ -254,7 +254,7 @@ def _asked_in(
         dataclasses.replace(settings, grid=grid, confidence=level),
         (low, up),
         Plan.of(min(whole.usual, most), len(lower), most),
-        question.clock,
+        question.sampler.clock,
         question.sampler.is_over,
         Samples(points[inside], pool.losses[inside]),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from lightning_morse._typing import Array
 from lightning_morse.analysis.descent import descend
 from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.sharpness import slope_and_curvature
 
 # Curvatures below the largest divided by the square of this count as that much: no box is thinner.
 _THINNEST = 64.0
@@ -56,11 +57,7 @@ def valley_at(portrait: PhasePortrait, point: Array) -> Valley | None:
     way, d = descend(portrait, point), len(point)
     surrogate = portrait.charts[way.box].surrogate
     mean = surrogate.derivative_distribution(way.end[None])[0][0]
-    slope, hessian = mean[:d], np.empty((d, d))
-    rows, columns = np.triu_indices(d)
-    hessian[rows, columns] = hessian[columns, rows] = mean[d:]
-    # That of the loss, up to a factor: the warp has a curvature of its own.
-    hessian += np.outer(slope, slope) / surrogate.warp.scale
+    _, hessian = slope_and_curvature(mean, d, 1 / surrogate.warp.scale)
     if not np.isfinite(hessian).all():
         return None
     curvatures, axes = np.linalg.eigh(hessian)
