@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_morse.distributed.errors import cause
 from lightning_morse.distributed.processes import Processes, is_another_process
 from lightning_morse.distributed.sharding import flat_shards
 from lightning_morse.monitoring.memory import (
@@ -19,23 +18,19 @@ from lightning_morse.monitoring.memory import (
     free_memory,
     memory_limit,
 )
+from lightning_morse.monitoring.packing import unpacked
 from lightning_morse.monitoring.probe_batches import copied, is_plain, moved
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshots import Trajectory
-from lightning_morse.monitoring.state_files import (
-    SMALL_STATE_BYTES,
-    MissingStateError,
-    StateFiles,
-    fetched,
-    n_bytes,
-)
+from lightning_morse.monitoring.state_files import MissingStateError, fetched
+from lightning_morse.monitoring.stored_record import StoredRecord
 from lightning_morse.monitoring.tracking import MAX_PICTURES, AttractorTracker
 from lightning_morse.monitoring.training_time import TrainingTime
 from lightning_morse.slices.columns import working_dtype
 from lightning_morse.slices.parameters import (
     as_real,
     count_of_weights,
-    flat_parameters,
+    parts_of_weights,
     trainable_parameters,
 )
 
@@ -71,7 +66,7 @@ class RunRecord:
         self.processes = Processes()
         self.sharded = False
         self.free = free_memory()
-        self._files = StateFiles()
+        self._store = StoredRecord(warn)
         self.forget()
 
     def forget(self) -> None:
@@ -80,7 +75,7 @@ class RunRecord:
         self._limit: int | None = None
         self._weight_dtype = torch.float32
         self._begun = self._lost = False
-        self._files = StateFiles()
+        self._store = StoredRecord(self._warn)
         self._begin_anew()
         self.probe: list[Any] = []
         self.probe_indices: list[int] = []
@@ -128,9 +123,12 @@ class RunRecord:
         if asked is not None or self._limit is None or self._limit > again:
             self._limit = memory_limit(asked, free)
         dim, most = self._settings.dim, self._limit / max(1, n_weights)
-        self.plan = self._asked.within(most, dim, self._weight_dtype)
+        wished = self._asked
+        if self._settings.max_overhead < 1:
+            wished = wished.in_time(n_weights)
+        self.plan = wished.within(most, dim, self._weight_dtype)
         self.tracker.max_pictures = self.plan.slices
-        return self.plan.told(self._asked, self._limit, n_weights)
+        return self.plan.told(wished, self._limit, n_weights)
 
     @property
     def is_new(self) -> bool:
@@ -172,7 +170,7 @@ class RunRecord:
         self.trajectory.stride = stride
         self.time = TrainingTime(self.trajectory)
         self.tracker = AttractorTracker(self.plan.slices)
-        self._files.forget()
+        self._store.forget()
 
     def begin_anew_if_changed(self, module: nn.Module) -> None:
         """Start another trajectory where other weights are trained than before.
@@ -205,7 +203,7 @@ class RunRecord:
         if self.sharded:
             self.trajectory.step(lambda: flat_shards(module, self.processes.rank))
         elif self.processes.leads:
-            self.trajectory.step(lambda: flat_parameters(module))
+            self.trajectory.step(lambda: parts_of_weights(module))
         else:
             return
         self.time.step(self.trajectory)
@@ -234,9 +232,28 @@ class RunRecord:
             folder: Where a large record goes, of which the state then holds the names of files.
                 Without one, or if it cannot be written to, the record is left out.
         """
+        made = self._store.put(self._version, self._whole, folder)
+        if "trajectory" not in made:
+            return dict(made)
+        # All else stays as it is between two snapshots and between two analyses.
+        steps = 0 if self.sharded else self.trajectory.steps
+        return {
+            **made,
+            "trajectory": {**made["trajectory"], "steps": steps},
+            "time": self.time.state_dict(),
+        }
+
+    @property
+    def _version(self) -> tuple[Any, ...]:
+        """What tells whether a stored record is still the present one."""
+        path = self.trajectory
+        snapshots = *path.taken, path.stride, path.n_parameters
+        return *snapshots, self.tracker.n_updates, len(self.probe), len(self.probes_of_all)
+
+    def _whole(self) -> dict[str, Any]:
         probes = [self.probe] if self.processes.size == 1 else self.probes_of_all
         trajectory = self._new_trajectory() if self.sharded else self.trajectory
-        state: dict[str, Any] = {
+        return {
             "trajectory": trajectory.state_dict(),
             "memory": [self._limit, str(self._weight_dtype)],
             "time": self.time.state_dict(),
@@ -245,26 +262,13 @@ class RunRecord:
             "weights": [[name, list(shape)] for name, shape in self._weights],
             "tracker": self.tracker.state_dict(),
         }
-        snapshots = state["trajectory"]["snapshots"]
-        if n_bytes(state) <= SMALL_STATE_BYTES:
-            # Copies, since a view would take all the rows along.
-            state["trajectory"]["snapshots"] = [row.clone() for row in snapshots]
-            return state
-        if folder is None:
-            return {"weights": state["weights"]}
-        taken = state["trajectory"]["taken"]
-        rows = {id(row): (step, row) for step, row in zip(taken, snapshots, strict=True)}
-        try:
-            return {**self._files.put_away(state, folder, rows), "folder": str(folder.absolute())}
-        except OSError as error:
-            self._warn(f"the record is not in checkpoints ({cause(error)})")
-            return {"weights": state["weights"]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a record written by :meth:`state_dict`; to be followed by :meth:`begin`.
 
         If its files are gone, the record is empty, and the user is told.
         """
+        state = unpacked(state)
         self._begun, folder = True, Path(state.get("folder", ""))
         if "memory" in state:
             self._limit, dtype = state["memory"]
@@ -290,7 +294,7 @@ class RunRecord:
             self._begin_anew()
             self._warn(f"the record of the trajectory begins anew: {error}")
             return
-        self._files.take_over(state)
+        self._store.take_over(state)
         if "time" in found:  # not in the earliest checkpoints of 0.1
             self.time.load_state_dict(found["time"])
         self.probes_of_all = list(found["probes"])

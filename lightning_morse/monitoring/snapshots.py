@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,6 @@ class Trajectory:
         self.dtype = dtype
         self._steps = 0
         self._n = 0
-        # The step at which each snapshot was taken.
         self._taken: list[int] = []
         self._rows = torch.empty(0, 0, dtype=dtype)
 
@@ -64,24 +63,35 @@ class Trajectory:
         return self._steps
 
     @property
+    def taken(self) -> list[int]:
+        """The step at which each snapshot was taken."""
+        return list(self._taken)
+
+    @property
     def is_due(self) -> bool:
         """Whether the next step is one whose weights are kept."""
         return bool(self.max_snapshots) and self._steps % self.stride == 0
 
-    def step(self, weights: Callable[[], Tensor]) -> None:
+    def step(self, weights: Callable[[], Tensor | Sequence[Tensor]]) -> None:
         """Count a step of training, and keep its weights if a snapshot is due.
 
         Args:
-            weights: Returns the flat weights, shape ``(p,)``; called only when a snapshot is due.
+            weights: Returns the flat weights, shape ``(p,)``, whole or in parts; called only when a
+                snapshot is due.
         """
         if self.is_due:
-            flat = weights()
-            self._make_room(len(flat))
+            found = weights()
+            parts = [found] if isinstance(found, Tensor) else found
+            lengths = list(map(len, parts))
+            self._make_room(sum(lengths))
             if self._n == self.max_snapshots:
                 self._thin()
             # After thinning, the next snapshot may be due later.
             if self.is_due:
-                self._rows[self._n].copy_(flat.detach())
+                # No copy of all the weights is made on the way.
+                rooms = torch.split(self._rows[self._n], lengths)
+                for room, part in zip(rooms, parts, strict=True):
+                    room.copy_(part.detach())
                 self._taken = [*self._taken[: self._n], self._steps]
                 self._n += 1
         self._steps += 1
@@ -114,7 +124,7 @@ class Trajectory:
         rows = list(self.snapshots())
         return {
             "snapshots": rows,
-            "taken": list(self._taken),
+            "taken": self.taken,
             "stride": self.stride,
             "steps": self._steps,
         }

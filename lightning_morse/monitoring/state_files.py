@@ -84,9 +84,7 @@ class StateFiles:
             own = None if rows is None else rows.get(id(tensor))
             return id(tensor) if own is None else ("row", own[0])
 
-        # To ask for all files at once is quicker than for each.
-        found = os.listdir(folder) if folder.is_dir() else []
-        there = {name.removesuffix(_SUFFIX) for name in found}
+        there = _names_in(folder)
 
         def name_of(tensor: Tensor) -> str:
             name, of = self._known.get(key_of(tensor), ("", None))
@@ -105,16 +103,36 @@ class StateFiles:
                 return {_MARK: name}
             if isinstance(value, dict):
                 return {k: put(v) for k, v in value.items()}
-            return [put(v) for v in value] if isinstance(value, list) else value
+            return type(value)(map(put, value)) if type(value) in (list, tuple) else value
 
         made = put(state)
         self._known = used
-        names = {name for name, _ in used.values()}
+        self._keep({name for name, _ in used.values()}, folder)
+        return made
+
+    def still_hold(self, folder: Path | None) -> bool:
+        """Whether a state put away again would be the last one; then it counts as put away.
+
+        Args:
+            folder: The folder of the last one.
+        """
+        names = {name for name, _ in self._known.values()}
+        if names and (folder is None or not names <= _names_in(folder)):
+            return False
+        if folder is not None:
+            self._keep(names, folder)
+        return True
+
+    def have_none(self) -> None:
+        """Note that what was put away last needs no files."""
+        self._known = {}
+
+    def _keep(self, names: set[str], folder: Path) -> None:
+        """Delete own files but those of this state, given by name, and of the one before."""
         for name in self._own - names - self._before:
             (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
         self._own = names | self._before
         self._before = names
-        return made
 
     def forget(self) -> None:
         """Write everything again, numbered tensors too: they begin anew."""
@@ -136,7 +154,9 @@ def fetched(state: Any, folder: Path) -> Any:
         if list(state) == [_MARK]:
             return _read(folder / f"{state[_MARK]}{_SUFFIX}")
         return {k: fetched(v, folder) for k, v in state.items()}
-    return [fetched(v, folder) for v in state] if isinstance(state, list) else state
+    if type(state) in (list, tuple):
+        return type(state)(fetched(v, folder) for v in state)
+    return state
 
 
 def n_bytes(state: Any) -> int:
@@ -159,6 +179,12 @@ def _tensors(state: Any) -> Iterator[Tensor]:
             todo.extend(value.values())
         elif isinstance(value, list | tuple):
             todo.extend(value)
+
+
+def _names_in(folder: Path) -> set[str]:
+    # To ask for all files at once is quicker than for each.
+    found = os.listdir(folder) if folder.is_dir() else []
+    return {name.removesuffix(_SUFFIX) for name in found}
 
 
 def _names(state: Any) -> Iterator[str]:

@@ -109,6 +109,7 @@ class AttractorTracker:
         max_pictures: As given.
         switches: Number of times the weights have certainly changed basins.
         forks: Number of times one basin has become two.
+        n_updates: Number of analyses that this object has been told of.
 
     Example:
         The slice is all of weight space; its box moves, and the two minima swap their order:
@@ -129,7 +130,7 @@ class AttractorTracker:
 
     def __init__(self, max_pictures: int = MAX_PICTURES) -> None:
         self.max_pictures = max_pictures
-        self.switches = self.forks = 0
+        self.switches = self.forks = self.n_updates = 0
         self._next = 0
         self._pictures: list[Picture] = []  # oldest first
 
@@ -208,6 +209,7 @@ class AttractorTracker:
             relation = yield from lines.between(number, switch[0])
             if relation not in ("apart", None):
                 switch = None
+        self.n_updates += 1
         self.switches += switch is not None
         self.forks += len(forks)
         self._pictures = worth_keeping([*kept, named], self.max_pictures)

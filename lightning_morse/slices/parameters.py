@@ -81,6 +81,27 @@ def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return trainable
 
 
+def parts_of_weights(module: nn.Module) -> list[Tensor]:
+    """The trainable weights as vectors which, one after the other, are :func:`flat_parameters`.
+
+    Those of a module on the CPU are views as far as they can be. From an accelerator they come as
+    one, since each transfer takes its time.
+
+    Args:
+        module: Any module with trainable parameters.
+
+    Returns:
+        Detached vectors, in the types of the weights; to be copied before the next step.
+
+    Raises:
+        ValueError: As :func:`trainable_parameters`.
+    """
+    weights = [parameter.detach() for _, parameter in trainable_parameters(module)]
+    if any(weight.device.type != "cpu" for weight in weights):
+        return [flatten(weights)]
+    return [as_real(weight).reshape(-1) for weight in weights]
+
+
 def flat_parameters(module: nn.Module) -> Tensor:
     """The trainable weights as one vector.
 

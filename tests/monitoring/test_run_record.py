@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lightning_morse import MorseMonitor
+from lightning_morse.monitoring.packing import unpacked
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.slices.parameters import trainable_parameters
 from tests.callback_models import Net
@@ -87,11 +89,67 @@ def test_fewer_batches_may_be_asked_for_later():
 
 
 def test_batches_that_could_not_be_read_back_stay_out_of_checkpoints():
-    kept = record()
-    kept.probe = [{"x": torch.ones(2), "ids": ["a"]}]
-    assert kept.state_dict()["probes"] == [kept.probe]
-    kept.probe = [{"x": torch.ones(2), "when": Path("here")}]
-    assert kept.state_dict()["probes"] == []
+    for extra, is_kept in ((["a"], True), (Path("here"), False)):
+        kept = record()
+        kept.probe = [{"x": torch.ones(2), "ids": extra}]
+        (probes,) = unpacked(kept.state_dict())["probes"] or [None]
+        if is_kept:
+            assert torch.equal(probes[0].pop("x"), torch.ones(2))
+            assert probes == [{"ids": extra}]
+        else:
+            assert probes is None
+
+
+def test_what_is_stored_is_made_anew_only_when_it_has_changed(tmp_path, monkeypatch):
+    """A checkpoint an epoch asks often, mostly between two snapshots."""
+    monkeypatch.setattr("lightning_morse.monitoring.stored_record.SMALL_STATE_BYTES", 100)
+    made = []
+    whole = RunRecord._whole
+
+    def counted(self):
+        made.append(self.trajectory.steps)
+        return whole(self)
+
+    monkeypatch.setattr(RunRecord, "_whole", counted)
+    kept, module = record(), nn.Linear(90, 90)
+    kept.begin(module, 4, "cpu")
+    states = []
+    for _ in range(6):
+        kept.add_weights(module)
+        states.append(kept.state_dict(tmp_path))
+    assert made == [2, 5]  # the first is of step 0
+    assert [state["trajectory"]["steps"] for state in states] == [2, 3, 4, 5, 6, 7]
+    after = record()
+    after.load_state_dict(states[-1])
+    after.begin(module, 4, "cpu")
+    assert after.trajectory.steps == 7
+    assert after.trajectory.snapshots().equal(kept.trajectory.snapshots())
+    kept.add_batch(torch.ones(2), 0)
+    kept.state_dict(tmp_path)
+    assert len(made) == 3
+    for path in tmp_path.glob("*.pt"):
+        path.unlink()
+    kept.state_dict(tmp_path)  # writes them again
+    assert len(made) == 4
+    assert list(tmp_path.glob("*.pt"))
+
+
+def test_files_go_once_two_later_checkpoints_do_without(tmp_path, monkeypatch):
+    """Also where these are one state."""
+    monkeypatch.setattr("lightning_morse.monitoring.stored_record.SMALL_STATE_BYTES", 100)
+    kept, module = record(max_snapshots=3), nn.Linear(90, 90)
+    kept.begin(module, 1, "cpu")
+    for _ in range(3):
+        kept.state_dict(tmp_path)
+        kept.add_weights(module)
+        with torch.no_grad():
+            module.weight += 1
+    before = set(tmp_path.glob("*.pt"))
+    for _ in range(2):
+        kept.state_dict(tmp_path)
+        assert set(tmp_path.glob("*.pt")) >= before
+        kept.state_dict(tmp_path)
+    assert len(list(tmp_path.glob("*.pt"))) == len(kept.trajectory)
 
 
 def test_it_can_start_over():

@@ -26,7 +26,7 @@ def state(seed=0):
     large = torch.randn(3, 9000, generator=generator)
     return {
         "rows": list(large),
-        "probe": [{"x": torch.randn(20000, generator=generator).bfloat16()}],
+        "probe": [({"x": torch.randn(20000, generator=generator).bfloat16()}, 3)],
         "small": torch.arange(3),
         "facts": [1, "a", None, 0.5],
     }
@@ -37,7 +37,9 @@ def same(a, b):
         return torch.equal(a, b) and a.dtype == b.dtype
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return a == b if not isinstance(a, list) else all(map(same, a, b)) and len(a) == len(b)
+    if type(a) in (list, tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
 
 
 def test_everything_comes_back_and_little_is_left(tmp_path):
