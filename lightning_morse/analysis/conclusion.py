@@ -20,10 +20,11 @@ from lightning_morse.analysis.description import (
 )
 from lightning_morse.analysis.evidence import evidence_for
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
-from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
+from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait, with_well
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sharpness import curvature_at, with_curvatures
 from lightning_morse.analysis.tower import Tower
+from lightning_morse.analysis.wells import heights, well_around
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import Evidence, SurrogateFacts
@@ -59,12 +60,16 @@ class Final:
     portrait: PhasePortrait
 
 
-def final_portrait(tower: Tower, clock: Stopwatch) -> Final:
+def final_portrait(tower: Tower, clock: Stopwatch, point: Array | None = None) -> Final:
     """Fit the surrogates to all samples, and draw the portrait on the grids asked for.
+
+    Where it is undecided what becomes of the point, or without one nothing attracts for certain, a
+    well is looked for around it, or around the lowest sample.
 
     Args:
         tower: The boxes and their samples, judged.
         clock: Wall times so far; the stages add theirs.
+        point: The point that the analysis is asked about, shape ``(d,)``.
 
     Raises:
         SurrogateError: If the loss is not finite at any sample, or no surrogate can be trusted.
@@ -81,7 +86,37 @@ def final_portrait(tower: Tower, clock: Stopwatch) -> Final:
             models.append(model)
             charts.append(tower.chart(k, nested.grids[k], make_band, clock))
         failure = settings.failure_beside_band
-        return Final(models, phase_portrait(nested, charts, failure, clock))
+        portrait = phase_portrait(nested, charts, failure, clock)
+        if point is None and not portrait.found.attractors:
+            point = tower.lowest
+        if point is not None and not portrait.is_decided(point):
+            portrait = _held_at(tower, portrait, point, clock)
+        return Final(models, portrait)
+
+
+def _held_at(
+    tower: Tower, portrait: PhasePortrait, point: Array, clock: Stopwatch
+) -> PhasePortrait:
+    """The portrait with a well around a point, from the innermost box that shows one.
+
+    Where several attractors are known in the well the portrait stays as it is: it says more.
+    """
+    nested, settings = portrait.nested, tower.settings
+    for k in reversed(range(len(nested.grids))):
+        cell = nested.grids[k].cell_of(point[None])[0]
+        if cell < 0 or not portrait.charts[k].trusted:
+            continue
+        with clock("map"):
+            relief = tower.relief(k, portrait.charts[k].lattice)
+            if relief is None:
+                continue
+            well = well_around(relief, k, point, heights(relief, settings.failure_of_well))
+        if well is not None and well.inside[cell]:
+            failure = settings.failure_beside_band - settings.failure_of_well
+            found = with_well(portrait, well, failure, clock)
+            if len(found.found.attractors) >= len(portrait.found.attractors):
+                return found
+    return portrait
 
 
 def conclude(
@@ -207,6 +242,8 @@ def _faces(portrait: PhasePortrait) -> Mask:
         of_box[:, grid.lower != root.lower, 0] = False
         of_box[:, grid.upper != root.upper, 1] = False
         exits.append(of_box)
+        if portrait.held is not None:
+            of_box[portrait.held[nested.part(k)]] = False
     return leaving_through(portrait.found, np.concatenate(exits))
 
 

@@ -45,6 +45,9 @@ def confidences(portrait: PhasePortrait, tower: Tower) -> tuple[Ladder, Array, f
         # Nothing is claimed.
         return nothing, np.zeros(0), 0.0
     least = max(settings.confidence, portrait.level)
+    if portrait.held is not None:
+        # The band on the gradient, which ladders widen, says nothing of a well.
+        return nothing, np.full(n, least), least
     if len(portrait.charts) == 1:
         attractors, exact = portrait.attracting_cells(), portrait.is_exact
         proved = settings.band == "proved"

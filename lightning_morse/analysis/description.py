@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Cells
 from lightning_morse.analysis.phase_portrait import PhasePortrait
+from lightning_morse.analysis.wells import Well
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
@@ -58,7 +59,10 @@ def critical_points(portrait: PhasePortrait) -> CriticalPoints:
         members = [portrait.found.morse_sets[i] for i in mine]
         grid, surrogate = portrait.nested.grids[k], portrait.charts[k].surrogate
         points = _centers_of(grid, starts[mine])
-        points = _polish(points, members, portrait.nested, grid.cell_widths, surrogate)
+        polished = _polish(points, members, portrait.nested, grid.cell_widths, surrogate)
+        # In a well the nearest critical point need not be the lowest.
+        is_well = np.array([portrait.is_well(int(i)) for i in mine])
+        points = np.where(is_well[:, None], points, polished)
         centers[mine] = points
         at = surrogate.posterior(points)
         losses[mine] = surrogate.warp.inverse(at.mean)
@@ -70,12 +74,16 @@ def _starts(portrait: PhasePortrait) -> tuple[Cells, Cells]:
     """For each Morse set the grid in which its critical point is looked for, and a cell of it.
 
     That is the finest grid with cells of the set that may hold one; among them the lowest cell for
-    an attractor, else the flattest.
+    an attractor, else the flattest. In a well it is the lowest of all cells that are held in it.
     """
     nested, found = portrait.nested, portrait.found
     critical = portrait.critical
     boxes, starts = [], []
     for number, cells in enumerate(found.morse_sets):
+        if portrait.well is not None and portrait.is_well(number):
+            boxes.append(portrait.well.box)
+            starts.append(_lowest(portrait, portrait.well))
+            continue
         possible = cells[critical[cells]]
         k = int(np.searchsorted(nested.starts, possible.max(), side="right")) - 1
         chart, part = portrait.charts[k], nested.part(k)
@@ -87,6 +95,13 @@ def _starts(portrait: PhasePortrait) -> tuple[Cells, Cells]:
         boxes.append(k)
         starts.append(within[lowest])
     return np.array(boxes), np.array(starts)
+
+
+def _lowest(portrait: PhasePortrait, well: Well) -> int:
+    """The cell where the mean of the box of a well is lowest among those held in it."""
+    chart, cells = portrait.charts[well.box], np.flatnonzero(well.inside)
+    means = chart.posterior.mean[chart.lattice.points_of(cells)].mean(axis=1)
+    return int(cells[means.argmin()])
 
 
 def reading_order(portrait: PhasePortrait, losses: Array) -> list[int]:
@@ -123,6 +138,7 @@ def describe(
             volume=float(volumes[cells].sum()),
             mu=bounds.get(number),
             loss_deviation=float(located.deviations[number]),
+            wall=portrait.well.wall if portrait.well and portrait.is_well(number) else None,
         )
         for number, cells in enumerate(found.morse_sets)
     )

@@ -92,6 +92,28 @@ class Explorer:
                     portrait, target, self._plan.batch, self._reached(portrait, start)
                 )
 
+    def seal(self, point: Array) -> bool:
+        """Sample the walls around a point until it is certain that it stays, or samples run out.
+
+        Args:
+            point: Shape ``(d,)``, in the outermost box.
+
+        Returns:
+            Whether the point certainly lies in a well of the outermost box.
+        """
+        looked_around = False
+        while True:
+            walls = self.sampler.walls_to_raise(point)
+            if walls is None or not len(walls):
+                return walls is not None
+            if not self.sampler.left(self._plan.most):
+                return False
+            if looked_around:
+                self.sampler.place_at_walls(walls, self._plan.batch // 2)
+            else:  # walls have to be higher than the loss may be anywhere in the cell of the point
+                self.sampler.place_beside(point)
+                looked_around = True
+
     def complete(self, n_samples: int, start: Array | None = None) -> bool:
         """Sample where the picture is undecided, until it is resolved or samples run out.
 

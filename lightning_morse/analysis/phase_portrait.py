@@ -21,6 +21,7 @@ from lightning_morse.analysis.resolution import (
     settle,
     shadows,
 )
+from lightning_morse.analysis.wells import Well
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
 from lightning_morse.conley.nested_map import BoxImages, nested_outer_approximation
@@ -47,6 +48,9 @@ class PhasePortrait:
         failure: Probability that any of this is false although all bands hold.
         kinked: Probability that the loss has kinks in a box where critical points were counted, or
             would have been but for that.
+        well: The well that is one of the attractors (:mod:`lightning_morse.analysis.wells`); None
+            where none was looked for, or found.
+        held: Cells that are held in it, shape ``(nested.size,)``.
     """
 
     nested: NestedGrid
@@ -57,6 +61,8 @@ class PhasePortrait:
     labels: NDArray[np.int32]
     failure: float
     kinked: float = 0.0
+    well: Well | None = None
+    held: Mask | None = None
 
     @property
     def critical(self) -> Mask:
@@ -114,6 +120,10 @@ class PhasePortrait:
     def names_a_basin_in(self, boxes: Sequence[int]) -> bool:
         """Whether a certain basin reaches into one of some boxes."""
         return any((self.labels[self.nested.part(k)] >= 0).any() for k in boxes)
+
+    def is_well(self, number: int) -> bool:
+        """Whether a Morse set is the attractor in the well."""
+        return self.held is not None and bool(self.labels[self.held.argmax()] == number)
 
     def attracting_cells(self) -> list[Cells]:
         """Cells to follow each attractor from: the Morse set, and what may be critical around it.
@@ -173,8 +183,7 @@ def phase_portrait(
         images = [c.box_images(c.images) for c in charts]
         image = nested_outer_approximation(images, nested)
     with clock("graph"):
-        masks = [c.critical & ~c.diverged for c in charts]
-        critical = nested.gathered(masks)
+        critical = nested.gathered([c.critical & ~c.diverged for c in charts])
         found = morse_graph(image, critical=critical)
     if found.morse_sets:
         # Recurrent cells decide what can be claimed, and they are few.
@@ -186,12 +195,68 @@ def phase_portrait(
                     images[k] = c.box_images(c.sharpened(mine))
         with clock("map"):
             image = nested_outer_approximation(images, nested)
-        with clock("graph"):
-            found = morse_graph(image, critical=critical)
+    return _portrait(nested, charts, images, image, failure, clock)
+
+
+def with_well(
+    portrait: PhasePortrait, well: Well, failure: float, clock: Stopwatch
+) -> PhasePortrait:
+    """The portrait with a well as an attractor, whatever else is known in it.
+
+    For the map its inner cells are absorbing: where their trajectories stay is known. The Morse set
+    of the attractor is made of all cells of the well that may hold a critical point; it may hold
+    several attractors.
+
+    Args:
+        portrait: A portrait without a well.
+        well: The well.
+        failure: As in :func:`phase_portrait`, the well not counted.
+        clock: Takes the time of the stages.
+    """
+    nested = portrait.nested
+    cell = nested.grids[well.box].cell_of(nested.cell_centers())
+    cells, held = ((cell >= 0) & mask[cell] for mask in (well.cells, well.inside))
+    with clock("map"):
+        image = _absorbing(nested_outer_approximation(list(portrait.images), nested), held)
+    given = nested, portrait.charts, list(portrait.images), image
+    found = _portrait(*given, failure, clock, (cells, held))
+    return dataclasses.replace(found, failure=found.failure + well.failure, well=well)
+
+
+def _absorbing(image: csr_array, held: Mask) -> csr_array:
+    """The map with one cell as the image of some cells, itself among them."""
+    inside = np.flatnonzero(held)
+    row, column = image.nonzero()
+    stays = ~np.append(held, False)[row]
+    row = np.concatenate([row[stays], inside])
+    column = np.concatenate([column[stays], np.full(inside.size, inside[0])])
+    return csr_array((np.ones(row.size, dtype=bool), (row, column)), shape=image.shape)
+
+
+def _portrait(
+    nested: NestedGrid,
+    charts: Sequence[Chart],
+    images: list[BoxImages],
+    image: csr_array,
+    failure: float,
+    clock: Stopwatch,
+    well: tuple[Mask, Mask] | None = None,
+) -> PhasePortrait:
+    """What the map says; a well is given by its cells and those that are held in it."""
+    critical = nested.gathered([c.critical & ~c.diverged for c in charts])
+    with clock("graph"):
+        inside = np.zeros(0, dtype=np.int64)
+        if well is not None:
+            inside = np.flatnonzero(critical & well[0])
+            critical = critical & ~well[0]
+            critical[well[1].argmax()] = True
+        found = morse_graph(image, critical=critical)
     with clock("settling"):
         counts = boxes_that_count(charts)
         expected = expected_in_sets(found, nested, charts, failure, counts)
         kinked = _kinked(found, nested, charts, counts)
+        if well is not None:  # nothing has been counted in it
+            expected[found.members == well[1].argmax()] += 1.0
         empty, spent = _as_good_as_empty(found, expected, _SHARE_FOR_EMPTY * failure)
         found, critical = _without(found, empty, image, critical)
         settled = settle(found, nested, expected[~empty], failure - spent)
@@ -200,6 +265,8 @@ def phase_portrait(
         settled = settled.renumbered(np.flatnonzero(~shadow))
     with clock("basins"):
         labels = certain_labels(found)
+    if well is not None:
+        found = _holding(found, int(well[1].argmax()), inside)
     return PhasePortrait(
         nested=nested,
         charts=tuple(charts),
@@ -209,7 +276,17 @@ def phase_portrait(
         labels=labels,
         failure=spent + settled.failure,
         kinked=kinked,
+        held=None if well is None else well[1],
     )
+
+
+def _holding(found: MorseGraph, member: int, inside: Cells) -> MorseGraph:
+    """The graph with the cells in a well that may be critical as the Morse set of its attractor."""
+    sets = [
+        np.union1d(inside, [member]) if own == member else np.setdiff1d(cells, inside)
+        for own, cells in zip(found.members.tolist(), found.morse_sets, strict=True)
+    ]
+    return dataclasses.replace(found, morse_sets=tuple(sets))
 
 
 def _kinked(found: MorseGraph, nested: NestedGrid, charts: Sequence[Chart], counts: Mask) -> float:

@@ -111,13 +111,30 @@ class Question:
         """Whether a picture names the basin of the point, or shows that it leaves."""
         return Explorer(self.sampler).answers(picture, self.point, self.limits)
 
-    def decide(self) -> Final:
-        """Sample until the question is decided and the picture complete, and draw the last one."""
-        explorer, usual = Explorer(self.sampler), self.sampler.plan.usual
+    @property
+    def may_stay(self) -> bool:
+        """Whether the point seems to lie in a well of the outermost box."""
+        return self.sampler.walls_to_raise(self.point) is not None
+
+    def decide(self, *, sealing: bool = False) -> Final:
+        """Sample until the question is decided and the picture complete, and draw the last one.
+
+        Args:
+            sealing: Whether, where it is open, it is enough that the flow certainly stays.
+        """
+        explorer, plan = Explorer(self.sampler), self.sampler.plan
+
+        def sample() -> None:
+            picture = self.sampler.sketch(plan.most) if sealing else None
+            is_open = picture is not None and not picture.is_decided(self.point)
+            if not (is_open and explorer.seal(self.point)):
+                explorer.answer(self.point, self.limits, plan.usual)
+
         return judged(
             self.sampler,
-            lambda: explorer.answer(self.point, self.limits, usual),
+            sample,
             lambda portrait: portrait.is_decided(self.point),
+            self.point,
         )
 
     def conclude(self, final: Final) -> MorseAnalysis:
@@ -130,7 +147,10 @@ class Question:
 
 
 def judged(
-    sampler: Sampler, sample: Callable[[], object], is_enough: Callable[[PhasePortrait], bool]
+    sampler: Sampler,
+    sample: Callable[[], object],
+    is_enough: Callable[[PhasePortrait], bool],
+    point: Array | None = None,
 ) -> Final:
     """Sample, judge the surrogates and draw the last picture.
 
@@ -141,11 +161,12 @@ def judged(
         sampler: Samples the loss.
         sample: Places samples until the question is decided or they run out.
         is_enough: Whether a picture decides it.
+        point: The point that is asked about, shape ``(d,)``, if any.
     """
     for _ in range(_MOST_JUDGEMENTS):
         sample()
         sampler.judge()
-        final = final_portrait(sampler.tower, sampler.clock)
+        final = final_portrait(sampler.tower, sampler.clock, point)
         if not sampler.left(sampler.plan.most) or is_enough(final.portrait):
             break
     return final

@@ -224,7 +224,7 @@ def shadows(found: MorseGraph, nested: NestedGrid, settled: Settled) -> Mask:
         below = nx.descendants(found.graph, number)
         if len(below) != 1 or not below <= resolved:
             continue
-        first = int(found.morse_sets[number][0])
+        first = int(found.members[number])
         cells = np.sort(found.condensation.descendants(first)).astype(np.int64)
         leaves = cells[-1] == nested.size
         out[number] = not leaves and is_connected(nested, cells)

@@ -26,8 +26,10 @@ from lightning_morse.analysis.samples import (
 )
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.vanishing import drawn_in
+from lightning_morse.analysis.wells import heights, leaks
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
 # Keeps the random numbers of places apart from the other streams of a seed.
@@ -134,6 +136,44 @@ class Sampler:
             n = min(n, self.left(self.plan.most))
             places = choose_batch(portrait, k, places, n, rng, wanted)
         self._evaluate(k, places)
+
+    def walls_to_raise(self, point: Array) -> Array | None:
+        """Where a well around a point may leak, shape ``(n, d)``; None where there is none.
+
+        Args:
+            point: Shape ``(d,)``, in the outermost box.
+        """
+        if not self._determine(self.plan.most):
+            return None
+        with self.clock("sampling"), one_thread():
+            settings = self.tower.settings
+            relief = self.tower.relief(0, Lattice.of(settings.grid))
+            if relief is None:
+                return None
+            return leaks(relief, point, heights(relief, settings.failure_of_well))
+
+    def place_at_walls(self, places: Array, n: int) -> None:
+        """Add samples to the outermost box at some of the places, far from each other.
+
+        Args:
+            places: Shape ``(m, d)``.
+            n: How many at most.
+        """
+        known, grid = self.tower.everything.points, self.tower.settings.grid
+        n = min(n, len(places), self.left(self.plan.most))
+        # Anywhere in the cells: a second look at one is then not the first once more.
+        places = places + grid.cell_widths * self._rng().uniform(-0.5, 0.5, places.shape)
+        everywhere = np.concatenate([known, places])
+        chosen = far_apart(everywhere, grid.upper - grid.lower, n, len(known))
+        self._evaluate(0, places[chosen - len(known)])
+
+    def place_beside(self, point: Array) -> None:
+        """Add samples to the outermost box at the centres of the faces of the cell of a point."""
+        grid = self.tower.settings.grid
+        center = grid.cell_centers()[grid.cell_of(point[None])[0]]
+        half = np.diag(0.5 * grid.cell_widths)
+        places = np.concatenate([center - half, center + half])
+        self._evaluate(0, places[: self.left(self.plan.most)])
 
     def _evaluate(self, k: int, places: Array) -> None:
         if not len(places):  # time has run out since they were planned

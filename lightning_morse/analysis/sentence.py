@@ -99,6 +99,8 @@ class _Telling:
         said = f"Certainly in the basin of attractor {number}"
         if self.since is not None:
             said += f", as in all decided analyses since step {self.since:,}"
+        if self.result.morse_sets[number].wall is not None:
+            said += ", a well that may hold more than one minimum"
         gain = math.nan
         if not _known(found.loss):
             return f"{said}.{self._rest()}"

@@ -21,6 +21,8 @@ from lightning_morse.result.frame import Frame
 
 # With fewer cells per axis every cell touches the boundary or its neighbour does: no picture.
 _FEWEST_CELLS = 4
+# Share of what may fail beside the band for the bounds on the loss around a well.
+SHARE_FOR_WELL = 0.5
 # Keeps the random numbers of the simulation apart from the other streams of a seed.
 _SIMULATION_STREAM = 1
 
@@ -47,6 +49,11 @@ class Settings:
     def failure_beside_band(self) -> float:
         """Probability with which claims may be false although all bands hold."""
         return BESIDE_BAND * (1 - self.confidence)
+
+    @property
+    def failure_of_well(self) -> float:
+        """The part of it for the bounds on the loss around a well, where one is looked for."""
+        return SHARE_FOR_WELL * self.failure_beside_band
 
     @property
     def confidence_of_box(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from lightning_morse.analysis.design import far_apart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
+from lightning_morse.analysis.wells import Relief
 from lightning_morse.enclosure.flow_map import AT_REST, NEARLY_AT_REST
 from lightning_morse.gp.calibration import (
     Calibrated,
@@ -23,6 +25,8 @@ from lightning_morse.gp.calibration import (
     shows_noise,
     with_fine_structure,
 )
+from lightning_morse.gp.fit import fit
+from lightning_morse.gp.kernels import MATERN_3_2
 from lightning_morse.gp.kinks import kinked_weight
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
@@ -160,6 +164,13 @@ class Tower:
         for box in others:
             out = out.followed_by(box.samples.points, box.samples.losses)
         return out
+
+    @property
+    def lowest(self) -> Array:
+        """Where the loss is lowest of all evaluations in boxes, shape ``(d,)``."""
+        found = self.everything.finite
+        lowest: Array = found.points[found.losses.argmin()]
+        return lowest
 
     def seen_by(self, k: int) -> Samples:
         """The samples that the surrogate of a box is fitted to: its own, then of others."""
@@ -332,6 +343,29 @@ class Tower:
         diverged, trusted = nearest_diverged(lattice.grid, self.seen_by(k)), model.trusted
         about = diverged, clock, trusted, at_rest, self.boxes[k].kinked
         return chart(model.surrogate, lattice, make_band, *about)
+
+    def relief(self, k: int, lattice: Lattice) -> Relief | None:
+        """The values of the loss in a box; None if the samples say nothing certain of them.
+
+        Args:
+            k: Number of the box.
+            lattice: Points of a grid on it.
+
+        Raises:
+            SurrogateError: If the samples determine none.
+        """
+        model, seen, box = self.sketched(k), self.seen_by(k), self.boxes[k]
+        if not model.trusted:
+            return None
+        smooth, samples = model.surrogate, seen.finite
+        warped, corners = math.isfinite(smooth.warp.scale), (box.lower, box.upper)
+        try:
+            given = samples.points, samples.losses, *corners, MATERN_3_2, warped
+            rough = fit(*given, start=smooth)
+        except SurrogateError:
+            return None
+        views = [(one, one.lattice_posterior(lattice.axes)) for one in (smooth, rough)]
+        return Relief(lattice, nearest_diverged(lattice.grid, seen), tuple(views))
 
     def place(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box, whose surrogate, if it has one, has predicted them."""

@@ -36,6 +36,9 @@ _SHARE_OF_TURNED, _MOST_TURNED = 0.4, 2
 # there are so many, by dimension. On two axes most questions are decided by then; on three, few.
 _PATIENCE = {2: 0.6, 3: 0.2}
 _AT_LEAST = {2: 112, 3: 48}
+# Share of the samples that is kept to show that the point at least stays in the first box, where it
+# seems to.
+_SHARE_FOR_WALLS = 0.25
 # Samples that a turned box has at least.
 _FEWEST = {2: 48, 3: 64}
 
@@ -89,7 +92,7 @@ def analyze_turning(
     given = recorded, start, lower, upper, farthest, n_samples, resolution, level, seed
     question = begun(*given, most, is_over)
     turned = _turned(recorded, question, 1 - share / _MOST_TURNED) if turns else None
-    found, axes = turned or (question.conclude(question.decide()), None)
+    found, axes = turned or (question.conclude(question.decide(sealing=turns)), None)
     if len(recorded) > len(found.samples):  # those in boxes that are not shown count, too
         points = recorded.points if axes is None else recorded.points @ axes
         found = dataclasses.replace(found, samples=points, sample_losses=recorded.losses)
@@ -172,7 +175,8 @@ def _turned(
     none = Samples(np.empty((0, dim)), np.empty(0))
     low, up = (question.frame.points_in_units(corner) for corner in question.limits)
     stage = _Stage(np.eye(dim), question, picture, none, (low, up))
-    before, left = len(loss), sampler.left(whole.most)
+    kept = int(_SHARE_FOR_WALLS * whole.most) if question.may_stay else 0
+    before, left = len(loss), max(0, sampler.left(whole.most) - kept)
     # What the first box would still need to be judged and measured is kept for it.
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
     try:

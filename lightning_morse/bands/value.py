@@ -47,6 +47,8 @@ from lightning_morse.grids.lattice import Lattice
 
 # Corrections shrink by a factor of nearly 4 per level: after this many they are below rounding.
 _N_LEVELS = 60
+# The same for rough ones, by a factor of nearly 2.8, down to what rounding leaves of the variance.
+_N_LEVELS_ROUGH, _ROUNDING = 24, 1e-15
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,29 @@ def between(log_share: float, surrogate: GaussianProcess, lattice: Lattice) -> f
     smaller = np.asarray(0.25 ** np.arange(_N_LEVELS), dtype=np.float64)
     corrections = correction_deviation(surrogate, lattice) * smaller
     return float(union_bound.chained(log_share, lattice.dim, corrections))
+
+
+def between_rough(log_share: float, surrogate: GaussianProcess, spacing: Array) -> float:
+    r"""The same for a process whose paths have no second derivatives, such as Matern-3/2.
+
+    A correction :math:`e(x) - \tfrac12 e(x - \delta/2) - \tfrac12 e(x + \delta/2)` has the prior
+    variance :math:`\sigma^2 (\tfrac32 + \tfrac12 \kappa(\delta) - 2 \kappa(\delta/2))`; for
+    Matern-3/2 it falls with the third power of the spacing.
+
+    Args:
+        log_share: As in :func:`between`.
+        surrogate: The surrogate.
+        spacing: Distance between points of the lattice along each axis, shape ``(d,)``.
+    """
+    finer = spacing / surrogate.lengthscales * 0.5 ** np.arange(_N_LEVELS_ROUGH)[:, None]
+    t = surrogate.kernel.rate * finer
+
+    def correlation(at: Array) -> Array:
+        return surrogate.kernel.polynomial(at, 0) * np.exp(-at)
+
+    variances = 1.5 + 0.5 * correlation(t) - 2 * correlation(t / 2)
+    corrections = np.sqrt(surrogate.variance * np.maximum(variances, _ROUNDING)).sum(axis=1)
+    return float(union_bound.chained(log_share, len(spacing), corrections))
 
 
 def correction_deviation(surrogate: GaussianProcess, lattice: Lattice) -> float:

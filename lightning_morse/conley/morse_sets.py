@@ -27,12 +27,14 @@ class MorseGraph:
             of the map leads from ``q`` down to ``p``; transitively reduced.
         attractors: Numbers of the minimal Morse sets with no path to the exterior.
         condensation: Strongly connected components of the map and the edges between them.
+        members: A vertex of the component of each Morse set, shape ``(n_sets,)``.
     """
 
     morse_sets: tuple[Cells, ...]
     graph: nx.DiGraph
     attractors: tuple[int, ...]
     condensation: Condensation
+    members: Cells
 
     @cached_property
     def reach(self) -> PackedSets:
@@ -43,7 +45,7 @@ class MorseGraph:
         last Morse set for the exterior. A vertex of a Morse set reaches that set. Computed on
         first use.
         """
-        return self.condensation.reach(representatives(self.morse_sets, self.condensation))
+        return self.condensation.reach(with_exterior(self.members, self.condensation))
 
     def reaches(self, target: int) -> Mask:
         """Vertices with a path to a Morse set, boolean, shape ``(n_vertices,)``.
@@ -78,6 +80,7 @@ class MorseGraph:
             graph=graph,
             attractors=tuple(sorted(number[a] for a in self.attractors)),
             condensation=self.condensation,
+            members=self.members[np.asarray(order, dtype=np.int64)],
         )
 
 
@@ -147,7 +150,8 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
     by_set = inside[np.argsort(owner, kind="stable")]
     sets = np.split(by_set, np.cumsum(np.bincount(owner, minlength=n_sets))[:-1]) if n_sets else []
 
-    reached = condensation.between(representatives(sets, condensation))[:-1]
+    members = np.array([cells[0] for cells in sets], dtype=np.int64)
+    reached = condensation.between(with_exterior(members, condensation))[:-1]
     below = reached[:, :n_sets] & ~np.eye(n_sets, dtype=bool)
     minimal = ~below.any(axis=1) & ~reached[:, n_sets]
     return MorseGraph(
@@ -155,13 +159,13 @@ def morse_graph(image: csr_array, *, critical: ArrayLike | None = None) -> Morse
         graph=_reduced(below),
         attractors=tuple(int(i) for i in np.flatnonzero(minimal)),
         condensation=condensation,
+        members=members,
     )
 
 
-def representatives(sets: Sequence[Cells], condensation: Condensation) -> Cells:
-    """One vertex of each Morse set, then the exterior."""
-    exterior = condensation.component.size - 1
-    return np.array([*(cells[0] for cells in sets), exterior], dtype=np.int64)
+def with_exterior(members: ArrayLike, condensation: Condensation) -> Cells:
+    """The given vertices, then the exterior."""
+    return np.append(np.asarray(members, dtype=np.int64), condensation.component.size - 1)
 
 
 def _reduced(below: Mask) -> nx.DiGraph:

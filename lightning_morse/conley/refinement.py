@@ -15,7 +15,7 @@ from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.adaptive_map import adaptive_outer_approximation
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.box_maps import BoxMap
-from lightning_morse.conley.morse_sets import MorseGraph, morse_graph, representatives
+from lightning_morse.conley.morse_sets import MorseGraph, morse_graph, with_exterior
 from lightning_morse.conley.packed_sets import cardinality
 from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import CubicalGrid
@@ -159,8 +159,7 @@ def _in_morse_sets(found: MorseGraph) -> Mask:
 
 def _between_ends(found: MorseGraph) -> Mask:
     """Cells that can reach two attractors, or an attractor and the exterior."""
-    attractors = [found.morse_sets[a] for a in found.attractors]
-    ends = representatives(attractors, found.condensation)
+    ends = with_exterior(found.members[list(found.attractors)], found.condensation)
     mask: Mask = cardinality(found.condensation.reach(ends)[:-1]) > 1
     return mask
 

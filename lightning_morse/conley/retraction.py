@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Cells, Mask
 from lightning_morse.conley.condensation import Condensation, gather_rows
-from lightning_morse.conley.morse_sets import MorseGraph, representatives
+from lightning_morse.conley.morse_sets import MorseGraph, with_exterior
 from lightning_morse.conley.packed_sets import unpacked
 
 
@@ -146,7 +146,7 @@ def _problem(found: MorseGraph, confined: bool) -> _Problem:
     """Collect what the assignment of components depends on."""
     condensation = found.condensation
     exterior = len(found.morse_sets)
-    homes = representatives(found.morse_sets, condensation)
+    homes = with_exterior(found.members, condensation)
     _, vertex = np.unique(condensation.component, return_index=True)
     reverse = condensation.reversed()
     below = unpacked(found.reach[vertex], exterior + 1)

@@ -66,6 +66,7 @@ def _plain_facts(result: MorseAnalysis) -> dict[str, Any]:
                 "mu": m.mu,
                 "loss_deviation": m.loss_deviation,
                 "curvature": _stored_curvature(m.curvature),
+                "wall": m.wall,
             }
             for m in result.morse_sets
         ],

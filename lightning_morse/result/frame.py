@@ -152,6 +152,7 @@ class Frame:
             loss=self._one_loss(found.loss),
             loss_deviation=None if deviation is None else self._one_loss(deviation),
             curvature=self._curvature(found.curvature),
+            wall=None if found.wall is None else self._one_loss(found.wall),
         )
 
     def _curvature(self, found: Curvature | None) -> Curvature | None:

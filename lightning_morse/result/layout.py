@@ -93,6 +93,7 @@ FACTS = (
             Member("volume", "finite", "share of the box", low=0, high=1),
             Member("mu", "finite", "its own bound", low=0, high=1, needed=False),
             Member("loss_deviation", "number", "0: measured", low=0, needed=False),
+            Member("wall", "finite", "of a well", null=True, needed=False),
             _CURVATURE,
         ),
     ),

@@ -70,6 +70,9 @@ class MorseSet:
             the surrogate at ``center``, to first order; None for a learnt map and for older files.
         curvature: For an attractor, that at ``center``; None for other Morse sets, where the
             samples refute the surrogate, for a learnt map and for older files.
+        wall: For an attractor known by values of the loss alone, as a well: the loss is higher all
+            around it, and nothing more is known of what is inside. None for all others
+            (:mod:`lightning_morse.analysis.wells`).
     """
 
     cells: Cells
@@ -82,6 +85,7 @@ class MorseSet:
     mu: float | None = None
     loss_deviation: float | None = None
     curvature: Curvature | None = None
+    wall: float | None = None
 
     @property
     def measured(self) -> bool:
@@ -412,7 +416,7 @@ class MorseAnalysis:
         The basin can be left there at the least cost inside the slice. Morse sets above the
         attractor that may hold a critical point of index 1 count as saddles. Losses are measured
         where :attr:`MorseSet.measured` says so. It is 0 where a set above the attractor is not
-        known to have a higher loss.
+        known to have a higher loss. Of a well it is at least so much, up to its wall.
 
         Args:
             attractor: Number of an attractor's Morse set.
@@ -420,7 +424,9 @@ class MorseAnalysis:
         Raises:
             ValueError: If that Morse set is not an attractor.
         """
-        lowest = self.lowest_pass(attractor)
+        lowest, own = self.lowest_pass(attractor), self.morse_sets[attractor]
+        if own.wall is not None:
+            return max(0.0, own.wall - own.loss)
         if lowest is None:
             return math.nan
         return max(0.0, self.morse_sets[lowest].loss - self.morse_sets[attractor].loss)

@@ -1,0 +1,239 @@
+r"""Wells: what no trajectory leaves, because all around it the loss is higher.
+
+A band on the gradient says where the flow goes. Where it is too wide for that (kinks, many scales,
+few samples for so many axes), the values of the loss may still say that a trajectory cannot get
+out: it never rises. Of all that is said of the gradient nothing is needed here, and the loss need
+not be differentiable.
+
+**Theorem.** Let the loss :math:`l` lie between a lower bound :math:`L_c` and an upper bound
+:math:`U_c` on each closed cell :math:`c` of one box. Take a level :math:`h`, let
+:math:`N` be a connected component of the cells with :math:`L_c \le h`, where cells that share a
+corner meet, and let none of its cells touch a face of the box or count as exterior. Then every
+trajectory of the flow that starts in a cell of :math:`N` with :math:`U_c \le h` stays in :math:`N`
+for ever, and :math:`\{x \in N : l(x) \le h\}` holds an attractor to which it belongs.
+
+*Proof.* Along the trajectory :math:`l` does not rise, so it stays at most :math:`h`. To leave
+:math:`N` it has to pass a point of the boundary of :math:`N`, which belongs to a cell outside that
+shares a corner with one inside. That cell is not in the component, so its lower bound is above
+:math:`h`, and so is the value at the point: a contradiction. The set :math:`\{x \in N : l(x)
+\le h\}` is thus compact and forward invariant, and the maximal invariant set in it is an attractor
+that attracts all of it. QED
+
+What attractors it has inside is open: it is one attractor of a coarser Morse decomposition, which
+may consist of several minima and what connects them. So it counts as unresolved, and no count that
+includes it is exact.
+
+*The bounds* hold in the whole box simultaneously with a given probability: the band of
+:mod:`lightning_morse.bands.value` for one surrogate, with the lattice halved a number of times for
+the union bound where it is coarse, as :mod:`lightning_morse.bands.gradient` does. Mean and
+deviation inside a cell of the lattice are estimated from second differences at its corners, the
+deviation's with a factor of two. To the deviations that of the noise is added, which stands for
+what is too fine for the process. A loss with kinks is no path of the surrogate, whose bounds on
+values fail there at a few samples by many deviations. So a rougher process is fitted as well
+(Matern-3/2, as in :mod:`lightning_morse.gp.kinks`), and of the two bounds the wider one is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import label, minimum_filter
+
+from lightning_morse._typing import Array, Mask
+from lightning_morse.bands import union_bound, value
+from lightning_morse.gp.process import GaussianProcess, Posterior
+from lightning_morse.grids.lattice import Lattice
+
+# The lattice is halved at most so often for the union bound.
+_MOST_HALVINGS = 4
+# Factor on the estimated growth of the deviation inside a cell of the lattice.
+_CAUTION_INSIDE = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Relief:
+    """What processes say of the values of the loss in one box.
+
+    Attributes:
+        lattice: The points at which they were evaluated.
+        diverged: Cells of the grid that count as exterior, shape ``(grid.size,)``.
+        views: Each process and its posterior there. The first is the surrogate, which the samples
+            do not refute.
+    """
+
+    lattice: Lattice
+    diverged: Mask
+    views: tuple[tuple[GaussianProcess, Posterior], ...]
+
+    @property
+    def ways_out(self) -> Mask:
+        """Cells that touch a face of the box, or count as exterior, shape ``(grid.size,)``."""
+        grid = self.lattice.grid
+        inner = np.zeros(grid.shape, dtype=bool)
+        inner[(slice(1, -1),) * grid.dim] = True
+        found: Mask = ~inner.ravel() | self.diverged
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """Bounds on the loss in each cell of a grid, which hold at once.
+
+    Attributes:
+        lower: Shape ``(grid.size,)``; minus infinity where the loss diverged.
+        upper: Same shape.
+        mean: Estimate of the largest value of the surrogate's mean there, same shape.
+        failure: Probability that one of the bounds does not hold.
+    """
+
+    lower: Array
+    upper: Array
+    mean: Array
+    failure: float
+
+
+@dataclass(frozen=True, eq=False)
+class Well:
+    """A well in one of the boxes of a tower.
+
+    Attributes:
+        box: Number of the box.
+        cells: Cells of its grid that hold the well, shape ``(grid.size,)``.
+        inside: Those of them that lie in it to the last point, same shape: trajectories that start
+            there stay in ``cells``.
+        wall: The loss is higher than this all around it.
+        failure: Probability that this is false.
+    """
+
+    box: int
+    cells: Mask
+    inside: Mask
+    wall: float
+    failure: float
+
+
+def heights(relief: Relief, failure: float) -> Heights:
+    """Bound the loss in each cell of a grid, by the most careful of the processes at each.
+
+    Args:
+        relief: What is known of the loss there.
+        failure: Probability with which the bounds may be false.
+    """
+    lattice = relief.lattice
+    bounds = [_bounds(*view, lattice, failure) for view in relief.views]
+    lower, upper, mean = map(np.array, zip(*bounds, strict=True))
+    lowest = lower.min(axis=0)
+    lowest[relief.diverged] = -np.inf
+    return Heights(lowest, upper.max(axis=0), mean[0], failure)
+
+
+def _bounds(
+    process: GaussianProcess, posterior: Posterior, lattice: Lattice, failure: float
+) -> tuple[Array, Array, Array]:
+    """Lower and upper bound on the loss in each grid cell by one process, and its largest mean."""
+    at_points = np.hypot(posterior.deviation, math.sqrt(process.noise * process.variance))
+    deviation = lattice.largest_corner(at_points)
+    deviation = deviation + _CAUTION_INSIDE * lattice.interpolation_error(at_points)
+    c, between = _narrowest(process, lattice, float(np.median(deviation)), failure)
+    low, up = lattice.cell_range(posterior.mean)
+    reach = c * deviation + between
+    lower = -_largest_in_grid_cell(lattice, reach - low)
+    upper, mean = (_largest_in_grid_cell(lattice, values) for values in (up + reach, up))
+    with np.errstate(over="ignore"):  # an infinite bound is none
+        inverse = process.warp.inverse
+        return inverse(lower), inverse(upper), inverse(mean)
+
+
+def well_around(relief: Relief, k: int, point: Array, found: Heights) -> Well | None:
+    """A well around a point that is certain; None if the point lies in none.
+
+    Of those in which the mean has no more minima than in the smallest it is the largest.
+
+    Args:
+        relief: What is known of the loss in a box.
+        k: Number of the box.
+        point: Shape ``(d,)``, in the box.
+        found: Bounds on the loss there.
+    """
+    grid, ways_out = relief.lattice.grid, relief.ways_out
+    cell = int(grid.cell_of(point[None])[0])
+    cells = _component(grid.shape, found.lower <= found.upper[cell], cell)
+    # No way out, nor into another well.
+    forbidden = ways_out | (_minima(grid.shape, found.mean) & ~cells)
+    if (cells & ways_out).any():
+        return None
+    level = found.upper[cell]
+    levels = np.unique(found.lower[found.lower > level])
+    first, last = 0, len(levels)  # so many of them are certainly low enough, or may be
+    while first < last:
+        middle = (first + last + 1) // 2
+        larger = _component(grid.shape, found.lower <= levels[middle - 1], cell)
+        if (larger & forbidden).any():
+            last = middle - 1
+        else:
+            first, level, cells = middle, levels[middle - 1], larger
+    return Well(k, cells, cells & (found.upper <= level), float(level), found.failure)
+
+
+def leaks(relief: Relief, point: Array, found: Heights) -> Array | None:
+    """Where a well around a point may leak as far as the bounds tell, but not as the mean does.
+
+    Args:
+        relief: What is known of the loss in a box.
+        point: Shape ``(d,)``, in the box.
+        found: Bounds on the loss there.
+
+    Returns:
+        Centres of cells, shape ``(n, d)``, none if the well is certain; None if by the mean itself
+        there is none.
+    """
+    grid, ways_out = relief.lattice.grid, relief.ways_out
+    cell = int(grid.cell_of(point[None])[0])
+    if (_component(grid.shape, found.mean <= found.mean[cell], cell) & ways_out).any():
+        return None
+    open_ = _component(grid.shape, found.lower <= found.upper[cell], cell) & ways_out
+    if (open_ & relief.diverged).any():
+        return None
+    return grid.cell_centers()[open_]
+
+
+def _narrowest(
+    surrogate: GaussianProcess, lattice: Lattice, typical: float, failure: float
+) -> tuple[float, float]:
+    """Deviations and allowance between the points of the band that is narrowest on average."""
+    bands, is_rough = [], math.isinf(surrogate.kernel.curvature_variance)
+    for halvings in range(_MOST_HALVINGS + 1):
+        n_points = lattice.n_points * 2.0 ** (lattice.dim * halvings)
+        c = union_bound.quantile(math.log(failure / union_bound.n_tests(1, n_points)))
+        log_share = union_bound.log_share_between(c)
+        if is_rough:
+            between = value.between_rough(log_share, surrogate, lattice.spacing / 2**halvings)
+        else:  # it falls with the square of the spacing
+            between = value.between(log_share, surrogate, lattice) / 4**halvings
+        bands.append((c, between))
+    return min(bands, key=lambda band: band[0] * typical + band[1])
+
+
+def _minima(shape: tuple[int, ...], values: Array) -> Mask:
+    """Cells than which none beside them is lower, shape ``(grid.size,)``."""
+    around = minimum_filter(values.reshape(shape), size=3, mode="nearest").ravel()
+    lowest: Mask = values <= around
+    return lowest
+
+
+def _component(shape: tuple[int, ...], mask: Mask, cell: int) -> Mask:
+    """The connected component of a cell; empty if the cell is not in the mask."""
+    pieces, _ = label(mask.reshape(shape), structure=np.ones((3,) * len(shape)))
+    pieces = pieces.ravel()
+    found: Mask = mask & (pieces == pieces[cell]) & mask[cell]
+    return found
+
+
+def _largest_in_grid_cell(lattice: Lattice, values: Array) -> Array:
+    """Maximum over the lattice cells of each grid cell, shape ``(grid.size,)``."""
+    pairs = zip(lattice.grid.shape, lattice.refinement, strict=True)
+    split = [n for pair in pairs for n in pair]
+    out: Array = values.reshape(split).max(axis=tuple(range(1, 2 * lattice.dim, 2))).ravel()
+    return out
