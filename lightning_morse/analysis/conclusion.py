@@ -24,7 +24,7 @@ from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrai
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sharpness import curvature_at, with_curvatures
 from lightning_morse.analysis.tower import Tower
-from lightning_morse.analysis.wells import heights, well_around
+from lightning_morse.analysis.wells import Well
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import Evidence, SurrogateFacts
@@ -102,19 +102,16 @@ def _held_at(
     Where several attractors are known in the well the portrait stays as it is: it says more.
     """
     nested, settings = portrait.nested, tower.settings
-    for k in reversed(range(len(nested.grids))):
-        cell = nested.grids[k].cell_of(point[None])[0]
-        if cell < 0 or not portrait.charts[k].trusted:
-            continue
+    around = [k for k, grid in enumerate(nested.grids) if grid.cell_of(point[None])[0] >= 0]
+    for k in reversed(around):
         with clock("map"):
-            relief = tower.relief(k, portrait.charts[k].lattice)
-            if relief is None:
-                continue
-            well = well_around(relief, k, point, heights(relief, settings.failure_of_well))
-        if well is not None and well.inside[cell]:
+            survey = tower.survey(k, point, portrait.charts[k], nested.grids[around[-1]])
+            well = None if survey is None else survey.well(k)
+        if well is not None:
             failure = settings.failure_beside_band - settings.failure_of_well
             found = with_well(portrait, well, failure, clock)
-            if len(found.found.attractors) >= len(portrait.found.attractors):
+            known = len(portrait.found.attractors)
+            if found.well is not None and len(found.found.attractors) >= known:
                 return found
     return portrait
 
@@ -156,6 +153,8 @@ def conclude(
             boxes = [
                 _box(tower, portrait, model, reach, faces, k) for k, model in enumerate(models)
             ]
+            if portrait.well is not None and not portrait.well.held.all():
+                boxes.append(_close_up(portrait, portrait.well, boxes))
     everything = tower.everything.followed_by(tower.left_out.points, tower.left_out.losses)
     root, everything = boxes[0], everything.followed_by(extra.points, extra.losses)
     return MorseAnalysis(
@@ -274,6 +273,35 @@ def _box(
         sets=sets,
         n_samples=len(tower.boxes[k].samples),
         faces=nested.on_grid(k, faces, np.logical_or),
+    )
+
+
+def _close_up(portrait: PhasePortrait, well: Well, boxes: list[Box]) -> Box:
+    """A record of the cell of the point in a well, in parts, of which some lie in it."""
+    lattice, ((surrogate, posterior), *_) = well.near.lattice, well.near.views
+    grid, warp = lattice.grid, surrogate.warp
+    center = 0.5 * (grid.lower + grid.upper)
+    parent = max(k for k, box in enumerate(boxes) if box.grid.cell_of(center[None])[0] >= 0)
+    around, cell = boxes[parent], int(boxes[parent].grid.cell_of(center[None])[0])
+    number = portrait.well_number
+    assert around.reach is not None, "boxes of an analysis say what cells may reach"
+    assert around.faces is not None, "and through which faces they may leave"
+    assert around.sets is not None, "and which Morse set meets them"
+    otherwise = around.reach.kinds[around.reach.of[cell]]
+    kinds = np.stack([np.arange(len(otherwise)) == number, otherwise])
+    deviation = posterior.deviation * warp.inverse_slope(posterior.mean)
+    return dataclasses.replace(
+        around,
+        grid=grid,
+        parent=parent,
+        labels=np.where(well.held, number, around.labels[cell]).astype(np.int32),
+        diverged=np.zeros(grid.size, dtype=bool),
+        mean_loss=warp.inverse(lattice.grid_corners(posterior.mean)),
+        loss_deviation=lattice.grid_corners(deviation),
+        reach=Reach(kinds, np.where(well.held, 0, 1).astype(np.int32)),
+        sets=np.full(grid.size, around.sets[cell], dtype=np.int32),
+        faces=~well.held[:, None, None] & around.faces[cell],
+        n_samples=0,
     )
 
 

@@ -61,7 +61,7 @@ def critical_points(portrait: PhasePortrait) -> CriticalPoints:
         points = _centers_of(grid, starts[mine])
         polished = _polish(points, members, portrait.nested, grid.cell_widths, surrogate)
         # In a well the nearest critical point need not be the lowest.
-        is_well = np.array([portrait.is_well(int(i)) for i in mine])
+        is_well = mine == portrait.well_number
         points = np.where(is_well[:, None], points, polished)
         centers[mine] = points
         at = surrogate.posterior(points)
@@ -80,7 +80,7 @@ def _starts(portrait: PhasePortrait) -> tuple[Cells, Cells]:
     critical = portrait.critical
     boxes, starts = [], []
     for number, cells in enumerate(found.morse_sets):
-        if portrait.well is not None and portrait.is_well(number):
+        if portrait.well is not None and number == portrait.well_number:
             boxes.append(portrait.well.box)
             starts.append(_lowest(portrait, portrait.well))
             continue
@@ -138,7 +138,7 @@ def describe(
             volume=float(volumes[cells].sum()),
             mu=bounds.get(number),
             loss_deviation=float(located.deviations[number]),
-            wall=portrait.well.wall if portrait.well and portrait.is_well(number) else None,
+            wall=portrait.well.wall if portrait.well and number == portrait.well_number else None,
         )
         for number, cells in enumerate(found.morse_sets)
     )

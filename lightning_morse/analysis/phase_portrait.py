@@ -110,7 +110,9 @@ class PhasePortrait:
         return float(self.nested.volumes[part][open_].sum())
 
     def label_at(self, point: Array) -> int:
-        """The label of the cell of a point, shape ``(d,)``."""
+        """The label of a point, shape ``(d,)``: that of its cell, if it is not known better."""
+        if self.well is not None and self.well.holds(point):
+            return self.well_number
         return int(self.labels[self.nested.cell_of(point[None])[0]])
 
     def is_decided(self, point: Array) -> bool:
@@ -121,9 +123,10 @@ class PhasePortrait:
         """Whether a certain basin reaches into one of some boxes."""
         return any((self.labels[self.nested.part(k)] >= 0).any() for k in boxes)
 
-    def is_well(self, number: int) -> bool:
-        """Whether a Morse set is the attractor in the well."""
-        return self.held is not None and bool(self.labels[self.held.argmax()] == number)
+    @property
+    def well_number(self) -> int:
+        """Number of the Morse set that is the attractor in the well; -1 if there is none."""
+        return -1 if self.held is None else int(self.labels[self.held.argmax()])
 
     def attracting_cells(self) -> list[Cells]:
         """Cells to follow each attractor from: the Morse set, and what may be critical around it.
@@ -212,10 +215,17 @@ def with_well(
         well: The well.
         failure: As in :func:`phase_portrait`, the well not counted.
         clock: Takes the time of the stages.
+
+    Returns:
+        The same portrait where the loss diverged in the well.
     """
     nested = portrait.nested
     cell = nested.grids[well.box].cell_of(nested.cell_centers())
     cells, held = ((cell >= 0) & mask[cell] for mask in (well.cells, well.inside))
+    if well.held.all():  # all parts of the cell of the point
+        held[nested.cell_of(well.near.lattice.grid.cell_centers())] = True
+    if (cells & portrait.diverged).any():  # as the samples of a box inside show
+        return portrait
     with clock("map"):
         image = _absorbing(nested_outer_approximation(list(portrait.images), nested), held)
     given = nested, portrait.charts, list(portrait.images), image

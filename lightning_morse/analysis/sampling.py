@@ -26,10 +26,8 @@ from lightning_morse.analysis.samples import (
 )
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.vanishing import drawn_in
-from lightning_morse.analysis.wells import heights, leaks
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
 # Keeps the random numbers of places apart from the other streams of a seed.
@@ -143,14 +141,11 @@ class Sampler:
         Args:
             point: Shape ``(d,)``, in the outermost box.
         """
-        if not self._determine(self.plan.most):
+        if self.is_out_of_time or not self._determine(self.plan.most):
             return None
         with self.clock("sampling"), one_thread():
-            settings = self.tower.settings
-            relief = self.tower.relief(0, Lattice.of(settings.grid))
-            if relief is None:
-                return None
-            return leaks(relief, point, heights(relief, settings.failure_of_well))
+            survey = self.tower.survey(0, point)
+            return None if survey is None else survey.leaks()
 
     def place_at_walls(self, places: Array, n: int) -> None:
         """Add samples to the outermost box at some of the places, far from each other.

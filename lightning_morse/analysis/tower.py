@@ -13,7 +13,7 @@ from lightning_morse.analysis.design import far_apart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.samples import HeldOut, Samples, nearest_diverged
 from lightning_morse.analysis.settings import Settings
-from lightning_morse.analysis.wells import Relief
+from lightning_morse.analysis.wells import Survey
 from lightning_morse.enclosure.flow_map import AT_REST, NEARLY_AT_REST
 from lightning_morse.gp.calibration import (
     Calibrated,
@@ -344,28 +344,43 @@ class Tower:
         about = diverged, clock, trusted, at_rest, self.boxes[k].kinked
         return chart(model.surrogate, lattice, make_band, *about)
 
-    def relief(self, k: int, lattice: Lattice) -> Relief | None:
+    def survey(
+        self, k: int, point: Array, chart: Chart | None = None, finest: CubicalGrid | None = None
+    ) -> Survey | None:
         """The values of the loss in a box; None if the samples say nothing certain of them.
 
         Args:
             k: Number of the box.
-            lattice: Points of a grid on it.
+            point: A point in it, shape ``(d,)``.
+            chart: What is known on a grid on it; if left out, that of the outermost box is taken.
+            finest: The grid whose cell is that of the point, if it is another.
 
         Raises:
-            SurrogateError: If the samples determine none.
+            SurrogateError: If the samples determine no surrogate.
         """
-        model, seen, box = self.sketched(k), self.seen_by(k), self.boxes[k]
-        if not model.trusted:
+        seen, box = self.seen_by(k), self.boxes[k]
+        if chart is None:
+            model, lattice = self.sketched(k), Lattice.of(self.settings.grid)
+            smooth, trusted, posterior = model.surrogate, model.trusted, None
+        else:
+            lattice, smooth = chart.lattice, chart.surrogate
+            trusted, posterior = chart.trusted, chart.posterior
+        if not trusted:
             return None
-        smooth, samples = model.surrogate, seen.finite
-        warped, corners = math.isfinite(smooth.warp.scale), (box.lower, box.upper)
+        samples, corners = seen.finite, (box.lower, box.upper)
+        warped = math.isfinite(smooth.warp.scale)
         try:
             given = samples.points, samples.losses, *corners, MATERN_3_2, warped
             rough = fit(*given, start=smooth)
         except SurrogateError:
             return None
-        views = [(one, one.lattice_posterior(lattice.axes)) for one in (smooth, rough)]
-        return Relief(lattice, nearest_diverged(lattice.grid, seen), tuple(views))
+        diverged = nearest_diverged(lattice.grid, seen)
+        views = [
+            (smooth, posterior or smooth.lattice_posterior(lattice.axes)),
+            (rough, rough.lattice_posterior(lattice.axes)),
+        ]
+        failure = self.settings.failure_of_well
+        return Survey.of(views, lattice, diverged, point, failure, finest)
 
     def place(self, k: int, points: Array, losses: Array) -> None:
         """Add samples to a box, whose surrogate, if it has one, has predicted them."""

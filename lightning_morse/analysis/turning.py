@@ -38,7 +38,7 @@ _PATIENCE = {2: 0.6, 3: 0.2}
 _AT_LEAST = {2: 112, 3: 48}
 # Share of the samples that is kept to show that the point at least stays in the first box, where it
 # seems to.
-_SHARE_FOR_WALLS = 0.25
+_SHARE_FOR_WALLS = 0.35
 # Samples that a turned box has at least.
 _FEWEST = {2: 48, 3: 64}
 

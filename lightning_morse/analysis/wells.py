@@ -19,6 +19,9 @@ shares a corner with one inside. That cell is not in the component, so its lower
 \le h\}` is thus compact and forward invariant, and the maximal invariant set in it is an attractor
 that attracts all of it. QED
 
+The cell of the point that is asked about is divided once more: it is enough that the bound on the
+part around the point is at most :math:`h`.
+
 What attractors it has inside is open: it is one attractor of a coarser Morse decomposition, which
 may consist of several minima and what connects them. So it counts as unresolved, and no count that
 includes it is exact.
@@ -36,6 +39,7 @@ values fail there at a few samples by many deviations. So a rougher process is f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +48,11 @@ from scipy.ndimage import label, minimum_filter
 from lightning_morse._typing import Array, Mask
 from lightning_morse.bands import union_bound, value
 from lightning_morse.gp.process import GaussianProcess, Posterior
+from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 
+# Parts of the cell of a point along each axis.
+_PARTS = 8
 # The lattice is halved at most so often for the union bound.
 _MOST_HALVINGS = 4
 # Factor on the estimated growth of the deviation inside a cell of the lattice.
@@ -94,26 +101,6 @@ class Heights:
     failure: float
 
 
-@dataclass(frozen=True, eq=False)
-class Well:
-    """A well in one of the boxes of a tower.
-
-    Attributes:
-        box: Number of the box.
-        cells: Cells of its grid that hold the well, shape ``(grid.size,)``.
-        inside: Those of them that lie in it to the last point, same shape: trajectories that start
-            there stay in ``cells``.
-        wall: The loss is higher than this all around it.
-        failure: Probability that this is false.
-    """
-
-    box: int
-    cells: Mask
-    inside: Mask
-    wall: float
-    failure: float
-
-
 def heights(relief: Relief, failure: float) -> Heights:
     """Bound the loss in each cell of a grid, by the most careful of the processes at each.
 
@@ -146,57 +133,143 @@ def _bounds(
         return inverse(lower), inverse(upper), inverse(mean)
 
 
-def well_around(relief: Relief, k: int, point: Array, found: Heights) -> Well | None:
-    """A well around a point that is certain; None if the point lies in none.
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """The loss in a box, and more closely in the cell of a point.
 
-    Of those in which the mean has no more minima than in the smallest it is the largest.
-
-    Args:
-        relief: What is known of the loss in a box.
-        k: Number of the box.
-        point: Shape ``(d,)``, in the box.
-        found: Bounds on the loss there.
+    Attributes:
+        point: The point, shape ``(d,)``.
+        relief: What is known of the loss in the box.
+        bounds: Bounds on it in the cells of the box.
+        near: What is known of it in the cell of the point, divided.
+        bounds_near: Bounds on it in the parts of that cell.
     """
-    grid, ways_out = relief.lattice.grid, relief.ways_out
-    cell = int(grid.cell_of(point[None])[0])
-    cells = _component(grid.shape, found.lower <= found.upper[cell], cell)
-    # No way out, nor into another well.
-    forbidden = ways_out | (_minima(grid.shape, found.mean) & ~cells)
-    if (cells & ways_out).any():
-        return None
-    level = found.upper[cell]
-    levels = np.unique(found.lower[found.lower > level])
-    first, last = 0, len(levels)  # so many of them are certainly low enough, or may be
-    while first < last:
-        middle = (first + last + 1) // 2
-        larger = _component(grid.shape, found.lower <= levels[middle - 1], cell)
-        if (larger & forbidden).any():
-            last = middle - 1
-        else:
-            first, level, cells = middle, levels[middle - 1], larger
-    return Well(k, cells, cells & (found.upper <= level), float(level), found.failure)
+
+    point: Array
+    relief: Relief
+    bounds: Heights
+    near: Relief
+    bounds_near: Heights
+
+    @classmethod
+    def of(
+        cls,
+        views: Sequence[tuple[GaussianProcess, Posterior]],
+        lattice: Lattice,
+        diverged: Mask,
+        point: Array,
+        failure: float,
+        finest: CubicalGrid | None = None,
+    ) -> Survey:
+        """Look at a box and a point in it.
+
+        Args:
+            views: The surrogate of the box, and others whose bounds count as well, each with its
+                posterior.
+            lattice: The points of the box that these are at.
+            diverged: Cells of its grid that count as exterior, shape ``(grid.size,)``.
+            point: Shape ``(d,)``, in the box.
+            failure: Probability with which the bounds may be false.
+            finest: The grid whose cell is the cell of the point, if it is not that of the box.
+        """
+        grid = _divided(lattice.grid if finest is None else finest, point)
+        finer = Lattice(grid, (1,) * grid.dim)
+        nowhere = np.zeros(grid.size, dtype=bool)
+        relief = Relief(lattice, diverged, tuple(views))
+        closer = tuple((one, one.lattice_posterior(finer.axes)) for one, _ in views)
+        near = Relief(finer, nowhere, closer)
+        bounds, bounds_near = (heights(one, 0.5 * failure) for one in (relief, near))
+        return cls(point, relief, bounds, near, bounds_near)
+
+    @property
+    def _cell(self) -> int:
+        return int(self.relief.lattice.grid.cell_of(self.point[None])[0])
+
+    @property
+    def _part(self) -> int:
+        return int(self.near.lattice.grid.cell_of(self.point[None])[0])
+
+    def _connected(self, mask: Mask) -> Mask:
+        """The cells that are connected to that of the point, which is taken to be one."""
+        shape, own = self.relief.lattice.grid.shape, np.arange(mask.size) == self._cell
+        pieces, _ = label((mask | own).reshape(shape), structure=np.ones((3,) * len(shape)))
+        found: Mask = pieces.ravel() == pieces.ravel()[self._cell]
+        return found
+
+    def well(self, k: int) -> Well | None:
+        """A well around the point that is certain; None if the point lies in none.
+
+        Of those in which the mean has no more minima than in the smallest it is the largest.
+
+        Args:
+            k: Number of the box.
+        """
+        bounds, ways_out = self.bounds, self.relief.ways_out
+        level = float(self.bounds_near.upper[self._part])
+        cells = self._connected(bounds.lower <= level)
+        if (cells & ways_out).any():
+            return None
+        # No way out, nor into another well.
+        shape = self.relief.lattice.grid.shape
+        forbidden = ways_out | (_minima(shape, bounds.mean) & ~cells)
+        levels = np.unique(bounds.lower[bounds.lower > level])
+        first, last = 0, len(levels)  # so many of them are certainly low enough, or may be
+        while first < last:
+            middle = (first + last + 1) // 2
+            larger = self._connected(bounds.lower <= levels[middle - 1])
+            if (larger & forbidden).any():
+                last = middle - 1
+            else:
+                first, level, cells = middle, float(levels[middle - 1]), larger
+        inside, held = cells & (bounds.upper <= level), self.bounds_near.upper <= level
+        if not inside.any():
+            return None
+        failure = bounds.failure + self.bounds_near.failure
+        return Well(k, cells, inside, level, self.near, held, failure)
+
+    def leaks(self) -> Array | None:
+        """Where a well around the point may leak by the bounds, but not by the mean.
+
+        Returns:
+            Centres of cells, shape ``(n, d)``, none if the well is certain; None if by the mean
+            itself there is none.
+        """
+        bounds, ways_out = self.bounds, self.relief.ways_out
+        if (self._connected(bounds.mean <= self.bounds_near.mean[self._part]) & ways_out).any():
+            return None
+        open_ = self._connected(bounds.lower <= self.bounds_near.upper[self._part]) & ways_out
+        if (open_ & self.relief.diverged).any():
+            return None
+        return self.relief.lattice.grid.cell_centers()[open_]
 
 
-def leaks(relief: Relief, point: Array, found: Heights) -> Array | None:
-    """Where a well around a point may leak as far as the bounds tell, but not as the mean does.
+@dataclass(frozen=True, eq=False)
+class Well:
+    """A well in one of the boxes of a tower, and the place in it that was asked about.
 
-    Args:
-        relief: What is known of the loss in a box.
-        point: Shape ``(d,)``, in the box.
-        found: Bounds on the loss there.
-
-    Returns:
-        Centres of cells, shape ``(n, d)``, none if the well is certain; None if by the mean itself
-        there is none.
+    Attributes:
+        box: Number of the box.
+        cells: Cells of its grid that hold the well, shape ``(grid.size,)``.
+        inside: Those of them that lie in it to the last point, same shape: trajectories that start
+            there stay in ``cells``.
+        wall: The loss is higher than this all around it.
+        near: What is known around the point.
+        held: Parts of the cell of the point that lie in the well, shape ``(near.grid.size,)``.
+        failure: Probability that this is false.
     """
-    grid, ways_out = relief.lattice.grid, relief.ways_out
-    cell = int(grid.cell_of(point[None])[0])
-    if (_component(grid.shape, found.mean <= found.mean[cell], cell) & ways_out).any():
-        return None
-    open_ = _component(grid.shape, found.lower <= found.upper[cell], cell) & ways_out
-    if (open_ & relief.diverged).any():
-        return None
-    return grid.cell_centers()[open_]
+
+    box: int
+    cells: Mask
+    inside: Mask
+    wall: float
+    near: Relief
+    held: Mask
+    failure: float
+
+    def holds(self, point: Array) -> bool:
+        """Whether a point, shape ``(d,)``, is in a part that lies in the well."""
+        part = self.near.lattice.grid.cell_of(point[None])[0]
+        return bool(part >= 0 and self.held[part])
 
 
 def _narrowest(
@@ -223,12 +296,14 @@ def _minima(shape: tuple[int, ...], values: Array) -> Mask:
     return lowest
 
 
-def _component(shape: tuple[int, ...], mask: Mask, cell: int) -> Mask:
-    """The connected component of a cell; empty if the cell is not in the mask."""
-    pieces, _ = label(mask.reshape(shape), structure=np.ones((3,) * len(shape)))
-    pieces = pieces.ravel()
-    found: Mask = mask & (pieces == pieces[cell]) & mask[cell]
-    return found
+def _divided(grid: CubicalGrid, point: Array) -> CubicalGrid:
+    """The cell of a point, divided into equal parts."""
+    index = np.unravel_index(grid.cell_of(point[None])[0], grid.shape)
+    low, up = (
+        np.array([edges[i + side] for edges, i in zip(grid.edges, index, strict=True)])
+        for side in (0, 1)
+    )
+    return CubicalGrid(low, up, (_PARTS,) * grid.dim)
 
 
 def _largest_in_grid_cell(lattice: Lattice, values: Array) -> Array:

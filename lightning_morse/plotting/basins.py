@@ -125,7 +125,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _enlarged(picture: Picture) -> int:
-    """Number of the innermost box at the current weights; 0 if there are no boxes inside.
+    """Number of the innermost box at the current weights; 0 if there are none with samples inside.
 
     Where the weights are in none of these, it is that of the lowest attractor, else the last.
     """
@@ -133,10 +133,14 @@ def _enlarged(picture: Picture) -> int:
     points = [] if picture.now is None else [picture.now]
     points += [result.morse_sets[a].center for a in result.attractors]
     for point in points:
-        within = [k for k, box in enumerate(result.boxes) if box.grid.cell_of(point[None])[0] >= 0]
+        within = [
+            k
+            for k, box in enumerate(result.boxes)
+            if box.grid.cell_of(point[None])[0] >= 0 and (box.n_samples or not k)
+        ]
         if within and within[-1]:
             return within[-1]
-    return len(result.inner)
+    return max((k for k, box in enumerate(result.boxes) if box.n_samples), default=0)
 
 
 def _picture(

@@ -7,13 +7,14 @@ import torch
 import lightning_morse as lm
 from lightning_morse.analysis.pipeline import analyze_from, begun
 from lightning_morse.analysis.sentence import sentence
-from lightning_morse.analysis.wells import Relief, heights, leaks, well_around
+from lightning_morse.analysis.wells import Survey
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.gp.calibration import fit_calibrated
 from lightning_morse.gp.fit import fit
 from lightning_morse.gp.kernels import MATERN_3_2
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.plotting.basins import plot_basins
 
 FAILURE = 0.01
 
@@ -28,21 +29,24 @@ def double_well(x):
     return (x[:, 0] ** 2 - 0.25) ** 2 + 0.3 * x[:, 1] ** 2
 
 
-def relief_of(loss, n=160, dim=2, cells=32, half=1.0):
-    """The surrogate of a loss on a cube, from samples at random places."""
+def survey_of(loss, point, n=160, diverged=None):
+    """What random samples of a loss on a square say around a point."""
+    dim, cells, half = 2, 32, 1.0
     points = np.random.default_rng(0).uniform(-half, half, (n, dim))
     values = loss(torch.from_numpy(points)).numpy()
     grid = CubicalGrid([-half] * dim, [half] * dim, (cells,) * dim)
     surrogate = fit_calibrated(points, values, grid.lower, grid.upper).surrogate
     lattice = Lattice.of(grid)
     rough = fit(points, values, grid.lower, grid.upper, MATERN_3_2, start=surrogate)
-    views = tuple((one, one.lattice_posterior(lattice.axes)) for one in (surrogate, rough))
-    return Relief(lattice, np.zeros(grid.size, dtype=bool), views)
+    views = [(one, one.lattice_posterior(lattice.axes)) for one in (surrogate, rough)]
+    out = np.zeros(grid.size, dtype=bool)
+    if diverged is not None:
+        out[grid.cell_of(np.array([diverged]))] = True
+    return Survey.of(views, lattice, out, np.array(point), FAILURE)
 
 
-def places(well, relief, n, rng):
+def places(well, grid, n, rng):
     """Random points in the cells that are held in a well."""
-    grid = relief.lattice.grid
     cells = rng.choice(np.flatnonzero(well.inside), n)
     return grid.cell_centers()[cells] + grid.cell_widths * rng.uniform(-0.5, 0.5, (n, grid.dim))
 
@@ -60,51 +64,60 @@ def descended(loss, points, steps=4000, length=2e-3):
 
 
 def test_the_bounds_hold_in_every_cell():
-    relief = relief_of(double_well, n=48)
-    found, grid = heights(relief, FAILURE), relief.lattice.grid
-    points = np.random.default_rng(1).uniform(-1, 1, (100_000, 2))
-    values = double_well(torch.from_numpy(points)).numpy()
-    cell = grid.cell_of(points)
-    assert (found.lower[cell] <= values).all()
-    assert (values <= found.upper[cell]).all()
+    survey = survey_of(double_well, [0.45, 0.1], n=48)
+    rng = np.random.default_rng(1)
+    for relief, bounds in ((survey.relief, survey.bounds), (survey.near, survey.bounds_near)):
+        grid = relief.lattice.grid
+        points = rng.uniform(grid.lower, grid.upper, (100_000, 2))
+        values = double_well(torch.from_numpy(points)).numpy()
+        cell = grid.cell_of(points)
+        assert (bounds.lower[cell] <= values).all()
+        assert (values <= bounds.upper[cell]).all()
 
 
 def test_a_well_ends_at_its_pass():
     """The loss is 1/16 between the two minima, and 0 at each."""
-    relief = relief_of(double_well)
-    found = heights(relief, FAILURE)
-    point = np.array([0.45, 0.1])
-    well = well_around(relief, 0, point, found)
-    grid = relief.lattice.grid
-    assert well.inside[grid.cell_of(point[None])[0]]
+    survey = survey_of(double_well, [0.45, 0.1])
+    well, grid = survey.well(0), survey.relief.lattice.grid
+    assert well.holds(survey.point)
     assert 0.05 < well.wall < 1 / 16
     assert (grid.cell_centers()[well.cells][:, 0] > -grid.cell_widths[0]).all()
-    starts = places(well, relief, 50, np.random.default_rng(2))
+    starts = places(well, grid, 50, np.random.default_rng(2))
     ends, _, _ = descended(double_well, starts)
     assert np.allclose(ends, [0.5, 0.0], atol=0.02)
 
 
+def test_only_a_part_of_a_cell_may_lie_in_a_well():
+    """That of the point counts: a steep wall goes through the cell."""
+
+    def steep(x):
+        return 10 * (x[:, 0] - 0.03) ** 2 + 0.3 * x[:, 1] ** 2
+
+    survey = survey_of(steep, [0.17, 0.05])
+    well = survey.well(0)
+    assert well.holds(survey.point)
+    assert not well.held.all()
+    assert not well.inside[survey.relief.lattice.grid.cell_of(survey.point[None])[0]]
+    parts = survey.near.lattice.grid
+    low, up = parts.cell_bounds()
+    corners = np.concatenate([low[well.held], up[well.held]])
+    assert (steep(torch.from_numpy(corners)).numpy() <= well.wall).all()
+
+
 def test_nothing_is_held_where_the_loss_falls_towards_a_face():
-    relief = relief_of(lambda x: x[:, 0] + 3 * x[:, 1] ** 2)
-    point, found = np.array([0.2, 0.0]), heights(relief, FAILURE)
-    assert well_around(relief, 0, point, found) is None
-    assert leaks(relief, point, found) is None
+    survey = survey_of(lambda x: x[:, 0] + 3 * x[:, 1] ** 2, [0.2, 0.0])
+    assert survey.well(0) is None
+    assert survey.leaks() is None
 
 
 def test_nothing_is_held_beside_a_place_where_the_loss_diverges():
-    relief = relief_of(double_well)
-    center = relief.lattice.grid.cell_of(np.array([[0.5, 0.0]]))
-    relief.diverged[center] = True
-    point, found = np.array([0.45, 0.1]), heights(relief, FAILURE)
-    well = well_around(relief, 0, point, found)
-    assert well is None or not well.inside[relief.lattice.grid.cell_of(point[None])[0]]
-    assert leaks(relief, point, found) is None
+    survey = survey_of(double_well, [0.45, 0.1], diverged=[0.5, 0.0])
+    assert survey.well(0) is None
+    assert survey.leaks() is None
 
 
 def test_leaks_are_where_too_little_is_known():
-    few, many = relief_of(double_well, n=12), relief_of(double_well, n=160)
-    point = np.array([0.45, 0.1])
-    open_, shut = (leaks(relief, point, heights(relief, FAILURE)) for relief in (few, many))
+    open_, shut = (survey_of(double_well, [0.45, 0.1], n).leaks() for n in (12, 160))
     assert len(open_) > 0
     assert len(shut) == 0
     assert (np.abs(open_).max(axis=1) > 0.9).all()  # at the faces
@@ -157,6 +170,26 @@ def test_a_well_is_read_back(held, tmp_path):
     assert back.basin_of([start]).tolist() == result.basin_of([start]).tolist()
 
 
+@pytest.mark.parametrize("place", [[-0.2, 0.15], [-0.12, 0.2]])
+def test_the_cell_of_the_point_is_seen_in_parts_where_it_is_not_held(place, tmp_path):
+    """On a coarse grid the loss varies much within a cell."""
+    given = crease, place, [-1.0] * 2, [1.0] * 2, None, 96, 24, 0.95, 0, 128, None
+    question = begun(*given)
+    result = question.conclude(question.decide(sealing=True))
+    (number,) = result.basin_of([place]).tolist()
+    wall = result.morse_sets[number].wall
+    (parts,) = [box for box in result.inner if not box.n_samples]
+    assert result.labels[result.grid.cell_of([place])[0]] == UNDECIDED
+    assert set(parts.labels) == {UNDECIDED, number}
+    low, up = parts.grid.cell_bounds()
+    inside = np.concatenate([low, up])[np.tile(parts.labels == number, 2)]
+    assert (crease(torch.from_numpy(inside)).numpy() <= wall).all()
+    result.save(tmp_path / "parts.npz")
+    back = lm.MorseAnalysis.load(tmp_path / "parts.npz")
+    assert back.basin_of([place]).tolist() == [number]
+    assert plot_basins(back, current=place).axes
+
+
 def test_units_make_no_difference(held):
     result, _ = held
     given = [-512.0] * 2, [512.0] * 2, None, 64, 128, 0.95, 0, 96, None
@@ -177,7 +210,7 @@ def test_several_known_attractors_are_not_made_one():
 
 
 def test_without_any_attractor_there_is_a_well_around_the_lowest_sample():
-    result = lm.analyze(crease, [-1, -1], [1, 1], n_samples=64)
+    result = lm.analyze(crease, [-1, -1], [1, 1], n_samples=128)
     lowest = result.samples[result.sample_losses.argmin()]
     assert result.attractors
     assert result.basin_of([lowest])[0] in result.attractors
