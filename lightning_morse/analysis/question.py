@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -112,9 +113,10 @@ class Question:
         return Explorer(self.sampler).answers(picture, self.point, self.limits)
 
     @property
-    def may_stay(self) -> bool:
-        """Whether the point seems to lie in a well of the outermost box."""
-        return self.sampler.walls_to_raise(self.point) is not None
+    def n_leaks(self) -> float:
+        """Through how many cells a well around the point may leak; infinite where there is none."""
+        walls = self.sampler.walls_to_raise(self.point)
+        return math.inf if walls is None else len(walls)
 
     def decide(self, *, sealing: bool = False) -> Final:
         """Sample until the question is decided and the picture complete, and draw the last one.

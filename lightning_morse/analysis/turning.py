@@ -2,7 +2,8 @@
 
 First the flow is followed in the box that was asked for. If a good part of the samples leaves it
 open where it leads, the rest goes to a box along the axes of the valley
-(:mod:`lightning_morse.analysis.valley`), and if that answers, it is the picture. A rotation is
+(:mod:`lightning_morse.analysis.valley`), and if that answers, it is the picture. If it does not,
+what is left is to show that the flow stays (:mod:`lightning_morse.analysis.wells`). A rotation is
 orthogonal, so the gradient flow in turned coordinates is the gradient flow.
 
 **Confidence.** Which picture is shown depends on the samples, so each may be wrong with no more
@@ -30,15 +31,17 @@ from lightning_morse.analysis.valley import Valley, valley_at
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseAnalysis
 
-# Share of `1 - confidence` for all turned boxes, and how many there are at most.
-_SHARE_OF_TURNED, _MOST_TURNED = 0.4, 2
+# Share of `1 - confidence` for all turned boxes, and how many there are at most: some to find out
+# where the flow leads, and one to show that it stays.
+_SHARE_OF_TURNED, _MOST_ASKED, _MOST_TURNED = 0.4, 2, 3
 # A question that is open is asked in a turned box after this share of the samples, and not before
 # there are so many, by dimension. On two axes most questions are decided by then; on three, few.
 _PATIENCE = {2: 0.6, 3: 0.2}
 _AT_LEAST = {2: 112, 3: 48}
-# Share of the samples that is kept to show that the point at least stays in the first box, where it
-# seems to.
-_SHARE_FOR_WALLS = 0.35
+# Share of the samples that is kept to show that the point at least stays in a box, by dimension.
+_SHARE_FOR_WALLS = {2: 0.1, 3: 0.35}
+# How far that box reaches, over how far a paraboloid takes to rise to the height of the point.
+_WALLS = 1.7
 # Samples that a turned box has at least.
 _FEWEST = {2: 48, 3: 64}
 
@@ -175,12 +178,13 @@ def _turned(
     none = Samples(np.empty((0, dim)), np.empty(0))
     low, up = (question.frame.points_in_units(corner) for corner in question.limits)
     stage = _Stage(np.eye(dim), question, picture, none, (low, up))
-    kept = int(_SHARE_FOR_WALLS * whole.most) if question.may_stay else 0
-    before, left = len(loss), max(0, sampler.left(whole.most) - kept)
+    before, left = len(loss), sampler.left(whole.most)
     # What the first box would still need to be judged and measured is kept for it.
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
+    first = max(0, left - int(_SHARE_FOR_WALLS[dim] * whole.most))
     try:
-        return _answer(loss, stage, level, _parts(left, _FEWEST[dim]), plan)
+        found, stage = _answer(loss, stage, level, _parts(first, _FEWEST[dim]), plan)
+        return found or _sealed(loss, stage, level, plan, question.n_leaks)
     except (ValueError, np.linalg.LinAlgError):
         return None  # too little is known in a turned box, or it is no box; the first one stands
     finally:  # what has been spent there is not spent again
@@ -189,8 +193,11 @@ def _turned(
 
 def _answer(
     loss: Loss, stage: _Stage, level: float, parts: list[int], plan: Plan
-) -> tuple[MorseAnalysis, Array] | None:
-    """The answer in one of the boxes that are turned one after the other; None if there is none.
+) -> tuple[tuple[MorseAnalysis, Array] | None, _Stage]:
+    """The answer in one of the boxes that are turned one after the other, and the last of them.
+
+    Returns:
+        None for an answer if there is none.
 
     Raises:
         SurrogateError: If the samples in one of them determine no surrogate.
@@ -198,15 +205,51 @@ def _answer(
     for n in parts:
         following = _following(loss, stage, level, n, plan)
         if following is None:
-            return None
+            return None, stage
         stage, question = following, following.question
         if stage.is_answered:
             final = question.decide()
             # Where time is up this has been the last picture.
             if question.is_answered(final.portrait) or question.sampler.is_out_of_time:
-                return question.conclude(final), stage.axes
-            return None
-    return None
+                return (question.conclude(final), stage.axes), stage
+            return None, stage
+    return None, stage
+
+
+def _sealed(
+    loss: Loss, stage: _Stage, level: float, plan: Plan, n_leaks: float
+) -> tuple[MorseAnalysis, Array] | None:
+    """A box along the valley that the flow from the point certainly stays in.
+
+    Args:
+        loss: The loss.
+        stage: The last stage.
+        level: The level for this box.
+        plan: How many samples there may be in all.
+        n_leaks: Through how many cells the flow may leave the first box; infinite if it seems to.
+
+    Returns:
+        None if there is no such box, or it seems easier to show that the flow stays in the first.
+
+    Raises:
+        SurrogateError: As :func:`_answer`.
+    """
+    question, picture = stage.question, stage.picture
+    if picture is None or question.sampler.is_out_of_time:
+        return None
+    if plan.most - len(stage.pool) < _FEWEST[len(question.point)]:
+        return None
+    with question.sampler.clock("sampling"):
+        valley = valley_at(picture, question.point, _WALLS)
+    if valley is None:
+        return None
+    other = _asked_in(valley, loss, stage, level, 0, plan)
+    if other.question.n_leaks >= n_leaks:
+        return None
+    final = other.question.decide(sealing=True)
+    if not final.portrait.label_at(other.question.point) >= 0:
+        return None
+    return other.question.conclude(final), other.axes
 
 
 def _following(
@@ -280,4 +323,4 @@ def _parts(left: int, fewest: int) -> list[int]:
     """So many samples for a first box, which shows the valley better, and the rest for another."""
     if left < fewest:
         return []
-    return [fewest, left - fewest] if left >= _MOST_TURNED * fewest else [left]
+    return [fewest, left - fewest] if left >= _MOST_ASKED * fewest else [left]

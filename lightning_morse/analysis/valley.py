@@ -44,12 +44,14 @@ class Valley:
     upper: Array
 
 
-def valley_at(portrait: PhasePortrait, point: Array) -> Valley | None:
+def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> Valley | None:
     """The valley into which the mean flow from a point leads, as far as surrogates tell.
 
     Args:
         portrait: The portrait so far.
         point: Shape ``(d,)``, inside the outermost box.
+        level: How far the box reaches along each axis at least, over how far a paraboloid takes to
+            rise to the height of the point: beyond 1 the loss is higher on all faces.
 
     Returns:
         None if the mean curves downwards along all axes where that flow ends.
@@ -67,7 +69,7 @@ def valley_at(portrait: PhasePortrait, point: Array) -> Valley | None:
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(d)])
     bends = np.sqrt(np.maximum(curvatures, curvatures[-1] / _THINNEST**2))
     away = np.abs(axes.T @ (point - way.end))
-    half = np.maximum(_BEYOND * away, _LEVEL * float(np.linalg.norm(bends * away)) / bends)
+    half = np.maximum(_BEYOND * away, level * float(np.linalg.norm(bends * away)) / bends)
     root = portrait.nested.grids[0]
     least = 0.5 * _SMALLEST * float((root.upper - root.lower).max())
     half *= max(1.0, least / float(half.max())) if half.any() else 0.0
