@@ -101,18 +101,25 @@ class Explorer:
         Returns:
             Whether the point certainly lies in a well of the outermost box.
         """
-        looked_around = False
-        while True:
-            walls = self.sampler.walls_to_raise(point)
-            if walls is None or not len(walls):
-                return walls is not None
+        looked_around = looked_down = False
+        while survey := self.sampler.survey(point):
+            walls = survey.leaks()
+            if walls is None:
+                return False
+            bottom = None if looked_down or len(walls) else survey.unknown_bottom()
+            if not len(walls) and bottom is None:
+                return True
             if not self.sampler.left(self._plan.most):
                 return False
-            if looked_around:
+            if bottom is not None:
+                self.sampler.place_beside(bottom)
+                looked_down = True
+            elif looked_around:
                 self.sampler.place_at_walls(walls, self._plan.batch // 2)
-            else:  # walls have to be higher than the loss may be anywhere in the cell of the point
+            else:  # walls have to be higher than the loss may be at the point
                 self.sampler.place_beside(point)
                 looked_around = True
+        return False
 
     def complete(self, n_samples: int, start: Array | None = None) -> bool:
         """Sample where the picture is undecided, until it is resolved or samples run out.

@@ -115,7 +115,8 @@ class Question:
     @property
     def n_leaks(self) -> float:
         """Through how many cells a well around the point may leak; infinite where there is none."""
-        walls = self.sampler.walls_to_raise(self.point)
+        survey = self.sampler.survey(self.point)
+        walls = None if survey is None else survey.leaks()
         return math.inf if walls is None else len(walls)
 
     def decide(self, *, sealing: bool = False) -> Final:

@@ -26,6 +26,7 @@ from lightning_morse.analysis.samples import (
 )
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.vanishing import drawn_in
+from lightning_morse.analysis.wells import Survey
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.stopwatch import Stopwatch, one_thread
@@ -135,17 +136,16 @@ class Sampler:
             places = choose_batch(portrait, k, places, n, rng, wanted)
         self._evaluate(k, places)
 
-    def walls_to_raise(self, point: Array) -> Array | None:
-        """Where a well around a point may leak, shape ``(n, d)``; None where there is none.
+    def survey(self, point: Array) -> Survey | None:
+        """The values of the loss in the outermost box; None where nothing is certain of them.
 
         Args:
-            point: Shape ``(d,)``, in the outermost box.
+            point: Shape ``(d,)``, in that box.
         """
         if self.is_out_of_time or not self._determine(self.plan.most):
             return None
         with self.clock("sampling"), one_thread():
-            survey = self.tower.survey(0, point)
-            return None if survey is None else survey.leaks()
+            return self.tower.survey(0, point)
 
     def place_at_walls(self, places: Array, n: int) -> None:
         """Add samples to the outermost box at some of the places, far from each other.

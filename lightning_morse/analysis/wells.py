@@ -242,6 +242,20 @@ class Survey:
             return None
         return self.relief.lattice.grid.cell_centers()[open_]
 
+    def unknown_bottom(self) -> Array | None:
+        """Where the mean is lowest in the well around the point, if no cell is certain to lie in it.
+
+        Returns:
+            The centre of a cell, shape ``(d,)``; None where some cell is, or there is no well.
+        """
+        level = self.bounds_near.upper[self._part]
+        cells = self._connected(self.bounds.lower <= level)
+        if self.well(0) is not None or (cells & self.relief.ways_out).any():
+            return None
+        lowest = np.where(cells, self.bounds.mean, np.inf).argmin()
+        center: Array = self.relief.lattice.grid.cell_centers()[lowest]
+        return center
+
 
 @dataclass(frozen=True, eq=False)
 class Well:

@@ -173,7 +173,7 @@ def test_a_well_is_read_back(held, tmp_path):
 @pytest.mark.parametrize("place", [[-0.2, 0.15], [-0.12, 0.2]])
 def test_the_cell_of_the_point_is_seen_in_parts_where_it_is_not_held(place, tmp_path):
     """On a coarse grid the loss varies much within a cell."""
-    given = crease, place, [-1.0] * 2, [1.0] * 2, None, 96, 24, 0.95, 0, 128, None
+    given = crease, place, [-1.0] * 2, [1.0] * 2, None, 96, 32, 0.95, 0, 128, None
     question = begun(*given)
     result = question.conclude(question.decide(sealing=True))
     (number,) = result.basin_of([place]).tolist()
