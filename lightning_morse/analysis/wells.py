@@ -243,7 +243,7 @@ class Survey:
         return self.relief.lattice.grid.cell_centers()[open_]
 
     def unknown_bottom(self) -> Array | None:
-        """Where the mean is lowest in the well around the point, if no cell is certain to lie in it.
+        """Where the mean is lowest in the well around the point, if no cell certainly lies in it.
 
         Returns:
             The centre of a cell, shape ``(d,)``; None where some cell is, or there is no well.
