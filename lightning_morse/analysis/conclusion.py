@@ -99,9 +99,12 @@ def _held_at(
 ) -> PhasePortrait:
     """The portrait with a well around a point, from the innermost box that shows one.
 
-    Where several attractors are known in the well the portrait stays as it is: it says more.
+    Where several attractors are known in the well the portrait stays as it is, and where it is
+    certain that there are no others: it says more.
     """
     nested, settings = portrait.nested, tower.settings
+    if portrait.is_exact:
+        return portrait
     around = [k for k, grid in enumerate(nested.grids) if grid.cell_of(point[None])[0] >= 0]
     for k in reversed(around):
         with clock("map"):
@@ -278,8 +281,7 @@ def _box(
 
 def _close_up(portrait: PhasePortrait, well: Well, boxes: list[Box]) -> Box:
     """A record of the cell of the point in a well, in parts, of which some lie in it."""
-    lattice, ((surrogate, posterior), *_) = well.near.lattice, well.near.views
-    grid, warp = lattice.grid, surrogate.warp
+    lattice, grid = well.near.lattice, well.near.lattice.grid
     center = 0.5 * (grid.lower + grid.upper)
     parent = max(k for k, box in enumerate(boxes) if box.grid.cell_of(center[None])[0] >= 0)
     around, cell = boxes[parent], int(boxes[parent].grid.cell_of(center[None])[0])
@@ -289,6 +291,8 @@ def _close_up(portrait: PhasePortrait, well: Well, boxes: list[Box]) -> Box:
     assert around.sets is not None, "and which Morse set meets them"
     otherwise = around.reach.kinds[around.reach.of[cell]]
     kinds = np.stack([np.arange(len(otherwise)) == number, otherwise])
+    surrogate = portrait.charts[parent].surrogate
+    posterior, warp = surrogate.lattice_posterior(lattice.axes), surrogate.warp
     deviation = posterior.deviation * warp.inverse_slope(posterior.mean)
     return dataclasses.replace(
         around,

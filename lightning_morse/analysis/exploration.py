@@ -46,6 +46,7 @@ class Explorer:
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
         self._tower, self._plan = sampler.tower, sampler.plan
+        self._looked_around = self._looked_down = False
 
     def answer(self, start: Array, farthest: tuple[Array, Array], n_samples: int) -> None:
         """Find out where the flow from a point leads, then complete the picture.
@@ -101,24 +102,23 @@ class Explorer:
         Returns:
             Whether the point certainly lies in a well of the outermost box.
         """
-        looked_around = looked_down = False
         while survey := self.sampler.survey(point):
             walls = survey.leaks()
             if walls is None:
                 return False
-            bottom = None if looked_down or len(walls) else survey.unknown_bottom()
+            bottom = None if self._looked_down or len(walls) else survey.unknown_bottom()
             if not len(walls) and bottom is None:
                 return True
             if not self.sampler.left(self._plan.most):
                 return False
             if bottom is not None:
                 self.sampler.place_beside(bottom)
-                looked_down = True
-            elif looked_around:
+                self._looked_down = True
+            elif self._looked_around:
                 self.sampler.place_at_walls(walls, self._plan.batch // 2)
             else:  # walls have to be higher than the loss may be at the point
                 self.sampler.place_beside(point)
-                looked_around = True
+                self._looked_around = True
         return False
 
     def complete(self, n_samples: int, start: Array | None = None) -> bool:

@@ -206,9 +206,11 @@ def with_well(
 ) -> PhasePortrait:
     """The portrait with a well as an attractor, whatever else is known in it.
 
-    For the map its inner cells are absorbing: where their trajectories stay is known. The Morse set
-    of the attractor is made of all cells of the well that may hold a critical point; it may hold
-    several attractors.
+    For the map its inner cells are absorbing: where their trajectories stay is known. They may rest
+    in any cell of the well that may hold a critical point. So these cells make up the Morse set of
+    the attractor, which may hold several, and in the map they lead to it besides wherever else they
+    may lead. Recurrent sets among them stay Morse sets of their own: not all that starts in these
+    cells stays in the well.
 
     Args:
         portrait: A portrait without a well.
@@ -227,20 +229,31 @@ def with_well(
     if (cells & portrait.diverged).any():  # as the samples of a box inside show
         return portrait
     with clock("map"):
-        image = _absorbing(nested_outer_approximation(list(portrait.images), nested), held)
+        possible = np.flatnonzero(portrait.critical & cells)
+        image = nested_outer_approximation(list(portrait.images), nested)
+        image = _absorbing(image, held, possible)
     given = nested, portrait.charts, list(portrait.images), image
-    found = _portrait(*given, failure, clock, (cells, held))
+    found = _portrait(*given, failure, clock, possible, held)
     return dataclasses.replace(found, failure=found.failure + well.failure, well=well)
 
 
-def _absorbing(image: csr_array, held: Mask) -> csr_array:
-    """The map with one cell as the image of some cells, itself among them."""
+def _absorbing(image: csr_array, held: Mask, possible: Cells) -> csr_array:
+    """The map with one of the cells that are held as the image of all of them.
+
+    Args:
+        image: The map.
+        held: The cells, shape ``(n_cells,)``.
+        possible: Cells that may lead there besides, numbers.
+    """
     inside = np.flatnonzero(held)
     row, column = image.nonzero()
     stays = ~np.append(held, False)[row]
-    row = np.concatenate([row[stays], inside])
-    column = np.concatenate([column[stays], np.full(inside.size, inside[0])])
-    return csr_array((np.ones(row.size, dtype=bool), (row, column)), shape=image.shape)
+    more = np.union1d(inside, possible)
+    row = np.concatenate([row[stays], more])
+    column = np.concatenate([column[stays], np.full(more.size, inside[0])])
+    out = csr_array((np.ones(row.size, dtype=bool), (row, column)), shape=image.shape)
+    out.sum_duplicates()
+    return out
 
 
 def _portrait(
@@ -250,23 +263,21 @@ def _portrait(
     image: csr_array,
     failure: float,
     clock: Stopwatch,
-    well: tuple[Mask, Mask] | None = None,
+    possible: Cells | None = None,
+    held: Mask | None = None,
 ) -> PhasePortrait:
-    """What the map says; a well is given by its cells and those that are held in it."""
+    """What the map says; with cells of a well that may be critical, and those that are held."""
     critical = nested.gathered([c.critical & ~c.diverged for c in charts])
+    member = -1 if held is None else int(held.argmax())
     with clock("graph"):
-        inside = np.zeros(0, dtype=np.int64)
-        if well is not None:
-            inside = np.flatnonzero(critical & well[0])
-            critical = critical & ~well[0]
-            critical[well[1].argmax()] = True
+        if held is not None:
+            critical[member] = True
         found = morse_graph(image, critical=critical)
     with clock("settling"):
         counts = boxes_that_count(charts)
         expected = expected_in_sets(found, nested, charts, failure, counts)
         kinked = _kinked(found, nested, charts, counts)
-        if well is not None:  # nothing has been counted in it
-            expected[found.members == well[1].argmax()] += 1.0
+        expected[found.members == member] += 1.0  # nothing has been counted in a well
         empty, spent = _as_good_as_empty(found, expected, _SHARE_FOR_EMPTY * failure)
         found, critical = _without(found, empty, image, critical)
         settled = settle(found, nested, expected[~empty], failure - spent)
@@ -275,8 +286,8 @@ def _portrait(
         settled = settled.renumbered(np.flatnonzero(~shadow))
     with clock("basins"):
         labels = certain_labels(found)
-    if well is not None:
-        found = _holding(found, int(well[1].argmax()), inside)
+    if possible is not None:
+        found = _holding(found, member, possible)
     return PhasePortrait(
         nested=nested,
         charts=tuple(charts),
@@ -286,16 +297,20 @@ def _portrait(
         labels=labels,
         failure=spent + settled.failure,
         kinked=kinked,
-        held=None if well is None else well[1],
+        held=held,
     )
 
 
-def _holding(found: MorseGraph, member: int, inside: Cells) -> MorseGraph:
-    """The graph with the cells in a well that may be critical as the Morse set of its attractor."""
-    sets = [
-        np.union1d(inside, [member]) if own == member else np.setdiff1d(cells, inside)
-        for own, cells in zip(found.members.tolist(), found.morse_sets, strict=True)
-    ]
+def _holding(found: MorseGraph, member: int, possible: Cells) -> MorseGraph:
+    """The graph with the cells in a well that may be critical as the Morse set of its attractor.
+
+    Sets that lie elsewhere as well are listed with their cells there.
+    """
+    sets = []
+    for own, cells in zip(found.members.tolist(), found.morse_sets, strict=True):
+        elsewhere = np.setdiff1d(cells, possible)
+        others = elsewhere if elsewhere.size else cells
+        sets.append(np.union1d(possible, [member]) if own == member else others)
     return dataclasses.replace(found, morse_sets=tuple(sets))
 
 

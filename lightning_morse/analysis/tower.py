@@ -166,11 +166,11 @@ class Tower:
         return out
 
     @property
-    def lowest(self) -> Array:
-        """Where the loss is lowest of all evaluations in boxes, shape ``(d,)``."""
+    def lowest(self) -> Array | None:
+        """Where the loss is lowest of all evaluations in the outermost box, shape ``(d,)``."""
         found = self.everything.finite
-        lowest: Array = found.points[found.losses.argmin()]
-        return lowest
+        found = found.at(self.settings.grid.cell_of(found.points) >= 0)
+        return found.points[found.losses.argmin()] if len(found) else None
 
     def seen_by(self, k: int) -> Samples:
         """The samples that the surrogate of a box is fitted to: its own, then of others."""

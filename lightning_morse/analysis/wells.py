@@ -51,8 +51,8 @@ from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 
-# Parts of the cell of a point along each axis.
-_PARTS = 8
+# Parts of the cell of a point along each axis, as long as they are not more in all.
+_PARTS, _MOST_PARTS = 8, 4096
 # The lattice is halved at most so often for the union bound.
 _MOST_HALVINGS = 4
 # Factor on the estimated growth of the deviation inside a cell of the lattice.
@@ -111,9 +111,11 @@ def heights(relief: Relief, failure: float) -> Heights:
     lattice = relief.lattice
     bounds = [_bounds(*view, lattice, failure) for view in relief.views]
     lower, upper, mean = map(np.array, zip(*bounds, strict=True))
-    lowest = lower.min(axis=0)
-    lowest[relief.diverged] = -np.inf
-    return Heights(lowest, upper.max(axis=0), mean[0], failure)
+    lowest, highest = lower.min(axis=0), upper.max(axis=0)
+    # What is no number is no bound.
+    lowest[relief.diverged | np.isnan(lowest)] = -np.inf
+    highest[np.isnan(highest)] = np.inf
+    return Heights(lowest, highest, mean[0], failure)
 
 
 def _bounds(
@@ -317,7 +319,8 @@ def _divided(grid: CubicalGrid, point: Array) -> CubicalGrid:
         np.array([edges[i + side] for edges, i in zip(grid.edges, index, strict=True)])
         for side in (0, 1)
     )
-    return CubicalGrid(low, up, (_PARTS,) * grid.dim)
+    parts = max(2, min(_PARTS, int(_MOST_PARTS ** (1 / grid.dim) + 1e-9)))
+    return CubicalGrid(low, up, (parts,) * grid.dim)
 
 
 def _largest_in_grid_cell(lattice: Lattice, values: Array) -> Array:

@@ -53,7 +53,7 @@ def unpacked(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state that :func:`packed` was given; one that has not been packed as it is."""
     if _TENSORS not in state:  # not in checkpoints before 0.2
         return dict(state)
-    content = io.BytesIO(state[_TENSORS].numpy().tobytes())
+    content = io.BytesIO(state[_TENSORS].cpu().numpy().tobytes())
     tensors = torch.load(content, weights_only=True)
 
     def get(value: Any) -> Any:

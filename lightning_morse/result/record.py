@@ -416,7 +416,8 @@ class MorseAnalysis:
         The basin can be left there at the least cost inside the slice. Morse sets above the
         attractor that may hold a critical point of index 1 count as saddles. Losses are measured
         where :attr:`MorseSet.measured` says so. It is 0 where a set above the attractor is not
-        known to have a higher loss. Of a well it is at least so much, up to its wall.
+        known to have a higher loss. Of a well it is at least so much, up to its wall, and 0 where
+        the loss in it was not measured.
 
         Args:
             attractor: Number of an attractor's Morse set.
@@ -426,7 +427,7 @@ class MorseAnalysis:
         """
         lowest, own = self.lowest_pass(attractor), self.morse_sets[attractor]
         if own.wall is not None:
-            return max(0.0, own.wall - own.loss)
+            return max(0.0, own.wall - own.loss) if own.measured else 0.0
         if lowest is None:
             return math.nan
         return max(0.0, self.morse_sets[lowest].loss - self.morse_sets[attractor].loss)

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 import lightning_morse as lm
+from lightning_morse.analysis.phase_portrait import _absorbing, _holding
 from lightning_morse.analysis.pipeline import analyze_from, begun
 from lightning_morse.analysis.sentence import sentence
-from lightning_morse.analysis.wells import Survey
-from lightning_morse.conley.reach import UNDECIDED
+from lightning_morse.analysis.wells import Survey, _divided
+from lightning_morse.conley.basins import certain_labels
+from lightning_morse.conley.morse_sets import morse_graph
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.gp.calibration import fit_calibrated
 from lightning_morse.gp.fit import fit
 from lightning_morse.gp.kernels import MATERN_3_2
@@ -145,6 +149,35 @@ def test_what_is_held_stays_and_ends_in_the_set_of_its_attractor(held):
     ends, low, up = descended(crease, np.vstack([start, points]))
     assert ((low > grid.lower) & (up < grid.upper)).all()
     assert np.isin(grid.cell_of(ends), found.cells).all()
+
+
+def test_cells_of_every_set_may_reach_it(held):
+    """Also those of a well that are not held in it, and of sets that lie in it as well."""
+    result, _ = held
+    for number, found in enumerate(result.morse_sets):
+        kinds = result.boxes[0].reach.kinds[result.boxes[0].reach.of[found.cells]]
+        assert kinds[:, number].all()
+    assert len(np.unique(result.samples, axis=0)) == len(result.samples)
+
+
+def test_what_may_rest_in_a_well_without_being_held_keeps_its_set():
+    """Cells 0 to 2 are held; 4 may rest or leave; 6 leads to it and to nothing else."""
+    edges = {0: [0], 1: [0], 2: [1], 3: [2, 4], 4: [4, 5], 5: [7], 6: [4], 7: [7]}
+    row, column = np.array([(i, j) for i, image in edges.items() for j in image]).T
+    image = csr_array((np.ones(len(row), bool), (row, column)), shape=(8, 8))
+    held = np.array([1, 1, 1, 0, 0, 0, 0], dtype=bool)
+    critical = np.array([1, 0, 0, 0, 1, 0, 0], dtype=bool)
+    found = morse_graph(_absorbing(image, held, np.array([0, 4])), critical=critical)
+    labels = certain_labels(found)
+    assert labels[:3].tolist() == [found.attractors[0]] * 3
+    assert labels[3:].tolist() == [UNDECIDED, UNDECIDED, ESCAPES, UNDECIDED]
+    listed = _holding(found, 0, np.array([0, 4])).morse_sets
+    assert [cells.tolist() for cells in listed] == [[0, 4], [4]]
+
+
+def test_the_parts_of_a_cell_are_limited():
+    grid = CubicalGrid([0.0] * 6, [1.0] * 6, (4,) * 6)
+    assert _divided(grid, np.full(6, 0.4)).size <= 4096
 
 
 def test_a_well_is_no_count(held):
