@@ -361,10 +361,10 @@ class Tower:
         seen, box = self.seen_by(k), self.boxes[k]
         if chart is None:
             model, lattice = self.sketched(k), Lattice.of(self.settings.grid)
-            smooth, trusted, posterior = model.surrogate, model.trusted, None
+            smooth, trusted, values = model.surrogate, model.trusted, None
         else:
             lattice, smooth = chart.lattice, chart.surrogate
-            trusted, posterior = chart.trusted, chart.posterior
+            trusted, values = chart.trusted, chart.posterior
         if not trusted:
             return None
         samples, corners = seen.finite, (box.lower, box.upper)
@@ -376,8 +376,8 @@ class Tower:
             return None
         diverged = nearest_diverged(lattice.grid, seen)
         views = [
-            (smooth, posterior or smooth.lattice_posterior(lattice.axes)),
-            (rough, rough.lattice_posterior(lattice.axes)),
+            (smooth, values or smooth.lattice_values(lattice.axes)),
+            (rough, rough.lattice_values(lattice.axes)),
         ]
         failure = self.settings.failure_of_well
         return Survey.of(views, lattice, diverged, point, failure, finest)

@@ -47,7 +47,7 @@ from scipy.ndimage import label, minimum_filter
 
 from lightning_morse._typing import Array, Mask
 from lightning_morse.bands import union_bound, value
-from lightning_morse.gp.process import GaussianProcess, Posterior
+from lightning_morse.gp.process import GaussianProcess, Values
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 
@@ -72,7 +72,7 @@ class Relief:
 
     lattice: Lattice
     diverged: Mask
-    views: tuple[tuple[GaussianProcess, Posterior], ...]
+    views: tuple[tuple[GaussianProcess, Values], ...]
 
     @property
     def ways_out(self) -> Mask:
@@ -119,7 +119,7 @@ def heights(relief: Relief, failure: float) -> Heights:
 
 
 def _bounds(
-    process: GaussianProcess, posterior: Posterior, lattice: Lattice, failure: float
+    process: GaussianProcess, posterior: Values, lattice: Lattice, failure: float
 ) -> tuple[Array, Array, Array]:
     """Lower and upper bound on the loss in each grid cell by one process, and its largest mean."""
     at_points = np.hypot(posterior.deviation, math.sqrt(process.noise * process.variance))
@@ -156,7 +156,7 @@ class Survey:
     @classmethod
     def of(
         cls,
-        views: Sequence[tuple[GaussianProcess, Posterior]],
+        views: Sequence[tuple[GaussianProcess, Values]],
         lattice: Lattice,
         diverged: Mask,
         point: Array,
@@ -178,7 +178,7 @@ class Survey:
         finer = Lattice(grid, (1,) * grid.dim)
         nowhere = np.zeros(grid.size, dtype=bool)
         relief = Relief(lattice, diverged, tuple(views))
-        closer = tuple((one, one.lattice_posterior(finer.axes)) for one, _ in views)
+        closer = tuple((one, one.lattice_values(finer.axes)) for one, _ in views)
         near = Relief(finer, nowhere, closer)
         bounds, bounds_near = (heights(one, 0.5 * failure) for one in (relief, near))
         return cls(point, relief, bounds, near, bounds_near)

@@ -42,19 +42,28 @@ class SurrogateError(ValueError):
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """Posterior of the warped loss at ``m`` points; each entry is Gaussian by itself.
+class Values:
+    """Posterior of the value of the warped loss at ``m`` points, each by itself.
 
     Attributes:
         mean: Mean of the value, shape ``(m,)``.
         deviation: Standard deviation of the value, same shape.
+    """
+
+    mean: Array
+    deviation: Array
+
+
+@dataclass(frozen=True)
+class Posterior(Values):
+    """Posterior of the warped loss at ``m`` points; each entry is Gaussian by itself.
+
+    Attributes:
         gradient: Mean of the gradient, shape ``(m, d)``.
         gradient_deviation: Standard deviation of each of its entries, same shape.
         hessian: Mean of the Hessian, shape ``(m, d, d)``.
     """
 
-    mean: Array
-    deviation: Array
     gradient: Array
     gradient_deviation: Array
     hessian: Array
@@ -189,11 +198,27 @@ class GaussianProcess:
         Args:
             axes: Coordinates of the lattice along each of the ``d`` axes.
         """
+        return self._gathered(*self._on_lattice(axes, _orders(len(axes))))
+
+    def lattice_values(self, axes: list[Array]) -> Values:
+        """The same of the values alone, which takes a fraction of the time.
+
+        Args:
+            axes: As for :meth:`lattice_posterior`.
+        """
+        (value, *_) = _orders(len(axes))
+        means, variances = self._on_lattice(axes, [value])
+        return Values(self.mean + means[value], np.sqrt(self.variance * variances[value]))
+
+    def _on_lattice(
+        self, axes: list[Array], orders: list[tuple[int, ...]]
+    ) -> tuple[dict[tuple[int, ...], Array], dict[tuple[int, ...], Array]]:
+        """Means of derivatives on a lattice, and relative variances of those up to the first."""
         *leading, last = self._factors(axes)
         n, shape = len(self.y), tuple(len(a) for a in axes[:-1])
         rows = max(1, _CHUNK // len(axes[-1]))
         size = math.prod(shape), len(axes[-1])
-        means = {order: np.empty(size) for order in _orders(len(axes))}
+        means = {order: np.empty(size) for order in orders}
         variances = {order: np.empty(size) for order in means if sum(order) < 2}
         for start in range(0, size[0], rows):
             part = slice(start, start + rows)
@@ -207,7 +232,7 @@ class GaussianProcess:
                     cross = (ahead[:, None] * last[order[-1]]).reshape(-1, n)
                     variance = self._variance(cross, self._prior_variance(order))
                     variances[order][part] = variance.reshape(-1, size[1])
-        return self._gathered(
+        return (
             {order: mean.ravel() for order, mean in means.items()},
             {order: variance.ravel() for order, variance in variances.items()},
         )

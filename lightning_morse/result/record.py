@@ -157,7 +157,8 @@ class Box:
         reach: Which Morse sets each cell may reach; None for older files.
         sets: Number of a Morse set that meets each cell, -1 for none, shape ``(grid.size,)``; None
             for older files.
-        n_samples: Number of losses that were evaluated for this box.
+        n_samples: Number of losses that were evaluated for this box; 0 for the cell of a point in a
+            well, which is seen in parts.
         faces: Whether a trajectory from each cell may leave the outermost box through each of its
             faces, shape ``(grid.size, d, 2)``: axis, then lower and upper face; None for a learnt
             map and for older files. A trajectory that runs into a diverged cell leaves through

@@ -182,6 +182,9 @@ def test_lattice_posterior_is_the_posterior_at_its_points(monkeypatch):
     for chunk in (4, 1000):
         monkeypatch.setattr(process, "_CHUNK", chunk)
         found = gp.lattice_posterior(axes)
+        values = gp.lattice_values(axes)
+        np.testing.assert_array_equal(values.mean, found.mean)
+        np.testing.assert_array_equal(values.deviation, found.deviation)
         for name in ("mean", "deviation", "gradient", "gradient_deviation", "hessian"):
             assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-10)
 
