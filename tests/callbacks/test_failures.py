@@ -188,7 +188,7 @@ def test_a_fault_while_weights_and_batches_are_kept(bare, tmp_path, monkeypatch,
     stub_analysis(monkeypatch)
     fault = Fault(ERRORS["memory"], armed=True, draws=False)
     kept, one = lightning_morse.monitoring.run_record, lightning_morse.monitoring.one_analysis
-    for place, name in ((kept, "copied"), (kept, "flat_parameters"), (one, "flat_parameters")):
+    for place, name in ((kept, "copied"), (kept, "parts_of_weights"), (one, "flat_parameters")):
         monkeypatch.setattr(place, name, fault.before(getattr(place, name)))
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):
