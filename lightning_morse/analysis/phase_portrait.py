@@ -267,7 +267,8 @@ def _portrait(
     held: Mask | None = None,
 ) -> PhasePortrait:
     """What the map says; with cells of a well that may be critical, and those that are held."""
-    critical = nested.gathered([c.critical & ~c.diverged for c in charts])
+    may_rest = nested.gathered([c.critical & ~c.diverged for c in charts])
+    critical = may_rest.copy()
     member = -1 if held is None else int(held.argmax())
     with clock("graph"):
         if held is not None:
@@ -287,7 +288,7 @@ def _portrait(
     with clock("basins"):
         labels = certain_labels(found)
     if possible is not None:
-        found = _holding(found, member, possible)
+        found = _holding(found, member, possible, may_rest)
     return PhasePortrait(
         nested=nested,
         charts=tuple(charts),
@@ -301,15 +302,15 @@ def _portrait(
     )
 
 
-def _holding(found: MorseGraph, member: int, possible: Cells) -> MorseGraph:
+def _holding(found: MorseGraph, member: int, possible: Cells, critical: Mask) -> MorseGraph:
     """The graph with the cells in a well that may be critical as the Morse set of its attractor.
 
-    Sets that lie elsewhere as well are listed with their cells there.
+    Sets that may hold a critical point elsewhere as well are listed without the cells in the well.
     """
     sets = []
     for own, cells in zip(found.members.tolist(), found.morse_sets, strict=True):
         elsewhere = np.setdiff1d(cells, possible)
-        others = elsewhere if elsewhere.size else cells
+        others = elsewhere if critical[elsewhere].any() else cells
         sets.append(np.union1d(possible, [member]) if own == member else others)
     return dataclasses.replace(found, morse_sets=tuple(sets))
 

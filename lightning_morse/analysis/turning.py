@@ -42,8 +42,6 @@ _AT_LEAST = {2: 112, 3: 48}
 _SHARE_FOR_WALLS = {2: 0.1, 3: 0.35}
 # How far that box reaches, over how far a paraboloid takes to rise to the height of the point.
 _WALLS = 1.7
-# But never more than this share of them, so that some are left for the walls.
-_MOST_ASKED_FIRST = 0.75
 # Samples that a turned box has at least.
 _FEWEST = {2: 48, 3: 64}
 
@@ -174,8 +172,7 @@ def _turned(
     """The answer in a turned box; None if the first box answers already, or no turned one does."""
     dim, sampler = len(question.point), question.sampler
     whole = sampler.plan
-    patience = max(int(_PATIENCE[dim] * whole.most), _AT_LEAST[dim])
-    picture = question.ask(min(patience, int(_MOST_ASKED_FIRST * whole.most)))
+    picture = question.ask(max(int(_PATIENCE[dim] * whole.most), _AT_LEAST[dim]))
     if picture is None or picture.is_decided(question.point):
         return None
     none = Samples(np.empty((0, dim)), np.empty(0))

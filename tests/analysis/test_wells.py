@@ -171,8 +171,21 @@ def test_what_may_rest_in_a_well_without_being_held_keeps_its_set():
     labels = certain_labels(found)
     assert labels[:3].tolist() == [found.attractors[0]] * 3
     assert labels[3:].tolist() == [UNDECIDED, UNDECIDED, ESCAPES, UNDECIDED]
-    listed = _holding(found, 0, np.array([0, 4])).morse_sets
+    listed = _holding(found, 0, np.array([0, 4]), critical).morse_sets
     assert [cells.tolist() for cells in listed] == [[0, 4], [4]]
+
+
+def test_a_set_is_listed_without_the_cells_of_a_well_only_if_it_may_rest_elsewhere():
+    """Cell 0 is held; 2 to 4 are a set, which may rest in 2, in the well, and maybe in 4."""
+    edges = {0: [0], 1: [0], 2: [3], 3: [4], 4: [2, 5], 5: [5]}
+    row, column = np.array([(i, j) for i, image in edges.items() for j in image]).T
+    image = csr_array((np.ones(len(row), bool), (row, column)), shape=(6, 6))
+    held, possible = np.array([1, 0, 0, 0, 0], dtype=bool), np.array([0, 2])
+    for rests_elsewhere, listed in ((False, [2, 3, 4]), (True, [3, 4])):
+        critical = np.array([1, 0, 1, 0, rests_elsewhere], dtype=bool)
+        found = morse_graph(_absorbing(image, held, possible), critical=critical)
+        sets = _holding(found, 0, possible, critical).morse_sets
+        assert [cells.tolist() for cells in sets] == [[0, 2], listed]
 
 
 def test_the_parts_of_a_cell_are_limited():
