@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Loss, Mask
-from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.confidences import confidences
 from lightning_morse.analysis.description import (
     CriticalPoints,
@@ -29,7 +28,8 @@ from lightning_morse.conley.basins import escaping_volumes, leaving_through, rea
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import Evidence, SurrogateFacts
 from lightning_morse.gp.calibration import Calibrated
-from lightning_morse.gp.process import SurrogateError
+from lightning_morse.gp.process import GaussianProcess, SurrogateError, Values
+from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
 from lightning_morse.stopwatch import Stopwatch, one_thread
 
@@ -260,7 +260,7 @@ def _box(
 ) -> Box:
     """What is recorded of one box."""
     nested, of_box = portrait.nested, portrait.charts[k]
-    mean, deviation = _losses_on_grid(of_box)
+    mean, deviation = _losses_on_grid(of_box.surrogate, of_box.posterior, of_box.lattice)
     own = _reach_on_grid(portrait, reach, k)
     sets = _sets_on_grid(portrait, k)
     return Box(
@@ -292,16 +292,15 @@ def _close_up(portrait: PhasePortrait, well: Well, boxes: list[Box]) -> Box:
     otherwise = around.reach.kinds[around.reach.of[cell]]
     kinds = np.stack([np.arange(len(otherwise)) == number, otherwise])
     surrogate = portrait.charts[parent].surrogate
-    posterior, warp = surrogate.lattice_posterior(lattice.axes), surrogate.warp
-    deviation = posterior.deviation * warp.inverse_slope(posterior.mean)
+    mean, deviation = _losses_on_grid(surrogate, surrogate.lattice_values(lattice.axes), lattice)
     return dataclasses.replace(
         around,
         grid=grid,
         parent=parent,
         labels=np.where(well.held, number, around.labels[cell]).astype(np.int32),
         diverged=np.zeros(grid.size, dtype=bool),
-        mean_loss=warp.inverse(lattice.grid_corners(posterior.mean)),
-        loss_deviation=lattice.grid_corners(deviation),
+        mean_loss=mean,
+        loss_deviation=deviation,
         reach=Reach(kinds, np.where(well.held, 0, 1).astype(np.int32)),
         sets=np.full(grid.size, around.sets[cell], dtype=np.int32),
         faces=~well.held[:, None, None] & around.faces[cell],
@@ -327,12 +326,13 @@ def _sets_on_grid(portrait: PhasePortrait, k: int) -> NDArray[np.int32]:
     return portrait.nested.on_grid(k, owner, np.maximum)
 
 
-def _losses_on_grid(of_box: Chart) -> tuple[Array, Array]:
+def _losses_on_grid(
+    surrogate: GaussianProcess, values: Values, lattice: Lattice
+) -> tuple[Array, Array]:
     """Mean of the loss at the vertices of the grid and its deviation, to first order."""
-    posterior, warp = of_box.posterior, of_box.surrogate.warp
-    deviation = posterior.deviation * warp.inverse_slope(posterior.mean)
-    corners = of_box.lattice.grid_corners
-    return warp.inverse(corners(posterior.mean)), corners(deviation)
+    warp, corners = surrogate.warp, lattice.grid_corners
+    deviation = values.deviation * warp.inverse_slope(values.mean)
+    return warp.inverse(corners(values.mean)), corners(deviation)
 
 
 def _facts(calibrated: Calibrated, band_deviations: float) -> SurrogateFacts:

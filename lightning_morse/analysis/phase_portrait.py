@@ -198,7 +198,7 @@ def phase_portrait(
                     images[k] = c.box_images(c.sharpened(mine))
         with clock("map"):
             image = nested_outer_approximation(images, nested)
-    return _portrait(nested, charts, images, image, failure, clock)
+    return _portrait(nested, charts, images, image, critical, failure, clock)
 
 
 def with_well(
@@ -233,7 +233,8 @@ def with_well(
         image = nested_outer_approximation(list(portrait.images), nested)
         image = _absorbing(image, held, possible)
     given = nested, portrait.charts, list(portrait.images), image
-    found = _portrait(*given, failure, clock, possible, held)
+    critical = portrait.critical & ~portrait.diverged
+    found = _portrait(*given, critical, failure, clock, possible, held)
     return dataclasses.replace(found, failure=found.failure + well.failure, well=well)
 
 
@@ -261,13 +262,13 @@ def _portrait(
     charts: Sequence[Chart],
     images: list[BoxImages],
     image: csr_array,
+    may_rest: Mask,
     failure: float,
     clock: Stopwatch,
     possible: Cells | None = None,
     held: Mask | None = None,
 ) -> PhasePortrait:
     """What the map says; with cells of a well that may be critical, and those that are held."""
-    may_rest = nested.gathered([c.critical & ~c.diverged for c in charts])
     critical = may_rest.copy()
     member = -1 if held is None else int(held.argmax())
     with clock("graph"):

@@ -128,8 +128,8 @@ def _bounds(
     c, between = _narrowest(process, lattice, float(np.median(deviation)), failure)
     low, up = lattice.cell_range(posterior.mean)
     reach = c * deviation + between
-    lower = -_largest_in_grid_cell(lattice, reach - low)
-    upper, mean = (_largest_in_grid_cell(lattice, values) for values in (up + reach, up))
+    lower = -lattice.largest_in_grid_cell(reach - low)
+    upper, mean = (lattice.largest_in_grid_cell(values) for values in (up + reach, up))
     with np.errstate(over="ignore"):  # an infinite bound is none
         inverse = process.warp.inverse
         return inverse(lower), inverse(upper), inverse(mean)
@@ -321,11 +321,3 @@ def _divided(grid: CubicalGrid, point: Array) -> CubicalGrid:
     )
     parts = max(2, min(_PARTS, int(_MOST_PARTS ** (1 / grid.dim) + 1e-9)))
     return CubicalGrid(low, up, (parts,) * grid.dim)
-
-
-def _largest_in_grid_cell(lattice: Lattice, values: Array) -> Array:
-    """Maximum over the lattice cells of each grid cell, shape ``(grid.size,)``."""
-    pairs = zip(lattice.grid.shape, lattice.refinement, strict=True)
-    split = [n for pair in pairs for n in pair]
-    out: Array = values.reshape(split).max(axis=tuple(range(1, 2 * lattice.dim, 2))).ravel()
-    return out

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.grids.cubical import CubicalGrid
@@ -196,9 +198,22 @@ class Lattice:
         Returns:
             Shape ``(grid.size,)``.
         """
+        found: Mask = self.largest_in_grid_cell(mask)
+        return found
+
+    def largest_in_grid_cell(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Maximum over the lattice cells of each grid cell.
+
+        Args:
+            values: Shape ``(n_cells,)``.
+
+        Returns:
+            Shape ``(grid.size,)``.
+        """
         split = [n for pair in zip(self.grid.shape, self.refinement, strict=True) for n in pair]
         odd = tuple(range(1, 2 * self.dim, 2))
-        return mask.reshape(split).any(axis=odd).ravel()
+        out: NDArray[Any] = values.reshape(split).max(axis=odd).ravel()
+        return out
 
     def grid_corners(self, values: Array) -> Array:
         """Values at the corners of the grid cells, ``n + 1`` along an axis of ``n`` cells."""
