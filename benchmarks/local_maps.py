@@ -25,11 +25,11 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_morse.grids import partition
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.stopwatch import one_thread
-from lightning_morse.trajectories import partition
 from lightning_morse.trajectories.local_fit import fit_local_map
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 from lightning_morse.trajectories.pipeline import analyze_pairs

@@ -1,12 +1,15 @@
 """Functions of many scales: how many attractors are found, and whether labels are right.
 
     python benchmarks/many_scales.py [--functions beale ackley ...] [--seeds 0 1 2] [--samples 512]
-        [--resolution 128] [--labels 50]
+        [--resolution 128] [--labels 50] [--given]
 
 Known functions, each on a rectangle over which its values, its slopes, or the widths of its basins
 differ by orders of magnitude. ``analyze`` with so many evaluations; its attractors are held against
 all local minima (:mod:`dense_look`), and labels, from points drawn among those with a certain
 label, against the flow of the exact gradient (:mod:`true_flow`, as in ``reliability.py``).
+
+With ``--given`` samples are not placed but those of a Sobol sequence: what an analysis costs, and
+what it finds, as there are more of them.
 
 The first six are those of the table in RESULTS.md; the others are of the same kind. Formulas are as
 in Surjanovic and Bingham, "Virtual Library of Simulation Experiments" (2013), but for Mueller and
@@ -25,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import qmc
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,6 +37,7 @@ from populations import Landscape, by_autograd
 from reliability import claim_of, held, label_verdicts
 
 import lightning_morse as lm
+from lightning_morse.analysis.pipeline import analyze_samples
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 # Points per axis of the lattice on which minima are looked for, and the narrowest feature, in
@@ -146,7 +151,7 @@ FUNCTIONS = {
     "wells": Known(wells, (-3.0, -3.0), (3.0, 3.0)),
 }
 
-HEADS = ("function", "seed", "minima", "claim", "mu", "evaluations", "boxes", "undecided")
+HEADS = ("function", "seed", "minima", "claim", "mu", "evaluations", "boxes", "parts", "undecided")
 HEADS = (*HEADS, "false labels / followed", "seconds")
 
 
@@ -154,10 +159,15 @@ def row(name: str, seed: int, args: argparse.Namespace) -> list[str]:
     """One analysis, held against the truth."""
     truth = FUNCTIONS[name].landscape()
     minima = all_minima(truth.values, truth.half, truth.dense)
+    box = -truth.half, truth.half
     start = time.process_time()
-    result = lm.analyze(
-        truth.loss, -truth.half, truth.half, args.samples, args.resolution, seed=seed
-    )
+    if args.given:
+        points = qmc.Sobol(2, rng=np.random.default_rng(seed)).random(args.samples)
+        points = box[0] + points * (box[1] - box[0])
+        losses = truth.loss(torch.from_numpy(points)).numpy()
+        result = analyze_samples(points, losses, *box, args.resolution, seed=seed)
+    else:
+        result = lm.analyze(truth.loss, *box, args.samples, args.resolution, seed=seed)
     seconds = time.process_time() - start
     verdicts = held(result, minima, merged=False)
     labels = label_verdicts(truth, result, args.labels, np.random.default_rng(seed))
@@ -168,7 +178,8 @@ def row(name: str, seed: int, args: argparse.Namespace) -> list[str]:
     followed = labels["followed"] - labels["unfinished"]
     return [
         *(name, str(seed), str(verdicts["minima"]), said, f"{result.mu:.3f}"),
-        *(str(len(result.samples)), str(len(result.boxes)), f"{result.undecided:.2f}"),
+        *(str(len(result.samples)), str(len(result.boxes)), str(result.surrogate.leaves)),
+        f"{result.undecided:.2f}",
         *(f"{labels['false_labels']} / {followed}", f"{seconds:.1f}"),
     ]
 
@@ -181,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=512, help="most evaluations")
     parser.add_argument("--resolution", type=int, default=128, help="cells on each axis")
     parser.add_argument("--labels", type=int, default=50, help="labels to follow, an analysis")
+    parser.add_argument("--given", action="store_true", help="samples of a Sobol sequence")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     print(f"| {' | '.join(HEADS)} |\n{'|---' * len(HEADS)}|")

@@ -32,6 +32,8 @@ class SurrogateFacts:
         largest_held_out: Largest standardised error of a held-out directional derivative, before
             calibration; 0 if there was none.
         band_deviations: Half-width of the gradient's band, in deviations of the posterior.
+        leaves: Number of parts of the box with processes of their own; the other facts are those
+            of the one whose deviations were raised most.
     """
 
     kernel: str
@@ -46,6 +48,7 @@ class SurrogateFacts:
     largest_residual: float
     largest_held_out: float
     band_deviations: float
+    leaves: int = 1
 
 
 @dataclass(frozen=True)

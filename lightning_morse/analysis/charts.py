@@ -1,4 +1,8 @@
-"""What a surrogate says of the gradient flow on one grid: band, enclosed images, critical cells."""
+"""What surrogates say of the gradient flow on one grid: band, enclosed images, critical cells.
+
+A :class:`Chart` is that of one surrogate. Several, each for a part of the grid, make up a
+:class:`~lightning_morse.analysis.patchwork.Patchwork`, of which the same can be asked.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,66 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_morse._typing import Cells, Mask
+from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.bands.gradient import GradientBand
 from lightning_morse.conley.nested_map import BoxImages, own_cells
 from lightning_morse.enclosure.flow_map import AT_REST, FlowEnclosure, FlowImages, critical_cells
 from lightning_morse.gp.process import GaussianProcess, Posterior, SurrogateError
+from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
 
 MakeBand = Callable[[GaussianProcess, Lattice, Posterior], GradientBand]
+# Makes a band for a part of the probability that a grid may fail with.
+MakeBandOf = Callable[[float], MakeBand]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """The part of a grid of which one chart tells.
+
+    Attributes:
+        chart: The chart, on a grid of these cells and some around them.
+        first: Index of the first cell along each axis of the whole grid, ``d`` of them.
+        last: One past the index of the last cell.
+        before: How many cells the chart's grid has before the first, along each axis.
+        shape: Number of cells of the whole grid along each axis.
+    """
+
+    chart: Chart
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    before: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Numbers of its cells in the whole grid, ascending."""
+        return self._numbers((0,) * len(self.shape), self.shape, 0)
+
+    @cached_property
+    def inside(self) -> Cells:
+        """Numbers of the same cells in the chart's grid."""
+        return self._numbers(self._origin, self.chart.grid.shape, 0)
+
+    @cached_property
+    def corners(self) -> tuple[Cells, Cells]:
+        """Numbers of the corners of its cells in the whole grid, and in the chart's."""
+        whole, own = (tuple(n + 1 for n in s) for s in (self.shape, self.chart.grid.shape))
+        zero = (0,) * len(self.shape)
+        return self._numbers(zero, whole, 1), self._numbers(self._origin, own, 1)
+
+    @property
+    def _origin(self) -> tuple[int, ...]:
+        return tuple(a - m for a, m in zip(self.first, self.before, strict=True))
+
+    def _numbers(self, origin: tuple[int, ...], shape: tuple[int, ...], more: int) -> Cells:
+        ranges = [
+            np.arange(a - o, b - o + more)
+            for a, b, o in zip(self.first, self.last, origin, strict=True)
+        ]
+        number: Cells = np.ravel_multi_index(np.meshgrid(*ranges, indexing="ij"), shape).ravel()
+        return number
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +105,30 @@ class Chart:
     trusted: bool = True
     kinked: float = 0.0
 
+    @property
+    def grid(self) -> CubicalGrid:
+        """The grid."""
+        return self.lattice.grid
+
+    @cached_property
+    def patches(self) -> tuple[Patch, ...]:
+        """The one part of the grid there is: all of it."""
+        zero, shape = (0,) * self.grid.dim, self.grid.shape
+        return (Patch(self, zero, shape, zero, shape),)
+
+    def at(self, point: Array) -> Chart:
+        """The chart that tells of a point, shape ``(d,)``."""
+        return self
+
+    def part_of(self, points: Array) -> Cells:
+        """Number of the part that each point lies in, shape ``(n,)``."""
+        return np.zeros(len(points), dtype=np.int64)
+
+    @property
+    def failure(self) -> float:
+        """Probability that the band fails; 0 where nothing rests on it."""
+        return 1 - self.band.level if self.trusted else 0.0
+
     @cached_property
     def critical(self) -> Mask:
         """Cells of the grid that may hold a critical point, shape ``(grid.size,)``."""
@@ -57,27 +136,32 @@ class Chart:
             return ~self.diverged
         return self.lattice.any_in_grid_cell(self.candidates)
 
-    def sharpened(self, cells: Cells) -> FlowImages:
-        """The images with those of some cells enclosed more sharply."""
+    @property
+    def box_images(self) -> BoxImages:
+        """Images of all cells, as the combinatorial map takes them."""
+        return self._box_images(self.images)
+
+    def sharpened(self, cells: Cells) -> BoxImages:
+        """The same with those of some cells enclosed more sharply."""
         if not cells.size or not self.trusted:
-            return self.images
+            return self.box_images
         known, sharp = self._sharp
         new = cells[~known[cells]]
         if new.size:
             sharp.put(new, self.enclosure.images(self.band, new, sharp=True))
             known[new] = True
-        return self.images.replaced(cells, sharp.at(cells))
+        return self._box_images(self.images.replaced(cells, sharp.at(cells)))
 
-    def with_band(self, make_band: MakeBand) -> Chart:
+    def with_band(self, make_band_of: MakeBandOf) -> Chart:
         """The same for another band on the gradient.
 
         Args:
-            make_band: Makes the band.
+            make_band_of: Makes the band.
 
         Raises:
             SurrogateError: As :func:`chart`.
         """
-        band = make_band(self.surrogate, self.lattice, self.posterior)
+        band = make_band_of(1.0)(self.surrogate, self.lattice, self.posterior)
         images = self.enclosure.images(band)
         _refuse_overflow(band.radius, band.c, images.lower, images.upper)
         candidates = critical_cells(self.lattice, self.posterior, band)
@@ -90,8 +174,7 @@ class Chart:
         copy = self.images.replaced(none, self.images.at(none))
         return np.zeros(self.lattice.grid.size, dtype=bool), copy
 
-    def box_images(self, images: FlowImages) -> BoxImages:
-        """Images of all cells, as the combinatorial map takes them."""
+    def _box_images(self, images: FlowImages) -> BoxImages:
         grid = self.lattice.grid
         if not self.trusted:
             return own_cells(grid, self.diverged)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Loss, Mask
+from lightning_morse.analysis import drawing, surrogates
+from lightning_morse.analysis.charts import Chart
 from lightning_morse.analysis.confidences import confidences
 from lightning_morse.analysis.description import (
     CriticalPoints,
@@ -19,15 +21,16 @@ from lightning_morse.analysis.description import (
 )
 from lightning_morse.analysis.evidence import evidence_for
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
+from lightning_morse.analysis.patchwork import AnyChart
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait, with_well
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.sharpness import curvature_at, with_curvatures
+from lightning_morse.analysis.surrogates import Model, worst_of
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.wells import Well
 from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import Evidence, SurrogateFacts
-from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.gp.process import GaussianProcess, SurrogateError, Values
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.result import Box, Ladder, MorseAnalysis, WayOut
@@ -56,7 +59,7 @@ class Final:
         portrait: What they say on the grids asked for.
     """
 
-    models: list[Calibrated]
+    models: list[Model]
     portrait: PhasePortrait
 
 
@@ -78,13 +81,13 @@ def final_portrait(tower: Tower, clock: Stopwatch, point: Array | None = None) -
     nested = tower.nested(settings.grid)
     models, charts = [], []
     with one_thread():
-        for k, share in enumerate(tower.shares(final=True)):
+        for k, share in enumerate(drawing.shares(tower, final=True)):
             with clock("fit"):
-                model = tower.fitted(k)
-                tower.ask_for_kinks(k)
-            make_band = settings.with_share(float(share)).make_band
+                model = surrogates.fitted(tower, k)
+                surrogates.ask_for_kinks(tower, k)
             models.append(model)
-            charts.append(tower.chart(k, nested.grids[k], make_band, clock))
+            bands = settings.bands(float(share))
+            charts.append(drawing.chart_of(tower, k, nested.grids[k], bands, clock))
         failure = settings.failure_beside_band
         portrait = phase_portrait(nested, charts, failure, clock)
         if point is None and not portrait.found.attractors:
@@ -108,7 +111,11 @@ def _held_at(
     around = [k for k, grid in enumerate(nested.grids) if grid.cell_of(point[None])[0] >= 0]
     for k in reversed(around):
         with clock("map"):
-            survey = tower.survey(k, point, portrait.charts[k], nested.grids[around[-1]])
+            chart = portrait.charts[k]
+            finest = nested.grids[around[-1]]
+            survey = (
+                drawing.survey(tower, k, point, chart, finest) if isinstance(chart, Chart) else None
+            )
             well = None if survey is None else survey.well(k)
         if well is not None:
             failure = settings.failure_beside_band - settings.failure_of_well
@@ -198,13 +205,13 @@ def _in_reading_order(
 
 
 def _confidences(
-    portrait: PhasePortrait, tower: Tower, models: list[Calibrated]
+    portrait: PhasePortrait, tower: Tower, models: list[Model]
 ) -> tuple[Ladder, Array, float, Evidence]:
     """The ladder, the bounds for each attractor and for all given the model, and its evidence."""
     ladder, each, together = confidences(portrait, tower)
     if not (np.isfinite(each).all() and math.isfinite(together)):
         raise SurrogateError("a bound on a probability has left the range of floats")
-    bands = [one.band.c for one in portrait.charts]
+    bands = [max(patch.chart.band.c for patch in one.patches) for one in portrait.charts]
     evidence = evidence_for(tower, models, bands, together)
     return ladder, each, together, dataclasses.replace(evidence, kinked=portrait.kinked)
 
@@ -256,11 +263,11 @@ def _exit_volumes(portrait: PhasePortrait, faces: Mask) -> Array:
 
 
 def _box(
-    tower: Tower, portrait: PhasePortrait, model: Calibrated, reach: Reach, faces: Mask, k: int
+    tower: Tower, portrait: PhasePortrait, model: Model, reach: Reach, faces: Mask, k: int
 ) -> Box:
     """What is recorded of one box."""
     nested, of_box = portrait.nested, portrait.charts[k]
-    mean, deviation = _losses_on_grid(of_box.surrogate, of_box.posterior, of_box.lattice)
+    mean, deviation = _losses_of(of_box)
     own = _reach_on_grid(portrait, reach, k)
     sets = _sets_on_grid(portrait, k)
     return Box(
@@ -270,8 +277,8 @@ def _box(
         diverged=of_box.diverged,
         mean_loss=mean,
         loss_deviation=deviation,
-        calibration=model.factor,
-        surrogate=_facts(model, of_box.band.c),
+        calibration=worst_of(model).factor,
+        surrogate=_facts(model, of_box),
         reach=own,
         sets=sets,
         n_samples=len(tower.boxes[k].samples),
@@ -291,7 +298,7 @@ def _close_up(portrait: PhasePortrait, well: Well, boxes: list[Box]) -> Box:
     assert around.sets is not None, "and which Morse set meets them"
     otherwise = around.reach.kinds[around.reach.of[cell]]
     kinds = np.stack([np.arange(len(otherwise)) == number, otherwise])
-    surrogate = portrait.charts[parent].surrogate
+    surrogate = portrait.charts[parent].at(center).surrogate
     mean, deviation = _losses_on_grid(surrogate, surrogate.lattice_values(lattice.axes), lattice)
     return dataclasses.replace(
         around,
@@ -326,6 +333,18 @@ def _sets_on_grid(portrait: PhasePortrait, k: int) -> NDArray[np.int32]:
     return portrait.nested.on_grid(k, owner, np.maximum)
 
 
+def _losses_of(chart: AnyChart) -> tuple[Array, Array]:
+    """The same for all parts of a grid."""
+    shape = tuple(n + 1 for n in chart.grid.shape)
+    mean, deviation = np.empty(shape), np.empty(shape)
+    for patch in chart.patches:
+        one, (there, own) = patch.chart, patch.corners
+        found = _losses_on_grid(one.surrogate, one.posterior, one.lattice)
+        for out, values in zip((mean, deviation), found, strict=True):
+            out.ravel()[there] = values.ravel()[own]
+    return mean, deviation
+
+
 def _losses_on_grid(
     surrogate: GaussianProcess, values: Values, lattice: Lattice
 ) -> tuple[Array, Array]:
@@ -335,7 +354,8 @@ def _losses_on_grid(
     return warp.inverse(corners(values.mean)), corners(deviation)
 
 
-def _facts(calibrated: Calibrated, band_deviations: float) -> SurrogateFacts:
+def _facts(model: Model, chart: AnyChart) -> SurrogateFacts:
+    calibrated = worst_of(model)
     surrogate = calibrated.surrogate
     floor = surrogate.warp.floor
     return SurrogateFacts(
@@ -350,5 +370,6 @@ def _facts(calibrated: Calibrated, band_deviations: float) -> SurrogateFacts:
         log_evidence=surrogate.log_evidence,
         largest_residual=calibrated.largest_residual,
         largest_held_out=calibrated.largest_held_out,
-        band_deviations=band_deviations,
+        band_deviations=max(patch.chart.band.c for patch in chart.patches),
+        leaves=len(chart.patches),
     )

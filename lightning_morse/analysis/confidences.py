@@ -15,6 +15,8 @@ import dataclasses
 import numpy as np
 
 from lightning_morse._typing import Array
+from lightning_morse.analysis.charts import Chart
+from lightning_morse.analysis.drawing import shares
 from lightning_morse.analysis.ladder import Climb, climb, unclimbed
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
 from lightning_morse.analysis.tower import Tower
@@ -48,10 +50,10 @@ def confidences(portrait: PhasePortrait, tower: Tower) -> tuple[Ladder, Array, f
     if portrait.held is not None:
         # The band on the gradient, which ladders widen, says nothing of a well.
         return nothing, np.full(n, least), least
-    if len(portrait.charts) == 1:
+    only = portrait.charts[0]
+    if len(portrait.charts) == 1 and isinstance(only, Chart):
         attractors, exact = portrait.attracting_cells(), portrait.is_exact
         proved = settings.band == "proved"
-        (only,) = portrait.charts
         climbed = climb(only, attractors, settings.confidence, proved=proved, counted=exact)
         together = climbed.exact if exact else climbed.together
         return climbed.ladder, np.maximum(climbed.each, least), max(least, together)
@@ -71,8 +73,8 @@ def _at_higher_level(portrait: PhasePortrait, tower: Tower) -> float:
     level = 1 - (1 - settings.confidence) / _RARER
     higher = dataclasses.replace(settings, confidence=level)
     charts = [
-        one.with_band(higher.with_share(float(share)).proved_band)
-        for one, share in zip(portrait.charts, tower.shares(final=True), strict=True)
+        one.with_band(higher.proved_bands(float(share)))
+        for one, share in zip(portrait.charts, shares(tower, final=True), strict=True)
     ]
     second = phase_portrait(portrait.nested, charts, higher.failure_beside_band, Stopwatch())
     same = len(second.found.attractors) == len(portrait.found.attractors)
@@ -88,11 +90,11 @@ def _climb_in_one_box(portrait: PhasePortrait, tower: Tower) -> Climb | None:
     if not attractors:
         return None
     cells = np.concatenate(attractors)
-    for k, share in enumerate(tower.shares(final=True)):
-        part = portrait.nested.part(k)
-        if cells.min() >= part.start and cells.max() < part.stop:
+    for k, share in enumerate(shares(tower, final=True)):
+        part, chart = portrait.nested.part(k), portrait.charts[k]
+        if cells.min() >= part.start and cells.max() < part.stop and isinstance(chart, Chart):
             own = [portrait.nested.uncovered[k][c - part.start] for c in attractors]
             level = settings.with_share(float(share)).confidence_of_box
             proved = settings.band == "proved"
-            return climb(portrait.charts[k], own, level, proved=proved)
+            return climb(chart, own, level, proved=proved)
     return None

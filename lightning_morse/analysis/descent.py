@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import minimum_filter
 
 from lightning_morse._typing import Array
-from lightning_morse.analysis.charts import Chart
+from lightning_morse.analysis.charts import Chart, Patch
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.grids.cubical import CubicalGrid
@@ -51,17 +51,20 @@ class Descent:
 
 
 class _Field:
-    """Velocity and height of the mean of one box, at one point at a time."""
+    """Velocity and height of the mean of a box, or of a part of one, at one point at a time."""
 
-    def __init__(self, chart: Chart) -> None:
-        lattice = chart.lattice
+    def __init__(self, box: int, patch: Patch, grid: CubicalGrid) -> None:
+        chart, lattice, self.box = patch.chart, patch.chart.lattice, box
         self.table = np.column_stack([*chart.enclosure.bounds.velocity, chart.posterior.mean])
         self.lower, self.spacing = lattice.grid.lower, lattice.spacing
         self.cells = lattice.cells
         self.strides = [
             math.prod(n + 1 for n in lattice.cells[j + 1 :]) for j in range(lattice.dim)
         ]
-        self.corners = lattice.grid.lower.tolist(), lattice.grid.upper.tolist()
+        self.corners = tuple(
+            [float(edges[i]) for edges, i in zip(grid.edges, index, strict=True)]
+            for index in (patch.first, patch.last)
+        )
 
     def at(self, point: Array) -> tuple[Array, float]:
         """Velocity in lattice cells, shape ``(d,)``, and height, by multilinear interpolation."""
@@ -77,7 +80,7 @@ class _Field:
         return found[:-1], float(found[-1])
 
     def holds(self, point: Array) -> bool:
-        """Whether a point lies in the box."""
+        """Whether a point lies in the box, or in the part."""
         lower, upper = self.corners
         return all(a <= x <= b for a, x, b in zip(lower, point.tolist(), upper, strict=True))
 
@@ -89,7 +92,11 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
         portrait: The portrait so far.
         start: Shape ``(d,)``, inside the outermost box.
     """
-    fields = [_Field(chart) for chart in portrait.charts]
+    fields = [
+        _Field(k, patch, chart.grid)
+        for k, chart in enumerate(portrait.charts)
+        for patch in chart.patches
+    ]
 
     def innermost(point: Array) -> int:
         return max((k for k, field in enumerate(fields) if field.holds(point)), default=-1)
@@ -117,7 +124,7 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
             k, lowest, since, moves = now, np.inf, 0, moves + 1
         point = ahead
         path.append(point)
-    return Descent(np.array(path[:best]), innermost(path[best - 1]))
+    return Descent(np.array(path[:best]), fields[innermost(path[best - 1])].box)
 
 
 def undecided_part(portrait: PhasePortrait, way: Descent) -> Descent:
@@ -145,20 +152,32 @@ def undecided_minima(portrait: PhasePortrait) -> list[tuple[int, Array, float]]:
         For each the number of its box, the point, shape ``(d,)``, and the loss there.
     """
     found, open_ = [], portrait.open
+    nested = portrait.nested
     for k, chart in enumerate(portrait.charts):
-        lattice, nested = chart.lattice, portrait.nested
-        shape = tuple(n + 1 for n in lattice.cells)
-        mean = chart.posterior.mean.reshape(shape)
-        lowest = mean == minimum_filter(mean, size=3, mode="nearest")
-        inner = np.zeros(shape, dtype=bool)
-        inner[(slice(1, -1),) * lattice.dim] = True
-        for index in np.argwhere(lowest & inner):
-            point = np.array([axis[i] for axis, i in zip(lattice.axes, index, strict=True)])
-            cell = nested.numbers[k][lattice.grid.cell_of(point[None])[0]]
-            if cell >= 0 and open_[cell]:
-                loss = chart.surrogate.warp.inverse(mean[tuple(index)])
-                found.append((k, point, float(loss)))
+        for patch in chart.patches:
+            for point, loss in _minima(patch.chart):
+                own = chart.grid.cell_of(point[None])[0]
+                cell = nested.numbers[k][own]
+                if cell >= 0 and open_[cell] and chart.at(point) is patch.chart:
+                    found.append((k, point, loss))
     return sorted(found, key=lambda each: each[2])
+
+
+def _minima(chart: Chart) -> list[tuple[Array, float]]:
+    """Points inside a lattice where the mean is lower than at all beside, and the losses there."""
+    lattice = chart.lattice
+    shape = tuple(n + 1 for n in lattice.cells)
+    mean = chart.posterior.mean.reshape(shape)
+    lowest = mean == minimum_filter(mean, size=3, mode="nearest")
+    inner = np.zeros(shape, dtype=bool)
+    inner[(slice(1, -1),) * lattice.dim] = True
+    return [
+        (
+            np.array([axis[i] for axis, i in zip(lattice.axes, index, strict=True)]),
+            float(chart.surrogate.warp.inverse(mean[tuple(index)])),
+        )
+        for index in np.argwhere(lowest & inner)
+    ]
 
 
 def _face_crossed(point: Array, ahead: Array, grid: CubicalGrid) -> tuple[int, int]:

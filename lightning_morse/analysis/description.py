@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Cells
+from lightning_morse.analysis.charts import Chart, Patch
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.wells import Well
 from lightning_morse.gp.process import GaussianProcess
@@ -51,13 +52,15 @@ def critical_points(portrait: PhasePortrait) -> CriticalPoints:
     dim = portrait.nested.dim
     if not portrait.found.morse_sets:
         return CriticalPoints(np.empty((0, dim)), np.empty(0), np.empty(0))
-    boxes, starts = _starts(portrait)
-    centers = np.empty((boxes.size, dim))
-    losses, deviations = np.empty(boxes.size), np.empty(boxes.size)
-    for k in np.unique(boxes):
-        mine = np.flatnonzero(boxes == k)
+    patches = [(k, patch) for k, chart in enumerate(portrait.charts) for patch in chart.patches]
+    numbers, starts = _starts(portrait, patches)
+    centers = np.empty((numbers.size, dim))
+    losses, deviations = np.empty(numbers.size), np.empty(numbers.size)
+    for number in np.unique(numbers):
+        mine = np.flatnonzero(numbers == number)
         members = [portrait.found.morse_sets[i] for i in mine]
-        grid, surrogate = portrait.nested.grids[k], portrait.charts[k].surrogate
+        k, patch = patches[number]
+        grid, surrogate = portrait.nested.grids[k], patch.chart.surrogate
         points = _centers_of(grid, starts[mine])
         polished = _polish(points, members, portrait.nested, grid.cell_widths, surrogate)
         # In a well the nearest critical point need not be the lowest.
@@ -70,36 +73,45 @@ def critical_points(portrait: PhasePortrait) -> CriticalPoints:
     return CriticalPoints(centers, losses, deviations)
 
 
-def _starts(portrait: PhasePortrait) -> tuple[Cells, Cells]:
-    """For each Morse set the grid in which its critical point is looked for, and a cell of it.
+def _starts(portrait: PhasePortrait, patches: Sequence[tuple[int, Patch]]) -> tuple[Cells, Cells]:
+    """For each Morse set the part in which its critical point is looked for, and a cell of it.
 
-    That is the finest grid with cells of the set that may hold one; among them the lowest cell for
-    an attractor, else the flattest. In a well it is the lowest of all cells that are held in it.
+    That is the part with most cells of the set that may hold one, of the finest grid with any;
+    among them the lowest cell for an attractor, else the flattest. In a well it is the lowest of
+    all cells that are held in it.
     """
     nested, found = portrait.nested, portrait.found
     critical = portrait.critical
-    boxes, starts = [], []
+    numbers, starts = [], []
     for number, cells in enumerate(found.morse_sets):
         if portrait.well is not None and number == portrait.well_number:
-            boxes.append(portrait.well.box)
+            numbers.append([k for k, _ in patches].index(portrait.well.box))
             starts.append(_lowest(portrait, portrait.well))
             continue
         possible = cells[critical[cells]]
         k = int(np.searchsorted(nested.starts, possible.max(), side="right")) - 1
-        chart, part = portrait.charts[k], nested.part(k)
-        within = nested.uncovered[k][possible[possible >= part.start] - part.start]
+        within = nested.uncovered[k][possible[possible >= nested.part(k).start] - nested.starts[k]]
+        mine = [
+            (i, *np.intersect1d(p.cells, within, True, True))
+            for i, (j, p) in enumerate(patches)
+            if j == k
+        ]
+        i, own, in_patch, _ = max(mine, key=lambda each: each[1].size)
+        patch = patches[i][1]
+        chart = patch.chart
         posterior = chart.posterior
         slope = np.square(posterior.gradient * chart.lattice.grid.cell_widths).sum(axis=1)
         height = posterior.mean if number in found.attractors else slope
-        lowest = height[chart.lattice.points_of(within)].mean(axis=1).argmin()
-        boxes.append(k)
-        starts.append(within[lowest])
-    return np.array(boxes), np.array(starts)
+        lowest = height[chart.lattice.points_of(patch.inside[in_patch])].mean(axis=1).argmin()
+        numbers.append(i)
+        starts.append(own[lowest])
+    return np.array(numbers), np.array(starts)
 
 
 def _lowest(portrait: PhasePortrait, well: Well) -> int:
     """The cell where the mean of the box of a well is lowest among those held in it."""
     chart, cells = portrait.charts[well.box], np.flatnonzero(well.inside)
+    assert isinstance(chart, Chart), "wells lie in boxes with one process"
     means = chart.posterior.mean[chart.lattice.points_of(cells)].mean(axis=1)
     return int(cells[means.argmin()])
 

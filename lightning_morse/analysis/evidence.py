@@ -32,9 +32,10 @@ from scipy.spatial import cKDTree
 
 from lightning_morse._typing import Array
 from lightning_morse.analysis.samples import Samples
+from lightning_morse.analysis.surrogates import Model, factor_at, predicted_by
 from lightning_morse.analysis.tower import Predicted, Tower
 from lightning_morse.facts import Evidence
-from lightning_morse.gp.calibration import Calibrated, fit_calibrated
+from lightning_morse.gp.calibration import fit_calibrated
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 
@@ -44,12 +45,14 @@ _SHOWN = 0.95
 _PLACES = 4096
 # Share of n equal cells that n random places meet, for large n.
 _MET_AT_RANDOM = 1 - math.exp(-1)
+# Most samples in a random half: one process is fitted to each.
+_MOST_IN_HALF = 192
 # Keeps the random halves apart from the other streams of a seed.
 _HALVES_STREAM = 5
 
 
 def evidence_for(
-    tower: Tower, models: list[Calibrated], bands: Sequence[float], mu_model: float
+    tower: Tower, models: Sequence[Model], bands: Sequence[float], mu_model: float
 ) -> Evidence:
     """What the samples say of the surrogates of a tower.
 
@@ -66,7 +69,9 @@ def evidence_for(
     if not any(tests):
         tests = [_tests_of_halves(tower), *tests[1:]]
     errors = [
-        np.concatenate([np.empty(0), *(each.errors / model.factor for each in found)])
+        np.concatenate(
+            [np.empty(0), *(each.errors / factor_at(model, each.points) for each in found)]
+        )
         for found, model in zip(tests, models, strict=True)
     ]
     n = sum(map(len, errors))
@@ -104,11 +109,11 @@ def n_places(points: Array, lower: Array, upper: Array) -> int:
 
 
 def _tests_of_halves(tower: Tower) -> list[Predicted]:
-    """Each random half of the samples, predicted from the other one."""
+    """Each random half of the samples, or of some of many, predicted from the other one."""
     seen, grid = tower.everything.finite, tower.settings.grid
     rng = np.random.default_rng([tower.settings.seed, _HALVES_STREAM])
-    order = rng.permutation(len(seen))
-    halves = order[: len(seen) // 2], order[len(seen) // 2 :]
+    order = rng.permutation(len(seen))[: 2 * _MOST_IN_HALF]
+    halves = order[: len(order) // 2], order[len(order) // 2 :]
     tests = []
     for fitted, other in (halves, halves[::-1]):
         try:
@@ -116,7 +121,7 @@ def _tests_of_halves(tower: Tower) -> list[Predicted]:
         except SurrogateError:  # half of them determine none: no test
             continue
         others = Samples(seen.points[other], seen.losses[other])
-        tests.append(Predicted.by(model, others))
+        tests.append(predicted_by(model, others))
     return tests
 
 

@@ -152,20 +152,20 @@ class Explorer:
                 tested = True
                 continue
             if resolved:
-                k = self._most_undecided(portrait, self._rooms(self._plan.full_picture))
+                k = self._most_undecided(portrait, self._rooms())
                 if k is not None and not is_decided(portrait):
                     self.sampler.place(
                         portrait, k, min(self.sampler.left(n_samples), self._tower.n_samples), None
                     )
                 return not was_decided or self._still_decides(start, n_samples)
             minima = undecided_minima(portrait)
-            rooms = self._rooms(self._plan.full_picture, {j for j, _, _ in minima})
+            rooms = self._rooms(with_minima={j for j, _, _ in minima})
             k = self._most_undecided(portrait, rooms)
             if k is None and self._open_at_minimum(minima, n_samples):
                 continue
-            for full in (self._plan.full_picture, _OVERFULL * self._plan.full_picture):
+            for times in (1, _OVERFULL):
                 if k is None:
-                    rooms = self._rooms(full)
+                    rooms = self._rooms(times)
                     k = self._most_undecided(portrait, rooms)
             if k is None:
                 return True
@@ -212,16 +212,19 @@ class Explorer:
         wanted: Mask = mask[:-1] & (portrait.labels == UNDECIDED)
         return wanted
 
-    def _rooms(self, full: int, with_minima: Collection[int] | None = None) -> list[int]:
-        """How many samples each box may hold where the outermost may hold ``full``.
+    def _rooms(self, times: int = 1, with_minima: Collection[int] | None = None) -> list[int]:
+        """How many samples each box may hold for the picture, or so many times that.
 
         Before another box is opened those inside have room only if they have an open minimum. They
         are opened for one; what else is undecided there mostly goes on to places outside.
         """
-        every = range(len(self._tower))
-        if with_minima is None:
-            return [full // 2 if k else full for k in every]
-        return [self._plan.full_inside * (k in with_minima) if k else full for k in every]
+        inside = [
+            self._plan.full_picture_inside * times
+            if with_minima is None
+            else self._plan.full_inside * (k in with_minima)
+            for k in range(1, len(self._tower))
+        ]
+        return [self._plan.full_picture * times, *inside]
 
     def _most_undecided(self, portrait: PhasePortrait, rooms: Sequence[int]) -> int | None:
         """The box with most open volume, of those that hold fewer than ``rooms``; None if none."""

@@ -95,7 +95,7 @@ def way_out(portrait: PhasePortrait, start: Array) -> WayOut | None:
     way = descend(portrait, start)
     if way.face is None:
         return None
-    surrogate = portrait.charts[0].surrogate
+    surrogate = portrait.charts[0].at(way.end).surrogate
     at = surrogate.posterior(way.end[None])
     deviation = at.deviation * surrogate.warp.inverse_slope(at.mean)
     loss = float(surrogate.warp.inverse(at.mean)[0])

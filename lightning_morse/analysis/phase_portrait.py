@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from lightning_morse._typing import Array, Cells, Mask
-from lightning_morse.analysis.charts import Chart
+from lightning_morse.analysis.charts import Patch
+from lightning_morse.analysis.patchwork import AnyChart
 from lightning_morse.analysis.resolution import (
     Settled,
-    boxes_that_count,
     expected_in_sets,
     safest,
     settle,
     shadows,
+    that_count,
 )
 from lightning_morse.analysis.wells import Well
 from lightning_morse.conley.basins import certain_labels
@@ -54,7 +55,7 @@ class PhasePortrait:
     """
 
     nested: NestedGrid
-    charts: tuple[Chart, ...]
+    charts: tuple[AnyChart, ...]
     images: tuple[BoxImages, ...]
     found: MorseGraph
     settled: Settled
@@ -77,8 +78,7 @@ class PhasePortrait:
     @property
     def level(self) -> float:
         """Lower bound on the probability that all of this is true."""
-        failures = sum(1 - c.band.level for c in self.charts if c.trusted)
-        return max(0.0, 1 - failures - self.failure)
+        return max(0.0, 1 - sum(c.failure for c in self.charts) - self.failure)
 
     @property
     def trusted(self) -> bool:
@@ -159,7 +159,7 @@ class PhasePortrait:
 
 def phase_portrait(
     nested: NestedGrid,
-    charts: Sequence[Chart],
+    charts: Sequence[AnyChart],
     failure: float,
     clock: Stopwatch,
     most_sharp: float = 1.0,
@@ -183,7 +183,7 @@ def phase_portrait(
             are recurrent little is known yet, and following them takes long; sound at any value.
     """
     with clock("map"):
-        images = [c.box_images(c.images) for c in charts]
+        images = [c.box_images for c in charts]
         image = nested_outer_approximation(images, nested)
     with clock("graph"):
         critical = nested.gathered([c.critical & ~c.diverged for c in charts])
@@ -195,7 +195,7 @@ def phase_portrait(
             for k, c in enumerate(charts):
                 mine = _of_grid(nested, k, recurrent)
                 if mine.size <= most_sharp * nested.grids[k].size:
-                    images[k] = c.box_images(c.sharpened(mine))
+                    images[k] = c.sharpened(mine)
         with clock("map"):
             image = nested_outer_approximation(images, nested)
     return _portrait(nested, charts, images, image, critical, failure, clock)
@@ -259,7 +259,7 @@ def _absorbing(image: csr_array, held: Mask, possible: Cells) -> csr_array:
 
 def _portrait(
     nested: NestedGrid,
-    charts: Sequence[Chart],
+    charts: Sequence[AnyChart],
     images: list[BoxImages],
     image: csr_array,
     may_rest: Mask,
@@ -276,9 +276,10 @@ def _portrait(
             critical[member] = True
         found = morse_graph(image, critical=critical)
     with clock("settling"):
-        counts = boxes_that_count(charts)
-        expected = expected_in_sets(found, nested, charts, failure, counts)
-        kinked = _kinked(found, nested, charts, counts)
+        patches = [(k, patch) for k, c in enumerate(charts) for patch in c.patches]
+        counts = that_count([patch.chart for _, patch in patches])
+        expected = expected_in_sets(found, nested, patches, failure, counts)
+        kinked = _kinked(found, nested, patches, counts)
         expected[found.members == member] += 1.0  # nothing has been counted in a well
         empty, spent = _as_good_as_empty(found, expected, _SHARE_FOR_EMPTY * failure)
         found, critical = _without(found, empty, image, critical)
@@ -316,10 +317,14 @@ def _holding(found: MorseGraph, member: int, possible: Cells, critical: Mask) ->
     return dataclasses.replace(found, morse_sets=tuple(sets))
 
 
-def _kinked(found: MorseGraph, nested: NestedGrid, charts: Sequence[Chart], counts: Mask) -> float:
-    """Probability of kinks in the boxes of recurrent cells; of those left out, if there are any."""
-    cells = np.concatenate([np.zeros(0, np.int64), *found.morse_sets])
-    asked = np.array([_of_grid(nested, k, cells).size > 0 for k in range(len(charts))])
+def _kinked(
+    found: MorseGraph, nested: NestedGrid, patches: Sequence[tuple[int, Patch]], counts: Mask
+) -> float:
+    """Probability of kinks around recurrent cells; in those left out, if there are any."""
+    recurrent = np.zeros(nested.size + 1, dtype=bool)
+    recurrent[np.concatenate([np.zeros(0, np.int64), *found.morse_sets])] = True
+    asked = np.array([recurrent[nested.numbers[k][patch.cells]].any() for k, patch in patches])
+    charts = [patch.chart for _, patch in patches]
     left_out = asked & ~counts & np.array([c.trusted for c in charts])
     chosen = left_out if left_out.any() else asked & counts
     return min(1.0, sum(c.kinked for c, is_one in zip(charts, chosen, strict=True) if is_one))

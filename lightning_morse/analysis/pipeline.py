@@ -100,8 +100,9 @@ def analyze(
     with clock("loss"):
         points = design(grid.lower, grid.upper, first_samples(n_samples, grid.dim), seed)
         samples = first_in_frame(loss, points, frame)
-    tower = Tower(settings, samples)
-    sampler = Sampler(inside, tower, Plan.of(n_samples, grid.dim, most=n_samples), clock)
+    tower = Tower(settings, samples, may_be_cut=True)
+    plan = Plan.of(n_samples, grid.dim, most=n_samples, may_be_cut=True)
+    sampler = Sampler(inside, tower, plan, clock)
     explorer = Explorer(sampler)
     final = judged(sampler, lambda: explorer.complete(n_samples), is_resolved)
     return frame.in_units(conclude(tower, final, clock, Measuring(inside, n_samples)))
@@ -221,7 +222,7 @@ def analyze_samples(
     settings = checked_settings(lower, upper, len(given), resolution, confidence, seed, band)
     frame, clock = Frame.of(lower, upper), clock or Stopwatch()
     scaled = Samples(frame.points(given.points), frame.losses(given.losses))
-    tower = Tower(settings.within(frame), scaled)
+    tower = Tower(settings.within(frame), scaled, may_be_cut=True)
     return frame.in_units(conclude(tower, final_portrait(tower, clock), clock))
 
 

@@ -27,6 +27,7 @@ from scipy.ndimage import binary_erosion
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.analysis.design import spread
+from lightning_morse.analysis.patchwork import AnyChart
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.gp.process import GaussianProcess, derivative_order
@@ -128,8 +129,36 @@ def choose_batch(
         chance[unresolved] += _SHARE_IN_UNRESOLVED / unresolved.size
     cells = rng.choice(weight.size, min(_TARGETS, weight.size), replace=False, p=chance)
     targets = grid.cell_centers()[nested.uncovered[k][cells]]
-    best = most_informative(chart.surrogate, targets, grid.cell_widths, chart.band.c, places, n_new)
-    return places[best]
+    return _among_parts(chart, targets, gains[part][cells], places, n_new)
+
+
+def _among_parts(chart: AnyChart, targets: Array, open_: Mask, places: Array, n_new: int) -> Array:
+    """Choose among places for targets; in each part of the grid by how many of these are open."""
+    if len(chart.patches) == 1:
+        (only,) = (patch.chart for patch in chart.patches)
+        about = only.surrogate, targets, chart.grid.cell_widths, only.band.c
+        return places[most_informative(*about, places, n_new)]
+    chosen = []
+    of_target, of_place = (chart.part_of(points) for points in (targets, places))
+    n_parts = len(chart.patches)
+    room = np.bincount(of_place, minlength=n_parts)
+    wanted = np.bincount(of_target[open_], minlength=n_parts)
+    numbers = _allotted(wanted, room, n_new)
+    for i, patch in enumerate(chart.patches):
+        if numbers[i]:
+            one, mine = patch.chart, places[of_place == i]
+            about = one.surrogate, targets[of_target == i], chart.grid.cell_widths, one.band.c
+            chosen.append(mine[most_informative(*about, mine, int(numbers[i]))])
+    return np.concatenate(chosen)
+
+
+def _allotted(wanted: Cells, room: Cells, n: int) -> Cells:
+    """Divide ``n`` in proportion to what is wanted, nowhere more than there is room for."""
+    given = np.zeros(len(wanted), dtype=np.int64)
+    for _ in range(min(n, int(room.sum()))):
+        # By the method of Jefferson; what is wanted nowhere goes wherever there is room.
+        given[np.where(given < room, (wanted + 1e-9) / (given + 1), -1.0).argmax()] += 1
+    return given
 
 
 def _cells_of_unresolved(portrait: PhasePortrait) -> Cells:

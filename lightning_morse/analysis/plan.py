@@ -14,6 +14,9 @@ _ENOUGH_IN_HIGHER_DIMENSION = 512
 # The same for the picture of all on three axes or more, where what boxes have in common is worth
 # more: with boxes from 384 samples on, 1 or 2 of five minima were found, with one process 4 or 5.
 _ENOUGH_FOR_PICTURE = 1024
+# Where the outermost box may be cut into parts with processes of their own it takes this share of
+# all samples before boxes are opened inside it.
+_SHARE_OF_OUTERMOST = 0.25
 # A batch is a fifth of the samples, within these limits, as each batch costs a picture: of 33
 # slices of real networks with 64 samples batches of 12 decided as many as batches of 6, in a third
 # less time. On three axes pictures take longest: there a batch is this part of what a box holds.
@@ -31,7 +34,8 @@ class Plan:
         full: Samples of the outermost box after which a smaller one is opened.
         full_inside: The same for the boxes inside.
         full_picture: Samples of the outermost box after which, for the picture, boxes are opened
-            where it is undecided; half as many in a box inside.
+            where it is undecided.
+        full_picture_inside: The same for the boxes inside.
         first_inside: Samples that fill a new box.
         batch: Samples placed before the picture is looked at again.
     """
@@ -42,14 +46,28 @@ class Plan:
     full: int
     full_inside: int
     full_picture: int
+    full_picture_inside: int
     first_inside: int
     batch: int
 
     @classmethod
-    def of(cls, n_samples: int, dim: int, most: int | None = None) -> Plan:
-        """The plan for a usual number of samples on so many axes, and at most so many samples."""
+    def of(
+        cls, n_samples: int, dim: int, most: int | None = None, *, may_be_cut: bool = False
+    ) -> Plan:
+        """The plan for a usual number of samples on so many axes, and at most so many samples.
+
+        Args:
+            n_samples: The usual number.
+            dim: Number of axes.
+            most: The largest number; by default a multiple of the usual one.
+            may_be_cut: Whether the outermost box may have several processes.
+        """
         enough = _ENOUGH.get(dim, _ENOUGH_IN_HIGHER_DIMENSION)
         fewest = min(n_samples, FEWEST_SAMPLES)
+        full_picture = enough if dim < 3 else _ENOUGH_FOR_PICTURE
+        full_picture_inside = full_picture // 2
+        if may_be_cut:
+            full_picture = max(full_picture, int(_SHARE_OF_OUTERMOST * n_samples))
         batch = min(_MOST_BATCH, n_samples // _PICTURES)
         if dim > 2:
             batch = min(n_samples, enough) // _PICTURES_ON_THREE
@@ -59,7 +77,8 @@ class Plan:
             first=max(fewest, min(n_samples, enough) // 4),
             full=max(fewest, 3 * min(n_samples, enough) // 8),
             full_inside=max(fewest, 5 * min(n_samples, enough) // 16),
-            full_picture=enough if dim < 3 else _ENOUGH_FOR_PICTURE,
+            full_picture=full_picture,
+            full_picture_inside=full_picture_inside,
             first_inside=max(8, min(n_samples, enough) // 8),
             batch=max(LEAST_BATCH, batch),
         )

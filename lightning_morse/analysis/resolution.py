@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import label
 
 from lightning_morse._typing import Array, Cells, Mask
-from lightning_morse.analysis.charts import Chart
+from lightning_morse.analysis.charts import Chart, Patch
 from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.facts import LIKELY_KINKED
 from lightning_morse.gp.kac_rice import expected_critical_points
@@ -57,8 +57,8 @@ class Settled:
         return Settled(self.resolved[chosen], self.index[chosen], self.failure)
 
 
-def boxes_that_count(charts: Sequence[Chart]) -> Mask:
-    """In which boxes critical points may be counted, shape ``(n_boxes,)``.
+def that_count(charts: Sequence[Chart]) -> Mask:
+    """In which charts critical points may be counted, shape ``(n_charts,)``.
 
     Where the samples do not refute the surrogate, from the smoothest box on as long as it is
     unlikely that the loss has kinks in any of them.
@@ -70,23 +70,22 @@ def boxes_that_count(charts: Sequence[Chart]) -> Mask:
 def expected_in_sets(
     found: MorseGraph,
     nested: NestedGrid,
-    charts: Sequence[Chart],
+    patches: Sequence[tuple[int, Patch]],
     failure: float,
     counts: Mask,
 ) -> Array:
     """Expected number of critical points of each index in each Morse set.
 
-    In a box where they may not be counted anything is expected. A set about which no claim can be
-    made any more is not counted to the end: in a box where little is decided it may fill most of
-    the box.
+    Where they may not be counted anything is expected. A set about which no claim can be made any
+    more is not counted to the end: in a box where little is decided it may fill most of the box.
 
     Args:
         found: The Morse graph.
         nested: The grids whose cells it is of.
-        charts: What is known on each grid. Lattice cells that cannot hold a critical point do not
-            count.
+        patches: What is known on each part of each grid, with the number of the grid. Lattice cells
+            that cannot hold a critical point do not count.
         failure: The probability with which claims may be false.
-        counts: In which boxes critical points may be counted, shape ``(n_boxes,)``.
+        counts: In which of them critical points may be counted, shape ``(n_patches,)``.
 
     Returns:
         Shape ``(n_sets, d + 1)``; only lower bounds for sets that are :func:`hopeless`.
@@ -95,20 +94,24 @@ def expected_in_sets(
     for number, cells in enumerate(found.morse_sets):
         owner[cells] = number
     total = np.zeros((len(found.morse_sets), nested.dim + 1))
-    for k, chart in enumerate(charts):
-        if counts[k]:
-            _add_expected(total, found, owner[nested.numbers[k]], chart, failure)
+    for (k, patch), may_count in zip(patches, counts, strict=True):
+        here = owner[nested.numbers[k][patch.cells]]
+        if may_count:
+            _add_expected(total, found, here, patch, failure)
         else:
-            within = np.unique(owner[nested.part(k)])
+            within = np.unique(here)
             total[within[within >= 0]] += 1.0
     return total
 
 
 def _add_expected(
-    total: Array, found: MorseGraph, owner: Cells, chart: Chart, failure: float
+    total: Array, found: MorseGraph, here: Cells, patch: Patch, failure: float
 ) -> None:
-    """Add what is expected in the cells of one grid, of which ``owner`` says the Morse set."""
+    """Add what is expected in the cells of a part of a grid; ``here`` says their Morse sets."""
+    chart = patch.chart
     lattice, cells = chart.lattice, np.flatnonzero(chart.candidates)
+    owner = np.full(lattice.grid.size, -1)
+    owner[patch.inside] = here
     owner = owner[lattice.grid_cell_of(cells)]
     cells, owner = cells[owner >= 0], owner[owner >= 0]
     # In random order, so that the first batches tell something about every set.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lightning_morse._typing import Array, Loss, Mask
+from lightning_morse.analysis import drawing, surrogates
 from lightning_morse.analysis.corners import with_room
 from lightning_morse.analysis.design import far_apart, spread
 from lightning_morse.analysis.phase_portrait import PhasePortrait
@@ -95,7 +96,7 @@ class Sampler:
         if self._last is None or self._last[0] != state:
             with self.clock("sampling"), one_thread():
                 grid = coarse_grid(self.tower.settings.grid, self.tower.n_samples)
-                self._last = state, self.tower.sketch(grid, Stopwatch())
+                self._last = state, drawing.sketch(self.tower, grid, Stopwatch())
         return self._last[1]
 
     def judge(self) -> None:
@@ -108,7 +109,7 @@ class Sampler:
             with self.clock("loss"):
                 held_out = hold_out(self.loss, box.first, grid, n, seed + box.n_judged)
             with self.clock("fit"), one_thread():
-                self.tower.judge(k, held_out)
+                surrogates.judge(self.tower, k, held_out)
 
     def fill(self, k: int, n: int) -> None:
         """Add samples that fill a box."""
@@ -145,7 +146,7 @@ class Sampler:
         if self.is_out_of_time or not self._determine(self.plan.most):
             return None
         with self.clock("sampling"), one_thread():
-            return self.tower.survey(0, point)
+            return drawing.survey(self.tower, 0, point)
 
     def place_at_walls(self, places: Array, n: int) -> None:
         """Add samples to the outermost box at some of the places, far from each other.
@@ -175,7 +176,7 @@ class Sampler:
             return
         with self.clock("loss"):
             places, losses = evaluate_until(self.loss, places, self.is_over)
-        self.tower.place(k, places, losses)
+        surrogates.place(self.tower, k, places, losses)
 
     def _rng(self) -> np.random.Generator:
         seed = self.tower.settings.seed
@@ -202,7 +203,7 @@ class Sampler:
     def _undetermined(self) -> int | None:
         for k in range(len(self.tower)):
             try:
-                self.tower.sketched(k)
+                surrogates.sketched(self.tower, k)
             except SurrogateError:
                 self.tower.boxes[k].model = None
                 return k

@@ -10,6 +10,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lightning_morse.analysis.charts import MakeBandOf
 from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.analysis.ladder import BESIDE_BAND
 from lightning_morse.arguments import integer_of_at_least, level_of_confidence
@@ -82,6 +83,14 @@ class Settings:
             return self.proved_band(surrogate, lattice, posterior)
         rng = np.random.default_rng([self.seed, _SIMULATION_STREAM])
         return simulated_band(surrogate, lattice, posterior, self._level_of_band, rng)
+
+    def bands(self, share: float) -> MakeBandOf:
+        """Makes bands for a share of the probability of failure, or for a part of that share."""
+        return lambda part: self.with_share(share * part).make_band
+
+    def proved_bands(self, share: float) -> MakeBandOf:
+        """The same, proved ones."""
+        return lambda part: self.with_share(share * part).proved_band
 
     @property
     def _level_of_band(self) -> float:

@@ -44,7 +44,7 @@ def curvature_at(portrait: PhasePortrait, point: Array, confidence: float) -> Cu
     k = int(portrait.nested.box_of(point[None])[0])
     if k < 0:
         return None
-    chart = portrait.charts[k]
+    chart = portrait.charts[k].at(point)
     return largest_curvature(chart.surrogate, point, confidence) if chart.trusted else None
 
 

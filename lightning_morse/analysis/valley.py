@@ -57,7 +57,7 @@ def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> V
         None if the mean curves downwards along all axes where that flow ends.
     """
     way, d = descend(portrait, point), len(point)
-    surrogate = portrait.charts[way.box].surrogate
+    surrogate = portrait.charts[way.box].at(way.end).surrogate
     mean = surrogate.derivative_distribution(way.end[None])[0][0]
     _, hessian = slope_and_curvature(mean, d, 1 / surrogate.warp.scale)
     if not np.isfinite(hessian).all():

@@ -78,12 +78,16 @@ def worth_following(portrait: PhasePortrait, way: Descent) -> float:
         Widths of the box; infinite where the loss is not positive, or does not fall at such a rate;
         0 where it is that low.
     """
-    chart, n = portrait.charts[0], len(way.path)
-    surrogate, grid = chart.surrogate, chart.lattice.grid
+    root, n = portrait.charts[0], len(way.path)
+    grid = root.grid
     at = np.stack([way.path[0], way.path[int(_BEFORE_LAST_PART * (n - 1))], way.path[-1]])
-    first, before, last = surrogate.warp.inverse(surrogate.posterior(at).mean)
+    surrogates = [root.at(point).surrogate for point in at]
+    first, before, last = (
+        float(one.warp.inverse(one.posterior(point[None]).mean)[0])
+        for one, point in zip(surrogates, at, strict=True)
+    )
     nothing = _NOTHING * first
-    if first <= 0 or surrogate.warp.inverse(surrogate.y).min() < -nothing:
+    if first <= 0 or any(one.warp.inverse(one.y).min() < -nothing for one in surrogates):
         return math.inf
     if min(before, last) <= nothing:
         return 0.0

@@ -253,16 +253,18 @@ def _short_steps(
     return error, np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
 
 
-def with_fine_structure(calibrated: Calibrated, scales: Array) -> Calibrated:
+def with_fine_structure(calibrated: Calibrated, widths: Array) -> Calibrated:
     """The same surrogate where the loss has no noise: that stands for structure too fine for it.
+
+    Its lengthscales are the distance of the samples. Longer ones the process would have seen; wells
+    of shorter ones are narrower than any claim is about.
 
     Args:
         calibrated: The surrogate.
-        scales: Lengthscales of the structure, shape ``(d,)``: the distance of the samples. Longer
-            ones the process would have seen; wells of shorter ones are narrower than any claim is
-            about.
+        widths: Of the box that its samples fill, shape ``(d,)``.
     """
-    fine = calibrated.surrogate.rescaled(fine=scales)
+    n, dim = calibrated.surrogate.x.shape
+    fine = calibrated.surrogate.rescaled(fine=widths * n ** (-1 / dim))
     return dataclasses.replace(calibrated, surrogate=fine)
 
 

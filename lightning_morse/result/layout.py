@@ -39,6 +39,7 @@ LOSS_FACTS = (
         "largest_held_out", "number", "largest held-out error; `largest_held_back` in older files"
     ),
     Member("band_deviations", "number", "half-width of the band, in deviations", low=0),
+    Member("leaves", "integer", "parts with processes; 1 in older files", low=1, needed=False),
 )
 MAP_FACTS = (
     Member("kernel", "text", "name of the kernel"),

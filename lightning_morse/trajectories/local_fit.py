@@ -1,6 +1,6 @@
 """Fitting the learned map block by block: finer where the pairs ask for it.
 
-From the top of the tree (:mod:`lightning_morse.trajectories.partition`) down, a block gets
+From the top of the tree (:mod:`lightning_morse.grids.partition`) down, a block gets
 processes of its own (:mod:`lightning_morse.trajectories.fit`), with its own hyper-parameters and
 its own inflation. If no residual exceeds what they allow, that is the map in this block. Otherwise
 its halves are tried, and theirs. They replace the block if its pairs refute it, or if they stand
@@ -27,11 +27,11 @@ from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.gp.process import GaussianProcess, SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.grids.partition import Part, partition
 from lightning_morse.trajectories.fit import fit_trajectory_map, refuse_constant
 from lightning_morse.trajectories.learned_map import TrajectoryMap
 from lightning_morse.trajectories.local_map import LocalMap
 from lightning_morse.trajectories.pairs import Pairs
-from lightning_morse.trajectories.partition import Part, partition
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def _uncontradicted(leaf: _Leaf) -> bool:
 
 
 def _fitted(pairs: Pairs, part: Part, grid: CubicalGrid, rng: np.random.Generator) -> _Leaf:
-    inside = pairs.chosen(part.pairs)
+    inside = pairs.chosen(part.points)
     corners = [
         np.array([e[i] for e, i in zip(grid.edges, corner, strict=True)])
         for corner in (part.first, part.last)

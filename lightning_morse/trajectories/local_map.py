@@ -3,7 +3,7 @@ r"""A learnt map with processes of its own in each block of a partition of the b
 One stationary process has one set of lengthscales and one noise for the entire box. A map that
 bends sharply in one place and hardly in another refutes it, the more plainly the more pairs there
 are; and the largest residual inflates every deviation. Here each *leaf*, a block of grid cells out
-of a tree of blocks (:mod:`lightning_morse.trajectories.partition`), has processes of its own,
+of a tree of blocks (:mod:`lightning_morse.grids.partition`), has processes of its own,
 fitted to its pairs and to those of a margin around it, with their own hyper-parameters, and is
 *calibrated by itself*: residuals inflate the deviations of their leaf alone
 (:mod:`lightning_morse.trajectories.local_fit` chooses the leaves). A leaf whose pairs refute its
@@ -58,8 +58,8 @@ from lightning_morse.bands.value import ValueBand, value_bands
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
+from lightning_morse.grids.partition import Part
 from lightning_morse.trajectories.learned_map import MapValues, TrajectoryMap
-from lightning_morse.trajectories.partition import Part
 
 
 @dataclass(frozen=True, eq=False)

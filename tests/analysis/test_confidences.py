@@ -14,6 +14,7 @@ from lightning_morse.analysis.design import design
 from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.analysis.samples import Samples, hold_out
 from lightning_morse.analysis.settings import checked_settings
+from lightning_morse.analysis.surrogates import judge
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.stopwatch import Stopwatch
@@ -45,7 +46,7 @@ def tower(loss, n=64, band="proved"):
     made.add(inner, places, sampled(loss, places))
     for k, each in enumerate(made.boxes):
         grid = CubicalGrid(each.lower, each.upper, (1, 1))
-        made.judge(k, hold_out(loss, each.first, grid, 2, k))
+        judge(made, k, hold_out(loss, each.first, grid, 2, k))
     return made
 
 

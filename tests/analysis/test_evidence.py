@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import lightning_morse as lm
+from lightning_morse.analysis import surrogates
 from lightning_morse.analysis.design import design
 from lightning_morse.analysis.evidence import evidence_for, finest_width, n_places
 from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.settings import checked_settings
+from lightning_morse.analysis.surrogates import fitted, sketched
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.facts import Evidence
 from lightning_morse.grids.cubical import CubicalGrid
@@ -35,12 +37,12 @@ def tower_of(n_first, loss=bowl):
 
 
 def place(tower, points, loss=bowl):
-    tower.sketched(0)
-    tower.place(0, points, values(loss, points))
+    sketched(tower, 0)
+    surrogates.place(tower, 0, points, values(loss, points))
 
 
 def found(tower):
-    return evidence_for(tower, [tower.fitted(0)], [BAND], 0.999)
+    return evidence_for(tower, [fitted(tower, 0)], [BAND], 0.999)
 
 
 def test_mu_is_the_bound_of_the_model_times_its_adequacy():
@@ -58,7 +60,9 @@ def test_mu_is_the_bound_of_the_model_times_its_adequacy():
 
 def test_every_sample_placed_for_a_fitted_box_is_a_test():
     tower = tower_of(20)
-    tower.place(0, design(LOWER, UPPER, 40, 1)[1:5], np.zeros(4))  # nothing has been fitted yet
+    surrogates.place(
+        tower, 0, design(LOWER, UPPER, 40, 1)[1:5], np.zeros(4)
+    )  # nothing has been fitted yet
     assert tower.boxes[0].predicted == []
     tower = tower_of(20)
     place(tower, design(LOWER, UPPER, 40, 1)[1:13])
@@ -77,10 +81,10 @@ def test_a_loss_that_the_model_had_excluded_is_a_surprise():
     (box,) = surprised.boxes
     assert box.predicted[0].errors[-1] > 5
     assert found(calm).n_surprises == 0
-    fitted = surprised.fitted(0)
-    evidence = evidence_for(surprised, [fitted], [BAND], 0.999)
+    model = fitted(surprised, 0)
+    evidence = evidence_for(surprised, [model], [BAND], 0.999)
     # Counted under today's caution: what calibration allows for already is none.
-    allowed = box.predicted[0].errors / fitted.factor
+    allowed = box.predicted[0].errors / model.factor
     assert evidence.n_surprises == int((allowed > BAND).sum())
     assert evidence.adequacy <= found(calm).adequacy
 
@@ -90,10 +94,12 @@ def test_a_loss_below_the_floor_of_the_warp_is_excluded_altogether():
         return torch.exp(6 * x.square().sum(1))
 
     tower = tower_of(40, steep)
-    tower.sketched(0)
+    sketched(tower, 0)
     warp = tower.boxes[0].model.surrogate.warp
     assert np.isfinite(warp.scale)
-    tower.place(0, np.array([[0.3, 0.3], [0.1, 0.2]]), np.array([warp.floor - 1.0, np.nan]))
+    surrogates.place(
+        tower, 0, np.array([[0.3, 0.3], [0.1, 0.2]]), np.array([warp.floor - 1.0, np.nan])
+    )
     assert tower.boxes[0].predicted[0].errors.tolist() == [np.inf]  # NaN is no test
 
 

@@ -17,13 +17,13 @@ from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.analysis.resolution import (
     Settled,
-    boxes_that_count,
     expected_in_sets,
     hopeless,
     is_connected,
     safest,
     settle,
     shadows,
+    that_count,
 )
 from lightning_morse.bands.gradient import gradient_band
 from lightning_morse.conley.morse_sets import morse_graph
@@ -191,10 +191,13 @@ def test_where_nothing_can_be_counted_anything_is_expected_of_its_own_sets_only(
     nested = NestedGrid.of(outer).around(np.array([4.0]), np.array([6.0]), 0, 8)
     inside = nested.part(1).start
     found = SimpleNamespace(morse_sets=(np.array([0, 1]), np.array([inside, inside + 1])))
-    charts, counts = [None, None], np.zeros(2, dtype=bool)
-    assert expected_in_sets(found, nested, charts, 0.01, counts).tolist() == [[1, 1], [1, 1]]
+    patches = [
+        (k, SimpleNamespace(cells=np.arange(grid.size))) for k, grid in enumerate(nested.grids)
+    ]
+    counts = np.zeros(2, dtype=bool)
+    assert expected_in_sets(found, nested, patches, 0.01, counts).tolist() == [[1, 1], [1, 1]]
     found.morse_sets = ()
-    assert expected_in_sets(found, nested, charts, 0.01, counts).shape == (0, 2)
+    assert expected_in_sets(found, nested, patches, 0.01, counts).shape == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_critical_points_are_counted_where_kinks_are_unlikely(kinked, trusted, c
     charts = [
         SimpleNamespace(kinked=w, trusted=known) for w, known in zip(kinked, trusted, strict=True)
     ]
-    assert boxes_that_count(charts).tolist() == counts
+    assert that_count(charts).tolist() == counts
 
 
 def line_of_sets(n):
@@ -298,7 +301,7 @@ def test_sets_that_are_not_counted_to_the_end_change_no_claim(n, little_known, m
         "expected_critical_points",
         lambda *a: asked.append(len(a[1])) or counted(*a),
     )
-    arguments = portrait.found, nested, [only]
+    arguments = portrait.found, nested, [(0, patch) for patch in only.patches]
     everywhere = np.ones(1, dtype=bool)
     full = expected_in_sets(*arguments, np.inf, everywhere)
     n_full = sum(asked)

@@ -85,9 +85,9 @@ def portrait(*, trusted):
     given = {"lengthscales": np.array([4.0]), "variance": 10.0, "noise": 1e-8, "mean": 0.0}
     surrogate = GaussianProcess(x, 0.5 * x[:, 0] ** 2, **given)
     nested = NestedGrid((CubicalGrid([-1.0], [1.0], (8,)),), (-1,))
-    return SimpleNamespace(
-        nested=nested, charts=(SimpleNamespace(surrogate=surrogate, trusted=trusted),)
-    )
+    chart = SimpleNamespace(surrogate=surrogate, trusted=trusted)
+    chart.at = lambda point: chart
+    return SimpleNamespace(nested=nested, charts=(chart,))
 
 
 def test_nothing_is_said_where_the_samples_refute_the_surrogate():

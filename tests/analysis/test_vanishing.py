@@ -60,7 +60,8 @@ def portrait(loss_at, y):
     surrogate = SimpleNamespace(
         warp=warp, y=np.array(y), posterior=lambda x: SimpleNamespace(mean=loss_at(x))
     )
-    chart = SimpleNamespace(surrogate=surrogate, lattice=SimpleNamespace(grid=GRID))
+    chart = SimpleNamespace(surrogate=surrogate, grid=GRID)
+    chart.at = lambda point: chart
     return SimpleNamespace(charts=(chart,))
 
 

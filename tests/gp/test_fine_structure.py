@@ -57,6 +57,12 @@ def wrinkled(x):
     return x.square().sum(1) + 0.01 * torch.sin(97 * x[:, 0]) * torch.sin(89 * x[:, 1])
 
 
+def widths_of(model, scale):
+    """Of a box whose samples are so far apart."""
+    n, dim = model.surrogate.x.shape
+    return np.full(dim, scale * n ** (1 / dim))
+
+
 def pairs(loss, n=64, k=6):
     rng = np.random.default_rng(3)
     x = rng.uniform(-1, 1, (n, 2))
@@ -85,7 +91,7 @@ def test_held_out_derivatives_are_not_drowned_in_the_noise_of_a_loss_without():
     model, *about = pairs(wrinkled)
     calm = check(model, *about)
     bold = dataclasses.replace(model.surrogate, fine=np.full(2, 100.0))  # no gradient to speak of
-    judged = check(with_fine_structure(model, np.full(2, 0.03)), *about)
+    judged = check(with_fine_structure(model, widths_of(model, 0.03)), *about)
     assert check(dataclasses.replace(model, surrogate=bold), *about) > 10
     assert calm < 1
     assert judged < 10
@@ -99,7 +105,7 @@ def test_rounding_of_what_a_small_loss_is_computed_from_refutes_nothing():
         return ((smooth + 2).float() - 2).double()
 
     model, *about = pairs(rounded)
-    as_structure = with_fine_structure(model, np.full(2, 0.25))
+    as_structure = with_fine_structure(model, widths_of(model, 0.25))
     assert check(as_structure, *about) > 5
     assert check(as_structure, *about, 2.0) < 3
     # But for no more than a typical loss explains, and no more than the noise that was fitted.
@@ -107,7 +113,10 @@ def test_rounding_of_what_a_small_loss_is_computed_from_refutes_nothing():
     model, *about = pairs(lambda x: x.square().sum(1))
     jump = np.array([0, 0, 1e-4, 0, 0, 0])
     before, after = about[2], about[3] + jump
-    assert check(with_fine_structure(model, np.full(2, 0.25)), *about[:2], before, after, 2.0) > 10
+    assert (
+        check(with_fine_structure(model, widths_of(model, 0.25)), *about[:2], before, after, 2.0)
+        > 10
+    )
 
 
 def test_nothing_false_is_said_of_minima_between_the_wrinkles():

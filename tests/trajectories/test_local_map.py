@@ -109,7 +109,7 @@ def test_the_band_is_for_the_points_of_all_blocks_of_the_tree(rough):
 
 def test_a_leaf_has_the_processes_of_its_pairs_alone(rough):
     leaf, model = rough.leaves[0], rough.models[0]
-    x = sampled(600, rough_on_the_right).start[leaf.pairs]
+    x = sampled(600, rough_on_the_right).start[leaf.points]
     assert np.array_equal(model.processes[0].x, x)
 
 

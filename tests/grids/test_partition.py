@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lightning_morse.grids.cubical import CubicalGrid
-from lightning_morse.trajectories.partition import (
-    LEAST_PAIRS,
-    LEAST_PAIRS_FITTED,
-    MOST_PAIRS,
+from lightning_morse.grids.partition import (
+    LEAST_POINTS,
+    LEAST_POINTS_FITTED,
+    MOST_POINTS,
     NEVER_CUT,
     TRIED_WHOLE,
     WITH_MARGIN,
@@ -44,14 +44,14 @@ def test_blocks_hold_the_pairs_that_start_in_them_and_the_nearest_around():
     for level in tree.levels():
         for part in level:
             inside = ((index >= part.first) & (index < part.last)).all(axis=1)
-            own = part.pairs[part.own]
+            own = part.points[part.own]
             assert own.tolist() == np.flatnonzero(inside).tolist()
-            assert LEAST_PAIRS <= own.size <= MOST_PAIRS
-            assert part.pairs.size == max(WITH_MARGIN * own.size, LEAST_PAIRS_FITTED)
+            assert LEAST_POINTS <= own.size <= MOST_POINTS
+            assert part.points.size == max(WITH_MARGIN * own.size, LEAST_POINTS_FITTED)
             low, up = np.array(part.first) / grid.shape, np.array(part.last) / grid.shape
             away = (np.maximum(np.maximum(low - start, start - up), 0) / (up - low)).max(axis=1)
-            others = np.setdiff1d(np.arange(900), part.pairs)
-            assert away[part.pairs].max() <= away[others].min()
+            others = np.setdiff1d(np.arange(900), part.points)
+            assert away[part.points].max() <= away[others].min()
 
 
 def test_few_pairs_are_one_block_and_some_more_are_tried_as_one():
@@ -63,7 +63,7 @@ def test_few_pairs_are_one_block_and_some_more_are_tried_as_one():
     ):
         tree = partition(*uniform(n, (32, 32)))
         assert (bool(tree.halves), tree.fitted) == (cut, whole)
-        assert tree.pairs.size == n
+        assert tree.points.size == n
         assert tree.own.all()
 
 
