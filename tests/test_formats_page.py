@@ -75,7 +75,8 @@ def test_whatever_is_written_of_barriers_is_in_its_table(tmp_path):
 
 
 def test_whatever_is_written_of_a_view_is_in_its_table():
-    raw = json.loads(encode(drawn.plane_tower(16), identities={0: 1, 1: 2, 2: 3}, verdict="x"))
+    given = {"identities": {0: 1, 1: 2, 2: 3}, "verdict": "x", "loss_of": "y"}
+    raw = json.loads(encode(drawn.plane_tower(16), **given))
     table = [view.SUMMARY, *view.BOX, view.SETS, *view.REST, view.INNER]
     assert set(raw) == names(table) | {"format", "version"}
     assert set(raw["inner"][0]) <= names(view.BOX)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
 import lightning_morse.callbacks._schedule as schedule
+import lightning_morse.monitoring.batch_parts as parts
 import lightning_morse.monitoring.costs as costs
 import lightning_morse.monitoring.one_analysis as home
 import lightning_morse.monitoring.probed_loss as probed
+from lightning_morse.monitoring.batch_parts import part_of
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.steps import loss_from_steps
 from tests.callback_models import Net, loader, monitor, rng_state, seed_all
@@ -83,12 +86,17 @@ def run(name, watch=None, epochs=3, ckpt_path=None, keep=False):
         facts["history"] = watch.history
         facts["found"] = watch.result is not None
         facts["probe"] = [x.tolist() for x, _ in watch._run.probe]
+        part = watch._schedule._pace.portions.part
+        facts["part"] = part and [part.n, part.of]
         facts["snapshots"] = len(watch._run.trajectory)
         if watch._run.probe and not ended:
             module.eval()
             module.net[1].train()
             with torch.no_grad():
-                losses = [float((module.net(x) - y).square().mean()) for x, y in watch._run.probe]
+                kept = watch._run.probe
+                if part is not None:
+                    kept = [part_of(batch, part.n, 0) for batch in kept]
+                losses = [float((module.net(x) - y).square().mean()) for x, y in kept]
             facts["own_loss"] = sum(losses) / len(losses)
         if watch.result is not None:
             facts["centre_loss"] = float(watch.result.sample_losses[0])
@@ -132,6 +140,21 @@ def main():
 
     run("raises", small(loss_fn=Fails(1, MemoryError("lost")), on_error="raise"))
     run("pruned", small(loss_fn=Fails(1, TrialPruned("not promising"))))
+
+    timed, divisible = probed.ProbedLoss._timed_here, probed.n_divisible
+
+    def slow(self, clock):
+        found = timed(self, clock)
+        return replace(found, seconds=0.1 * (found.n_examples or 8))
+
+    probed.ProbedLoss._timed_here = slow
+    parts.FEWEST_WITH_STATISTICS = 4
+    dear = {"n_samples": "auto", "max_overhead": 0.05, "grace": 16.0, "probe_batches": 1}
+    run("part", small(**dear))
+    if RANK == 1:
+        probed.n_divisible = lambda batch: 0
+    run("second_cannot_be_cut", small(**dear))
+    probed.ProbedLoss._timed_here, probed.n_divisible = timed, divisible
 
     # The clock of the second process runs a hundred times as fast: by itself it would go on.
     ticks = iter(range(10**9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_morse.callbacks._account import Account, When
@@ -14,6 +14,8 @@ from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.distributed.sharding import check_sharding, is_sharded
+from lightning_morse.monitoring.batch_parts import Part
+from lightning_morse.monitoring.costs import Timing
 from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.one_analysis import OneAnalysis
 from lightning_morse.monitoring.probed_loss import LossFn
@@ -31,6 +33,10 @@ from lightning_morse.slices.parameters import (
 # Snapshots per period: enough to see a curve between two analyses. Soundness does not depend on it.
 SNAPSHOTS_PER_PERIOD = 8
 OUT_OF_TIME = "no analysis, the loss has become too dear for what was planned"
+SPOILT = (
+    "no analysis, the loss cannot be evaluated on part of a probe batch and from now on is on all "
+    "of it"
+)
 
 
 @dataclass(eq=False)
@@ -113,7 +119,7 @@ class Analyses:
         given = trainer, self.run.processes, len(self.account.history), len(self.run.trajectory)
         decision = schedule.decide(
             *given,
-            lambda: self.of(module).loss.seconds_of_one(schedule.budget.now),
+            lambda part: self._timed(module, part),
             ended=ended,
         )
         schedule.tell(trainer, decision, self.messages, ended=ended)
@@ -131,6 +137,25 @@ class Analyses:
             age = schedule.age(trainer) or 0.0
             self.bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
 
+    def _timed(self, module: Any, part: Part | None) -> Timing:
+        """What the loss takes on one probe batch or a part of it; all processes call it."""
+        return replace(self.of(module).loss, part=part).timed(self.schedule.budget.now)
+
+    def _is_fault_of(self, part: Part | None, module: Any, in_doubt: bool) -> bool:
+        """Whether the loss works on a whole probe batch, and not on the part that is used.
+
+        All processes call it.
+
+        Args:
+            part: The part.
+            module: The network.
+            in_doubt: Whether something has gone wrong in this process.
+        """
+        if part is None or not any(self.run.processes.gather(in_doubt)):
+            return False
+        whole, of_part = (self._timed(module, each) for each in (None, part))
+        return whole.finite and not of_part.allows(part)
+
     def _analyze_and_tell(
         self, trainer: TrainerLike, module: Any, meter: Meter, ended: bool
     ) -> None:
@@ -144,6 +169,10 @@ class Analyses:
                     self.prepare(trainer, module)
                 self.run.begin_anew_if_changed(module)
                 found = self.of(module, f"epoch {when.epoch + 1}", meter).run()
+            in_doubt = bool(failures) or (found is not None and found.loss is None)
+            spoilt = self._is_fault_of(meter.portion.part, module, in_doubt)
+            if spoilt:
+                failures, found = [], None
             if failures:
                 self.account.fail(failures[0], when, ends_run=self.on_error == "raise")
             elif found is not None:
@@ -156,8 +185,11 @@ class Analyses:
             outcome = "failed" if failures else "made" if found else "out of time"
             schedule.analysed(trainer, took, meter, outcome)
             if outcome == "out of time":
-                self.account.leave_out(when, OUT_OF_TIME.partition(", ")[2])
-                self.messages.inform(OUT_OF_TIME, when.words)
+                if spoilt:
+                    schedule.keep_whole()
+                why = SPOILT if spoilt else OUT_OF_TIME
+                self.account.leave_out(when, why.partition(", ")[2])
+                self.messages.inform(why, when.words)
                 return
             # Times and reason are those of the first process: all of them publish the same.
             known = processes.share((took, schedule.budget.overhead(), self.account.why))

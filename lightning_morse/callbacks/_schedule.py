@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning_morse.callbacks._lightning import Period, TrainerLike, callbacks_of
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.distributed.processes import Processes
+from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.budget import Budget
-from lightning_morse.monitoring.costs import Portion, slowness
+from lightning_morse.monitoring.costs import Portion, Timing, slowness
 from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.pace import Ahead, Decision, Pace
 from lightning_morse.monitoring.settings import Settings
@@ -129,7 +131,7 @@ class Schedule:
         processes: Processes,
         n_made: int,
         n_snapshots: int,
-        time_one: Callable[[], float],
+        time_one: Callable[[Part | None], Timing],
         *,
         ended: bool,
     ) -> Decision:
@@ -140,14 +142,17 @@ class Schedule:
             processes: The processes.
             n_made: Number of analyses so far.
             n_snapshots: Number of snapshots of the trajectory.
-            time_one: Says what the loss takes on one probe batch, where that has to be known first;
-                called in every process.
+            time_one: Says what the loss takes on one probe batch or a part of it, where that has to
+                be known first; called in every process.
             ended: Whether training has ended.
         """
         self._pace.costs.n_snapshots = max(1, n_snapshots)
         decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
-        if decision.must_time:
-            self._timed(trainer, time_one(), n_made, ended)
+        while decision.must_time:  # on the whole batch, then on ever smaller parts
+            part, start = decision.part, self.budget.now()
+            timing = time_one(part)
+            self._pace.analysed(self.budget.now() - start)  # like an analysis, it does not recur
+            self._timed(trainer, timing, part, n_made, ended)
             decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         return decision
 
@@ -167,18 +172,27 @@ class Schedule:
                 decision = Decision(due_in=max(due_in, 1e-9), overhead=decision.overhead)
         return decision, look_at
 
-    def _timed(self, trainer: TrainerLike, seconds: float, n_made: int, ended: bool) -> None:
-        """Note what the loss takes on one probe batch."""
+    def _timed(
+        self, trainer: TrainerLike, timing: Timing, part: Part | None, n_made: int, ended: bool
+    ) -> None:
+        """Note what the loss takes on one probe batch or a part of it."""
         ahead = self._ahead(trainer, ended)
-        if math.isnan(seconds):  # a step takes longer
-            seconds = self._seconds_per_batch
-        self._pace.timed(seconds, n_made, ahead, final=ended or ahead.seconds <= 0)
+        if math.isnan(timing.seconds):  # a step takes longer
+            timing = replace(timing, seconds=self._seconds_per_batch)
+        final = ended or ahead.seconds <= 0
+        self._pace.timed(timing, n_made, ahead, final=final, part=part)
+
+    def keep_whole(self) -> None:
+        """Evaluate the loss on whole probe batches in the rest of the run."""
+        self._pace.portions.keep_whole()
 
     def meter(self, decision: Decision) -> Meter:
         """What takes the time of the analysis that was decided on."""
         assert decision.portion is not None
         if self.budget.is_limited:
-            self._pace.portions.batches = decision.portion.batches  # in the other processes too
+            # In the other processes too.
+            self._pace.portions.batches = decision.portion.batches
+            self._pace.portions.part = decision.portion.part
         coarse = decision.portion.resolution < self._settings.cells
         end = self.budget.now() + decision.limit
         costs = self._pace.costs
@@ -302,7 +316,9 @@ class Schedule:
         unusual = []
         if portion.usual < whole.usual:
             unusual.append(f"{portion.most} samples instead of {whole.usual}")
-        if portion.batches < given:
+        if portion.part is not None:
+            unusual.append(portion.part.words)
+        elif portion.batches < given:
             unusual.append(f"{portion.batches} of {given} probe batches")
         if portion.resolution < whole.resolution:
             unusual.append(f"{portion.resolution} cells per axis instead of {whole.resolution}")
@@ -312,7 +328,7 @@ class Schedule:
                 f"{', '.join(unusual)}: a sample takes {each:.2g} s, and {limits} leaves "
                 f"{length_of_time(portion.seconds)}",
                 where,
-                f"portion {portion.batches} {portion.resolution} {len(unusual)}",
+                f"portion {portion.batches} {portion.part} {portion.resolution} {len(unusual)}",
             )
         if portion.seconds > ANNOUNCED_FROM_SECONDS:
             messages.inform(

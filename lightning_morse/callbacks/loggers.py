@@ -148,6 +148,8 @@ def log_report(
             report.result.save(f"{stem}.npz")
             row: dict[str, Any] = {"step": report.step, "epoch": report.epoch, **report.scalars}
             row |= {"verdict": told.verdict, "sets": report.result.table().splitlines()}
+            if report.view.loss_of:
+                row["loss_of"] = report.view.loss_of
             write_whole(f"{stem}.json", json.dumps(row, indent=2).encode())
     return Destination(tuple(takers), folder, report.step, name, guard)
 
@@ -213,6 +215,7 @@ def _log_view(
             title=view.title,
             identities=view.identities,
             verdict=view.verdict,
+            loss_of=view.loss_of,
         )
     if text is None:
         return

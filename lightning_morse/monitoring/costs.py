@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 
+from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.settings import (
     FEWEST_AUTO,
     FEWEST_LAST,
@@ -30,7 +32,7 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 8e-9, 0.007
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 5.5e-9, 0.007
 # The part of what surrounds the samples that comes after attractors have been recognised: files.
 FILES_SECONDS = 0.1
 # What drawing takes: the first figure, which says most, and all of an analysis.
@@ -58,6 +60,27 @@ COARSE_COST = 0.7
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What an evaluation of the loss at the current weights takes on one probe batch.
+
+    Attributes:
+        seconds: Seconds; NaN if it cannot be evaluated.
+        n_examples: How many examples the batch has, if it can be cut; else 0.
+        fewest: Fewest that should be left of them.
+        finite: Whether the loss is finite.
+    """
+
+    seconds: float
+    n_examples: int = 0
+    fewest: int = 0
+    finite: bool = False
+
+    def allows(self, part: Part) -> bool:
+        """Whether this, the timing of a part, is one of what a part should be."""
+        return self.finite and self.n_examples == part.n
+
+
+@dataclass(frozen=True)
 class Portion:
     """How large an analysis is.
 
@@ -67,6 +90,7 @@ class Portion:
         batches: Number of probe batches.
         resolution: Grid cells per axis.
         seconds: What it costs at most, as far as that can be known.
+        part: The part of each batch; None for all of it.
     """
 
     usual: int
@@ -74,6 +98,7 @@ class Portion:
     batches: int
     resolution: int
     seconds: float = 0.0
+    part: Part | None = None
 
 
 @dataclass
@@ -88,7 +113,8 @@ class Costs:
         figures: Drawing all of them.
         per_snapshot: The slice, per snapshot of the trajectory, and what is worth eight more.
         per_sample: Choosing the place of one.
-        per_batch: The loss at a point on one probe batch; None until it has been measured.
+        per_batch: The loss at a point on one probe batch, or on the part of it that is used; None
+            until it has been measured.
         is_measured: Whether an analysis has been measured.
         n_snapshots: Number of snapshots that there are now.
         most_snapshots: Number that there may be at the end.
@@ -232,18 +258,22 @@ class Portions:
 
     Attributes:
         batches: Number of probe batches of this run, once it has been chosen; else None.
+        part: The part of the one batch that is used; None for all of it.
+        of_whole: What the loss takes on all of it; None if that is unknown, and it stays whole.
     """
 
     def __init__(self, settings: Settings, costs: Costs) -> None:
         self._settings = settings
         self._costs = costs
         self.batches: int | None = None
+        self.part: Part | None = None
+        self.of_whole: Timing | None = None
 
     def whole(self) -> Portion:
         """An analysis where time does not matter."""
         usual = self._settings.most_samples or USUAL_SAMPLES
         most = self._settings.most_samples or MOST_WITHOUT_CLOCK
-        return Portion(usual, most, self._n_batches(), self._settings.cells)
+        return Portion(usual, most, self._n_batches(), self._settings.cells, part=self.part)
 
     def smallest(self) -> Portion:
         """The least that is worth while."""
@@ -320,6 +350,53 @@ class Portions:
         of_loss = FEWEST_AUTO * batches * (self._costs.per_batch or 0.0)
         return seconds > aim and of_loss > _CHEAP_LOSS * seconds
 
+    def next_part(self, seconds: float, *, at_end: bool) -> Part | None:
+        """Half of the examples in use, where the loss on them is too dear for any analysis.
+
+        Args:
+            seconds: What there is for one in all of the run.
+            at_end: Whether that is at the end of the run, and not now.
+
+        Returns:
+            What to time; None if there is time for an analysis as it is, if fewer examples would
+            not help, or if there should not be fewer.
+        """
+        costs, whole = self._costs, self.of_whole
+        if self.batches != 1 or whole is None or self._settings.most_samples is not None:
+            return None
+        n = whole.n_examples if self.part is None else self.part.n
+        half, coarse = max(whole.fewest, n // 2), self._settings.may_coarsen
+        least = costs.of(FEWEST_LAST, 1, coarse, at_end=at_end)
+        # As if the loss cost nothing, but for the one evaluation that is to be timed.
+        beside = costs.of(FEWEST_LAST, 0, coarse, at_end=at_end) + (costs.per_batch or 0.0)
+        return Part(half, whole.n_examples) if half < n and beside < seconds < least else None
+
+    def use(self, part: Part, timing: Timing) -> None:
+        """Use a part from now on if that is possible, and none at all if it is not."""
+        if not timing.allows(part):
+            self.keep_whole()
+            return
+        self.part, self._costs.per_batch = part, timing.seconds
+
+    def keep_whole(self) -> None:
+        """Use no part of a batch in the rest of the run."""
+        if self.of_whole is not None and math.isfinite(self.of_whole.seconds):
+            self._costs.per_batch = self.of_whole.seconds
+        self.part = self.of_whole = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, in plain containers."""
+        given = {"part": self.part, "of_whole": self.of_whole}
+        return {"batches": self.batches, **{k: v and list(astuple(v)) for k, v in given.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state written by :meth:`state_dict`."""
+        self.batches = state["batches"]
+        # Earlier checkpoints have neither.
+        part, of_whole = state.get("part"), state.get("of_whole")
+        self.part = Part(*part) if part else None
+        self.of_whole = Timing(*of_whole) if of_whole else None
+
     @property
     def _fewest(self) -> int:
         return self._settings.most_samples or FEWEST_AUTO
@@ -342,7 +419,7 @@ class Portions:
         usual = most
         if self._settings.most_samples is None:
             usual = max(self._fewest, int(SHARE_FOR_PICTURE * most))
-        return Portion(min(whole.usual, usual, most), most, n, cells, seconds)
+        return Portion(min(whole.usual, usual, most), most, n, cells, seconds, self.part)
 
 
 def slowness(clock: Callable[[], float]) -> float:

@@ -25,6 +25,7 @@ class View:
         title: When this was.
         identities: Identity of each attractor, by the number of its Morse set.
         verdict: What becomes of the weights, in a sentence.
+        loss_of: What the loss is evaluated on, in words; empty if that is whole probe batches.
     """
 
     trajectory: Array
@@ -33,6 +34,7 @@ class View:
     title: str
     identities: dict[int, int]
     verdict: str = ""
+    loss_of: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,7 +153,7 @@ class OneAnalysis:
     def loss(self) -> ProbedLoss:
         """The loss as this analysis sees it."""
         given = self.settings, self.module, self.loss_fn, self.record
-        return ProbedLoss(*given, self.meter.portion.batches)
+        return ProbedLoss(*given, self.meter.portion.batches, self.meter.portion.part)
 
     # ------------------------------------------------------------------ slice
 
@@ -281,7 +281,11 @@ class OneAnalysis:
         reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))
         told = result, current, labels, loss_now, reach, self.since(tracked.current)
         said = sentence(*told, time_was_up=self._time_was_up(result))
-        view = View(states, current, labels, self.title, tracked.identities, said)
+        part = self.meter.portion.part
+        if part is not None:
+            said = f"{said} The loss is that of {part.words}."
+        of = "" if part is None else part.words
+        view = View(states, current, labels, self.title, tracked.identities, said, of)
         largest = sorted(result.basin_volumes.items(), key=lambda b: -b[1])[:MOST_BASINS_IN_HISTORY]
         basins = {tracked.identities[a]: volume for a, volume in largest}
         known = loss_now if math.isfinite(loss_now) else None

@@ -9,6 +9,9 @@ The rule, at each look:
    last one are waited for as long as there is time: it is planned for, but goes after analyses.
 3. What is left is shared out over the analyses that the run is worth. An analysis gets smaller
    before one is given up, and is waited for until the smallest one is affordable.
+4. Where there would be none in all of the run, since the loss is too dear on a single probe batch,
+   it is evaluated on half of its examples, on half of those, and so on. Once there has been an
+   analysis, that does not change any more: all of a run see the same loss.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.monitoring.costs import (
     PLANNED_OVER_MEASURED,
     Costs,
     Portion,
     Portions,
+    Timing,
 )
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import due_after, n_worth
@@ -67,6 +72,7 @@ class Decision:
         portion: How large an analysis to make now; None to make none.
         limit: Seconds within which all of it has to be done; infinite for no limit.
         must_time: Whether to time an evaluation first, and then to decide again.
+        part: The part of a probe batch to time it on; None for all of it.
         due_in: Seconds of training until an analysis is due; 0 if one is.
         wait: Seconds of training until there is time for one; infinite if there will be none before
             the end of the run.
@@ -76,6 +82,7 @@ class Decision:
     portion: Portion | None = None
     limit: float = math.inf
     must_time: bool = False
+    part: Part | None = None
     due_in: float = 0.0
     wait: float = 0.0
     overhead: float = 0.0
@@ -128,6 +135,8 @@ class Pace:
                 return Decision(wait=self._wait(ahead, final), overhead=overhead)
             return Decision(must_time=True, overhead=overhead)
         portion = self.portions.choose(limit, aim, final=final)
+        if portion is None and (part := self._part_to_time(n_made, ahead, final)) is not None:
+            return Decision(must_time=True, part=part, overhead=overhead)
         if portion is None or (not final and ahead.seconds < portion.seconds):
             # What is due that late is left to the end.
             return Decision(wait=self._wait(ahead, final), overhead=overhead)
@@ -137,22 +146,47 @@ class Pace:
             limit = min(limit, portion.seconds)
         return Decision(portion, limit, overhead=overhead)
 
-    def timed(self, seconds: float, n_made: int, ahead: Ahead, *, final: bool) -> None:
-        """Learn what the loss takes on one probe batch, and choose how many there are for the run.
+    def timed(
+        self,
+        timing: Timing,
+        n_made: int,
+        ahead: Ahead,
+        *,
+        final: bool,
+        part: Part | None = None,
+    ) -> None:
+        """Learn what the loss takes on one probe batch, and choose the probe set for the run.
 
         Args:
-            seconds: What it took; NaN if it could not be evaluated.
+            timing: What it took.
             n_made: As in :meth:`decide`.
             ahead: As there.
             final: As there.
+            part: The part of the batch that it took so long on, as that asked for.
         """
+        if part is not None:
+            self.portions.use(part, timing)
+            return
         self._timed = True
-        if math.isfinite(seconds):
-            self.costs.evaluated(seconds)
+        if math.isfinite(timing.seconds):
+            self.costs.evaluated(timing.seconds)
+        self.portions.of_whole = timing
         self.portions.choose_batches(self._aim(n_made, ahead, final))
 
+    def _part_to_time(self, n_made: int, ahead: Ahead, final: bool) -> Part | None:
+        """A part of the probe batch without which there will be no analysis at all.
+
+        Where it is not known how long the run lasts, there may be time for one on all of it.
+        """
+        if n_made or not self._needs_loss:
+            return None
+        if final:
+            return self.portions.next_part(self._limit(ahead, final), at_end=False)
+        at_end = self._room_at_end(ahead.known) if ahead.known else math.inf
+        return self.portions.next_part(at_end, at_end=True)
+
     def analysed(self, seconds: float) -> None:
-        """Note how long an analysis took, whatever came of it."""
+        """Note how long an analysis took, or an evaluation to time it; whatever came of it."""
         self._analysing += seconds
 
     # ------------------------------------------------------------------ seconds
@@ -207,13 +241,13 @@ class Pace:
         """What a resumed run needs."""
         return {
             "costs": self.costs.state_dict(),
-            "batches": self.portions.batches,
+            **self.portions.state_dict(),
             "analysing": self._analysing,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state written by :meth:`state_dict`."""
         self.costs.load_state_dict(state["costs"])
-        self.portions.batches = state["batches"]
+        self.portions.load_state_dict(state)
         self._analysing = state["analysing"]
         self._timed = state["batches"] is not None

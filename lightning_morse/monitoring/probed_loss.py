@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median_low
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from lightning_morse.distributed.errors import Guard
 from lightning_morse.distributed.sharded_slice import ShardedSlice
+from lightning_morse.monitoring.batch_parts import Part, fewest_examples, n_divisible, part_of
+from lightning_morse.monitoring.costs import Timing
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
@@ -39,6 +41,7 @@ class ProbedLoss:
         loss_fn: The loss of a batch; None for that of the module's own steps.
         record: What this process has kept of the run.
         n_batches: Most batches that it is evaluated on.
+        part: The part of each that it is evaluated on; None for all of it.
     """
 
     settings: Settings
@@ -46,43 +49,51 @@ class ProbedLoss:
     loss_fn: LossFn | None
     record: RunRecord
     n_batches: int
+    part: Part | None = None
 
-    def seconds_of_one(self, clock: Callable[[], float]) -> float:
+    def timed(self, clock: Callable[[], float]) -> Timing:
         """What the loss at the current weights takes on one probe batch; all processes call it.
 
         Args:
             clock: Seconds since an arbitrary moment.
 
         Returns:
-            Seconds in the first process, the median of a few; NaN if the loss cannot be evaluated
-            there, or not by one process alone.
+            Seconds are those of the first process, the median of a few; NaN if the loss cannot be
+            evaluated there, or not by one process alone. Of the examples the fewest of any process
+            count, and it is finite if it is in all of them.
         """
         if self.record.sharded:
-            return math.nan
+            return Timing(math.nan)
+        here = replace(self, n_batches=1)._timed_here
+        found = self.record.processes.gathered(lambda: here(clock), exchange=True)
+        n_examples = min(each.n_examples for each in found)
+        finite = all(each.finite for each in found)
+        return replace(found[0], n_examples=n_examples, finite=finite)
 
-        def timed() -> float:
-            took: list[float] = []
-            with Guard(lambda error: None), preserved_random_state():
-                loss = self.shadow(most=1)
-                with plain_arithmetic(loss.weights[0].device.type):
-                    while len(took) < _TIMES and sum(took) <= _TIMING_SECONDS:
-                        loss.reset()
-                        start = clock()
-                        for _, value in loss.parts():
-                            value.item()
-                        took.append(clock() - start)
-            # The first one may set things up, and any may be held up by something else.
-            return median_low(took[1:] or took) if took else math.nan
+    def _timed_here(self, clock: Callable[[], float]) -> Timing:
+        """What it takes in this process."""
+        took: list[float] = []
+        n_examples = fewest = 0
+        finite = False
+        with Guard(lambda error: None), preserved_random_state():
+            loss = self.shadow()
+            with plain_arithmetic(loss.weights[0].device.type):
+                while len(took) < _TIMES and sum(took) <= _TIMING_SECONDS:
+                    loss.reset()
+                    start = clock()
+                    now = sum(share * value.item() for share, value in loss.parts())
+                    took.append(clock() - start)
+            n = n_divisible(loss.batches[0])
+            n_examples = n if n == loss.n_examples else 0  # else the step counts otherwise
+            fewest = fewest_examples(loss.module, bool(loss.statistics.of_batch))
+            finite = math.isfinite(now)
+        # The first one may set things up, and any may be held up by something else.
+        seconds = median_low(took[1:] or took) if took else math.nan
+        return Timing(seconds, n_examples, fewest, finite)
 
-        return self.record.processes.share(self.record.processes.each(timed))
-
-    def shadow(self, most: int | None = None) -> ShadowLoss:
-        """The loss at given weights.
-
-        Args:
-            most: At most so many batches, instead of what was planned.
-        """
-        batches, indices = self._probe_set(most)
+    def shadow(self) -> ShadowLoss:
+        """The loss at given weights."""
+        batches, indices = self._probe_set()
         given = self.loss_fn, self.settings.seed
         norm = self.settings.batch_norm
         return ShadowLoss(self.module, batches, *given, indices=indices, batch_norm=norm)
@@ -97,19 +108,18 @@ class ProbedLoss:
         subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
         return LossSlice(self.module, subspace, *given, indices, failing="nan", batch_norm=norm)
 
-    def _probe_set(self, most: int | None = None) -> tuple[list[Any], list[int]]:
+    def _probe_set(self) -> tuple[list[Any], list[int]]:
         """The batches that the loss is evaluated on, and their indices; the same all through a run.
 
         Where there is no time for all it is a random part.
-
-        Args:
-            most: At most so many batches, instead of what was planned.
         """
         probe, indices = self.record.probe, self.record.probe_indices
         if not probe:
             raise RuntimeError("no training batch has passed by that could be the probe set")
-        n = self.n_batches if most is None else most
         rng = np.random.default_rng([self.settings.seed, _PROBES_STREAM])
         order = rng.permutation(max(self.settings.probe_batches, len(probe)))
-        chosen = sorted([b for b in order if b < len(probe)][:n])
-        return [probe[b] for b in chosen], [indices[b] for b in chosen]
+        chosen = sorted([b for b in order if b < len(probe)][: self.n_batches])
+        batches = [probe[b] for b in chosen]
+        if self.part is not None:
+            batches = [part_of(batch, self.part.n, self.settings.seed) for batch in batches]
+        return batches, [indices[b] for b in chosen]

@@ -103,16 +103,18 @@ def orthonormalised(columns: Tensor, name: str, rows: Whole = WHOLE) -> Tensor:
                 "vector out or replace it"
             )
     columns /= sizes
-    dependent = first_dependent(columns, rows)
+    gram = rows.sum(gram_matrix(columns))
+    dependent = _dependent_by(gram)
     if dependent is not None:
         raise ValueError(
             f"{name}[{dependent}] must not lie in the span of the vectors before it, got one that "
             f"is collinear with them (relative singular value below {_RANK_TOLERANCE:g}; vectors "
             f"of length {len(columns)}). Leave it out or replace it"
         )
-    for _ in range(2):
-        upper = torch.linalg.cholesky(rows.sum(gram_matrix(columns))).T
-        multiply(columns, torch.linalg.inv(upper))
+    for again in (False, True):
+        if again:
+            gram = rows.sum(gram_matrix(columns))
+        multiply(columns, torch.linalg.inv(torch.linalg.cholesky(gram).T))
     return columns
 
 
@@ -339,7 +341,11 @@ def as_columns(vectors: Tensor | Sequence[Tensor], name: str, rows: Whole = WHOL
 
 def first_dependent(columns: Tensor, rows: Whole = WHOLE) -> int | None:
     """Index of the first column in the numerical span of those before it; no column is zero."""
-    gram = rows.sum(gram_matrix(columns))
+    return _dependent_by(rows.sum(gram_matrix(columns)))
+
+
+def _dependent_by(gram: Tensor) -> int | None:
+    """The same by the inner products of the columns."""
     lengths = gram.diagonal().sqrt()
     cosines = gram / torch.outer(lengths, lengths)
     for j in range(1, len(gram)):

@@ -168,8 +168,10 @@ class AffineSubspace:
         """
         rows = self._checked(theta)
         x = torch.zeros(len(rows), self.dim, dtype=torch.float64)
-        for offsets, directions in self._offsets(rows):
-            x += (offsets @ directions).cpu()
+        # The current weights are the origin itself; a pass over them would find that out.
+        if len(rows) != 1 or rows.data_ptr() != self.origin.data_ptr():
+            for offsets, directions in self._offsets(rows):
+                x += (offsets @ directions).cpu()
         x = self.rows.sum(x)
         return x.reshape(*theta.shape[:-1], self.dim)
 

@@ -141,6 +141,12 @@ REST = (
             Member("bound_of_model", "text", "the bound given the model, likewise", needed=False),
             Member("finest", "finite", "narrowest well that would show", needed=False),
             Member("verdict", "text", "what training is doing, in a sentence", needed=False),
+            Member(
+                "loss_of",
+                "text",
+                "which examples the loss is that of, where they are part of a batch",
+                needed=False,
+            ),
         ),
     ),
     Member("scalars", "numbers by name", "what was logged with the analysis"),

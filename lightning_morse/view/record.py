@@ -91,7 +91,7 @@ class ViewRecord:
             ``escape``, ``undecided``, ``loss_floor`` (loss that the surrogate supposes is never
             reached; None where it is not warped), ``loss_now`` (the loss of the current weights if
             it was evaluated there and is finite, else None), and where it is known ``verdict`` (a
-            sentence).
+            sentence) and ``loss_of`` (which examples the loss is that of, if part of a batch).
         scalars: What was logged with the analysis, by its published name, see :meth:`bare_scalars`.
         trajectory: Earlier weights of training in the slice, shape ``(T, d)``.
         current: The current weights in the slice, shape ``(d,)``; None outside of training.
@@ -154,6 +154,7 @@ def encode(
     axis_labels: Sequence[str] | None = None,
     identities: Mapping[int, int] | None = None,
     verdict: str = "",
+    loss_of: str = "",
 ) -> str:
     """Write what a view needs of an analysis as JSON.
 
@@ -173,6 +174,7 @@ def encode(
         identities: For the Morse set of each attractor, a number that the attractor keeps from one
             record of a run to the next; it decides the colour.
         verdict: What training is doing, in a sentence; made from the result if left out.
+        loss_of: Which examples the loss is that of, in words, where they are part of a batch.
 
     Returns:
         JSON, one line, ASCII; :func:`decode` reads it.
@@ -189,6 +191,8 @@ def encode(
     facts = _facts(result, now)
     scalars = _finite(scalars or {})
     facts["verdict"] = verdict or _sentence(result, now, path, labels, facts["loss_now"])
+    if loss_of:
+        facts["loss_of"] = loss_of
     numbers = None if identities is None else [int(identities[a]) for a in result.attractors]
     when = int(step), None if epoch is None else int(epoch)
     record = {

@@ -70,7 +70,7 @@ def test_the_run_is_the_same_with_and_without(reports):
 
 @pytest.mark.slow
 def test_all_publish_the_same(reports):
-    for name in set(reports) - {"bare", "said", "pruned", "raises"}:
+    for name in set(reports) - {"bare", "said", "pruned", "raises", "second_cannot_be_cut"}:
         first, second = reports[name]
         assert first["metrics"] == second["metrics"], name
         assert first["history"] == second["history"], name
@@ -78,6 +78,21 @@ def test_all_publish_the_same(reports):
         assert not second["found"], name
         assert first["ended"] == second["ended"] == "", name
     assert [row["morse/failed"] for row in reports["watched"][0]["history"]] == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_all_cut_their_batches_or_none_does(reports):
+    first, second = reports["part"]
+    assert first["part"] == second["part"] == [4, 8]
+    mean = (first["own_loss"] + second["own_loss"]) / 2
+    assert first["centre_loss"] == pytest.approx(mean, rel=1e-5)
+    for report in reports["second_cannot_be_cut"]:
+        assert report["part"] is None
+        assert report["history"] == []
+        assert report["ended"] == ""
+    for name in ("part", "second_cannot_be_cut"):
+        for bare, watched in zip(reports["bare"], reports[name], strict=True):
+            assert bare["weights"] == watched["weights"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from lightning_morse.monitoring.costs import (
     Costs,
     Portion,
     Portions,
+    Timing,
     slowness,
 )
 from lightning_morse.monitoring.pace import Ahead, Pace
@@ -103,7 +104,7 @@ class Run:
         if decision.must_time:
             with self.budget.work():
                 self.now += self.true.batch
-            self.pace.timed(self.true.batch, len(self.made), ahead, final=final)
+            self.pace.timed(Timing(self.true.batch), len(self.made), ahead, final=final)
             decision = self.pace.decide(len(self.made), ahead, final=final)
         if decision.portion is None:
             return
@@ -236,7 +237,7 @@ class RunInParts:
         decision = self.pace.decide(*given, final=final)
         if decision.must_time:
             self.spend(parts.batch)
-            self.pace.timed(parts.speed * parts.batch, *given, final=final)
+            self.pace.timed(Timing(parts.speed * parts.batch), *given, final=final)
             decision = self.pace.decide(*given, final=final)
         if decision.portion is not None:
             self.analyse(decision, final)

@@ -159,3 +159,11 @@ def test_plane_through_its_weights(dtype, d):
 def test_invalid_weights(weights, message):
     with pytest.raises(ValueError, match=message):
         plane_through(weights)
+
+
+def test_the_origin_itself_lies_at_the_origin():
+    """Without a pass over the weights where it is the same memory."""
+    weights = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    plane = AffineSubspace(weights, torch.eye(50)[:, :2])
+    assert plane.project(weights).tolist() == plane.project(weights.clone()).tolist() == [0.0, 0.0]
+    assert plane.project(torch.stack([weights, weights + 1])).tolist() == [[0.0, 0.0], [1.0, 1.0]]

@@ -1,0 +1,160 @@
+"""Parts of a probe batch: which batches can be cut with certainty, and at which examples.
+
+Where the loss on a single probe batch is still too dear for an analysis within the run, it is
+evaluated on some of its examples. Whatever is not certain to be a row for each example stays whole.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.rnn import PackedSequence
+
+from lightning_morse.slices.batches import batch_size, mapped
+from lightning_morse.slices.copying import slots_of
+
+# Fewest examples of a part: with fewer the loss is mostly that of single examples.
+FEWEST_EXAMPLES = 8
+# With batch norm statistics are those of the part. The variance of 32 values is known to a quarter.
+FEWEST_WITH_STATISTICS = 32
+# Keeps the choice of examples apart from the other random numbers of a seed.
+_EXAMPLES_STREAM = 6
+# A list of more tensors that are all alike may be one of examples instead of one of fields.
+_MOST_ALIKE = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the examples of a probe batch.
+
+    Attributes:
+        n: How many.
+        of: Out of how many.
+
+    Example:
+        >>> Part(8, 32).words
+        '8 of the 32 examples of one probe batch'
+    """
+
+    n: int
+    of: int
+
+    @property
+    def words(self) -> str:
+        """What is left of the probe set."""
+        return f"{self.n} of the {self.of} examples of one probe batch"
+
+
+class _CannotBeCutError(Exception):
+    """A batch holds something that may not have a row for each example."""
+
+
+def n_divisible(batch: Any) -> int:
+    """Number of examples of a batch that can be cut; 0 of one that stays whole.
+
+    It can be cut if it is a tensor, or dictionaries with strings as keys, lists, tuples, named
+    tuples and dataclasses, nested as one likes, that hold nothing but tensors and None, and all
+    tensors that have a first dimension have the same one, at least 2. It is taken to be that of
+    the examples, as Lightning takes it. Tensors without dimensions stay as they are.
+
+    Everything else stays whole: tensors with other first dimensions, sparse and nested ones and
+    those of a class of their own, packed sequences, graphs and other objects, arrays, strings and
+    numbers. So does a list or tuple of tensors with one shape and type, if there are more than
+    three of them or as many as they have rows: those may be the examples.
+
+    Args:
+        batch: What a loader yields.
+
+    Example:
+        >>> n_divisible({"x": torch.zeros(16, 3), "y": torch.zeros(16), "scale": torch.tensor(2.0)})
+        16
+        >>> n_divisible([torch.zeros(16, 3), torch.zeros(40)])
+        0
+    """
+    try:
+        lengths = {len(t) for t in _tensors_of(batch) if t.ndim}
+    except (_CannotBeCutError, RecursionError):
+        return 0
+    n = lengths.pop() if len(lengths) == 1 else 0
+    return n if n > 1 and batch_size(batch) == n else 0
+
+
+def _tensors_of(value: Any) -> Iterator[Tensor]:
+    """All tensors of a batch that holds nothing else."""
+    if value is None:
+        return
+    if type(value) is Tensor:
+        if value.layout is not torch.strided or value.is_nested:
+            raise _CannotBeCutError
+        yield value
+        return
+    for part in _fields_of(value):
+        yield from _tensors_of(part)
+
+
+def _fields_of(value: Any) -> list[Any]:
+    """What a container holds."""
+    if type(value) in (dict, OrderedDict, defaultdict) and all(type(k) is str for k in value):
+        return list(value.values())
+    if type(value) in (list, tuple) and not _may_be_examples(value):
+        return list(value)
+    if isinstance(value, PackedSequence):
+        raise _CannotBeCutError
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(value)
+    plain = is_dataclass(value) and not isinstance(value, type | dict | list | tuple | Tensor)
+    if plain and hasattr(value, "__dict__") and not any(slots_of(type(value))):
+        return list(vars(value).values())
+    raise _CannotBeCutError
+
+
+def _may_be_examples(parts: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether a list may hold one entry for each example."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    alike = len({(t.shape, t.dtype) for t in tensors}) == 1 and len(tensors) == len(parts)
+    if not alike or len(parts) == 1:
+        return False
+    return len(parts) > _MOST_ALIKE or parts[0].shape[:1] == (len(parts),)
+
+
+def part_of(batch: Any, n: int, seed: int) -> Any:
+    """A random part of a batch, always the same; the batch itself where it cannot be cut.
+
+    Args:
+        batch: What a loader yields.
+        n: Number of examples, kept in their order. A batch that has no more is not cut.
+        seed: Decides which: those of a smaller part are among those of a larger one.
+
+    Returns:
+        A batch of the same kind; the one that was given is not changed.
+
+    Example:
+        >>> part_of([torch.arange(4), torch.arange(4) ** 2], 2, seed=0)
+        [tensor([1, 2]), tensor([1, 4])]
+    """
+    whole = n_divisible(batch)
+    if whole <= n:
+        return batch
+    order = np.random.default_rng([seed, _EXAMPLES_STREAM]).permutation(whole)
+    chosen = torch.from_numpy(np.sort(order[:n]))
+    return mapped(batch, lambda t: t.index_select(0, chosen.to(t.device)) if t.ndim else t)
+
+
+def fewest_examples(shadow: nn.Module, of_batch: bool) -> int:
+    """Fewest examples that a part should have.
+
+    Args:
+        shadow: The network as analyses evaluate it.
+        of_batch: Whether it has layers that use the statistics of a batch instead of running ones.
+    """
+    never_running = (
+        isinstance(layer, _BatchNorm) and layer.running_mean is None for layer in shadow.modules()
+    )
+    return FEWEST_WITH_STATISTICS if of_batch or any(never_running) else FEWEST_EXAMPLES
