@@ -14,9 +14,9 @@ _ENOUGH_IN_HIGHER_DIMENSION = 512
 # The same for the picture of all on three axes or more, where what boxes have in common is worth
 # more: with boxes from 384 samples on, 1 or 2 of five minima were found, with one process 4 or 5.
 _ENOUGH_FOR_PICTURE = 1024
-# Where the outermost box may be cut into parts with processes of their own it takes this share of
-# all samples before boxes are opened inside it.
-_SHARE_OF_OUTERMOST = 0.25
+# From so many samples on an outermost box that may be cut into parts with processes of their own
+# takes this share of them before boxes are opened inside it (docs/decisions.md).
+_MANY, _SHARE_OF_OUTERMOST = 1000, 0.6
 # A batch is a fifth of the samples, within these limits, as each batch costs a picture: of 33
 # slices of real networks with 64 samples batches of 12 decided as many as batches of 6, in a third
 # less time. On three axes pictures take longest: there a batch is this part of what a box holds.
@@ -66,7 +66,7 @@ class Plan:
         fewest = min(n_samples, FEWEST_SAMPLES)
         full_picture = enough if dim < 3 else _ENOUGH_FOR_PICTURE
         full_picture_inside = full_picture // 2
-        if may_be_cut:
+        if may_be_cut and n_samples >= _MANY:
             full_picture = max(full_picture, int(_SHARE_OF_OUTERMOST * n_samples))
         batch = min(_MOST_BATCH, n_samples // _PICTURES)
         if dim > 2:
