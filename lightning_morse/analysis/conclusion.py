@@ -86,8 +86,7 @@ def final_portrait(tower: Tower, clock: Stopwatch, point: Array | None = None) -
                 model = surrogates.fitted(tower, k)
                 surrogates.ask_for_kinks(tower, k)
             models.append(model)
-            bands = settings.bands(float(share))
-            charts.append(drawing.chart_of(tower, k, nested.grids[k], bands, clock))
+            charts.append(drawing.chart_of(tower, k, nested.grids[k], float(share), clock))
         failure = settings.failure_beside_band
         portrait = phase_portrait(nested, charts, failure, clock)
         if point is None and not portrait.found.attractors:

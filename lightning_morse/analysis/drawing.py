@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from lightning_morse._typing import Array
-from lightning_morse.analysis.charts import Chart, MakeBand, MakeBandOf, Patch, chart
+from lightning_morse.analysis.charts import Chart, MakeBandOf, Patch, chart
 from lightning_morse.analysis.leaves import Parts
 from lightning_morse.analysis.patchwork import MARGIN, AnyChart, Patchwork, shares_of
 from lightning_morse.analysis.phase_portrait import PhasePortrait, phase_portrait
@@ -16,7 +17,6 @@ from lightning_morse.analysis.surrogates import fitted, sketched
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.wells import Survey
 from lightning_morse.enclosure.flow_map import AT_REST, NEARLY_AT_REST
-from lightning_morse.gp.calibration import Calibrated
 from lightning_morse.gp.fit import fit
 from lightning_morse.gp.kernels import MATERN_3_2
 from lightning_morse.gp.process import SurrogateError
@@ -76,77 +76,90 @@ def _kept_chart(
     make_band_of = tower.settings.proved_bands(share)
     lattice = Lattice.of_sketch(grid)
     if isinstance(model, Parts):
-        return _patchwork(tower, model, lattice, make_band_of, clock, NEARLY_AT_REST)
+        return _patchwork(tower, model, lattice, share, make_band_of, clock, NEARLY_AT_REST)
     corners = grid.lower.tobytes(), grid.upper.tobytes()
     key = (id(box.model), box.verdict, box.kinked, share, *corners, grid.shape)
     if key not in box.charts:
-        about = lattice, make_band_of(1.0), clock, NEARLY_AT_REST, box.kinked
-        box.charts = {key: _chart(tower, k, model, *about)}
+        diverged = nearest_diverged(grid, tower.seen_by(k))
+        about = make_band_of(1.0), diverged, clock, model.trusted, NEARLY_AT_REST, box.kinked
+        box.charts = {key: chart(model.surrogate, lattice, *about)}
     return box.charts[key]
 
 
-def chart_of(
-    tower: Tower, k: int, grid: CubicalGrid, make_band_of: MakeBandOf, clock: Stopwatch
-) -> AnyChart:
-    """What the surrogates of a box say on a grid of that box."""
-    model, lattice = fitted(tower, k), Lattice.of(grid)
+def chart_of(tower: Tower, k: int, grid: CubicalGrid, share: float, clock: Stopwatch) -> AnyChart:
+    """What the surrogates of a box say on a grid of it, with its share of what may fail."""
+    model, lattice, make_band_of = fitted(tower, k), Lattice.of(grid), tower.settings.bands(share)
     if isinstance(model, Parts):
-        return _patchwork(tower, model, lattice, make_band_of, clock, AT_REST)
-    about = lattice, make_band_of(1.0), clock, AT_REST, tower.boxes[k].kinked
-    return _chart(tower, k, model, *about)
-
-
-def _chart(
-    tower: Tower,
-    k: int,
-    model: Calibrated,
-    lattice: Lattice,
-    make_band: MakeBand,
-    clock: Stopwatch,
-    at_rest: float,
-    kinked: float,
-) -> Chart:
-    diverged = nearest_diverged(lattice.grid, tower.seen_by(k))
-    about = diverged, clock, model.trusted, at_rest, kinked
-    return chart(model.surrogate, lattice, make_band, *about)
+        return _patchwork(tower, model, lattice, share, make_band_of, clock, AT_REST)
+    diverged = nearest_diverged(grid, tower.seen_by(k))
+    about = make_band_of(1.0), diverged, clock, model.trusted, AT_REST, tower.boxes[k].kinked
+    return chart(model.surrogate, lattice, *about)
 
 
 def _patchwork(
     tower: Tower,
     model: Parts,
     lattice: Lattice,
+    share: float,
     make_band_of: MakeBandOf,
     clock: Stopwatch,
     at_rest: float,
 ) -> Patchwork:
     """The charts of all leaves of the outermost box, made anew where something has changed."""
-    blocks = [part.block_on(lattice.grid) for part in model.parts]
-    around = [_with_margin(lattice, *block) for block in blocks]
-    shares = shares_of([of_block.n_points for of_block, _ in around])
-    patches = []
-    for part, block, (own, before), share in zip(model.parts, blocks, around, shares, strict=True):
-        leaf, grid = part.leaf, own.grid
-        corners = grid.lower.tobytes(), grid.upper.tobytes()
-        key = (id(leaf.model), part.model.factor, leaf.kinked, share, at_rest, *corners, grid.shape)
-        if key not in leaf.charts:
-            about = own, make_band_of(float(share)), clock, at_rest, leaf.kinked
-            leaf.charts = {key: _chart(tower, 0, part.model, *about)}
-        patches.append(Patch(leaf.charts[key], *block, before, lattice.grid.shape))
-    return Patchwork.of(lattice.grid, patches)
-
-
-def _with_margin(
-    lattice: Lattice, first: tuple[int, ...], last: tuple[int, ...]
-) -> tuple[Lattice, tuple[int, ...]]:
-    """The lattice of a block of cells and a margin, and how many cells that begins before it."""
     grid = lattice.grid
-    before = tuple(min(a, MARGIN) for a in first)
-    start = [a - m for a, m in zip(first, before, strict=True)]
-    end = [min(b + MARGIN, n) for b, n in zip(last, grid.shape, strict=True)]
-    low = [e[i] for e, i in zip(grid.edges, start, strict=True)]
-    up = [e[i] for e, i in zip(grid.edges, end, strict=True)]
-    own = CubicalGrid(low, up, [b - a for a, b in zip(start, end, strict=True)])
-    return Lattice(own, lattice.refinement), before
+    places = [_Margin.around(grid, *part.block_on(grid)) for part in model.parts]
+    lattices = [place.lattice(lattice) for place in places]
+    parts = shares_of([of_part.n_points for of_part in lattices]).tolist()
+    diverged = nearest_diverged(grid, tower.seen_by(0)).reshape(grid.shape)
+    patches = []
+    for part, place, own, of_box in zip(model.parts, places, lattices, parts, strict=True):
+        leaf, outside = part.leaf, diverged[place.cells].ravel()
+        corners = own.grid.lower.tobytes(), own.grid.upper.tobytes(), own.grid.shape
+        key = part.model.factor, leaf.kinked, share, of_box, at_rest, outside.tobytes(), *corners
+        if key not in leaf.charts:
+            about = outside, clock, part.model.trusted, at_rest, leaf.kinked
+            made = chart(part.model.surrogate, own, make_band_of(of_box), *about)
+            leaf.charts = {key: made}
+        patches.append(Patch(leaf.charts[key], place.first, place.last, place.before, grid.shape))
+    return Patchwork.of(grid, patches)
+
+
+@dataclass(frozen=True)
+class _Margin:
+    """A block of cells of a grid, from ``first`` up to ``last``, with cells around it.
+
+    Attributes:
+        first: Index of the first cell of the block along each axis.
+        last: One past the index of its last cell.
+        before: How many cells there are before the block.
+        after: How many there are after it.
+    """
+
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @classmethod
+    def around(cls, grid: CubicalGrid, first: tuple[int, ...], last: tuple[int, ...]) -> _Margin:
+        """As many cells around a block as there are, up to a margin."""
+        before = tuple(min(a, MARGIN) for a in first)
+        after = tuple(min(n - b, MARGIN) for b, n in zip(last, grid.shape, strict=True))
+        return cls(first, last, before, after)
+
+    @property
+    def cells(self) -> tuple[slice, ...]:
+        """All its cells, as an index into an array of the grid's shape."""
+        lows = (a - m for a, m in zip(self.first, self.before, strict=True))
+        ups = (b + m for b, m in zip(self.last, self.after, strict=True))
+        return tuple(slice(low, up) for low, up in zip(lows, ups, strict=True))
+
+    def lattice(self, whole: Lattice) -> Lattice:
+        """The part of a lattice that these cells hold."""
+        pairs = list(zip(whole.grid.edges, self.cells, strict=True))
+        low, up = [e[s.start] for e, s in pairs], [e[s.stop] for e, s in pairs]
+        grid = CubicalGrid(low, up, [s.stop - s.start for s in self.cells])
+        return Lattice(grid, whole.refinement)
 
 
 def survey(

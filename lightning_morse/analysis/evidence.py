@@ -31,6 +31,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from lightning_morse._typing import Array
+from lightning_morse.analysis.leaves import Parts
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.surrogates import Model, factor_at, predicted_by
 from lightning_morse.analysis.tower import Predicted, Tower
@@ -45,8 +46,6 @@ _SHOWN = 0.95
 _PLACES = 4096
 # Share of n equal cells that n random places meet, for large n.
 _MET_AT_RANDOM = 1 - math.exp(-1)
-# Most samples in a random half: one process is fitted to each.
-_MOST_IN_HALF = 192
 # Keeps the random halves apart from the other streams of a seed.
 _HALVES_STREAM = 5
 
@@ -67,7 +66,11 @@ def evidence_for(
     """
     tests = [box.predicted for box in tower.boxes]
     if not any(tests):
-        tests = [_tests_of_halves(tower), *tests[1:]]
+        tests = [_tests_of_halves(tower, models[0]), *tests[1:]]
+    tests = [
+        [_of_claims(each, model) for each in found]
+        for found, model in zip(tests, models, strict=True)
+    ]
     errors = [
         np.concatenate(
             [np.empty(0), *(each.errors / factor_at(model, each.points) for each in found)]
@@ -108,20 +111,40 @@ def n_places(points: Array, lower: Array, upper: Array) -> int:
     return min(len(points), int(n_met / _MET_AT_RANDOM))
 
 
-def _tests_of_halves(tower: Tower) -> list[Predicted]:
-    """Each random half of the samples, or of some of many, predicted from the other one."""
-    seen, grid = tower.everything.finite, tower.settings.grid
+def _of_claims(tests: Predicted, model: Model) -> Predicted:
+    """The tests where something is claimed: those in parts that are refuted vouch for nothing."""
+    if not isinstance(model, Parts):
+        return tests
+    kept = model.trusted_at(tests.points)
+    return Predicted(tests.points[kept], tests.errors[kept])
+
+
+def _tests_of_halves(tower: Tower, model: Model) -> list[Predicted]:
+    """Each random half of the samples predicted from the other one; part by part, if there are."""
     rng = np.random.default_rng([tower.settings.seed, _HALVES_STREAM])
-    order = rng.permutation(len(seen))[: 2 * _MOST_IN_HALF]
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    grid = tower.settings.grid
+    if not isinstance(model, Parts):
+        return _halves(tower.everything.finite, grid.lower, grid.upper, rng)
+    tests = []
+    for part in model.parts:
+        x = part.leaf.seen.points
+        for found in _halves(part.leaf.seen, x.min(axis=0), x.max(axis=0), rng):
+            own = model.holds(part, found.points)
+            tests.append(Predicted(found.points[own], found.errors[own]))
+    return tests
+
+
+def _halves(seen: Samples, lower: Array, upper: Array, rng: np.random.Generator) -> list[Predicted]:
+    """Each random half of some samples in a box, predicted from the other one."""
+    order = rng.permutation(len(seen))
+    halves = order[: len(seen) // 2], order[len(seen) // 2 :]
     tests = []
     for fitted, other in (halves, halves[::-1]):
         try:
-            model = fit_calibrated(seen.points[fitted], seen.losses[fitted], grid.lower, grid.upper)
+            model = fit_calibrated(seen.points[fitted], seen.losses[fitted], lower, upper)
         except SurrogateError:  # half of them determine none: no test
             continue
-        others = Samples(seen.points[other], seen.losses[other])
-        tests.append(predicted_by(model, others))
+        tests.append(predicted_by(model, seen.at(other)))
     return tests
 
 

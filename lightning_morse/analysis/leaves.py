@@ -85,11 +85,22 @@ class Parts:
         """The surrogate whose deviations were raised most."""
         return max((part.model for part in self.parts), key=lambda model: model.factor)
 
+    def holds(self, part: Part, points: Array) -> Mask:
+        """Which points lie in a part; each lies in one, shape ``(n,)``."""
+        return _holds(self.grid, part.leaf, points)
+
+    def trusted_at(self, points: Array) -> Mask:
+        """Whether the samples do not refute the surrogate at some points, shape ``(n,)``."""
+        trusted = np.zeros(len(points), dtype=bool)
+        for part in self.parts:
+            trusted |= self.holds(part, points) & part.model.trusted
+        return trusted
+
     def factor_at(self, points: Array) -> Array:
         """Factor by which deviations were raised at some points of the box, shape ``(n,)``."""
         factors = np.ones(len(points))
         for part in self.parts:
-            factors[_holds(self.grid, part.leaf, points)] = part.model.factor
+            factors[self.holds(part, points)] = part.model.factor
         return factors
 
 
@@ -176,13 +187,18 @@ def ask_for_kinks(tower: Tower, whole: Callable[[], Calibrated]) -> None:
         tower: The boxes and their samples.
         whole: As in :func:`parts_of`.
     """
-    seen = tower.seen_by(0).finite
-    leaves = _fitted(tower, whole)
+    box, leaves = tower.boxes[0], _fitted(tower, whole)
+    of_whole: float | None = None
     for leaf in leaves.leaves:
         assert leaf.model is not None, "it has just been fitted"
-        if len(leaf.model.surrogate.y) == len(leaf.seen):
+        if leaf.has_own:
             corners = _corners(leaves.grid, leaf)
-            leaf.kinked = kinked_weight(leaf.model.surrogate, seen.losses[leaf.seen], *corners)
+            leaf.kinked = kinked_weight(leaf.model.surrogate, leaf.seen.losses, *corners)
+        else:
+            if of_whole is None:
+                losses = tower.seen_by(0).finite.losses
+                of_whole = kinked_weight(leaf.model.surrogate, losses, box.lower, box.upper)
+            leaf.kinked = of_whole
 
 
 def _fitted(tower: Tower, whole: Callable[[], Calibrated]) -> Leaves:
@@ -195,10 +211,10 @@ def _fitted(tower: Tower, whole: Callable[[], Calibrated]) -> Leaves:
     places = Located.on(box.leaves.grid, seen.points)
     box.leaves.leaves = [small for leaf in box.leaves.leaves for small in _cut(leaf, places)]
     for leaf in box.leaves.leaves:
-        chosen = places.around(leaf.first, leaf.last)
-        if leaf.model is None or not np.array_equal(chosen, leaf.seen):
-            leaf.seen = chosen
-            _fit(leaf, seen, _corners(box.leaves.grid, leaf), whole)
+        chosen = seen.at(places.around(leaf.first, leaf.last))
+        if leaf.model is None or not np.array_equal(chosen.points, leaf.seen.points):
+            leaf.seen, leaf.charts = chosen, {}
+            _fit(leaf, _corners(box.leaves.grid, leaf), whole)
     return box.leaves
 
 
@@ -210,20 +226,18 @@ def _cut(leaf: Leaf, places: Located) -> list[Leaf]:
     return [Leaf(*block) for block in blocks] if len(blocks) > 1 else [leaf]
 
 
-def _fit(
-    leaf: Leaf, samples: Samples, block: tuple[Array, Array], whole: Callable[[], Calibrated]
-) -> None:
-    x, y = samples.points[leaf.seen], samples.losses[leaf.seen]
+def _fit(leaf: Leaf, block: tuple[Array, Array], whole: Callable[[], Calibrated]) -> None:
+    x, y = leaf.seen.points, leaf.seen.losses
     corners = np.minimum(block[0], x.min(axis=0)), np.maximum(block[1], x.max(axis=0))
-    keep = leaf.model is not None and len(x) < _GROWN * leaf.n_searched
+    keep = leaf.model is not None and leaf.has_own and len(x) < _GROWN * leaf.n_searched
     try:
-        if leaf.model is None:
+        if leaf.model is None or not leaf.has_own:
             leaf.model = fit_calibrated(x, y, *corners)
         else:
             leaf.model = refit(leaf.model, x, y, *corners, keep=keep)
-        leaf.n_searched = leaf.n_searched if keep else len(x)
+        leaf.n_searched, leaf.has_own = leaf.n_searched if keep else len(x), True
     except SurrogateError:
-        leaf.model, leaf.n_searched = whole(), 0
+        leaf.model, leaf.n_searched, leaf.has_own = whole(), 0, False
 
 
 def _doubted(box: Box, leaf: Leaf, grid: CubicalGrid, model: Calibrated) -> Calibrated:
@@ -245,7 +259,4 @@ def _corners(grid: CubicalGrid, leaf: Leaf) -> tuple[Array, Array]:
 
 def _holds(grid: CubicalGrid, leaf: Leaf, points: Array) -> Mask:
     """Which points lie in the block of a leaf; each lies in one."""
-    if not len(points):
-        return np.zeros(0, dtype=bool)
-    index = np.stack(np.unravel_index(grid.cell_of(points), grid.shape), axis=1)
-    return np.asarray(((index >= leaf.first) & (index < leaf.last)).all(axis=1))
+    return Located.on(grid, points).inside(leaf.first, leaf.last)

@@ -54,7 +54,7 @@ class Samples:
         """The samples at which the loss is finite."""
         return self.at(self.is_finite)
 
-    def at(self, rows: Mask) -> Samples:
+    def at(self, rows: Mask | Cells) -> Samples:
         """Some of the samples."""
         return Samples(self.points[rows], self.losses[rows])
 

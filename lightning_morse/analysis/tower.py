@@ -45,8 +45,9 @@ class Leaf:
     Attributes:
         first: Index of its first cell along each axis of the grid that the box was cut on.
         last: One past the index of its last cell.
-        seen: Which of the finite samples that the box sees it was fitted to.
+        seen: The samples that are near; it was last fitted to them.
         model: The surrogate that was last fitted.
+        has_own: Whether that is one of its own, and not the one of the whole box.
         n_searched: How many samples its lengthscales, noise and warp were last fitted to.
         kinked: Probability that the loss has kinks in it, when that was last asked.
         charts: The last chart, by what it depends on.
@@ -54,8 +55,9 @@ class Leaf:
 
     first: tuple[int, ...]
     last: tuple[int, ...]
-    seen: Cells = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    seen: Samples = field(default_factory=lambda: Samples(np.empty((0, 1)), np.empty(0)))
     model: Calibrated | None = None
+    has_own: bool = False
     n_searched: int = 0
     kinked: float = 0.0
     charts: dict[tuple[object, ...], Chart] = field(default_factory=dict)
@@ -160,7 +162,9 @@ class Tower:
             (len(b.samples), b.verdict, b.kinked, b.parent, b.lower.tobytes(), b.upper.tobytes())
             for b in self.boxes
         ]
-        return *corners, *of_boxes
+        leaves = self.boxes[0].leaves
+        kinked = () if leaves is None else tuple(leaf.kinked for leaf in leaves.leaves)
+        return *corners, *of_boxes, self.boxes[0].n_judged, kinked
 
     @property
     def everything(self) -> Samples:

@@ -83,6 +83,8 @@ class Analyses:
         steps = self.schedule.period.n_steps(trainer)
         stride = max(1, int(steps / SNAPSHOTS_PER_PERIOD)) if math.isfinite(steps) else 1
         self.run.begin(module, stride, module.device)
+        if not self.run.probe:  # a checkpoint may have a part of a batch without the batch
+            self.schedule.forget_part()
         parameters = dict(trainable_parameters(module))
         self.source.bind(parameters)
         n_weights = count_of_weights(parameters.values())

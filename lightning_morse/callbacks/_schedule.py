@@ -182,6 +182,10 @@ class Schedule:
         final = ended or ahead.seconds <= 0
         self._pace.timed(timing, n_made, ahead, final=final, part=part)
 
+    def forget_part(self) -> None:
+        """Choose the part of a probe batch anew: the one it was of is gone."""
+        self._pace.forget_part()
+
     def keep_whole(self) -> None:
         """Evaluate the loss on whole probe batches in the rest of the run."""
         self._pace.portions.keep_whole()

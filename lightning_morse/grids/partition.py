@@ -110,8 +110,9 @@ class Located:
 
     @classmethod
     def on(cls, grid: CubicalGrid, points: Array) -> Located:
-        """Points in the box of a grid, shape ``(n, d)``."""
-        index = np.stack(np.unravel_index(grid.cell_of(points), grid.shape), axis=1)
+        """Points, shape ``(n, d)``; one outside the box counts for the cell next to it."""
+        inside = np.clip(points, grid.lower, grid.upper)
+        index = np.stack(np.unravel_index(grid.cell_of(inside), grid.shape), axis=1)
         return cls(points, index, grid)
 
     def inside(self, first: tuple[int, ...], last: tuple[int, ...]) -> Mask:

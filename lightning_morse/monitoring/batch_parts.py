@@ -61,29 +61,44 @@ def n_divisible(batch: Any) -> int:
 
     It can be cut if it is a tensor, or dictionaries with strings as keys, lists, tuples, named
     tuples and dataclasses, nested as one likes, that hold nothing but tensors and None, and all
-    tensors that have a first dimension have the same one, at least 2. It is taken to be that of
-    the examples, as Lightning takes it. Tensors without dimensions stay as they are.
+    tensors have the same first dimension, at least 2. It is taken to be that of the examples, as
+    Lightning takes it.
 
-    Everything else stays whole: tensors with other first dimensions, sparse and nested ones and
+    Everything else stays whole: tensors with other first dimensions or none (which may count the
+    examples), square ones (which may say how examples hang together), sparse and nested ones and
     those of a class of their own, packed sequences, graphs and other objects, arrays, strings and
-    numbers. So does a list or tuple of tensors with one shape and type, if there are more than
-    three of them or as many as they have rows: those may be the examples.
+    numbers. So do a list or tuple of tensors with one shape and type, if there are more than three
+    of them or as many as they have rows, and one of containers that are all alike: those may be the
+    examples.
 
     Args:
         batch: What a loader yields.
 
     Example:
-        >>> n_divisible({"x": torch.zeros(16, 3), "y": torch.zeros(16), "scale": torch.tensor(2.0)})
+        >>> n_divisible({"x": torch.zeros(16, 3), "y": torch.zeros(16)})
         16
         >>> n_divisible([torch.zeros(16, 3), torch.zeros(40)])
         0
     """
     try:
-        lengths = {len(t) for t in _tensors_of(batch) if t.ndim}
+        tensors = list(_tensors_of(batch))
+        lengths = {len(t) if t.ndim else 0 for t in tensors}
     except (_CannotBeCutError, RecursionError):
         return 0
     n = lengths.pop() if len(lengths) == 1 else 0
+    if any(t.shape == (n, n) or _may_be_numbers(t) for t in tensors):
+        return 0
     return n if n > 1 and batch_size(batch) == n else 0
+
+
+def _may_be_numbers(tensor: Tensor) -> bool:
+    """Whether entries may be numbers of examples, which would be out of range among fewer.
+
+    On the CPU that raises, and the batch stays whole; an accelerator does not recover from it.
+    """
+    if tensor.device.type == "cpu" or tensor.is_floating_point() or tensor.is_complex():
+        return False
+    return FEWEST_EXAMPLES <= int(tensor.max()) < len(tensor)
 
 
 def _tensors_of(value: Any) -> Iterator[Tensor]:
@@ -117,11 +132,20 @@ def _fields_of(value: Any) -> list[Any]:
 
 def _may_be_examples(parts: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a list may hold one entry for each example."""
+    if len(parts) > 1 and not any(part is None or type(part) is Tensor for part in parts):
+        return len({_form(part) for part in parts}) == 1
     tensors = [part for part in parts if isinstance(part, Tensor)]
     alike = len({(t.shape, t.dtype) for t in tensors}) == 1 and len(tensors) == len(parts)
     if not alike or len(parts) == 1:
         return False
     return len(parts) > _MOST_ALIKE or parts[0].shape[:1] == (len(parts),)
+
+
+def _form(value: Any) -> tuple[Any, ...]:
+    """Type of a value, and of what it holds."""
+    held = value.values() if isinstance(value, dict) else value
+    parts = held if isinstance(value, dict | list | tuple) else ()
+    return type(value), *(type(part) for part in parts)
 
 
 def part_of(batch: Any, n: int, seed: int) -> Any:
@@ -144,7 +168,7 @@ def part_of(batch: Any, n: int, seed: int) -> Any:
         return batch
     order = np.random.default_rng([seed, _EXAMPLES_STREAM]).permutation(whole)
     chosen = torch.from_numpy(np.sort(order[:n]))
-    return mapped(batch, lambda t: t.index_select(0, chosen.to(t.device)) if t.ndim else t)
+    return mapped(batch, lambda t: t.index_select(0, chosen.to(t.device)))
 
 
 def fewest_examples(shadow: nn.Module, of_batch: bool) -> int:

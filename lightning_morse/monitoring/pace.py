@@ -106,6 +106,8 @@ class Pace:
         self._automatic = automatic
         self._needs_loss = settings.dynamics != "trajectory"
         self._timed = False
+        # Analyses there were when the probe set was gathered; None if that is open.
+        self._before: int | None = 0
         self._analysing = 0.0
         self._start: tuple[float, float] | None = None
         self.costs = Costs()
@@ -173,12 +175,20 @@ class Pace:
         self.portions.of_whole = timing
         self.portions.choose_batches(self._aim(n_made, ahead, final))
 
+    def forget_part(self) -> None:
+        """Time and choose anew: the probe set is another one."""
+        if self.portions.part is not None:
+            self.portions.part = self.portions.of_whole = None
+            self._timed, self._before, self.costs.per_batch = False, None, None
+
     def _part_to_time(self, n_made: int, ahead: Ahead, final: bool) -> Part | None:
         """A part of the probe batch without which there will be no analysis at all.
 
         Where it is not known how long the run lasts, there may be time for one on all of it.
         """
-        if n_made or not self._needs_loss:
+        if self._before is None:
+            self._before = n_made
+        if n_made > self._before or not self._needs_loss:
             return None
         if final:
             return self.portions.next_part(self._limit(ahead, final), at_end=False)

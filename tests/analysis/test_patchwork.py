@@ -11,14 +11,16 @@ from lightning_morse.analysis.conclusion import final_portrait
 from lightning_morse.analysis.confidences import confidences
 from lightning_morse.analysis.descent import descend, undecided_minima
 from lightning_morse.analysis.design import design
+from lightning_morse.analysis.evidence import evidence_for
 from lightning_morse.analysis.patchwork import MARGIN, Patchwork, shares_of
 from lightning_morse.analysis.phase_portrait import phase_portrait
 from lightning_morse.analysis.pipeline import analyze_samples
 from lightning_morse.analysis.placement import choose_batch
 from lightning_morse.analysis.plan import Plan
-from lightning_morse.analysis.samples import Samples, hold_out
+from lightning_morse.analysis.samples import Samples, hold_out, nearest_diverged
 from lightning_morse.analysis.settings import checked_settings
-from lightning_morse.analysis.tower import Tower
+from lightning_morse.analysis.tower import Predicted, Tower
+from lightning_morse.gp.kinks import kinked_weight
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.stopwatch import Stopwatch
@@ -118,7 +120,7 @@ def test_the_level_adds_up_over_the_parts_and_each_band_is_as_wide(tower, portra
 def test_one_part_that_is_all_says_what_its_chart_says():
     made = tower_of(60)
     settings, grid = made.settings, made.settings.grid
-    chart = drawing.chart_of(made, 0, grid, settings.bands(1.0), Stopwatch())
+    chart = drawing.chart_of(made, 0, grid, 1.0, Stopwatch())
     patch = Patch(chart, (0, 0), grid.shape, (0, 0), grid.shape)
     alone = Patchwork.of(grid, [patch])
     some = np.arange(40)
@@ -198,7 +200,7 @@ def test_on_a_flat_floor_the_process_of_the_box_stands_in():
     made = tower_of(600, floor)
     whole = surrogates._fit(made, 0)
     parts = surrogates.fitted(made, 0).parts
-    flat = [p for p in parts if p.leaf.n_searched == 0]
+    flat = [p for p in parts if not p.leaf.has_own]
     assert flat
     assert all(len(p.model.surrogate.y) == len(whole.surrogate.y) for p in flat)
     result = analyze_samples(*made.boxes[0].samples.__dict__.values(), LOWER, UPPER, 32)
@@ -244,6 +246,74 @@ def test_the_mean_flow_goes_on_from_part_to_part(portrait):
     ends = np.array([point for _, point, _ in undecided_minima(everything)])
     assert np.abs(np.abs(ends) - [1.0, 0.0]).max() < 0.1
     assert len(ends) == 2
+
+
+def test_samples_outside_the_box_are_near_the_part_beside_them():
+    points = design(LOWER, UPPER, 450, 1)
+    points[3] = [1.6, 0.2]
+    result = analyze_samples(points, values(two_scales, points), LOWER, UPPER, 32)
+    assert result.surrogate.leaves > 3
+
+
+def test_cells_nearest_to_a_diverged_sample_are_those_of_the_whole_grid():
+    made = tower_of(500)
+    box = made.boxes[0]
+    losses = box.samples.losses.copy()
+    losses[40:60] = np.nan
+    box.samples = Samples(box.samples.points, losses)
+    grid = made.settings.grid
+    drawn = drawing.chart_of(made, 0, grid, 1.0, Stopwatch())
+    assert (drawn.diverged == nearest_diverged(grid, made.seen_by(0))).all()
+
+
+def test_charts_are_drawn_anew_for_another_share_and_for_other_samples_outside():
+    made = tower_of(500)
+    grid = CubicalGrid(LOWER, UPPER, (32, 32))
+    first = drawing.sketch(made, grid, Stopwatch()).charts[0]
+    inner = made.open(np.full(2, -0.4), np.full(2, 0.4), 0, 12)
+    made.snap(grid)
+    box = made.boxes[inner]
+    points = design(box.lower, box.upper, 40, 1)
+    made.add(inner, points[:20], values(two_scales, points[:20]))
+    second = drawing.sketch(made, grid, Stopwatch()).charts[0]
+    assert second.failure < 0.7 * first.failure
+    made.add(inner, points[20:], values(two_scales, points[20:]))
+    drawing.sketch(made, grid, Stopwatch())
+    seen = made.seen_by(0).finite.points.tolist()
+    for leaf in made.boxes[0].leaves.leaves:
+        assert all(point in seen for point in leaf.seen.points.tolist())
+        assert (leaf.model.surrogate.x == leaf.seen.points).all()
+
+
+def test_a_stand_in_is_asked_for_kinks_in_all_of_the_box():
+    def floor(x):
+        return torch.relu(x[:, 0] - 0.2)
+
+    made = tower_of(600, floor)
+    surrogates.ask_for_kinks(made, 0)
+    stand_ins = [leaf for leaf in made.boxes[0].leaves.leaves if not leaf.has_own]
+    whole, losses = surrogates._fit(made, 0).surrogate, made.boxes[0].samples.losses
+    assert stand_ins
+    assert {leaf.kinked for leaf in stand_ins} == {kinked_weight(whole, losses, LOWER, UPPER)}
+
+
+def test_tests_in_a_part_that_is_refuted_vouch_for_nothing():
+    made = tower_of(500)
+    parts = surrogates.fitted(made, 0)
+    points = made.boxes[0].samples.points
+    there = parts.holds(parts.parts[0], points)
+    made.boxes[0].predicted.append(Predicted(points, np.zeros(len(points))))
+    bands = [5.0]
+    everything = evidence_for(made, [parts], bands, 0.99)
+    void = dataclasses.replace(parts.parts[0].model, factor=3.0)
+    first = dataclasses.replace(parts.parts[0], model=void)
+    refuted = dataclasses.replace(parts, parts=(first, *parts.parts[1:]))
+    rest = evidence_for(made, [refuted], bands, 0.99)
+    assert everything.n_predicted == len(points)
+    assert rest.n_predicted == len(points) - there.sum()
+    # Where samples are given, halves are those of each part.
+    made.boxes[0].predicted.clear()
+    assert evidence_for(made, [parts], bands, 0.99).n_predicted == len(points)
 
 
 def test_predictions_are_those_of_the_parts():

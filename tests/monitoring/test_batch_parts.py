@@ -15,6 +15,7 @@ from lightning_morse.monitoring.batch_parts import (
     FEWEST_EXAMPLES,
     FEWEST_WITH_STATISTICS,
     Part,
+    _may_be_numbers,
     fewest_examples,
     n_divisible,
     part_of,
@@ -72,10 +73,10 @@ DIVISIBLE = {
     "dataclass": lambda: Sample(x(), y()),
     "frozen": lambda: Frozen(x(), {"y": y()}),
     "nested": lambda: [{"x": x(), "more": (x(), Pair(y(), x()))}, y()],
-    "with a number": lambda: [x(), y(), torch.tensor(2.0)],
     "tokens and targets": lambda: [torch.zeros(N, 5).long(), torch.zeros(N, 5).long()],
     "alike by name": lambda: {name: y() for name in "abcd"},
-    "one field": lambda: [torch.zeros(N, N)],
+    "one field": lambda: [torch.zeros(N, N, 3)],
+    "batches of two loaders": lambda: [{"x": x()}, [x(), y()]],
 }
 WHOLE = {
     "one example": lambda: [torch.zeros(1, 3), torch.zeros(1)],
@@ -94,6 +95,12 @@ WHOLE = {
     "examples": lambda: [torch.zeros(64, 3) for _ in range(N)],
     "as many examples as rows": lambda: [torch.zeros(2, 3), torch.zeros(2, 3)],
     "objects": lambda: [x(), [object()] * N],
+    "a tensor that counts": lambda: {"x": x(), "n": torch.tensor(N)},
+    "a tensor without dimensions": lambda: [x(), y(), torch.tensor(2.0)],
+    "neighbours": lambda: {"x": x(), "adjacent": torch.zeros(N, N)},
+    "examples of two fields": lambda: [(torch.zeros(100, 3), torch.zeros(100))] * 4,
+    "examples by name": lambda: [{"x": torch.zeros(100, 3)}, {"x": torch.zeros(100, 3)}],
+    "examples in lists": lambda: {"all": [[torch.zeros(9)], [torch.zeros(9)]]},
     "sparse": lambda: [x().to_sparse(), y()],
     "packed": lambda: pack_sequence([torch.zeros(1), torch.zeros(1)]),
     "graphs": Graphs,
@@ -122,12 +129,32 @@ def test_what_stays_whole(kind):
     assert part_of(batch, 1, seed=3) is batch
 
 
+def test_on_an_accelerator_integers_may_be_numbers_of_examples():
+    class Elsewhere:
+        """A tensor that says it is on an accelerator."""
+
+        def __init__(self, tensor):
+            self.tensor, self.device = tensor, torch.device("cuda")
+
+        def __getattr__(self, name):
+            return getattr(self.tensor, name)
+
+        def __len__(self):
+            return len(self.tensor)
+
+    partners, classes = torch.arange(N).roll(1), torch.arange(N) % FEWEST_EXAMPLES
+    assert _may_be_numbers(Elsewhere(partners))
+    assert not _may_be_numbers(Elsewhere(classes))  # in range among any number of examples
+    assert not _may_be_numbers(Elsewhere(1000 * partners))  # none that there are
+    assert not _may_be_numbers(Elsewhere(x()))
+    assert not _may_be_numbers(partners)
+
+
 def test_the_same_examples_of_all_tensors_in_their_order():
-    cut = part_of([{"x": x(), "scale": torch.tensor(2.0)}, y()], 8, seed=0)
+    cut = part_of([{"x": x()}, y()], 8, seed=0)
     rows = cut[1]
     assert rows.tolist() == sorted(set(rows.tolist()))
     assert torch.equal(cut[0]["x"], x()[rows])
-    assert cut[0]["scale"] == 2.0
 
 
 def test_the_examples_depend_on_the_seed_alone():

@@ -185,3 +185,23 @@ def test_checkpoints_from_before_parts_are_read():
         del state[key]
     pace.load_state_dict({**state, "batches": 1})
     assert (pace.portions.batches, pace.portions.part) == (1, None)
+
+
+def test_without_the_batch_it_is_of_a_part_is_chosen_anew():
+    pace = Pace(settings(), Budget(0.05, lambda: 0.0, 2.0), automatic=True)
+    pace.portions = ready(pace.costs)
+    pace.portions.use(Part(32, WHOLE), Timing(0.25, 32, 8, finite=True))
+    state = pace.state_dict()
+    again = Pace(settings(), Budget(0.05, lambda: 0.0, 2.0), automatic=True)
+    again.load_state_dict(state)
+    again.forget_part()
+    assert again.portions.part is None
+    assert again.portions.of_whole is None
+    # Though there have been analyses, of another probe set.
+    ahead = Ahead(seconds=0.0, dues=1.0, step=1e-3)
+    assert again.decide(5, ahead, final=True).must_time
+    # What is whole stays whole.
+    whole = Pace(settings(), Budget(0.05, lambda: 0.0, 2.0), automatic=True)
+    whole.load_state_dict({**state, "part": None})
+    whole.forget_part()
+    assert whole.portions.of_whole is not None
