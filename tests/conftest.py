@@ -15,8 +15,15 @@ collect_ignore = ["sharded_processes.py", "two_processes.py"]
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Nothing is drawn during a run: where nobody looks at pictures, they are most of its cost."""
-    from lightning_morse.callbacks._painter import Painter
+    """Nothing is drawn during a run."""
+    from tests.callback_models import draw_nothing
 
-    monkeypatch.setattr(Painter, "submit", lambda *_, **__: None)
-    monkeypatch.setattr(Painter, "make_ready", lambda _: None)
+    draw_nothing(monkeypatch)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """What the tests of a file share is computed once: all of them go to one process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
