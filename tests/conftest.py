@@ -1,5 +1,6 @@
 """One thread for everything: more only slow down small matrices and networks."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +12,15 @@ torch.set_num_threads(1)
 
 # Programs that test_sharded and test_processes start twice.
 collect_ignore = ["sharded_processes.py", "two_processes.py"]
+
+
+@pytest.fixture(autouse=True)
+def level_of_messages():
+    """Examples and benchmarks that run in this process set one of their own."""
+    log = logging.getLogger("lightning_morse")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture
