@@ -139,6 +139,12 @@ def one_answer(*args: object, **options: object) -> tuple[MorseAnalysis, None]:
     return one_attractor(*args, **options), None
 
 
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are most of what a small run costs, wherever nobody looks at them."""
+    patch.setattr("lightning_morse.callbacks._painter.Painter.submit", lambda *_, **__: None)
+    patch.setattr("lightning_morse.callbacks._painter.Painter.make_ready", lambda _: None)
+
+
 def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
     """Replace the analysis, and unless ``pictures`` the figures, by quick stand-ins."""
     patch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", one_answer)

@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -32,7 +33,7 @@ from lightning_morse.distributed.shards import Shards
 from lightning_morse.slices.bases import orthonormal_columns, pca_directions, random_directions
 from lightning_morse.slices.parameters import flat_parameters
 from lightning_morse.slices.steps import loss_from_steps
-from tests.callback_models import loader, monitor, rng_state, seed_all
+from tests.callback_models import draw_nothing, loader, monitor, rng_state, seed_all
 
 RANK = int(os.environ["LOCAL_RANK"])
 SIZE = int(sys.argv[1])
@@ -441,6 +442,7 @@ def exchanges():
 
 
 def main():
+    draw_nothing(pytest.MonkeyPatch())
     run("bare")
     run("watched", small(), keep=SIZE == 2)
     if SIZE == 1:

@@ -217,6 +217,7 @@ def test_whole_processes_are_compared(capsys):
     assert f"{found['excess']:.2f} s beyond 1.05 times: {verdict}" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     bench = load("bench_monitor")
     short = {"n_samples": 16, "resolution": 8, "probe_batches": 1, "grace": 20.0}
@@ -328,6 +329,7 @@ def test_bench_trajectory_compares_the_same_boxes(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_optimizer_flow_knows_momentum_from_none(capsys):
     bench = load("optimizer_flow")
     plain, momentum, _ = bench.main(["--epochs", "4", "--resolution", "32"]).values()
@@ -337,6 +339,7 @@ def test_optimizer_flow_knows_momentum_from_none(capsys):
     assert capsys.readouterr().out.count("\n") == 5
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_batch_norm_watches_one_run_with_both_statistics(capsys):
     bench = load("batch_norm")
     arguments = ["--epochs", "1", "--every", "1", "--samples", "16"]
@@ -458,6 +461,7 @@ def test_bench_memory_prints_a_row_a_size(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_bench_many_analyses_prints_a_row_a_look(capsys):
     rows = load("bench_many_analyses").main(["--looks", "2", "4"])
     assert [n for n, _ in rows] == [2, 4]

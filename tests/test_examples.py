@@ -128,6 +128,7 @@ BESIDE_THE_DEMO = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_the_pages_say_what_the_demo_draws(tmp_path):
     """What stands beside its two pictures there."""
     monitor = load("digits")(["--log-dir", str(tmp_path)])
@@ -171,6 +172,7 @@ def test_sweep_on_ray(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("objective", ["loss", "pareto"])
 def test_sweep(objective, tmp_path, capsys):
     pytest.importorskip("optuna")

@@ -67,6 +67,7 @@ def test_the_kinds_of_answers_are_all_there():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", CASES)
 def test_a_training_says_what_is_quoted(name, tmp_path):
     monitor = SCRIPT["train"](CASES[name])

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -23,7 +24,7 @@ import lightning_morse.monitoring.probed_loss as probed
 from lightning_morse.monitoring.batch_parts import part_of
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.steps import loss_from_steps
-from tests.callback_models import Net, loader, monitor, rng_state, seed_all
+from tests.callback_models import Net, draw_nothing, loader, monitor, rng_state, seed_all
 
 RANK = int(os.environ["LOCAL_RANK"])
 ROOT = Path(sys.argv[1])
@@ -110,6 +111,7 @@ def small(**options):
 def main():
     run("bare")
     run("watched", small(), keep=True)
+    draw_nothing(pytest.MonkeyPatch())  # once is enough
     run("resumed", small(), epochs=4, ckpt_path=str(ROOT / "watched" / "last.ckpt"))
     run("first_fails", small(loss_fn=Fails(0, MemoryError("lost"))))
     run("second_fails", small(loss_fn=Fails(1, MemoryError("lost"))))

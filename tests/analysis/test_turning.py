@@ -40,13 +40,24 @@ def box(d):
     return np.zeros(d), -np.ones(d), np.ones(d), (-10 * np.ones(d), 10 * np.ones(d))
 
 
-def test_an_oblique_valley_is_answered_in_a_turned_box():
-    plain = analyze_from(oblique(), *box(2), 112, 64, most=320)
+@pytest.fixture(scope="module")
+def plain():
+    return analyze_from(oblique(), *box(2), 112, 64, most=320)
+
+
+@pytest.fixture(scope="module")
+def turned():
+    """Result and axes for the oblique valley, and how often it was evaluated."""
+    loss = oblique()
+    return *analyze_turning(loss, *box(2), 112, 64, most=320), loss.count
+
+
+def test_an_oblique_valley_is_answered_in_a_turned_box(plain, turned):
     assert plain.basin_of([[0.0, 0.0]])[0] == -1
     loss = oblique()
-    result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    result, axes, count = turned
     # All evaluations are told of, those before the box was turned too, at their places.
-    assert len(result.samples) == loss.count < 320
+    assert len(result.samples) == count < 320
     there = loss(torch.from_numpy(result.samples @ axes.T)).numpy()
     np.testing.assert_allclose(result.sample_losses, there, rtol=1e-9, atol=1e-12)
     assert result.basin_of([[0.0, 0.0]])[0] >= 0
@@ -58,9 +69,9 @@ def test_an_oblique_valley_is_answered_in_a_turned_box():
     assert result.confidence == 0.95
 
 
-def test_labels_of_a_turned_box_hold_for_the_true_flow():
+def test_labels_of_a_turned_box_hold_for_the_true_flow(turned):
     loss = oblique()
-    result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    result, axes, _ = turned
     assert axes is not None
     rng = np.random.default_rng(0)
     points = rng.uniform(result.grid.lower, result.grid.upper, (400, 2))
@@ -84,8 +95,7 @@ def test_what_is_decided_at_first_is_not_turned():
     assert result.basin_of([[0.0, 0.0]])[0] >= 0
 
 
-def test_without_leave_to_turn_it_is_the_plain_analysis():
-    plain = analyze_from(oblique(), *box(2), 112, 64, most=320)
+def test_without_leave_to_turn_it_is_the_plain_analysis(plain):
     result, axes = analyze_turning(oblique(), *box(2), 112, 64, most=320, turns=False)
     assert axes is None
     np.testing.assert_array_equal(result.samples, plain.samples)

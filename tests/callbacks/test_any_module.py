@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lightning_morse.slices.parameters import as_real
 from tests.callback_models import monitor, rng_state, seed_all, trainer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 N, BATCH = 64, 8
 
 

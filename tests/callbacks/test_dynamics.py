@@ -12,6 +12,8 @@ from lightning_morse.monitoring.scalars import published
 from lightning_morse.monitoring.snapshot_map import before_first
 from tests.callback_models import fit, rng_state
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CURVATURES = (1.0, 0.2)
 
 

@@ -28,6 +28,7 @@ class Looks(Callback):
 
 
 @pytest.mark.parametrize("validates", [True, False])
+@pytest.mark.usefixtures("no_pictures")
 def test_patience_counts_analyses(tmp_path, validates):
     stop = EarlyStopping("morse/morse_sets", min_delta=1e6, patience=1, strict=False)
     looks, watch = Looks("morse/morse_sets"), monitor(dim=1, n_samples=16, every_n_epochs=3)

@@ -34,19 +34,38 @@ assert (log.handlers, log.level, log.propagate) == ([], logging.NOTSET, True)
 assert not logging.getLogger().handlers
 """
 
-RUN = """
-import logging, sys
+# What somebody may have configured, and how often a run then says what it found.
+SETUPS = {
+    "nothing": ("", 1),
+    "root": ("logging.basicConfig(level=logging.INFO)", 1),
+    "root, warnings": ("logging.basicConfig(level=logging.WARNING)", 0),
+    "level": ("logging.getLogger('lightning_morse').setLevel(logging.WARNING)", 0),
+    "handler": ("logging.getLogger('lightning_morse').addHandler(logging.NullHandler())", 0),
+}
+
+# A process for each of them, after imports that take longer than the run.
+RUNS = """
+import logging, os, sys
 import lightning_morse.callbacks._account as home
 import pytest
 from tests.callback_models import fit, monitor, stub_analysis
 
-{setup}
 stub_analysis(pytest.MonkeyPatch())
 home.QUIET_BELOW_SECONDS = 0.0
 log = logging.getLogger("lightning_morse")
-before = log.handlers[:], log.level
-fit(sys.argv[1], monitor(), max_epochs=1)
-assert (log.handlers, log.level) == before
+root, *setups = sys.argv[1:]
+for number, setup in enumerate(setups):
+    child = os.fork()
+    if not child:
+        with open(f"{root}/{number}.txt", "w") as said:
+            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+        exec(setup)
+        before = log.handlers[:], log.level
+        fit(f"{root}/{number}", monitor(), max_epochs=1)
+        assert (log.handlers, log.level) == before
+        sys.exit()
+    if os.waitpid(child, 0)[1]:
+        sys.exit(open(f"{root}/{number}.txt").read())
 """
 
 
@@ -63,22 +82,20 @@ def test_importing_everything_configures_no_logging():
     run(IMPORT_ALL)
 
 
-@pytest.mark.parametrize(
-    ("setup", "times"),
-    [
-        ("", 1),
-        ("logging.basicConfig(level=logging.INFO)", 1),
-        ("logging.basicConfig(level=logging.WARNING)", 0),
-        ("logging.getLogger('lightning_morse').setLevel(logging.WARNING)", 0),
-        ("logging.getLogger('lightning_morse').addHandler(logging.NullHandler())", 0),
-    ],
-    ids=["nothing", "root", "root, warnings", "level", "handler"],
-)
-def test_a_run_says_once_what_it_found(setup, times, tmp_path):
-    done = run(RUN.format(setup=setup), str(tmp_path))
-    said = done.stdout + done.stderr
-    assert said.count("epoch 1: Certainly in the basin of attractor 0") == times
-    assert said.count("at least 1 attractor") == times
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """What is printed, by the name of the set-up."""
+    root = tmp_path_factory.mktemp("runs")
+    run(RUNS, str(root), *(setup for setup, _ in SETUPS.values()))
+    return {name: (root / f"{number}.txt").read_text() for number, name in enumerate(SETUPS)}
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_a_run_says_once_what_it_found(name, output):
+    _, times = SETUPS[name]
+    assert "`Trainer.fit` stopped" in output[name]
+    assert output[name].count("epoch 1: Certainly in the basin of attractor 0") == times
+    assert output[name].count("at least 1 attractor") == times
 
 
 @contextmanager

@@ -216,6 +216,7 @@ def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     assert metadata.data_class == 2  # tensors; otherwise the plugin gets nothing
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_scalars_agree_with_the_analysis(real, tmp_path):
     watch = monitor()
     _, runner = fit(tmp_path, watch)
@@ -245,6 +246,7 @@ def test_scalars_agree_with_the_analysis(real, tmp_path):
     assert result.sample_losses[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_basin_headroom_and_barrier_on_a_bowl(real, tmp_path):
     """A loss that is a bowl in the weights: one basin, and headroom is the height above its rim."""
 

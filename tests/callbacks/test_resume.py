@@ -44,6 +44,7 @@ def facts(rows):
     return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("directions", ["pca", "random"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_resumed_run_gives_the_same_analyses(directions, dtype, tmp_path):

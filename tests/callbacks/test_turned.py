@@ -11,6 +11,8 @@ from lightning_morse import MorseMonitor
 from lightning_morse.monitoring.one_analysis import OneAnalysis
 from tests.callback_models import fit
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 class Views(pl.Callback):
     """Keeps the picture of each epoch."""

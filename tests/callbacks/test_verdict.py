@@ -66,6 +66,7 @@ def test_it_stands_above_the_table(tmp_path):
         (lambda w: w.sum(), "Still descending: leaves through random direction "),
     ],
 )
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_says_what_becomes_of_its_weights(loss, kind, tmp_path):
     def loss_fn(module, batch):
         return loss(torch.cat([p.flatten() for p in module.parameters()]))

@@ -58,18 +58,27 @@ def loss_and_gradient(weights, moments):
     return fun, np.concatenate([np.ravel(w) for w in weights])
 
 
+class Lower(Exception):
+    """Descent has come lower, and goes no higher."""
+
+
 def descends(weights, moments, rng):
     """Whether descent from a nearby point ends lower."""
     fun, start = loss_and_gradient(weights, moments)
+    floor = fun(start)[0] - 1e-6
+
+    def until_lower(flat):
+        loss, slopes = fun(flat)
+        if loss < floor:
+            raise Lower
+        return loss, slopes
+
+    options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 3000}
     for size in (0.03, 0.1, 0.3, 0.5):
-        found = minimize(
-            fun,
-            start + size * rng.normal(size=len(start)),
-            jac=True,
-            method="L-BFGS-B",
-            options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 3000},
-        )
-        if found.fun < fun(start)[0] - 1e-6:
+        near = start + size * rng.normal(size=len(start))
+        try:
+            minimize(until_lower, near, jac=True, method="L-BFGS-B", options=options)
+        except Lower:
             return True
     return False
 

@@ -107,6 +107,7 @@ def counted(watch_options, tmp_path, **options):
     return watch, len(calls)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_monitor_evaluates_no_more_than_it_was_told(tmp_path):
     watch, n = counted({"n_samples": 24, "max_overhead": 1.0}, tmp_path, max_epochs=2)
     assert len(watch.history) == 2
@@ -114,6 +115,7 @@ def test_a_monitor_evaluates_no_more_than_it_was_told(tmp_path):
     assert n <= 2 * 24
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_two_machines_of_different_speed_agree(tmp_path, monkeypatch):
     rows = []
     for name, speed in (("slow", 1000.0), ("fast", 1e-3)):

@@ -609,6 +609,7 @@ def test_a_basin_that_has_become_two_is_a_fork(first, second, forks):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_pushed_into_another_basin_changes_once_and_goes_on_from_a_checkpoint(tmp_path):
     minima = [0, 0, 3, 3]
     through = pushed(tmp_path / "a", minima, 4)

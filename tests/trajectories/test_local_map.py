@@ -145,7 +145,7 @@ def test_pairs_that_can_be_fitted_nowhere_are_refused(monkeypatch):
 
 @pytest.mark.slow
 def test_a_stiff_flow_with_two_limit_cycles_gets_better_with_more_pairs():
-    few, more, many = (local_maps.measured(n, True, 0) for n in (900, 2400, 6000))
+    few, more, many = (local_maps.measured(n, True, 0) for n in (900, 2400, 3600))
     for row in (few, more, many):
         assert row.attractors >= 1
         assert row.wrong == 0
