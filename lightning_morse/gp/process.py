@@ -93,7 +93,7 @@ class GaussianProcess(Conditioned):
     ) -> tuple[dict[tuple[int, ...], Array], dict[tuple[int, ...], Array]]:
         """Means of derivatives at points, and relative variances of those up to the first."""
         at = _checked(points, len(self.lengthscales))
-        factor = self._factors(list(at.T))
+        factor = self._factors(list(at.T), orders)
         means, variances = {}, {}
         for order in orders:
             cross = _cross(factor, order)
@@ -124,7 +124,7 @@ class GaussianProcess(Conditioned):
         self, axes: list[Array], orders: list[tuple[int, ...]]
     ) -> tuple[dict[tuple[int, ...], Array], dict[tuple[int, ...], Array]]:
         """Means of derivatives on a lattice, and relative variances of those up to the first."""
-        *leading, last = self._factors(axes)
+        *leading, last = self._factors(axes, orders)
         n, shape = len(self.y), tuple(len(a) for a in axes[:-1])
         rows = max(1, _CHUNK // len(axes[-1]))
         size = math.prod(shape), len(axes[-1])
@@ -163,8 +163,8 @@ class GaussianProcess(Conditioned):
         """
         at = _checked(points, len(self.lengthscales))
         d = at.shape[1]
-        factor = self._factors(list(at.T))
         orders = _orders(d)[1:]
+        factor = self._factors(list(at.T), orders)
         prior = self.variance * np.array(
             [[at_one_point(self.kernel, self.lengthscales, a, b) for b in orders] for a in orders]
         )
@@ -184,10 +184,13 @@ class GaussianProcess(Conditioned):
         )
         return mean, covariance
 
-    def _factors(self, coordinates: list[Array]) -> list[list[Array]]:
-        """Kernel factors with the samples along each axis, of derivative order 0, 1 and 2."""
+    def _factors(
+        self, coordinates: list[Array], orders: list[tuple[int, ...]]
+    ) -> list[list[Array]]:
+        """Kernel factors with the samples along each axis, of derivative order 0, 1 and so on."""
+        needed = range(1 + max(map(max, orders)))
         scales = enumerate(self.lengthscales.tolist())
-        return [self.kernel.derivatives(coordinates[j], self.x[:, j], s) for j, s in scales]
+        return [self.kernel.derivatives(coordinates[j], self.x[:, j], s, needed) for j, s in scales]
 
     def _gathered(
         self, means: dict[tuple[int, ...], Array], variances: dict[tuple[int, ...], Array]
