@@ -30,7 +30,7 @@ import numpy as np
 
 import lightning_morse as lm
 from examples.himmelblau import himmelblau
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from lightning_morse.view.report import report
 from lightning_morse.view.runs import read_runs
 from tests.browser import Browser

@@ -16,7 +16,7 @@ import pytest
 from lightning_morse import MorseAnalysis, cli
 from lightning_morse.analysis.sentence import sentence
 from lightning_morse.cli.about_functions import _usual_resolution, _why_too_many_cells
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from lightning_morse.words import short_of_one
 from tests.plotting import test_basins_and_morse_graph as drawn
 from tests.view.test_report import write_run

@@ -14,7 +14,7 @@ from lightning_morse.mode_connectivity.record import Profile
 from lightning_morse.result import layout as analysis
 from lightning_morse.trajectories import runs
 from lightning_morse.view import layout as view
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -17,7 +17,8 @@ from hypothesis.extra import numpy
 
 from lightning_morse import Connectivity, DamagedFile, MorseAnalysis, Run
 from lightning_morse.mode_connectivity.record import Profile
-from lightning_morse.view.record import decode, encode
+from lightning_morse.view.encoding import encode
+from lightning_morse.view.record import decode
 from tests import mutations
 from tests.plotting import test_basins_and_morse_graph as drawn
 

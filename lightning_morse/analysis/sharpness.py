@@ -27,7 +27,7 @@ from scipy.special import ndtri
 from lightning_morse._typing import Array
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.gp.process import GaussianProcess
-from lightning_morse.result.record import Curvature, MorseSet
+from lightning_morse.result.parts import Curvature, MorseSet
 
 
 def curvature_at(portrait: PhasePortrait, point: Array, confidence: float) -> Curvature | None:

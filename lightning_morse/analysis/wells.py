@@ -27,18 +27,15 @@ may consist of several minima and what connects them. So it counts as unresolved
 includes it is exact.
 
 *The bounds* hold in the whole box simultaneously with a given probability: the band of
-:mod:`lightning_morse.bands.value` for one surrogate, with the lattice halved a number of times for
-the union bound where it is coarse, as :mod:`lightning_morse.bands.gradient` does. Mean and
-deviation inside a cell of the lattice are estimated from second differences at its corners, the
-deviation's with a factor of two. To the deviations that of the noise is added, which stands for
-what is too fine for the process. A loss with kinks is no path of the surrogate, whose bounds on
-values fail there at a few samples by many deviations. So a rougher process is fitted as well
-(Matern-3/2, as in :mod:`lightning_morse.gp.kinks`), and of the two bounds the wider one is taken.
+:func:`lightning_morse.bands.value.reach_in_cells` around the mean, whose range in a cell of the
+lattice is estimated from second differences at its corners. A loss with kinks is no path of the
+surrogate, whose bounds on values fail there at a few samples by many deviations. So a rougher
+process is fitted as well (Matern-3/2, as in :mod:`lightning_morse.gp.kinks`), and of the two bounds
+the wider one is taken.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,17 +43,13 @@ import numpy as np
 from scipy.ndimage import label, minimum_filter
 
 from lightning_morse._typing import Array, Mask
-from lightning_morse.bands import union_bound, value
+from lightning_morse.bands.value import reach_in_cells
 from lightning_morse.gp.process import GaussianProcess, Values
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 
 # Parts of the cell of a point along each axis, as long as they are not more in all.
 _PARTS, _MOST_PARTS = 8, 4096
-# The lattice is halved at most so often for the union bound.
-_MOST_HALVINGS = 4
-# Factor on the estimated growth of the deviation inside a cell of the lattice.
-_CAUTION_INSIDE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +115,8 @@ def _bounds(
     process: GaussianProcess, posterior: Values, lattice: Lattice, failure: float
 ) -> tuple[Array, Array, Array]:
     """Lower and upper bound on the loss in each grid cell by one process, and its largest mean."""
-    at_points = np.hypot(posterior.deviation, math.sqrt(process.noise * process.variance))
-    deviation = lattice.largest_corner(at_points)
-    deviation = deviation + _CAUTION_INSIDE * lattice.interpolation_error(at_points)
-    c, between = _narrowest(process, lattice, float(np.median(deviation)), failure)
+    reach = reach_in_cells(process, posterior, lattice, failure)
     low, up = lattice.cell_range(posterior.mean)
-    reach = c * deviation + between
     lower = -lattice.largest_in_grid_cell(reach - low)
     upper, mean = (lattice.largest_in_grid_cell(values) for values in (up + reach, up))
     with np.errstate(over="ignore"):  # an infinite bound is none
@@ -286,23 +275,6 @@ class Well:
         """Whether a point, shape ``(d,)``, is in a part that lies in the well."""
         part = self.near.lattice.grid.cell_of(point[None])[0]
         return bool(part >= 0 and self.held[part])
-
-
-def _narrowest(
-    surrogate: GaussianProcess, lattice: Lattice, typical: float, failure: float
-) -> tuple[float, float]:
-    """Deviations and allowance between the points of the band that is narrowest on average."""
-    bands, is_rough = [], math.isinf(surrogate.kernel.curvature_variance)
-    for halvings in range(_MOST_HALVINGS + 1):
-        n_points = lattice.n_points * 2.0 ** (lattice.dim * halvings)
-        c = union_bound.quantile(math.log(failure / union_bound.n_tests(1, n_points)))
-        log_share = union_bound.log_share_between(c)
-        if is_rough:
-            between = value.between_rough(log_share, surrogate, lattice.spacing / 2**halvings)
-        else:  # it falls with the square of the spacing
-            between = value.between(log_share, surrogate, lattice) / 4**halvings
-        bands.append((c, between))
-    return min(bands, key=lambda band: band[0] * typical + band[1])
 
 
 def _minima(shape: tuple[int, ...], values: Array) -> Mask:

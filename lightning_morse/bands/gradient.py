@@ -24,11 +24,9 @@ and :math:`V_i t^4 / 320` (checked numerically in the tests).
 times :math:`c\, s_i`, because the chain starts at the spacing of the lattice. It then starts at the
 points of the lattice halved ``h`` times: :math:`N\, 2^{d h}` of them in the union bound, :math:`c`
 a little larger, :math:`R_i` smaller by about :math:`4^h`. The deviations at these points are not
-evaluated but bounded by those at the corners plus twice the error of interpolating them, which is
-estimated from second differences; the bound is compared with the deviations at random places and
-enlarged if one of them is larger (:class:`CellDeviations`). That bound is not a proof. Hence ``h``
-is 0, and everything above proved, where :math:`R_i` is at most half of :math:`c\, s_i` as it is;
-elsewhere ``h`` makes the band narrowest.
+evaluated but bounded by an estimate (:mod:`lightning_morse.bands.halving`), which is not a proof.
+Hence ``h`` is 0, and everything above proved, where :math:`R_i` is at most half of :math:`c\, s_i`
+as it is; elsewhere ``h`` makes the band narrowest.
 
 *What can be simulated.* At the lattice points the union bound ignores that errors at neighbouring
 points are correlated. :func:`simulated_band` replaces it by joint sample paths of the error
@@ -49,7 +47,7 @@ import numpy as np
 from scipy.stats import beta
 
 from lightning_morse._typing import Array
-from lightning_morse.bands import union_bound
+from lightning_morse.bands import halving, union_bound
 from lightning_morse.gp.process import GaussianProcess, Posterior
 from lightning_morse.gp.sample_paths import largest_errors
 from lightning_morse.grids.lattice import Lattice
@@ -60,10 +58,6 @@ from lightning_morse.grids.lattice import Lattice
 _MINOR_ALLOWANCE = 0.5
 _MOST_HALVINGS = 6
 _REFERENCE_LEVEL = 0.95
-# The estimated error of interpolating deviations is taken this many times, for what second
-# differences at the corners miss, and checked at this many random places.
-_CAUTION_INSIDE = 2
-_N_CHECKS = 1024
 # Corrections shrink by a factor of at least 2^1.5 per level: after this many they are below
 # rounding.
 _N_LEVELS = 100
@@ -113,29 +107,27 @@ class CellDeviations:
     @cached_property
     def halvings(self) -> int:
         """How often to halve the lattice: not at all if the allowance between points is small."""
-        typical = np.median(self.at_corners, axis=0)
-        widths = []
-        for halvings in range(_MOST_HALVINGS + 1):
-            c = quantile(_REFERENCE_LEVEL, self.lattice, halvings)
-            allowed = between(
-                union_bound.log_share_between(c), self.surrogate, self.lattice, halvings
-            )
-            if not halvings and (allowed <= _MINOR_ALLOWANCE * c * typical).all():
-                return 0
-            widths.append(float(((c * typical + allowed) / typical).sum()))
-        return int(np.argmin(widths))
+        typical = np.asarray(np.median(self.at_corners, axis=0))
+        c, allowed = self._reference(0)
+        if (allowed <= _MINOR_ALLOWANCE * c * typical).all():
+            return 0
+        return halving.narrowest(self._reference, typical, _MOST_HALVINGS)
+
+    def _reference(self, halvings: int) -> tuple[float, Array]:
+        """Deviations of the band of the reference level, and its allowance between the points."""
+        c = quantile(_REFERENCE_LEVEL, self.lattice, halvings)
+        log_share = union_bound.log_share_between(c)
+        return c, between(log_share, self.surrogate, self.lattice, halvings)
 
     @cached_property
     def inside(self) -> Array:
-        """Bound on the deviation anywhere in each cell; estimated, see the module's docstring."""
-        lattice = self.lattice
-        bound = self.at_corners + _CAUTION_INSIDE * lattice.interpolation_error(self.at_points)
-        rng = np.random.default_rng(0)
-        cells = rng.integers(0, len(bound), _N_CHECKS)
-        corner = np.stack(np.unravel_index(cells, lattice.cells), axis=1)
-        places = lattice.grid.lower + (corner + rng.random(corner.shape)) * lattice.spacing
-        found = self.surrogate.posterior(places).gradient_deviation
-        return np.asarray(bound * max(1.0, float((found / bound[cells]).max())))
+        """Bound on the deviation anywhere in each cell, estimated."""
+        bound = halving.deviation_inside(self.lattice, self.at_points)
+
+        def deviation(places: Array) -> Array:
+            return self.surrogate.posterior(places).gradient_deviation
+
+        return halving.checked(self.lattice, bound, deviation)
 
 
 def gradient_band(
@@ -239,7 +231,7 @@ def failure_bound(
 
 
 def _n_tests(lattice: Lattice, n_points: int, halvings: int) -> float:
-    return union_bound.n_tests(lattice.dim, n_points * 2.0 ** (lattice.dim * halvings))
+    return halving.n_tests(lattice.dim, n_points, lattice.dim, halvings)
 
 
 def between(

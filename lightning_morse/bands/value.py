@@ -26,6 +26,11 @@ because :math:`1 - \cos u \le u^2 / 2`. With :math:`t = \sqrt{2\nu}\,\delta / \l
 for Matern-7/2 (:math:`49 / 5`): the same share as for a slope along another axis, whose correlation
 is also :math:`\kappa`.
 
+*On the cells of a lattice that may be coarse* :func:`reach_in_cells` bounds the error of one
+surrogate, that of a loss. The lattice is halved a number of times for the union bound, and the
+deviations between its points are estimated (:mod:`lightning_morse.bands.halving`). That of the
+noise, which stands for what is too fine for the process, is added to them.
+
 *What is not proved.* That the coordinates are such sample paths; that the hyper-parameters, fitted
 to the same pairs, and the constant mean among them, are the right ones; rounding.
 
@@ -41,14 +46,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_morse._typing import Array
-from lightning_morse.bands import union_bound
-from lightning_morse.gp.process import GaussianProcess
+from lightning_morse.bands import halving, union_bound
+from lightning_morse.gp.process import GaussianProcess, Values
 from lightning_morse.grids.lattice import Lattice
 
 # Corrections shrink by a factor of nearly 4 per level: after this many they are below rounding.
 _N_LEVELS = 60
 # The same for rough ones, by a factor of nearly 2.8, down to what rounding leaves of the variance.
 _N_LEVELS_ROUGH, _ROUNDING = 24, 1e-15
+# The lattice is halved at most so often for the band on its cells.
+_MOST_HALVINGS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +121,46 @@ def value_bands(
         ValueBand(c, level, np.array([between(log_share, gp, part) for gp in surrogates]))
         for surrogates, part in zip(groups, lattices, strict=True)
     )
+
+
+def reach_in_cells(
+    surrogate: GaussianProcess, posterior: Values, lattice: Lattice, failure: float
+) -> Array:
+    """Bound on the error of one surrogate's mean anywhere in each cell of a lattice, estimated.
+
+    Args:
+        surrogate: The surrogate; its paths need not have second derivatives.
+        posterior: Its posterior at the points of the lattice.
+        lattice: The lattice; it is halved as often as makes the bound smallest on average.
+        failure: Probability with which the bound may be false in some cell.
+
+    Returns:
+        Shape ``(n_cells,)``.
+    """
+    noise = math.sqrt(surrogate.noise * surrogate.variance)
+    estimated = halving.deviation_inside(lattice, np.hypot(posterior.deviation, noise))
+
+    def band(halvings: int) -> tuple[float, Array]:
+        tests = halving.n_tests(1, lattice.n_points, lattice.dim, halvings)
+        c = union_bound.quantile(math.log(failure / tests))
+        return c, _between_halved(union_bound.log_share_between(c), surrogate, lattice, halvings)
+
+    def deviation(places: Array) -> Array:
+        return np.hypot(surrogate.values(places).deviation, noise)
+
+    # Chosen before the estimate is checked, which then never makes the bound smaller.
+    c, allowed = band(halving.narrowest(band, np.asarray(np.median(estimated)), _MOST_HALVINGS))
+    return c * halving.checked(lattice, estimated, deviation) + allowed
+
+
+def _between_halved(
+    log_share: float, surrogate: GaussianProcess, lattice: Lattice, halvings: int
+) -> Array:
+    """Allowance between the points of the lattice, halved a number of times."""
+    if math.isinf(surrogate.kernel.curvature_variance):
+        return np.asarray(between_rough(log_share, surrogate, lattice.spacing / 2**halvings))
+    # It falls with the square of the spacing.
+    return np.asarray(between(log_share, surrogate, lattice) / 4**halvings)
 
 
 def failure_bound(c: float, n_surrogates: int, n_points: int) -> float:

@@ -21,7 +21,8 @@ from lightning_morse.callbacks.logger_kinds import LoggerKind, Telling, kind_of_
 from lightning_morse.disk import leave_room
 from lightning_morse.monitoring.findings import View
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.view.record import PLUGIN, SUFFIX, encode, record_tag
+from lightning_morse.view.encoding import encode
+from lightning_morse.view.record import PLUGIN, SUFFIX, record_tag
 from lightning_morse.view.report import write_report
 from lightning_morse.view.runs import Reading, Run
 

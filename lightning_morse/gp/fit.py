@@ -11,8 +11,9 @@ from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
 from scipy.optimize import minimize
 
 from lightning_morse._typing import Array
+from lightning_morse.gp.conditioning import EPS, SurrogateError
 from lightning_morse.gp.kernels import MATERN_5_2, Matern
-from lightning_morse.gp.process import EPS, GaussianProcess, SurrogateError
+from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.gp.warp import Warp
 from lightning_morse.grids.cubical import check_box
 

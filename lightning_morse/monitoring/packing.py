@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_morse.monitoring.containers import replaced
+
 _MARK, _TENSORS = "lightning_morse/packed", "tensors"
 
 
@@ -39,11 +41,9 @@ def packed(state: Mapping[str, Any]) -> dict[str, Any]:
             # A view would be written with all of what it is a view of.
             tensors.append(value.detach().cpu().clone())
             return {_MARK: len(tensors) - 1}
-        if isinstance(value, Mapping):
-            return {k: put(v) for k, v in value.items()}
-        return type(value)(map(put, value)) if type(value) in (list, tuple) else value
+        return value
 
-    small, buffer = put(state), io.BytesIO()
+    small, buffer = replaced(state, put), io.BytesIO()
     torch.save(tensors, buffer)
     content = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
     return {**small, _TENSORS: torch.from_numpy(content.copy())}
@@ -57,10 +57,7 @@ def unpacked(state: Mapping[str, Any]) -> dict[str, Any]:
     tensors = torch.load(content, weights_only=True)
 
     def get(value: Any) -> Any:
-        if type(value) is dict:
-            if list(value) == [_MARK]:
-                return tensors[value[_MARK]]
-            return {k: get(v) for k, v in value.items()}
-        return type(value)(map(get, value)) if type(value) in (list, tuple) else value
+        is_reference = type(value) is dict and list(value) == [_MARK]
+        return tensors[value[_MARK]] if is_reference else value
 
-    return {k: get(v) for k, v in state.items() if k != _TENSORS}
+    return {k: replaced(v, get) for k, v in state.items() if k != _TENSORS}

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from lightning_morse.atomic import write_whole
 from lightning_morse.disk import leave_room
+from lightning_morse.monitoring.containers import contents, replaced
 
 # Tensors up to this size stay in the checkpoint; so does everything if it is small altogether.
 _SMALL_TENSOR_BYTES = 1 << 14
@@ -101,11 +102,9 @@ class StateFiles:
                 name, key = name_of(value) or _written(value, folder, self._mark), key_of(value)
                 used[key] = name, weakref.ref(value) if key == id(value) else None
                 return {_MARK: name}
-            if isinstance(value, dict):
-                return {k: put(v) for k, v in value.items()}
-            return type(value)(map(put, value)) if type(value) in (list, tuple) else value
+            return value
 
-        made = put(state)
+        made = replaced(state, put)
         self._known = used
         self._keep({name for name, _ in used.values()}, folder)
         return made
@@ -140,7 +139,7 @@ class StateFiles:
 
     def take_over(self, state: Any) -> None:
         """Let files that a state refers to go once two later states have been put away."""
-        self._before = set(_names(state))
+        self._before = {value[_MARK] for value in contents(state) if _is_reference(value)}
         self._own |= self._before
 
 
@@ -150,13 +149,11 @@ def fetched(state: Any, folder: Path) -> Any:
     Raises:
         MissingStateError: If a file is not there, or is not what was written.
     """
-    if isinstance(state, dict):
-        if list(state) == [_MARK]:
-            return _read(folder / f"{state[_MARK]}{_SUFFIX}")
-        return {k: fetched(v, folder) for k, v in state.items()}
-    if type(state) in (list, tuple):
-        return type(state)(fetched(v, folder) for v in state)
-    return state
+
+    def get(value: Any) -> Any:
+        return _read(folder / f"{value[_MARK]}{_SUFFIX}") if _is_reference(value) else value
+
+    return replaced(state, get)
 
 
 def n_bytes(state: Any) -> int:
@@ -168,35 +165,18 @@ def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == [_MARK]
+
+
 def _tensors(state: Any) -> Iterator[Tensor]:
-    """The tensors in plain containers, in no particular order."""
-    todo = [state]  # no recursion: a checkpoint an epoch asks often
-    while todo:
-        value = todo.pop()
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, dict):
-            todo.extend(value.values())
-        elif isinstance(value, list | tuple):
-            todo.extend(value)
+    return (value for value in contents(state) if isinstance(value, Tensor))
 
 
 def _names_in(folder: Path) -> set[str]:
     # To ask for all files at once is quicker than for each.
     found = os.listdir(folder) if folder.is_dir() else []
     return {name.removesuffix(_SUFFIX) for name in found}
-
-
-def _names(state: Any) -> Iterator[str]:
-    if isinstance(state, dict):
-        if list(state) == [_MARK]:
-            yield state[_MARK]
-        else:
-            for value in state.values():
-                yield from _names(value)
-    elif isinstance(state, list | tuple):
-        for value in state:
-            yield from _names(value)
 
 
 def _written(tensor: Tensor, folder: Path, mark: str) -> str:

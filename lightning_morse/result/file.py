@@ -17,14 +17,8 @@ from lightning_morse.archive import Archive
 from lightning_morse.conley.reach import Reach
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import layout
-from lightning_morse.result.record import (
-    Box,
-    Curvature,
-    Ladder,
-    MorseAnalysis,
-    MorseSet,
-    WayOut,
-)
+from lightning_morse.result.parts import Box, Curvature, Ladder, MorseSet, WayOut
+from lightning_morse.result.record import MorseAnalysis
 from lightning_morse.schema import Check
 
 

@@ -25,7 +25,8 @@ from lightning_morse._typing import Array
 from lightning_morse.facts import Facts, SurrogateFacts
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.grids.cubical import CubicalGrid, check_box
-from lightning_morse.result.record import Box, Curvature, MorseAnalysis, MorseSet, WayOut
+from lightning_morse.result.parts import Box, Curvature, MorseSet, WayOut
+from lightning_morse.result.record import MorseAnalysis
 
 # Widths of a box may differ by this power of two: the fourth power, as in the covariance of second
 # derivatives, is then a float.

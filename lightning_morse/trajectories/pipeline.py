@@ -3,96 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
+from numpy.typing import ArrayLike
 
-from lightning_morse._typing import Array, Cells, Mask
-from lightning_morse.bands.value import ValueBand
-from lightning_morse.conley.basins import exit_volumes, reach_of_cells
-from lightning_morse.conley.combinatorial_map import outer_approximation
-from lightning_morse.conley.index import conley_indices
-from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
-from lightning_morse.conley.reach import Reach
-from lightning_morse.conley.recurrence import drifts, period
-from lightning_morse.facts import MapFacts
+from lightning_morse._typing import Array
+from lightning_morse.conley.recurrence import period
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.gp.process import SurrogateError
-from lightning_morse.grids.cubical import CubicalGrid, check_box, check_resolved
-from lightning_morse.grids.lattice import Lattice
-from lightning_morse.result import MorseAnalysis, MorseSet
+from lightning_morse.grids.cubical import CubicalGrid, check_resolved
+from lightning_morse.result import MorseAnalysis
 from lightning_morse.result.frame import Frame
 from lightning_morse.stopwatch import Stopwatch, one_thread
+from lightning_morse.trajectories.description import described, facts_of
 from lightning_morse.trajectories.ladder import MapAtLevel, MapClimb, climb_map
-from lightning_morse.trajectories.local_fit import fit_local_map
 from lightning_morse.trajectories.local_map import LocalMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
-
-# With fewer cells per axis every cell touches the boundary or its neighbour does: no picture.
-_FEWEST_CELLS = 4
-_MOST_AXES = 3
-# Lattice points per axis, by dimension, below which the lattice is made finer than the grid. The
-# band is sound on any lattice; on a coarse one it is wider between the points.
-_FEWEST_POINTS = {1: 256, 2: 64, 3: 24}
-# How far the default box reaches beyond the states, as a share of their range: states at the edge
-# would have images outside.
-_MARGIN = 0.05
-# Most cells of a Morse set tried as its centre. A centre is an estimate, nothing depends on it.
-_CELLS_TRIED_AS_CENTER = 2000
-# Keeps the random numbers apart from those of a design or a simulation with the same seed.
-_STREAM = 2
-
-
-@dataclass(frozen=True, eq=False)
-class _Settings:
-    """Arguments of an analysis, see :func:`analyze_trajectories`."""
-
-    grid: CubicalGrid
-    confidence: float
-    seed: int
-    noise: str
-    step_level: float
-
-    @property
-    def level_of_steps(self) -> float | None:
-        """Probability with which the boxes hold a single step; None if they hold the mean."""
-        return self.step_level if self.noise == "steps" else None
-
-
-@dataclass(frozen=True, eq=False)
-class _MapPortrait:
-    """The dynamics on a grid according to the learnt map.
-
-    Attributes:
-        model: The learnt map.
-        lattice: The points at which it was evaluated.
-        bands: The simultaneous bands on its values, one per leaf.
-        unknown: Cells where the pairs say too little, shape ``(grid.size,)``; they are exterior.
-        image: The outer approximation.
-        found: Its Morse graph, attractors first, without the components that drift.
-        reach: The Morse sets each cell may reach, and whether it may leave the box.
-        exits: Fraction of the box that leaves through each face, shape ``(d, 2)``.
-    """
-
-    model: LocalMap
-    lattice: Lattice
-    bands: tuple[ValueBand, ...]
-    unknown: Mask
-    image: csr_array
-    found: MorseGraph
-    reach: Reach
-    exits: Array
-
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        """The certain basins, shape ``(grid.size,)``."""
-        return self.reach.labels(self.found.attractors)
+from lightning_morse.trajectories.portrait import MapPortrait, map_portrait
+from lightning_morse.trajectories.settings import Settings, check_numbers, grid_on
 
 
 def analyze_trajectories(
@@ -172,10 +102,10 @@ def analyze_trajectories(
         ('at least 1 attractor', 0.0)
     """
     clock = Stopwatch()
-    _check_numbers(confidence, noise, step_level)
+    check_numbers(confidence, noise, step_level)
     with clock("pairs"):
         pairs = pairs_of_runs(trajectories, lag, run_ids, steps, overlapping)
-        grid = _grid(pairs, lower, upper, resolution)
+        grid = grid_on(pairs, lower, upper, resolution)
     return analyze_pairs(pairs, grid, confidence, seed, noise, step_level, clock)
 
 
@@ -206,7 +136,7 @@ def analyze_pairs(
         ValueError: As :func:`analyze_trajectories` does.
         SurrogateError: As there.
     """
-    _check_numbers(confidence, noise, step_level)
+    check_numbers(confidence, noise, step_level)
     check_resolved(grid)
     if grid.dim != pairs.start.shape[1] or any(grid.periodic):
         raise ValueError(
@@ -224,16 +154,16 @@ def analyze_pairs(
         )
     frame = Frame.of(grid.lower, grid.upper)
     used = _in_frame(used, frame)
-    settings = _Settings(frame.grid(grid), float(confidence), seed, noise, step_level)
+    settings = Settings(frame.grid(grid), float(confidence), seed, noise, step_level)
     with one_thread():
-        portrait = _portrait(used, settings, clock)
+        portrait = map_portrait(used, settings, clock)
         with clock("ladder"):
             climbed = _climbed(portrait, settings)
         with clock("record"):
             each, mu = _confidences(portrait.model, climbed)
             periods = [period(portrait.image, cells) for cells in portrait.found.morse_sets]
-            sets = _described(portrait, periods, each)
-            facts = _facts(portrait, settings, used, len(pairs), periods)
+            sets = described(portrait, periods, each)
+            facts = facts_of(portrait, settings, used, len(pairs), periods)
     result = MorseAnalysis(
         grid=settings.grid,
         morse_sets=sets,
@@ -266,46 +196,7 @@ def _in_frame(pairs: Pairs, frame: Frame) -> Pairs:
     return dataclasses.replace(pairs, start=start, end=end)
 
 
-def _portrait(pairs: Pairs, settings: _Settings, clock: Stopwatch) -> _MapPortrait:
-    """Fit the map, enclose it at the level asked for, and find its Morse graph and basins."""
-    grid, single = settings.grid, settings.level_of_steps
-    rng = np.random.default_rng([settings.seed, _STREAM])
-    fewest = _FEWEST_POINTS[grid.dim]
-    lattice = Lattice(grid, tuple(math.ceil(fewest / n) for n in grid.shape))
-    with clock("fit"):
-        model = fit_local_map(pairs, lattice, rng)
-    with clock("posterior"):
-        unknown = model.unknown_cells()
-    with clock("band"):
-        bands = model.bands(settings.confidence)
-    with clock("enclosure"):
-        low, up = model.image_boxes(bands, single)
-        moves = model.displacement_boxes(bands, single)
-        if np.isnan([*low, *up, *moves[0], *moves[1]]).any():
-            raise SurrogateError("images of cells have left the range of floats: nothing is known")
-    with clock("map"):
-        image = outer_approximation(low, up, grid, exterior_cells=unknown)
-    with clock("graph"):
-        found = _without_drift(morse_graph(image), image, *moves)
-    with clock("basins"):
-        rest = [i for i in range(len(found.morse_sets)) if i not in found.attractors]
-        order = [*found.attractors, *rest]
-        reach = reach_of_cells(found, {old: new for new, old in enumerate(order)})
-        found = found.renumbered(order)
-        faces = np.stack([low < grid.lower, up > grid.upper], axis=2) & ~unknown[:, None, None]
-        exits = exit_volumes(found, reach.labels(found.attractors), faces)
-    return _MapPortrait(model, lattice, bands, unknown, image, found, reach, exits)
-
-
-def _without_drift(found: MorseGraph, image: csr_array, low: Array, up: Array) -> MorseGraph:
-    """The Morse graph without the components that certainly hold nothing recurrent."""
-    kept = np.zeros(len(low), dtype=bool)
-    for cells in found.morse_sets:
-        kept[cells] = not drifts(low[cells], up[cells])
-    return morse_graph(image, critical=kept)
-
-
-def _climbed(portrait: _MapPortrait, settings: _Settings) -> MapClimb:
+def _climbed(portrait: MapPortrait, settings: Settings) -> MapClimb:
     """Follow the attractors up to wider and wider bands."""
     model = portrait.model
 
@@ -329,134 +220,3 @@ def _confidences(model: LocalMap, climbed: MapClimb) -> tuple[Array, float]:
     if model.factors.max() < PLAINLY_WRONG:
         return climbed.each, climbed.together
     return 0 * climbed.each, 0.0
-
-
-def _described(portrait: _MapPortrait, periods: Sequence[int], mu: Array) -> tuple[MorseSet, ...]:
-    """One record per Morse set; attractors, which have a ``mu``, come first."""
-    grid, bounds = portrait.lattice.grid, dict(enumerate(mu.tolist()))
-    return tuple(
-        MorseSet(
-            cells=cells,
-            is_attractor=number in bounds,
-            resolved=False,
-            index=None,
-            center=_center(cells, rounds, portrait.model, grid),
-            loss=math.nan,
-            volume=cells.size / grid.size,
-            mu=bounds.get(number),
-        )
-        for number, (cells, rounds) in enumerate(
-            zip(portrait.found.morse_sets, periods, strict=True)
-        )
-    )
-
-
-def _center(cells: Cells, rounds: int, model: LocalMap, grid: CubicalGrid) -> Array:
-    """Centre of the cell that returns closest to itself after as many steps as the period."""
-    some = cells[:: math.ceil(cells.size / _CELLS_TRIED_AS_CENTER)]
-    low, up = grid.cell_bounds()
-    middle = 0.5 * (low[some] + up[some])
-    later = middle
-    for _ in range(rounds):
-        later = model.mean(later)
-    apart = np.linalg.norm((later - middle) / grid.cell_widths, axis=1)
-    nearest: Array = middle[int(np.argmin(apart))]
-    return nearest
-
-
-def _facts(
-    portrait: _MapPortrait,
-    settings: _Settings,
-    pairs: Pairs,
-    n_pairs: int,
-    periods: Sequence[int],
-) -> MapFacts:
-    model = portrait.model
-    indices = conley_indices(portrait.image, portrait.found, portrait.lattice.grid)
-    each = [m.processes for m in model.standing]
-    void = np.isin(model.leaf_of_cell, np.flatnonzero(model.void))
-    return MapFacts(
-        kernel=each[0][0].kernel.name,
-        n=len(pairs),
-        n_outside=n_pairs - len(pairs),
-        n_runs=len(pairs.run_ids),
-        cut_runs=tuple(pairs.cut),
-        lag=pairs.lag,
-        lengthscales=tuple(
-            map(tuple, np.median([[p.lengthscales for p in ps] for ps in each], axis=0).tolist())
-        ),
-        mean=_typical([np.array([p.mean for p in ps]) for ps in each]),
-        deviation=_typical([m.prior_deviation for m in model.standing]),
-        noise_deviation=_typical([m.noise_deviation for m in model.standing]),
-        noise=settings.noise,
-        step_level=settings.level_of_steps,
-        factors=tuple(model.factors.tolist()),
-        band_deviations=portrait.bands[0].c,
-        band_between=_largest([b.between for b in portrait.bands if b.between.size]),
-        periods=tuple(periods),
-        betti=tuple(None if found is None else found.betti for found in indices),
-        unknown=float(portrait.unknown.mean()),
-        leaves=len(model.leaves),
-        void=float(void.mean()),
-    )
-
-
-def _typical(each: Sequence[Array]) -> tuple[float, ...]:
-    """Median over the leaves, per coordinate."""
-    return tuple(np.median(each, axis=0).tolist())
-
-
-def _largest(each: Sequence[Array]) -> tuple[float, ...]:
-    """Maximum over the leaves, per coordinate."""
-    return tuple(np.max(each, axis=0).tolist())
-
-
-def _grid(
-    pairs: Pairs,
-    lower: ArrayLike | None,
-    upper: ArrayLike | None,
-    resolution: int | Sequence[int],
-) -> CubicalGrid:
-    dim = pairs.start.shape[1]
-    if dim > _MOST_AXES:
-        raise ValueError(
-            f"states must have 1, 2 or 3 coordinates, got {dim}: the number of cells grows "
-            "exponentially with it. Project the runs to a subspace first"
-        )
-    if (lower is None) != (upper is None):
-        raise ValueError("lower and upper must be given both or neither, got one of them")
-    if lower is None or upper is None:
-        states = np.concatenate([pairs.start, pairs.end])
-        least, most = states.min(axis=0), states.max(axis=0)
-        flat = np.flatnonzero(~(most > least))
-        if flat.size:
-            raise ValueError(
-                f"coordinate {flat[0]} is {least[flat[0]]:g} in all states: it has no dynamics. "
-                "Leave it out, or give a box"
-            )
-        lower, upper = least - _MARGIN * (most - least), most + _MARGIN * (most - least)
-    low, up = check_box(lower, upper)
-    if len(low) != dim:
-        raise ValueError(
-            f"lower and upper must have one number for each of the {dim} coordinates of the "
-            f"states, got {len(low)}"
-        )
-    shape: tuple[Any, ...] = (
-        tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * dim
-    )
-    if len(shape) != dim or not all(
-        isinstance(n, int | np.integer) and n >= _FEWEST_CELLS for n in shape
-    ):
-        raise ValueError(
-            f"resolution must be an integer of at least {_FEWEST_CELLS}, or {dim} of them for the "
-            f"{dim} axes of the box, got {resolution!r}"
-        )
-    return CubicalGrid(low, up, shape)
-
-
-def _check_numbers(confidence: float, noise: str, step_level: float) -> None:
-    for name, value in (("confidence", confidence), ("step_level", step_level)):
-        if not (isinstance(value, int | float) and 0 < value < 1):
-            raise ValueError(f"{name} must lie strictly between 0 and 1, got {value!r}")
-    if noise not in ("mean", "steps"):
-        raise ValueError(f"noise must be 'mean' or 'steps', got {noise!r}")

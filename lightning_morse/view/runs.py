@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_morse.regular_files import files_below, open_regular
+from lightning_morse.view.encoding import encode
 from lightning_morse.view.hparams import read_hparams
 from lightning_morse.view.record import (
     HEAD_BYTES,
@@ -21,7 +22,6 @@ from lightning_morse.view.record import (
     SUFFIX,
     ViewRecord,
     decode,
-    encode,
     read_summary,
 )
 

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lightning_morse.bands.value import between, correction_deviation, mean_remainder, value_band
-from lightning_morse.gp.kernels import MATERN_5_2, MATERN_7_2
+from lightning_morse.bands.value import (
+    between,
+    correction_deviation,
+    mean_remainder,
+    reach_in_cells,
+    value_band,
+)
+from lightning_morse.gp.kernels import MATERN_3_2, MATERN_5_2, MATERN_7_2
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
@@ -176,3 +182,16 @@ def test_the_allowance_is_the_sum_of_all_corrections():
         spacing = lattice.spacing / 2 ** (k - 1)
         total += quantile * math.sqrt(2 * 25) * np.sum(spacing**2 / (8 * gp.lengthscales**2))
     assert between(math.log(tail), gp, lattice) == pytest.approx(total)
+
+
+@pytest.mark.parametrize("kernel", [MATERN_3_2, MATERN_5_2], ids=lambda k: k.name)
+def test_the_reach_in_a_cell_is_more_than_the_deviations_in_it(kernel):
+    """Also with more samples than lattice points, where cells are wider than their corners tell."""
+    for n, cells in ((12, 64), (300, 128)):
+        gp = process(0.3, n=n, kernel=kernel)
+        lattice = Lattice(CubicalGrid([-1], [1], (cells,)), (1,))
+        places = np.random.default_rng(5).uniform(-1, 1, (4000, 1))
+        found = np.hypot(gp.posterior(places).deviation, math.sqrt(gp.noise))
+        reach = reach_in_cells(gp, gp.lattice_values(lattice.axes), lattice, 0.05)
+        c = -norm.ppf(0.05 / (2.1 * (cells + 1)))  # of the lattice as it is
+        assert (c * found <= reach[lattice.grid.cell_of(places)] * 1.005).all()

@@ -179,6 +179,8 @@ def test_lattice_posterior_is_the_posterior_at_its_points(monkeypatch):
     axes = [np.linspace(-1, 1, 7), np.linspace(0, 1, 5)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     expected = gp.posterior(points)
+    np.testing.assert_array_equal(gp.values(points).mean, expected.mean)
+    np.testing.assert_array_equal(gp.values(points).deviation, expected.deviation)
     for chunk in (4, 1000):
         monkeypatch.setattr(process, "_CHUNK", chunk)
         found = gp.lattice_posterior(axes)
@@ -235,6 +237,6 @@ def test_bad_processes_are_refused(change, message):
 
 def test_points_of_the_wrong_shape_are_refused():
     gp = some_process()
-    for ask in (gp.posterior, gp.derivative_distribution):
+    for ask in (gp.posterior, gp.values, gp.derivative_distribution):
         with pytest.raises(ValueError, match=r"points must have shape \(m, 2\), got \(3, 1\)"):
             ask(np.zeros((3, 1)))

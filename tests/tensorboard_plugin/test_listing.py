@@ -7,7 +7,8 @@ import pytest
 
 from lightning_morse.tensorboard_plugin import listing as listing_module
 from lightning_morse.tensorboard_plugin.listing import Event, Listing, Stamp
-from lightning_morse.view.record import decode, encode, summary
+from lightning_morse.view.encoding import encode
+from lightning_morse.view.record import decode, summary
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 

@@ -22,7 +22,8 @@ from lightning_morse import analyze
 from lightning_morse.callbacks.loggers import _add_record
 from lightning_morse.view import asset
 from lightning_morse.view.course import course_of
-from lightning_morse.view.record import decode, encode
+from lightning_morse.view.encoding import encode
+from lightning_morse.view.record import decode
 from tests.browser import Browser
 from tests.plotting import test_basins_and_morse_graph as drawn
 

@@ -13,7 +13,7 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from lightning_morse.tensorboard_plugin import MorsePlugin
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 TAG = "morse/record"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from lightning_morse.view.report import write_report
 from lightning_morse.view.runs import read_runs
 from tests.browser import Browser

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from lightning_morse.view.course import course_of
-from lightning_morse.view.record import decode, encode, summary
+from lightning_morse.view.encoding import encode
+from lightning_morse.view.record import decode, summary
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 

@@ -9,7 +9,7 @@ import pytest
 import lightning_morse as lm
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.plotting.style import identity_color
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from lightning_morse.view.report import report, write_report
 from lightning_morse.view.runs import Run, read_runs
 from lightning_morse.words import short_of_one

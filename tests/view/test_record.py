@@ -12,7 +12,9 @@ from lightning_morse.analysis.sentence import sentence
 from lightning_morse.conley.reach import Reach
 from lightning_morse.plotting.style import attractor_colors
 from lightning_morse.view import record as view_record
-from lightning_morse.view.record import MAX_CELLS, decode, encode, summary
+from lightning_morse.view.encoding import encode
+from lightning_morse.view.packing import MAX_CELLS
+from lightning_morse.view.record import decode, summary
 from tests.plotting import test_basins_and_morse_graph as drawn
 from tests.towers import with_boxes
 
@@ -239,7 +241,7 @@ def test_what_does_not_fit_the_box_is_refused(options, message):
 def test_more_than_three_axes_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="1, 2 or 3 axes, but the analysis has 4"):
         encode(drawn.double_well(4, 4))
-    monkeypatch.setattr(view_record, "MAX_CELLS", 10)
+    monkeypatch.setattr("lightning_morse.view.encoding.MAX_CELLS", 10)
     with pytest.raises(ValueError, match="at most 10 cells, but the analysis has 64"):
         encode(drawn.line())
 

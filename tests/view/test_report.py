@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_morse.view import asset, asset_names
-from lightning_morse.view.record import encode
+from lightning_morse.view.encoding import encode
 from lightning_morse.view.report import MAX_PAGE_BYTES, report, write_report
 from lightning_morse.view.runs import Run, read_runs
 from tests.plotting import test_basins_and_morse_graph as drawn

@@ -1,4 +1,4 @@
-// Records: decoding what encode() in view/record.py writes, and looking values up in them.
+// Records: decoding what encode() in view/encoding.py writes, and looking values up in them.
 
 import { checkRecord } from "./damage.js";
 

@@ -4,7 +4,7 @@
 //   runs()            -> Promise of [{name, course}], see course_of() in view/course.py; with
 //                        hyper-parameters by name in hparams, where they are known
 //   steps(run)        -> Promise of a [summary] of each step, see summary() in view/record.py
-//   record(run, step) -> Promise of a record, see encode() in view/record.py
+//   record(run, step) -> Promise of a record, see encode() in view/encoding.py
 //   nothing           -> what to say where there are no runs
 
 import { Comparison } from "./compare.js";
