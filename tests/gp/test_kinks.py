@@ -78,7 +78,7 @@ def test_where_kinks_are_likelier_no_count_is_exact():
 
 @pytest.mark.parametrize("share", [0.0, 0.05])
 def test_an_exact_claim_is_doubted_as_far_as_kinks_are_likely(monkeypatch, share):
-    monkeypatch.setattr("lightning_morse.analysis.tower.kinked_weight", lambda *_: share)
+    monkeypatch.setattr("lightning_morse.analysis.surrogates.kinked_weight", lambda *_: share)
 
     def bowl(x):
         return (x + 0.1).square().sum(1) + 0.2 * x[:, 0].pow(3)
@@ -88,7 +88,7 @@ def test_an_exact_claim_is_doubted_as_far_as_kinks_are_likely(monkeypatch, share
     assert result.evidence.kinked == share
     assert result.mu == pytest.approx(result.mu_model * result.evidence.adequacy * (1 - share))
     # That there is an attractor does not depend on it, nor does a lower bound on the number.
-    monkeypatch.setattr("lightning_morse.analysis.tower.kinked_weight", lambda *_: 0.3)
+    monkeypatch.setattr("lightning_morse.analysis.surrogates.kinked_weight", lambda *_: 0.3)
     doubted = lm.analyze(bowl, LOWER, UPPER, n_samples=96, resolution=32)
     assert doubted.claim == "at least 1 attractor"
     assert doubted.evidence.kinked == 0.3
