@@ -78,7 +78,7 @@ def _kept_chart(
     if isinstance(model, Parts):
         return _patchwork(tower, model, lattice, share, make_band_of, clock, NEARLY_AT_REST)
     corners = grid.lower.tobytes(), grid.upper.tobytes()
-    key = (id(box.model), box.verdict, box.kinked, share, *corners, grid.shape)
+    key = id(box.model), box.n_own, box.verdict, box.kinked, share, *corners, grid.shape
     if key not in box.charts:
         diverged = nearest_diverged(grid, tower.seen_by(k))
         about = make_band_of(1.0), diverged, clock, model.trusted, NEARLY_AT_REST, box.kinked

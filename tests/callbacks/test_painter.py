@@ -32,8 +32,13 @@ from tests.plotting.test_basins_and_morse_graph import plane
 VIEW = View(np.zeros((2, 2)), np.zeros(2), ["a", "b"], "epoch 1", {0: 0, 1: 1, 2: 2}, "leaving")
 
 
+# A process that takes only what is idle may wait long where the machine is busy.
+LONG = 100.0
+
+
 @pytest.fixture
-def painter():
+def painter(monkeypatch):
+    monkeypatch.setattr(_painter, "PATIENCE_SECONDS", LONG)
     made = Painter(Messages("test"))
     yield made
     made.finish(patience=0)
@@ -54,7 +59,7 @@ def test_pictures_are_those_drawn_here(painter):
     painter.submit(result, VIEW, [], got.append)
     assert not got  # that is the point
     worker = painter._worker
-    painter.finish()
+    painter.finish(LONG)
     assert together(got) == dict(painted(result, VIEW, []))
     assert next(iter(together(got))) == "basins"
     assert set(painter.seconds) == set(together(got))
@@ -95,7 +100,7 @@ def test_what_a_dead_process_leaves_is_drawn_here(painter, caplog):
         os.kill(painter._worker.process.pid, signal.SIGKILL)
         painter._worker.process.wait()
         painter.submit(plane(8), VIEW, [], got.append)
-        painter.finish()
+        painter.finish(LONG)
     assert len(got) == 9
     assert together(got[:3]) == together(got[-3:]) == dict(painted(plane(8), VIEW, []))
     assert "the process that draws has ended" in caplog.text or "BrokenPipe" in caplog.text
@@ -123,7 +128,7 @@ def test_a_fault_in_drawing_is_said(painter, caplog):
     got = []
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         painter.submit(plane(8), VIEW, [{"no": "history"}] * 2, got.append)
-        painter.finish()
+        painter.finish(LONG)
     assert list(together(got)) == ["basins", "graph", "merge"]
     assert "drawing failed: ValueError: history must be rows" in caplog.text
 
@@ -221,7 +226,7 @@ def test_a_process_that_may_not_step_back_draws_all_the_same(painter, monkeypatc
     got = []
     painter.submit(plane(8), VIEW, [], got.append)
     worker = painter._worker
-    painter.finish()
+    painter.finish(LONG)
     assert len(got) == 3
     assert worker.process.returncode == -signal.SIGKILL  # ended here, not by an error
 
