@@ -501,12 +501,13 @@ def test_bounds_that_do_not_hold_are_counted():
     assert bench.interval(200, 200)[0] == pytest.approx(0.025 ** (1 / 200))
 
 
-def test_many_scales_holds_claims_and_labels_against_the_function(capsys):
+@pytest.mark.parametrize("more", [[], ["--given"]])
+def test_many_scales_holds_claims_and_labels_against_the_function(more, capsys):
     args = ["--functions", "branin", "--seeds", "0", "--samples", "64", "--resolution", "32"]
-    load("many_scales").main([*args, "--labels", "5"])
+    load("many_scales").main([*args, "--labels", "5", *more])
     head, _, row = (line.split(" | ") for line in capsys.readouterr().out.strip().splitlines())
     assert len(head) == len(row)
     assert row[:3] == ["| branin", "0", "3"]
-    false, followed = map(int, row[8].split(" / "))
+    false, followed = map(int, row[9].split(" / "))
     assert false == 0
     assert followed <= 5

@@ -161,7 +161,7 @@ def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize(
     "place",
     [
-        "tower.fit_calibrated",
+        "surrogates.fit_calibrated",
         "conclusion.phase_portrait",
         "conclusion.reading_order",
         "conclusion.describe",
