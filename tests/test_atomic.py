@@ -84,6 +84,7 @@ for k in range(10**6):
 """
 
 
+@pytest.mark.slow
 def test_forty_kills_at_random_moments_leave_a_whole_file(tmp_path):
     """Each file that is there after a kill is one of those that were written."""
     rng, path = random.Random(0), tmp_path / "a"

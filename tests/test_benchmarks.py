@@ -117,6 +117,7 @@ def elsewhere(result):
     return dataclasses.replace(result, morse_sets=(moved, *result.morse_sets[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("falsify", "labels", "count"),
     [(as_it_is, False, False), (as_an_escape, True, False), (elsewhere, True, True)],
@@ -217,6 +218,7 @@ def test_whole_processes_are_compared(capsys):
     assert f"{found['excess']:.2f} s beyond 1.05 times: {verdict}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     bench = load("bench_monitor")
@@ -240,6 +242,7 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
         assert f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}" in lines
 
 
+@pytest.mark.slow
 def test_bench_hooks_prints_a_row_a_network_and_callback(capsys):
     threads = torch.get_num_threads()
     try:
@@ -286,6 +289,7 @@ def adaptive(monkeypatch):
     sys.modules.pop("bench_engine", None)
 
 
+@pytest.mark.slow
 def test_bench_adaptive_prints_a_row_a_case(adaptive, capsys):
     beside, alone = adaptive.main(
         ["--repeats", "1", "--cases", "Himmelblau", "wells 4-D, recurrent"]
@@ -399,6 +403,7 @@ def test_cubes_of_networks_print_a_row_a_slice(capsys):
     assert "1 slices, gradient outside the band on 0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_labels_of_a_cube_are_disputed_where_they_are_wrong():
     class Bowl:
         """Two wells along the first axis."""
@@ -427,6 +432,7 @@ def test_labels_of_a_cube_are_disputed_where_they_are_wrong():
     assert cubes.disputed(Bowl(), wrong, 40, seed=0) == (40, n_swapped)
 
 
+@pytest.mark.slow
 def test_local_maps_prints_a_row_a_way(capsys):
     bench = load("local_maps")
     one, local = bench.main(["--pairs", "150"])
@@ -437,6 +443,7 @@ def test_local_maps_prints_a_row_a_way(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_the_flow_of_local_maps_has_the_limits_it_says():
     bench = load("local_maps")
     x = np.random.default_rng(0).uniform(-2.5, 2.5, (50, 2))

@@ -68,6 +68,7 @@ def loss_now():
     return float(f"{drawn.plane().sample_losses[0]:.4g}")
 
 
+@pytest.mark.slow
 def test_show_of_an_archive(tmp_path):
     drawn.line().save(tmp_path / "found.npz")
     done = command("show", tmp_path / "found.npz")
@@ -75,6 +76,7 @@ def test_show_of_an_archive(tmp_path):
     assert "at least 2 attractors" in done.stdout
 
 
+@pytest.mark.slow
 def test_compare_sorts_by_loss_and_knows_hyper_parameters(tmp_path):
     write_run(tmp_path / "a", 2, make=lambda: scaled(2.0), hparams="lr: 0.1\n")
     write_run(tmp_path / "b", 2, make=lambda: scaled(1.0), hparams="lr: 0.2\nact: relu\n")
@@ -190,6 +192,7 @@ def test_wrong_usage(args):
 FUNCTION = "def bowl(x):\n    return (x**2).sum(1)\nthree = 3\n"
 
 
+@pytest.mark.slow
 def test_analyze(tmp_path):
     (tmp_path / "losses.py").write_text(FUNCTION)
     options = ["--lower", "-1", "-1", "--upper", "1", "1", "--samples", "48", "--resolution", "24"]
@@ -204,6 +207,7 @@ def test_analyze(tmp_path):
     assert result.n_attractors == 1
 
 
+@pytest.mark.slow
 def test_what_analyze_suggests_works_and_harms_nothing(tmp_path):
     """An archive may have any name; what cannot be read does not replace a report."""
     (tmp_path / "losses.py").write_text(FUNCTION)
@@ -282,6 +286,7 @@ def test_the_commands_of_the_readme_work_in_a_clone(tmp_path):
     assert "exactly 4 attractors" in (tmp_path / "found.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

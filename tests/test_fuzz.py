@@ -151,6 +151,7 @@ def memory_of(load, path):
     return found, tracemalloc.get_traced_memory()[1] - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_damage_is_refused_or_harmless(name, tmp_path):
     write, load, sound, kinds = FORMATS[name]

@@ -40,6 +40,7 @@ class Classifier(nn.Module):
         return F.cross_entropy(self.net(batch[0]), batch[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separable", [True, False])
 def test_the_look_finds_an_attractor_if_and_only_if_there_is_one(leaving, monkeypatch, separable):
     # One feature, two classes: with one example on the wrong side the minimum is finite.

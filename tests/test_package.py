@@ -31,6 +31,7 @@ MODULE_OF = {"pyyaml": "yaml"}
 OPTIONAL = {"lightning"}
 
 
+@pytest.mark.slow
 def test_numerics_load_and_run_without_lightning():
     code = """
 import sys

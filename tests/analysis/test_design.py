@@ -29,6 +29,7 @@ def test_a_box_turned_inside_out_is_refused():
         design([1.0], [0.0], 16, 0)
 
 
+@pytest.mark.slow
 def test_half_of_the_samples_fill_the_box_and_the_others_follow():
     result = analyze(himmelblau, [-5, -5], [5, 5], n_samples=96, resolution=64)
     assert len(result.samples) == 96

@@ -56,6 +56,7 @@ def ends_of_true_flow(loss, points, lower, upper):
     return np.array([way[:, -1] for way in ways]), np.array([each.any() for each in outside])
 
 
+@pytest.mark.slow
 def test_labels_of_all_boxes_are_true():
     result, label = look(ravine, n_samples=96)
     assert len(result.boxes) > 1
@@ -157,6 +158,7 @@ def test_the_box_grows_through_the_face_where_the_flow_leaves():
     assert result.grid.upper.tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_loss_without_a_minimum_descends_to_the_limit():
     result, label = look(lambda x: x[:, 1].square() - x[:, 0])
     assert label == -2
@@ -186,6 +188,7 @@ def test_no_growth_into_a_wall_of_nan():
     assert np.isfinite(result.grid.upper).all()
 
 
+@pytest.mark.slow
 def test_an_exactly_flat_floor_is_no_certain_point():
     result, label = look(lambda x: (x.square().sum(1) - 0.5).clamp(min=0))
     assert label in (-1, 0)

@@ -215,6 +215,7 @@ class TestBlocks:
         assert (given_up.ladder.blocks[1:, 1] == -1).all()
         assert (given_up.each >= CONFIDENCE).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("size", [1, 7])
     def test_do_not_depend_on_the_size_of_a_round(self, settings, monkeypatch, size):
         setting = settings["merging"]
@@ -472,6 +473,7 @@ class TestAnalysis:
         assert np.array_equal(back.ladder.blocks, result.ladder.blocks)
         assert [m.mu for m in back.morse_sets] == mus
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("band", ["proved", pytest.param("simulated", marks=pytest.mark.slow)])
     def test_never_below_what_was_asked(self, band):
         for n, confidence in ((32, 0.5), (40, 0.99), (40, 1 - 1e-7)):

@@ -193,6 +193,7 @@ def test_held_out_derivatives_count_against_their_part_alone():
     assert (now == there).mean() > 0.7
 
 
+@pytest.mark.slow
 def test_on_a_flat_floor_the_process_of_the_box_stands_in():
     def floor(x):
         return torch.relu(x[:, 0]).square() + 0.3 * torch.relu(x[:, 0]) * x[:, 1].square()
@@ -248,6 +249,7 @@ def test_the_mean_flow_goes_on_from_part_to_part(portrait):
     assert len(ends) == 2
 
 
+@pytest.mark.slow
 def test_samples_outside_the_box_are_near_the_part_beside_them():
     points = design(LOWER, UPPER, 450, 1)
     points[3] = [1.6, 0.2]
@@ -266,6 +268,7 @@ def test_cells_nearest_to_a_diverged_sample_are_those_of_the_whole_grid():
     assert (drawn.diverged == nearest_diverged(grid, made.seen_by(0))).all()
 
 
+@pytest.mark.slow
 def test_charts_are_drawn_anew_for_another_share_and_for_other_samples_outside():
     made = tower_of(500)
     grid = CubicalGrid(LOWER, UPPER, (32, 32))
@@ -285,6 +288,7 @@ def test_charts_are_drawn_anew_for_another_share_and_for_other_samples_outside()
         assert (leaf.model.surrogate.x == leaf.seen.points).all()
 
 
+@pytest.mark.slow
 def test_a_stand_in_is_asked_for_kinks_in_all_of_the_box():
     def floor(x):
         return torch.relu(x[:, 0] - 0.2)
@@ -329,6 +333,7 @@ def test_predictions_are_those_of_the_parts():
     assert len(made.boxes[0].samples) == 520
 
 
+@pytest.mark.slow
 def test_from_many_samples_an_analysis_has_parts_and_the_record_says_so(tmp_path):
     points = design(LOWER, UPPER, 450, 3)
     result = analyze_samples(points, values(two_scales, points), LOWER, UPPER, 32)

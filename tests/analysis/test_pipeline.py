@@ -33,6 +33,7 @@ def holds(result, points):
     return np.isin(cells, every)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_himmelblau(seed):
     result = lm.analyze(
@@ -126,6 +127,7 @@ def test_hill():
     assert result.exit_volumes.min() > 0.2
 
 
+@pytest.mark.slow
 def test_losses_of_any_increasing_shape_have_the_same_graph():
     """Warped and plain: same attractors, same order, the same basins where both are certain."""
     plain = lm.analyze(land.double_well, [-2, -2], [2, 2], n_samples=192, resolution=48)
@@ -142,6 +144,7 @@ def test_losses_of_any_increasing_shape_have_the_same_graph():
     assert (to_steep[plain.labels[both]] == steep.labels[both]).all()
 
 
+@pytest.mark.slow
 def test_an_attractor_that_leaks_makes_its_neighbours_undecided_not_wrong():
     """A band so wide that attractors leak: whatever is still certain is right."""
     minima = np.array([[i, j] for i in (-1.0, 1.0) for j in (-1.0, 1.0)])
@@ -209,6 +212,7 @@ def test_a_float32_loss_on_another_shape_of_grid():
     assert result.n_attractors == 1
 
 
+@pytest.mark.slow
 def test_every_critical_point_is_in_a_morse_set_of_random_landscapes():
     """Random trigonometric sums: every minimum found by descent lies in a Morse set."""
     for seed in range(3):
@@ -420,6 +424,7 @@ def test_two_modes_of_a_deep_linear_network():
     assert result.undecided < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.3, 3.0, 10.0])
 def test_noise_of_the_loss_is_estimated_and_carried(noise):
     generator = torch.Generator().manual_seed(0)
@@ -451,6 +456,7 @@ def test_noise_of_the_loss_is_estimated_and_carried(noise):
             assert (near <= 1.5 * result.grid.cell_widths).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_nothing_but_noise_is_refused_or_refuted():
     """Most of it before there is a surrogate, the rest by the held-out samples."""
     refused = 0

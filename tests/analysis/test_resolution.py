@@ -337,6 +337,7 @@ def test_connected_cells():
     assert not is_connected(nested, np.array([0, first]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_two_minima_in_one_morse_set_are_never_counted_as_exactly_one(seed):
     """Wells so close that few samples cannot part them: never exactly one."""

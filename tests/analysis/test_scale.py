@@ -116,6 +116,7 @@ def test_random_powers_of_two(natural):
         assert_same_but_for_units(natural[1], analysis(k, e), k, e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_loss", [-900, 900])
 @pytest.mark.parametrize("of_box", [-400, 400])
 def test_following_a_point_in_any_unit(of_loss, of_box):
@@ -159,6 +160,7 @@ def test_given_samples_in_any_unit():
     assert_same_but_for_units(given(0, 0), given(-900, 400), -900, 400)
 
 
+@pytest.mark.slow
 def test_units_that_are_no_powers_of_two():
     """What used to be certain and false: no attractors, with mu 0.955."""
     for loss, box in ((1e152, 1.0), (1e-155, 1.0), (1.0, 1e160), (1.0, 1e-160)):

@@ -52,6 +52,7 @@ def turned():
     return *analyze_turning(loss, *box(2), 112, 64, most=320), loss.count
 
 
+@pytest.mark.slow
 def test_an_oblique_valley_is_answered_in_a_turned_box(plain, turned):
     assert plain.basin_of([[0.0, 0.0]])[0] == -1
     loss = oblique()
@@ -69,6 +70,7 @@ def test_an_oblique_valley_is_answered_in_a_turned_box(plain, turned):
     assert result.confidence == 0.95
 
 
+@pytest.mark.slow
 def test_labels_of_a_turned_box_hold_for_the_true_flow(turned):
     loss = oblique()
     result, axes, _ = turned
@@ -95,6 +97,7 @@ def test_what_is_decided_at_first_is_not_turned():
     assert result.basin_of([[0.0, 0.0]])[0] >= 0
 
 
+@pytest.mark.slow
 def test_without_leave_to_turn_it_is_the_plain_analysis(plain):
     result, axes = analyze_turning(oblique(), *box(2), 112, 64, most=320, turns=False)
     assert axes is None
@@ -113,6 +116,7 @@ def asked(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "kinks", "times"), [(64, 0.0, 0), (200, 0.3, 1), (280, 0.3, 1)])
 def test_the_number_of_samples_is_a_hard_limit(most, kinks, times, asked):
     planes = torch.tensor(np.random.default_rng(1).standard_normal((20, 3)) * 3)
@@ -126,6 +130,7 @@ def test_the_number_of_samples_is_a_hard_limit(most, kinks, times, asked):
     assert len(result.samples) == loss.count <= most
 
 
+@pytest.mark.slow
 def test_all_boxes_together_keep_to_the_limit(asked, monkeypatch):
     """Two to find out where the flow leads, one to show that it stays, and the first one again."""
     monkeypatch.setattr(turning._Stage, "is_answered", property(lambda stage: False))
@@ -138,6 +143,7 @@ def test_all_boxes_together_keep_to_the_limit(asked, monkeypatch):
     assert len(result.samples) == loss.count <= 400
 
 
+@pytest.mark.slow
 def test_a_box_that_is_drawn_in_keeps_to_the_limit(asked):
     """A loss that falls by orders of magnitude along an oblique valley."""
     turn, count = torch.from_numpy(rotation(34)), []
@@ -152,6 +158,7 @@ def test_a_box_that_is_drawn_in_keeps_to_the_limit(asked):
     assert len(result.samples) == sum(count) <= 300
 
 
+@pytest.mark.slow
 def test_no_turned_box_goes_beyond_the_limits(asked):
     loss = oblique()
     limits = np.array([-1.5, -1.5]), np.array([1.5, 1.5])
@@ -166,6 +173,7 @@ def test_no_turned_box_goes_beyond_the_limits(asked):
     np.testing.assert_allclose((back, forth), ([2.0, 1.5], [1.0, 1.5]))
 
 
+@pytest.mark.slow
 def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monkeypatch):
     def refuses(*args, **options):
         loss = args[1]
@@ -180,6 +188,7 @@ def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monk
     assert 192 < len(result.samples) == loss.count <= 320
 
 
+@pytest.mark.slow
 def test_on_three_axes():
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
     loss = Valley([2e-2, 0.3, 2.0], turn, [0.4, 0.1, -0.2])
@@ -190,6 +199,7 @@ def test_on_three_axes():
     assert result.basin_of(np.zeros((1, 3)))[0] >= 0
 
 
+@pytest.mark.slow
 def test_a_flow_that_leaves_is_not_called_so_for_a_small_box():
     # Downhill along an oblique valley without end.
     slope = Valley([0.0, 3.0], rotation(34), [0.0, 0.0])
@@ -205,6 +215,7 @@ def test_a_flow_that_leaves_is_not_called_so_for_a_small_box():
         assert np.abs(axes @ result.way_out.end).max() >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [150, 210])
 def test_time_that_is_up_leaves_what_there_is(end, asked):
     loss = oblique()

@@ -87,6 +87,7 @@ def separable(x):
     return -logits.log_softmax(dim=2)[..., 0].mean(dim=1).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [2.0, 5.0])
 def test_where_data_is_separated_the_weights_certainly_leave(half):
     """Whether the box is too small, or has zeros in it; and no more is evaluated than allowed."""

@@ -112,6 +112,7 @@ def test_drift_of_other_optimizers_is_not_explained(make, tmp_path):
     assert monitor.history[-1]["linear/drift_unexplained"] > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [False, True])
 def test_final_scalars_are_those_of_least_squares(bias, tmp_path):
     monitor = DeepLinearMonitor(every_n_epochs=50)
@@ -240,6 +241,7 @@ def climbs(monitor):
     return sorted(set(levels))
 
 
+@pytest.mark.slow
 def test_level_climbs(tmp_path):
     """From small weights two modes are learned one after the other."""
 

@@ -114,6 +114,7 @@ def test_mlflow_with_pandas_takes_one_table_of_all_analyses(tmp_path, monkeypatc
     assert not list(tmp_path.rglob("*sets.json"))
 
 
+@pytest.mark.slow
 def test_wandb_offline_takes_all(tmp_path, caplog, wandb_logger):
     watch = monitor()
     with caplog.at_level(logging.WARNING, "lightning_morse"):

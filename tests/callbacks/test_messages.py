@@ -78,6 +78,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_importing_everything_configures_no_logging():
     run(IMPORT_ALL)
 
@@ -90,6 +91,7 @@ def output(tmp_path_factory):
     return {name: (root / f"{number}.txt").read_text() for number, name in enumerate(SETUPS)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETUPS)
 def test_a_run_says_once_what_it_found(name, output):
     _, times = SETUPS[name]

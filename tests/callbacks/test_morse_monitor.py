@@ -84,6 +84,7 @@ class Gradients(Callback):
         self.seen += [p.grad.clone() for p in pl_module.parameters()]
 
 
+@pytest.mark.slow
 def test_run_is_bit_identical_with_and_without(real, tmp_path):
     gradients, bare_gradients = Gradients(), Gradients()
     bare, bare_trainer = fit(tmp_path / "a", bare_gradients)
@@ -187,6 +188,7 @@ def test_failure_keeps_the_last_good_values(tmp_path):
 # ---------------------------------------------------------------------------- what it tells
 
 
+@pytest.mark.slow
 def test_event_file_has_everything_at_each_analysed_epoch(pictures, tmp_path):
     watch = monitor(every_n_epochs=2)
     fit(tmp_path, watch, logger=TensorBoardLogger(tmp_path, name="x", version=0), max_epochs=5)
@@ -373,6 +375,7 @@ def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
         assert 0.999999 < runner.callback_metrics[name] < 1
 
 
+@pytest.mark.slow
 def test_files_without_tensorboard(pictures, tmp_path):
     watch = monitor()
     fit(tmp_path, watch)

@@ -321,6 +321,7 @@ def needs(name: str) -> list[Any]:
     return [pytest.mark.slow, pytest.mark.skipif(compiler is None, reason="no C++ compiler")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n), id=n) for n in CASES])
 def test_no_trace(name, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
@@ -364,6 +365,7 @@ class Fetches(MorseMonitor):
         next(iter(trainer.train_dataloader))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("name", "clumsy", "trace"),

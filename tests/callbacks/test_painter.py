@@ -54,6 +54,7 @@ def no_worker():
     raise OSError("no more processes")
 
 
+@pytest.mark.slow
 def test_pictures_are_those_drawn_here(painter):
     result, got = plane(16), []
     painter.submit(result, VIEW, [], got.append)
@@ -67,6 +68,7 @@ def test_pictures_are_those_drawn_here(painter):
     assert not worker.folder.exists()
 
 
+@pytest.mark.slow
 def test_they_come_in_order_and_at_a_later_hook(painter):
     got = []
     for number in range(3):
@@ -78,6 +80,7 @@ def test_they_come_in_order_and_at_a_later_hook(painter):
     assert got == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_the_process_imports_neither_torch_nor_lightning(tmp_path):
     job = tmp_path / "0"
     view = _painter.SimpleNamespace(**vars(VIEW))
@@ -92,6 +95,7 @@ def test_the_process_imports_neither_torch_nor_lightning(tmp_path):
     subprocess.run([sys.executable, "-c", program, str(job)], check=True, cwd=root, timeout=60)
 
 
+@pytest.mark.slow
 def test_what_a_dead_process_leaves_is_drawn_here(painter, caplog):
     got = []
     with caplog.at_level(logging.INFO, "lightning_morse"):
@@ -124,6 +128,7 @@ def test_no_process_is_started_for_the_last_analysis_alone(painter):
     assert painter._worker is None
 
 
+@pytest.mark.slow
 def test_a_fault_in_drawing_is_said(painter, caplog):
     got = []
     with caplog.at_level(logging.WARNING, "lightning_morse"):
@@ -220,6 +225,7 @@ def test_the_process_takes_only_what_is_idle(painter):
     assert os.getpgid(pid) == pid != os.getpgid(0)
 
 
+@pytest.mark.slow
 def test_a_process_that_may_not_step_back_draws_all_the_same(painter, monkeypatch):
     refused = "import os\ndef no(*a): raise PermissionError\nos.setpgid = os.nice = no\n"
     monkeypatch.setattr(_painter, "_PROGRAM", refused + _painter._PROGRAM)
@@ -250,6 +256,7 @@ class LeavesEarly(Callback):
             raise ValueError("enough")
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_the_analyses_whenever_pictures_arrive(tmp_path, monkeypatch):
     stub_analysis(monkeypatch, pictures=True)
     deliver = Painter._deliver
@@ -314,6 +321,7 @@ fit(sys.argv[1], watch, Dies(), logger=CSVLogger(sys.argv[1], "x", version=0), m
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_loses_pictures_only_and_leaves_no_process(tmp_path, capsys):
     root = Path(__file__).parents[2]
     order = [sys.executable, "-c", KILLED, str(tmp_path)]

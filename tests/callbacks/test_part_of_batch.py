@@ -63,6 +63,7 @@ def part(monitor) -> Part | None:
     return monitor._schedule._pace.portions.part
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_the_chosen_examples(tmp_path, caplog):
     monitor = watch(seed=3)
     with caplog.at_level(logging.INFO, "lightning_morse"):
@@ -80,6 +81,7 @@ def test_the_loss_is_the_mean_over_the_chosen_examples(tmp_path, caplog):
     assert monitor.sentence.endswith(f"The loss is that of {said}.")
 
 
+@pytest.mark.slow
 def test_records_say_so(tmp_path):
     monitor = watch()
     fit(tmp_path, monitor)
@@ -97,6 +99,7 @@ def test_records_of_whole_batches_say_nothing(tmp_path):
         assert "loss_of" not in file.read_text()
 
 
+@pytest.mark.slow
 def test_the_run_is_the_same_with_and_without(tmp_path):
     monitor = watch()
     with_it, bare = fit(tmp_path / "a", monitor), fit(tmp_path / "b")
@@ -106,6 +109,7 @@ def test_the_run_is_the_same_with_and_without(tmp_path):
         assert a.equal(b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"n_samples": 64}, {"max_overhead": 1.0, "n_samples": 24}],
@@ -132,6 +136,7 @@ def test_a_batch_that_cannot_be_cut_stays_whole(tmp_path):
     assert monitor.history == []
 
 
+@pytest.mark.slow
 def test_batch_norm_leaves_more_examples(tmp_path):
     monitor = watch(grace=40.0)
     fit(tmp_path, monitor, module=Net())
@@ -214,6 +219,7 @@ def test_where_nothing_works_any_more_an_analysis_has_failed(tmp_path, monkeypat
     assert part(monitor) == Part(8, BATCH)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_sees_the_same_examples(tmp_path):
     keeper = ModelCheckpoint(dirpath=tmp_path, save_last=True)
     fit(tmp_path, watch(), keeper, max_epochs=1, enable_checkpointing=True)

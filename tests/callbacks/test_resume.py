@@ -44,6 +44,7 @@ def facts(rows):
     return [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("directions", ["pca", "random"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -169,6 +170,7 @@ fit(root, watch, logger=logger, max_epochs=3)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "logger"),
     [

@@ -65,6 +65,7 @@ def is_turned(view):
     return all(label.startswith("valley axis") for label in view.axis_labels)
 
 
+@pytest.mark.slow
 def test_turned_pictures_show_training_where_it_is(tmp_path, impatient, checked):
     module, monitor, seen = watched(tmp_path)
     assert sum(is_turned(view) for _, view in seen) >= 2
@@ -78,6 +79,7 @@ def test_turned_pictures_show_training_where_it_is(tmp_path, impatient, checked)
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_directions_of_the_user_are_left_as_they_are(tmp_path, impatient):
     n = sum(p.numel() for p in fit(tmp_path, max_epochs=1)[0].parameters())
     directions = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))

@@ -131,6 +131,7 @@ def test_an_exception_leaves_what_was_recorded(tmp_path):
     assert only_run(tmp_path).steps.tolist() == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_finished_epoch(tmp_path):
     code = f"""
 import os, signal

@@ -110,6 +110,7 @@ def random_maps(draw, periodic=False):
     return low * width + grid.lower, up * width + grid.lower, grid, depth
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(random_maps())
 def test_random_maps_have_the_same_morse_graph(case):
@@ -180,6 +181,7 @@ def test_corner_images_are_those_of_the_reference():
         assert np.allclose(ours, theirs, rtol=1e-13, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point_map", "lower", "upper", "start", "depth"),
     [

@@ -42,6 +42,7 @@ def pairs(draw):
     return upper.ravel(), lower.ravel(), shape
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(pairs(), st.sampled_from([0, 10**9]))
 def test_random_pairs_have_the_homology_found_by_gudhi(case, few):
@@ -84,6 +85,7 @@ def test_circles_and_tori(n):
     assert relative_betti(everything, np.zeros(solid.size, bool), solid) == (1, 1, 0, 0)
 
 
+@pytest.mark.slow
 def test_large_balls_spheres_and_rings():
     grid = CubicalGrid([-1, -1], [1, 1], (400, 400))
     r = np.linalg.norm(grid.cell_centers(), axis=1)

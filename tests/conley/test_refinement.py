@@ -123,6 +123,7 @@ def beside_uniform(result, fine, reference):
     return match, pairs, ours, theirs, sure
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 3),

@@ -48,6 +48,7 @@ def exhaustive(matrix, found):
     return search(0), order
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(adjacency_matrices())
 def test_retractions_preserve_the_order_and_are_impossible_only_where_none_exists(matrix):

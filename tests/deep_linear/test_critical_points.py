@@ -83,6 +83,7 @@ def descends(weights, moments, rng):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "seed"), [(150, 0), pytest.param(3000, 1, marks=pytest.mark.slow)]
 )

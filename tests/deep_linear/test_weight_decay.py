@@ -55,6 +55,7 @@ def test_chain_points_by_autograd(depth, target, decay):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [2, 3])
 def test_no_critical_point_is_missed(depth):
     """Newton's method from a grid of starting points finds these and no others."""

@@ -140,6 +140,7 @@ def test_gradient_and_its_variance_agree_with_the_definition():
     assert ours.gradient_deviation == pytest.approx(deviation, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_variances_survive_a_hopeless_condition_number():
     """64 samples on a line, a scale 20 times the box: the kernel matrix alone is singular."""
     x = np.linspace(-1, 1, 48)[:, None]

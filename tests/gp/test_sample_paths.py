@@ -75,6 +75,7 @@ def test_the_simulation_does_not_depend_on_the_size_of_its_batches(monkeypatch):
     assert results[0] == pytest.approx(results[1], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_simulated_band_is_narrower_and_reaches_its_level():
     gp, lattice = process(MATERN_5_2, 2, n=40), lattice_of(2, 96)
     posterior = gp.lattice_posterior(lattice.axes)

@@ -54,6 +54,7 @@ def clock(monkeypatch):
     return clock
 
 
+@pytest.mark.slow
 def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     watch = monitor(max_overhead=0.05, grace=4.0, every_n_epochs=1)
     with caplog.at_level(logging.INFO, "lightning_morse"):
@@ -274,6 +275,7 @@ def test_peak_is_that_of_the_profiler():
     assert peak(lambda: [torch.zeros(1000), torch.zeros(1000)]) == 8000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("directions", "dim", "n_samples"),
     [
@@ -299,6 +301,7 @@ def test_an_analysis_takes_the_memory_it_says(directions, dim, n_samples, tmp_pa
     assert copies > dim + 2  # the shadow copy, the weights and the directions at least
 
 
+@pytest.mark.slow
 def test_lines_between_attractors_take_two_copies_more(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     watch = monitor(dim=2, n_samples=16)

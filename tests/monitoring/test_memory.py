@@ -55,6 +55,7 @@ def test_free_memory_is_no_more_than_there_is():
     assert 0 < free_memory() <= total
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_address_space_counts():
     program = (
         "import resource, lightning_morse.monitoring.memory as m;"

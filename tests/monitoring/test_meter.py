@@ -66,6 +66,7 @@ def test_an_evaluation_that_takes_ten_times_as_long_ends_sampling():
     assert meter.seconds == pytest.approx(clock.now)
 
 
+@pytest.mark.slow
 def test_time_enough_changes_nothing():
     clock = Clock()
     free = analysed(Meter(clock, Portion(48, 48, 1, 24)), Loss(clock, 0.01), most=48)
@@ -115,6 +116,7 @@ def test_a_monitor_evaluates_no_more_than_it_was_told(tmp_path):
     assert n <= 2 * 24
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_two_machines_of_different_speed_agree(tmp_path, monkeypatch):
     rows = []
@@ -186,6 +188,7 @@ def test_sampling_that_had_to_end_does_not_begin_again():
     assert meter.is_over()
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_dear_breaks_no_promise(tmp_path, monkeypatch):
     clock = Clock()
     monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))

@@ -171,6 +171,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_has_put_away_is_whole(tmp_path):
     root = Path(__file__).parents[2]
     order = [sys.executable, "-c", KILLED, str(tmp_path)]

@@ -873,6 +873,7 @@ class TestMergeDiagram:
 
 
 class TestManners:
+    @pytest.mark.slow
     def test_every_figure_can_be_saved(self, landscape, tmp_path):
         for k, figure in enumerate(
             [plot_basins(landscape), plot_morse_graph(landscape), plot_merge_diagram(landscape)]

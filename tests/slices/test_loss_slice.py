@@ -874,6 +874,7 @@ def test_validation_step_is_the_loss_of_a_slice_by_default():
     assert torch.isfinite(loss(points())).all()
 
 
+@pytest.mark.slow
 def test_lightning_is_not_imported():
     code = (
         "import sys, lightning_morse.slices.loss_slice\n"

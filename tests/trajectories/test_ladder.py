@@ -200,6 +200,7 @@ def test_the_certificate_of_some_cells_bounds_how_often_the_band_fails_there():
     assert failed / n_draws <= bound
 
 
+@pytest.mark.slow
 def test_mu_of_an_analysis_rises_above_the_level_and_falls_with_noise():
     quiet = lm.analyze_trajectories(bistable_runs(), **BOX)
     mus = [m.mu for m in quiet.morse_sets if m.is_attractor]

@@ -193,6 +193,7 @@ class TestWriting:
             assert path.read_bytes() == old
         assert sorted(os.listdir(tmp_path)) == ["r.html", "v0"]
 
+    @pytest.mark.slow
     def test_kills_leave_the_old_report(self, tmp_path):
         """At random moments; what is there is always whole."""
         write_run(tmp_path / "v0", 12, make=lambda: drawn.plane(64))

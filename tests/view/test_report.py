@@ -165,6 +165,7 @@ class TestPage:
         monkeypatch.setattr("lightning_morse.view.report._IN_MEMORY", 1)
         assert report(read_runs(tmp_path)) == whole
 
+    @pytest.mark.slow
     def test_a_long_run_takes_little(self, tmp_path):
         write_run(tmp_path, 30, make=lambda: drawn.plane(128))
         assert len(report(read_runs(tmp_path)).encode()) < 2_000_000
