@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def integer_of_at_least(name: str, value: Any, least: int) -> int:
@@ -65,3 +66,35 @@ def real_numbers(name: str, values: Any) -> NDArray[np.float64]:
     if found.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be real floating or integer numbers, got {found.dtype}")
     return np.array(found, dtype=np.float64)
+
+
+def course_in_slice(
+    d: int,
+    trajectory: ArrayLike | None,
+    current: ArrayLike | None,
+    axis_labels: Sequence[str] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, tuple[str, ...]]:
+    """Check what is shown beside an analysis: earlier weights, current ones, and labels.
+
+    Args:
+        d: Number of axes.
+        trajectory: Earlier weights, shape ``(T, d)``; none if left out.
+        current: Current weights, shape ``(d,)``.
+        axis_labels: One per axis.
+
+    Returns:
+        The same, with labels if none were given.
+
+    Raises:
+        ValueError: If a shape is another one, or current weights are not finite.
+    """
+    path = np.empty((0, d)) if trajectory is None else np.asarray(trajectory, dtype=np.float64)
+    if path.ndim != 2 or path.shape[1] != d:
+        raise ValueError(f"trajectory must have shape (T, {d}), got {path.shape}")
+    now = None if current is None else np.asarray(current, dtype=np.float64)
+    if now is not None and (now.shape != (d,) or not np.isfinite(now).all()):
+        raise ValueError(f"current must be {d} finite numbers, got {current!r}")
+    labels = tuple(axis_labels or (f"direction {j + 1}" for j in range(d)))
+    if len(labels) != d:
+        raise ValueError(f"axis_labels must be {d} labels, one per axis, got {axis_labels!r}")
+    return path, now, labels

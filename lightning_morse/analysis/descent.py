@@ -61,10 +61,7 @@ class _Field:
         self.strides = [
             math.prod(n + 1 for n in lattice.cells[j + 1 :]) for j in range(lattice.dim)
         ]
-        self.corners = tuple(
-            [float(edges[i]) for edges, i in zip(grid.edges, index, strict=True)]
-            for index in (patch.first, patch.last)
-        )
+        self.corners = tuple(grid.corner(index).tolist() for index in (patch.first, patch.last))
 
     def at(self, point: Array) -> tuple[Array, float]:
         """Velocity in lattice cells, shape ``(d,)``, and height, by multilinear interpolation."""

@@ -156,9 +156,9 @@ class _Margin:
 
     def lattice(self, whole: Lattice) -> Lattice:
         """The part of a lattice that these cells hold."""
-        pairs = list(zip(whole.grid.edges, self.cells, strict=True))
-        low, up = [e[s.start] for e, s in pairs], [e[s.stop] for e, s in pairs]
-        grid = CubicalGrid(low, up, [s.stop - s.start for s in self.cells])
+        start, stop = ([getattr(s, end) for s in self.cells] for end in ("start", "stop"))
+        corners = whole.grid.corner(start), whole.grid.corner(stop)
+        grid = CubicalGrid(*corners, [b - a for a, b in zip(start, stop, strict=True)])
         return Lattice(grid, whole.refinement)
 
 

@@ -20,11 +20,10 @@ from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.tower import Box, Leaf, Leaves, Predicted, Tower
 from lightning_morse.gp.calibration import (
     Calibrated,
+    brought_up_to_date,
     check,
-    fit_calibrated,
     inflate,
     prediction_errors,
-    refit,
     shows_noise,
     with_fine_structure,
 )
@@ -40,9 +39,8 @@ MOST_FOR_ONE = 384
 _MOST_AXES = 2
 # Cells per axis of the grid that boxes are cut on; its edges are near those of any other grid.
 _CELLS = 64
-# A leaf is cut once it holds this many times as many samples as a leaf may when it is made; its
-# hyper-parameters are fitted anew once it has seen so many times as many as when they were last.
-_OVERFULL, _GROWN = 1.25, 1.25
+# A leaf is cut once it holds this many times as many samples as a leaf may when it is made.
+_OVERFULL = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,13 +227,10 @@ def _cut(leaf: Leaf, places: Located) -> list[Leaf]:
 def _fit(leaf: Leaf, block: tuple[Array, Array], whole: Callable[[], Calibrated]) -> None:
     x, y = leaf.seen.points, leaf.seen.losses
     corners = np.minimum(block[0], x.min(axis=0)), np.maximum(block[1], x.max(axis=0))
-    keep = leaf.model is not None and leaf.has_own and len(x) < _GROWN * leaf.n_searched
+    own = leaf.model if leaf.has_own else None
     try:
-        if leaf.model is None or not leaf.has_own:
-            leaf.model = fit_calibrated(x, y, *corners)
-        else:
-            leaf.model = refit(leaf.model, x, y, *corners, keep=keep)
-        leaf.n_searched, leaf.has_own = leaf.n_searched if keep else len(x), True
+        leaf.model, leaf.n_searched = brought_up_to_date(own, leaf.n_searched, x, y, *corners)
+        leaf.has_own = True
     except SurrogateError:
         leaf.model, leaf.n_searched, leaf.has_own = whole(), 0, False
 
@@ -252,9 +247,7 @@ def _doubted(box: Box, leaf: Leaf, grid: CubicalGrid, model: Calibrated) -> Cali
 
 
 def _corners(grid: CubicalGrid, leaf: Leaf) -> tuple[Array, Array]:
-    low = np.array([e[i] for e, i in zip(grid.edges, leaf.first, strict=True)])
-    up = np.array([e[i] for e, i in zip(grid.edges, leaf.last, strict=True)])
-    return low, up
+    return grid.corner(leaf.first), grid.corner(leaf.last)
 
 
 def _holds(grid: CubicalGrid, leaf: Leaf, points: Array) -> Mask:

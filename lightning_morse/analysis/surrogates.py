@@ -15,21 +15,15 @@ from lightning_morse.analysis.samples import HeldOut, Samples
 from lightning_morse.analysis.tower import Predicted, Tower
 from lightning_morse.gp.calibration import (
     Calibrated,
+    brought_up_to_date,
     check,
-    fit_calibrated,
     inflate,
     prediction_errors,
-    refit,
     shows_noise,
     with_fine_structure,
 )
 from lightning_morse.gp.kinks import kinked_weight
 from lightning_morse.gp.process import SurrogateError
-
-# Lengthscales, noise and warp are fitted anew once there are this many times as many samples as
-# when they were last.
-_GROWN = 1.25
-
 
 Model = Calibrated | Parts
 
@@ -138,10 +132,9 @@ def _fit(tower: Tower, k: int) -> Calibrated:
             f"the loss is not finite at any of the {len(tower.seen_by(k))} samples: the box has to "
             "be smaller, or the loss is broken"
         )
-    keep = box.model is not None and len(seen) < _GROWN * box.n_searched
-    if box.model is None:
-        box.model = fit_calibrated(seen.points, seen.losses, box.lower, box.upper)
-    elif len(box.model.surrogate.y) != len(seen):
-        box.model = refit(box.model, seen.points, seen.losses, box.lower, box.upper, keep=keep)
-    box.n_own, box.n_searched = len(box.samples), box.n_searched if keep else len(seen)
-    return box.model
+    model = box.model
+    if model is None or len(model.surrogate.y) != len(seen):
+        given = seen.points, seen.losses, box.lower, box.upper
+        model, box.n_searched = brought_up_to_date(model, box.n_searched, *given)
+    box.model, box.n_own = model, len(box.samples)
+    return model

@@ -49,6 +49,9 @@ _MOST = 10.0
 _SHARE_THAT_IS_NOISE = 0.1
 # Rounding of a loss in single precision, relative.
 _ROUNDING = 2e-7
+# Lengthscales, noise and warp are fitted anew once there are this many times as many samples as
+# when they were last.
+_GROWN = 1.25
 # A record may not hold infinities.
 _LARGEST_RECORDED = 1e6
 
@@ -251,6 +254,38 @@ def _short_steps(
     mean, covariance = surrogate.derivative_distribution(0.5 * (start + end))
     error = rise - np.einsum("kd,kd->k", step, mean[:, :d])
     return error, np.einsum("ki,kij,kj->k", step, covariance[:, :d, :d], step)
+
+
+def brought_up_to_date(
+    model: Calibrated | None,
+    n_searched: int,
+    x: ArrayLike,
+    losses: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+) -> tuple[Calibrated, int]:
+    """A surrogate of samples that have become more than those it was fitted to.
+
+    Args:
+        model: The surrogate so far; None if there is none.
+        n_searched: How many samples its lengthscales, noise and warp were last fitted to. They are
+            fitted anew once there are many more.
+        x: All samples, shape ``(n, d)``.
+        losses: Finite losses there, shape ``(n,)``.
+        lower: Lower corner of the box, shape ``(d,)``.
+        upper: Upper corner, same shape.
+
+    Returns:
+        The surrogate, and ``n_searched`` of it.
+
+    Raises:
+        SurrogateError: If the samples determine none.
+    """
+    n = len(np.asarray(x))
+    if model is None:
+        return fit_calibrated(x, losses, lower, upper), n
+    keep = n < _GROWN * n_searched
+    return refit(model, x, losses, lower, upper, keep=keep), n_searched if keep else n
 
 
 def with_fine_structure(calibrated: Calibrated, widths: Array) -> Calibrated:

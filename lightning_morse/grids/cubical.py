@@ -115,6 +115,10 @@ class CubicalGrid:
             for low, up, n in zip(self.lower, self.upper, self.shape, strict=True)
         )
 
+    def corner(self, index: Sequence[int]) -> Array:
+        """The corner of cells with an index along each axis, shape ``(d,)``, to the last bit."""
+        return np.array([edges[i] for edges, i in zip(self.edges, index, strict=True)])
+
     def cell_bounds(self) -> tuple[Array, Array]:
         """Lower and upper corners of all cells, two arrays of shape ``(size, d)``."""
         lower = np.meshgrid(*(e[:-1] for e in self.edges), indexing="ij")

@@ -131,12 +131,11 @@ class Located:
 
     def away(self, some: Cells, first: tuple[int, ...], last: tuple[int, ...]) -> Array:
         """Distance of some points from a block, in widths of the block; negative inside it."""
-        low = np.array([e[i] for e, i in zip(self.grid.edges, first, strict=True)])
-        up = np.array([e[i] for e, i in zip(self.grid.edges, last, strict=True)])
+        low, up = self.grid.corner(first), self.grid.corner(last)
         x = self.points[some]
         distance: Array = (np.maximum(low - x, x - up) / (up - low)).max(axis=1)
         # A point on a face belongs to one block only.
-        inside = ((self.index[some] >= first) & (self.index[some] < last)).all(axis=1)
+        inside = self.inside(first, last)[some]
         return np.where(inside, -1.0, np.maximum(distance, 0.0))
 
 

@@ -14,6 +14,7 @@ from matplotlib.patches import ConnectionPatch
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
+from lightning_morse.arguments import course_in_slice
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.plotting.marks import legend_handles
 from lightning_morse.plotting.sections import (
@@ -157,15 +158,7 @@ def _picture(
             f"plot_basins draws 1, 2 or 3 dimensions, but the analysis has {d}; "
             "plot_morse_graph and MorseAnalysis.table() work in every dimension"
         )
-    path = np.empty((0, d)) if trajectory is None else np.asarray(trajectory, dtype=np.float64)
-    if path.ndim != 2 or path.shape[1] != d:
-        raise ValueError(f"trajectory must have shape (T, {d}), got {path.shape}")
-    now = None if current is None else np.asarray(current, dtype=np.float64)
-    if now is not None and (now.shape != (d,) or not np.isfinite(now).all()):
-        raise ValueError(f"current must be {d} finite numbers, got {current!r}")
-    labels = tuple(axis_labels or (f"direction {j + 1}" for j in range(d)))
-    if len(labels) != d:
-        raise ValueError(f"axis_labels must be {d} labels, one per axis, got {axis_labels!r}")
+    path, now, labels = course_in_slice(d, trajectory, current, axis_labels)
     return Picture(result, attractor_colors(result, identities), labels, path, now)
 
 

@@ -103,10 +103,7 @@ def _uncontradicted(leaf: _Leaf) -> bool:
 
 def _fitted(pairs: Pairs, part: Part, grid: CubicalGrid, rng: np.random.Generator) -> _Leaf:
     inside = pairs.chosen(part.points)
-    corners = [
-        np.array([e[i] for e, i in zip(grid.edges, corner, strict=True)])
-        for corner in (part.first, part.last)
-    ]
+    corners = grid.corner(part.first), grid.corner(part.last)
     low = np.minimum(corners[0], inside.start.min(axis=0))
     up = np.maximum(corners[1], inside.start.max(axis=0))
     try:

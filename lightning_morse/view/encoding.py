@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
+from lightning_morse.arguments import course_in_slice
 from lightning_morse.view.box_record import MAX_AXES, pack_box
 from lightning_morse.view.packing import MAX_CELLS, short
 from lightning_morse.view.record import FORMAT, VERSION, summary_of
@@ -65,7 +66,8 @@ def encode(
     """
     d = result.grid.dim
     _check_size(result)
-    path, now, labels = _checked_course(d, trajectory, current, axis_labels)
+    path, now, labels = course_in_slice(d, trajectory, current, axis_labels)
+    path = path[np.isfinite(path).all(axis=1)]
     whole, *inner = map(pack_box, result.boxes)
     sets = _sets(result, identities)
     facts = _facts(result, now)
@@ -116,26 +118,6 @@ def _check_size(result: MorseAnalysis) -> None:
             f"a view has at most {MAX_CELLS} cells, but the analysis has {cells}; "
             "use a coarser grid"
         )
-
-
-def _checked_course(
-    d: int,
-    trajectory: ArrayLike | None,
-    current: ArrayLike | None,
-    axis_labels: Sequence[str] | None,
-) -> tuple[Array, Array | None, tuple[str, ...]]:
-    """Earlier weights that are finite, current weights and labels, all of ``d`` axes."""
-    path = np.empty((0, d)) if trajectory is None else np.asarray(trajectory, dtype=np.float64)
-    if path.ndim != 2 or path.shape[1] != d:
-        raise ValueError(f"trajectory must have shape (T, {d}), got {path.shape}")
-    path = path[np.isfinite(path).all(axis=1)]
-    now = None if current is None else np.asarray(current, dtype=np.float64)
-    if now is not None and (now.shape != (d,) or not np.isfinite(now).all()):
-        raise ValueError(f"current must be {d} finite numbers, got {current!r}")
-    labels = tuple(axis_labels or (f"direction {j + 1}" for j in range(d)))
-    if len(labels) != d:
-        raise ValueError(f"axis_labels must be {d} labels, one per axis, got {axis_labels!r}")
-    return path, now, labels
 
 
 def _sets(result: MorseAnalysis, identities: Mapping[int, int] | None) -> list[dict[str, Any]]:
