@@ -161,7 +161,7 @@ def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize(
     "place",
     [
-        "surrogates.fit_calibrated",
+        "surrogates.brought_up_to_date",
         "conclusion.phase_portrait",
         "conclusion.reading_order",
         "conclusion.describe",
