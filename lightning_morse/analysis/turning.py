@@ -59,6 +59,7 @@ def analyze_turning(
     most: int | None = None,
     is_over: Callable[[], bool] | None = None,
     turns: bool = True,
+    reach: Callable[[Array], Array] | None = None,
 ) -> tuple[MorseAnalysis, Array | None]:
     """Analyse a loss around a point, in a turned box if need be.
 
@@ -76,6 +77,9 @@ def analyze_turning(
         is_over: Says that time is up.
         turns: Whether the box may be turned; if not, this is
             :func:`lightning_morse.analysis.pipeline.analyze_from`.
+        reach: How far from zero a turned box may grow along each of its axes, given these as
+            orthonormal columns, shape ``(d, d)``: half-widths, shape ``(d,)``. If it is not given,
+            or less, as far as the two corners allow.
 
     Returns:
         The analysis, and the axes of its coordinates, orthonormal columns, shape ``(d, d)``: a
@@ -94,7 +98,7 @@ def analyze_turning(
     recorded = _Recorded(loss)
     given = recorded, start, lower, upper, farthest, n_samples, resolution, level, seed
     question = begun(*given, most, is_over)
-    turned = _turned(recorded, question, 1 - share / _MOST_TURNED) if turns else None
+    turned = _turned(recorded, question, 1 - share / _MOST_TURNED, reach) if turns else None
     found, axes = turned or (question.conclude(question.decide(sealing=turns)), None)
     if len(recorded) > len(found.samples):  # those in boxes that are not shown count, too
         points = recorded.points if axes is None else recorded.points @ axes
@@ -141,6 +145,7 @@ class _Stage:
         picture: What is known there; None if the samples determine no surrogate.
         outside: Samples of earlier stages outside of the box, in coordinates of the slice.
         limits: Corners of the box beyond which nothing is looked at, likewise.
+        reach: How far a turned box may grow beyond them, as in :func:`analyze_turning`.
     """
 
     axes: Array
@@ -148,12 +153,19 @@ class _Stage:
     picture: PhasePortrait | None
     outside: Samples
     limits: tuple[Array, Array]
+    reach: Callable[[Array], Array] | None
 
     @property
     def pool(self) -> Samples:
         """All samples so far, in coordinates of the slice."""
         own = self.question.samples
         return self.outside.followed_by(own.points @ self.axes.T, own.losses)
+
+    def limits_of(self, axes: Array, point: Array) -> tuple[Array, Array]:
+        """Corners of the box along some axes that one around a point may grow to, there."""
+        back, forth = _to_limits(axes, axes @ point, self.limits)
+        far = np.zeros(len(point)) if self.reach is None else self.reach(axes)
+        return np.minimum(point - back, -far), np.maximum(point + forth, far)
 
     @property
     def is_answered(self) -> bool:
@@ -167,7 +179,10 @@ class _Stage:
 
 
 def _turned(
-    loss: _Recorded, question: Question, level: float
+    loss: _Recorded,
+    question: Question,
+    level: float,
+    reach: Callable[[Array], Array] | None,
 ) -> tuple[MorseAnalysis, Array] | None:
     """The answer in a turned box; None if the first box answers already, or no turned one does."""
     dim, sampler = len(question.point), question.sampler
@@ -177,7 +192,7 @@ def _turned(
         return None
     none = Samples(np.empty((0, dim)), np.empty(0))
     low, up = (question.frame.points_in_units(corner) for corner in question.limits)
-    stage = _Stage(np.eye(dim), question, picture, none, (low, up))
+    stage = _Stage(np.eye(dim), question, picture, none, (low, up), reach)
     before, left = len(loss), sampler.left(whole.most)
     # What the first box would still need to be judged and measured is kept for it.
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
@@ -285,8 +300,7 @@ def _asked_in(
     question, frame = stage.question, stage.question.frame
     axes, pool = stage.axes @ valley.axes, stage.pool
     point = frame.points_in_units(question.point) @ valley.axes
-    back, forth = _to_limits(axes, axes @ point, stage.limits)
-    low, up = point - back, point + forth
+    low, up = stage.limits_of(axes, point)
     lower = np.maximum(frame.points_in_units(valley.lower), low)
     upper = np.minimum(frame.points_in_units(valley.upper), up)
     points = pool.points @ axes
@@ -306,7 +320,7 @@ def _asked_in(
         Samples(points[inside], pool.losses[inside]),
     )
     picture = other.ask(n_known + n_samples)
-    return _Stage(axes, other, picture, pool.at(~inside), stage.limits)
+    return _Stage(axes, other, picture, pool.at(~inside), stage.limits, stage.reach)
 
 
 def _to_limits(axes: Array, point: Array, limits: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -67,6 +67,18 @@ def half_widths(
     return widths
 
 
+def reach_along(inside: ArrayLike, axes: ArrayLike, *, margin: float) -> Array:
+    """Half-widths along other axes, zero if the points do not move.
+
+    Args:
+        inside: As in :func:`half_widths`.
+        axes: Orthonormal columns, shape ``(d, d)``.
+        margin: As in :func:`half_widths`.
+    """
+    turned = np.asarray(inside, dtype=np.float64) @ np.asarray(axes)
+    return half_widths(turned, margin=margin) if turned.any() else np.zeros(turned.shape[1])
+
+
 @dataclass(frozen=True, eq=False)
 class Extent:
     """The size of the box that a user asked for.

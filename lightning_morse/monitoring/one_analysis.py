@@ -24,7 +24,7 @@ from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
 from lightning_morse.gp.process import SurrogateError
 from lightning_morse.monitoring import critical
-from lightning_morse.monitoring.extent import FARTHEST, half_widths
+from lightning_morse.monitoring.extent import FARTHEST, half_widths, reach_along
 from lightning_morse.monitoring.findings import Explored, Findings, Look, View
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.identities import Identification
@@ -328,6 +328,7 @@ class OneAnalysis:
                 most=portion.most - beside,
                 is_over=self.meter.is_over if self.meter.is_limited else None,
                 turns=settings.box.grows and self._may_turn(look),
+                reach=partial(reach_along, look.chosen.inside.numpy(), margin=FARTHEST),
             )
         except SurrogateError as error:
             if self.meter.was_over:

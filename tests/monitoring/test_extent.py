@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from lightning_morse.monitoring.extent import given_extent, half_widths
+from lightning_morse.monitoring.extent import given_extent, half_widths, reach_along
 
 
 def test_half_widths():
@@ -34,3 +35,14 @@ def test_extents_that_users_give():
 def test_other_extents_are_refused(wrong):
     with pytest.raises(ValueError, match="extent must be 'auto', a share of the trajectory such"):
         given_extent(wrong, 2)
+
+
+def test_reach_along_other_axes_is_that_of_the_trajectory():
+    way = np.array([[4.0, 1.0], [8.0, 2.0]])
+    along = np.array([[4.0, -1.0], [1.0, 4.0]]) / np.sqrt(17)
+    # All of it along the first axis; a quarter of that is the least along the second.
+    np.testing.assert_allclose(
+        reach_along(way, along, margin=16.0), 16 * np.sqrt(68) * np.array([1, 0.25])
+    )
+    np.testing.assert_allclose(reach_along(way, np.eye(2), margin=1.0), [8.0, 2.0])
+    assert reach_along(np.zeros((3, 2)), along, margin=16.0).tolist() == [0.0, 0.0]
