@@ -518,3 +518,11 @@ def test_many_scales_holds_claims_and_labels_against_the_function(more, capsys):
     false, followed = map(int, row[9].split(" / "))
     assert false == 0
     assert followed <= 5
+
+
+def test_the_chain_of_three_prints_what_is_found_beside_what_there_is(capsys):
+    result = load("chain_of_three").main(["--samples", "32", "--resolution", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "theory: 5 attractors, 9 critical points"
+    assert lines[1] == f"found: {result.claim}, {result.n_morse_sets} Morse sets"
+    assert len([line for line in lines if re.match(r"\| [01] \|", line)]) == 9
