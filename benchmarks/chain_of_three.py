@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> lm.MorseAnalysis:
     minima = sum(point.index == 0 for point in known)
     print(f"theory: {minima} attractors, {len(known)} critical points")
     print(f"found: {result.claim}, {result.n_morse_sets} Morse sets")
-    print(f"{time.perf_counter() - start:.0f} s, {result.seconds['posterior']:.0f} of them posteriors")
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.0f} s, {result.seconds['posterior']:.0f} of them posteriors")
     print("| index | distance from the centre of the nearest Morse set | error of its loss |")
     print("|---|---|---|")
     for point in known:
