@@ -65,7 +65,7 @@ def n_divisible(batch: Any) -> int:
     Lightning takes it.
 
     Everything else stays whole: tensors with other first dimensions or none (which may count the
-    examples), square ones (which may say how examples hang together), sparse and nested ones and
+    examples), square ones that may say how examples hang together, sparse and nested ones and
     those of a class of their own, packed sequences, graphs and other objects, arrays, strings and
     numbers. So do a list or tuple of tensors with one shape and type, if there are more than three
     of them or as many as they have rows, and one of containers that are all alike: those may be the
@@ -86,9 +86,24 @@ def n_divisible(batch: Any) -> int:
     except (_CannotBeCutError, RecursionError):
         return 0
     n = lengths.pop() if len(lengths) == 1 else 0
-    if any(t.shape == (n, n) or _may_be_numbers(t) for t in tensors):
+    if any(_may_relate(t) or _may_be_numbers(t) for t in tensors):
         return 0
     return n if n > 1 and batch_size(batch) == n else 0
+
+
+def _may_relate(tensor: Tensor) -> bool:
+    """Whether a square tensor may say how examples hang together.
+
+    Integers of more than two kinds that differ along the diagonal and are not symmetric are none of
+    adjacency, distances or matches, but tokens: of each as many as there happen to be examples.
+    """
+    if tensor.ndim != 2 or tensor.shape[0] != tensor.shape[1]:
+        return False
+    if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+        return True
+    diagonal, (low, high) = tensor.diagonal(), tensor.aminmax()
+    constant = bool((diagonal == diagonal[0]).all())
+    return constant or int(high) - int(low) < 2 or torch.equal(tensor, tensor.T)
 
 
 def _may_be_numbers(tensor: Tensor) -> bool:

@@ -32,7 +32,7 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 5.5e-9, 0.007
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 3.5e-9, 0.007
 # The part of what surrounds the samples that comes after attractors have been recognised: files.
 FILES_SECONDS = 0.1
 # What drawing takes: the first figure, which says most, and all of an analysis.

@@ -6,7 +6,7 @@ import torch
 from lightning_morse.slices.columns import as_few_threads_as_help
 
 
-@pytest.mark.parametrize(("n_entries", "within"), [(10**6, 1), (10**8, 1), (10**9, 2)])
+@pytest.mark.parametrize(("n_entries", "within"), [(10**6, 1), (10**8, 1), (10**9, 1), (10**10, 2)])
 def test_the_number_of_threads_is_restored(n_entries, within):
     seen = []
 
