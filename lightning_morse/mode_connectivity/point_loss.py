@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_morse.slices.batch_statistics import TOO_FEW
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state, quiet
+from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights
 from lightning_morse.slices.shadow_loss import ShadowLoss
+from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import World
 
 

@@ -42,7 +42,7 @@ _SNAPSHOTS_WORTH = 8
 # The computation by which the speed of a machine is told, and what it took there.
 _PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
 # No machine is taken to be faster than that one by more: the rest of an analysis may not be.
-_FASTEST = 0.5
+_FASTEST = 0.8
 # What is planned for what cannot be stopped half-way, over what has been measured: analyses differ.
 # Samples are planned as measured: if they take longer there are fewer. So is a guess: if it is too
 # high there may be no analysis in all the run. The same is kept for what follows the samples.

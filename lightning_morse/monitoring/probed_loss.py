@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lightning_morse.distributed.errors import Guard
@@ -52,7 +53,9 @@ class ProbedLoss:
     part: Part | None = None
 
     def timed(self, clock: Callable[[], float]) -> Timing:
-        """What the loss at the current weights takes on one probe batch; all processes call it.
+        """What the loss at a point takes on one probe batch; all processes call it.
+
+        It is that at the current weights, and moving as many weights as a point of the slice does.
 
         Args:
             clock: Seconds since an arbitrary moment.
@@ -81,6 +84,7 @@ class ProbedLoss:
                 while len(took) < _TIMES and sum(took) <= _TIMING_SECONDS:
                     loss.reset()
                     start = clock()
+                    _pass_over(loss.weights, self.settings.dim + 1)
                     now = sum(share * value.item() for share, value in loss.parts())
                     took.append(clock() - start)
             n = n_divisible(loss.batches[0])
@@ -123,3 +127,11 @@ class ProbedLoss:
         if self.part is not None:
             batches = [part_of(batch, self.part.n, self.settings.seed) for batch in batches]
         return batches, [indices[b] for b in chosen]
+
+
+def _pass_over(weights: Sequence[Tensor], times: int) -> None:
+    """Read and write weights, as happens for each direction where those of a point are formed."""
+    with torch.no_grad():
+        for weight in weights:
+            for _ in range(times):
+                torch.add(weight, weight)

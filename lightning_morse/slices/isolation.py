@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import random
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,24 +25,6 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
         for kind in {"cpu", device_type}:
             # The cache of casts would keep the weights of an earlier point.
             stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
-        yield
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Show nothing of what is printed, logged or warned of.
-
-    Nested blocks cost little: to switch logging off, or on again, empties a cache in every logger.
-    """
-    level = logging.root.manager.disable
-    with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        stack.enter_context(redirect_stderr(io.StringIO()))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        if level < logging.CRITICAL:
-            stack.callback(logging.disable, level)
-            logging.disable(logging.CRITICAL)
         yield
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import Statistics
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state, quiet
+from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
+from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import UntouchableError, World
 from lightning_morse.slices.subspace import AffineSubspace
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, mapped
-from lightning_morse.slices.isolation import quiet, seed_everything
+from lightning_morse.slices.isolation import seed_everything
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.parameters import trainable_parameters
+from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.steps import described, loss_from_steps
 

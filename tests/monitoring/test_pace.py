@@ -449,5 +449,5 @@ def test_an_unknown_end_has_the_same_law():
 
 def test_a_machine_is_slow_by_its_clock():
     ticks = iter(range(100))
-    assert slowness(lambda: 0.0) == 0.5
+    assert slowness(lambda: 0.0) == 0.8
     assert slowness(lambda: 0.01 * next(ticks)) == pytest.approx(10)
