@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 
 from lightning_morse import AffineSubspace, LossSlice
 from lightning_morse.distributed.errors import cause
-from lightning_morse.monitoring.one_analysis import OneAnalysis
+from lightning_morse.monitoring.notices import tell_of_statistics
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "strange-pictures.md").read_text(encoding="utf-8")
@@ -103,12 +102,8 @@ def test_a_batch_of_one_has_the_warning_that_is_quoted():
     loss = LossSlice(net, line, [torch.ones(1, 2)], lambda module, x: module(x).square().mean())
     loss(torch.zeros(1, 1, dtype=torch.float64))
     said = []
-    monitor = SimpleNamespace(
-        settings=SimpleNamespace(batch_norm="batch"),
-        inform=lambda message, about: None,
-        warn=lambda message, about: said.append(message),
-    )
-    OneAnalysis._tell_of_statistics(monitor, loss.statistics)
+    given = loss.statistics, "batch"
+    tell_of_statistics(*given, lambda why, about: said.append(why), lambda why, about: None)
     assert said == quoted()["The loss is not that of training"]
 
 

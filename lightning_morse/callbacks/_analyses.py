@@ -134,7 +134,8 @@ class Analyses:
         if decision.due_in > 0:
             return
         with self.guard("publishing"):
-            self.account.leave_out(self._when(trainer, ended), f"no time, {schedule.limits}")
+            why = f"no time, {self.settings.limits_of_time}"
+            self.account.leave_out(self._when(trainer, ended), why)
         if ended or trainer.is_last_batch:
             age = schedule.age(trainer) or 0.0
             self.bulletin.show(trainer, {"overhead": decision.overhead, "age": age})

@@ -7,23 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from lightning_morse.callbacks._decisions import Told
 from lightning_morse.callbacks._lightning import Period, TrainerLike, callbacks_of
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.budget import Budget
-from lightning_morse.monitoring.costs import Portion, Timing, slowness
+from lightning_morse.monitoring.costs import Timing, slowness
 from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.pace import Ahead, Decision, Pace
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import distance
-from lightning_morse.words import length_of_time
 
 # What a step takes longer because Lightning calls the hooks of one more callback, beside what they
 # take themselves: 25 to 34 microseconds of steps of 1.2 to 2.8 ms (benchmarks/bench_hooks.py).
 CALLING_SECONDS = 25e-6
-# An analysis that is planned to take longer is announced.
-ANNOUNCED_FROM_SECONDS = 5.0
 # Share of the time to an analysis after which to look again: that time is an estimate.
 LOOK_AGAIN_AFTER = 0.5
 
@@ -280,64 +278,12 @@ class Schedule:
         epoch = trainer.num_training_batches * self._seconds_per_batch
         return epoch <= distance(n_made, self.budget.trained(), ahead.planned)
 
-    # ------------------------------------------------------------------ telling
-
-    @property
-    def limits(self) -> str:
-        """What limits the time of the monitor, as the user may change it."""
-        return f"max_overhead={self._settings.max_overhead:g} with grace={self._settings.grace:g}"
-
     def tell(
         self, trainer: TrainerLike, decision: Decision, messages: Messages, *, ended: bool
     ) -> None:
         """Say what was decided, where it is not as usual."""
-        limits, where = self.limits, self.where(trainer)
-        if decision.portion is not None:
-            self._tell_portion(decision.portion, limits, where, messages)
-        elif decision.due_in <= 0:
-            least = length_of_time(self._pace.portions.smallest().seconds)
-            if ended:
-                messages.inform(
-                    f"the last weights are not analysed: the smallest analysis takes {least}, for "
-                    f"which {limits} has no room",
-                    where,
-                    "last",
-                )
-                return
-            when = f"{length_of_time(decision.wait)} from now"
-            if math.isinf(decision.wait):
-                when = "at the end of the run at the earliest"
-            left_out = "" if self._chooses else "; what is due until then is left out"
-            messages.inform(
-                f"no analysis, the smallest takes {least} and {limits} has room for it "
-                f"{when}{left_out}",
-                where,
-                "budget",
-            )
-
-    def _tell_portion(self, portion: Portion, limits: str, where: str, messages: Messages) -> None:
-        whole, given = self._pace.portions.whole(), self._settings.probe_batches
-        unusual = []
-        if portion.usual < whole.usual:
-            unusual.append(f"{portion.most} samples instead of {whole.usual}")
-        if portion.part is not None:
-            unusual.append(portion.part.words)
-        elif portion.batches < given:
-            unusual.append(f"{portion.batches} of {given} probe batches")
-        if portion.resolution < whole.resolution:
-            unusual.append(f"{portion.resolution} cells per axis instead of {whole.resolution}")
-        if unusual:
-            each = self._pace.costs.each(portion.batches)
-            messages.inform(
-                f"{', '.join(unusual)}: a sample takes {each:.2g} s, and {limits} leaves "
-                f"{length_of_time(portion.seconds)}",
-                where,
-                f"portion {portion.batches} {portion.part} {portion.resolution} {len(unusual)}",
-            )
-        if portion.seconds > ANNOUNCED_FROM_SECONDS:
-            messages.inform(
-                f"an analysis begins that takes {length_of_time(portion.seconds)}", where
-            )
+        told = Told(self._settings, self._pace, self._chooses, messages, self.where(trainer))
+        told.tell(decision, ended=ended)
 
     # ------------------------------------------------------------------ state
 

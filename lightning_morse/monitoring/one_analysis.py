@@ -29,6 +29,7 @@ from lightning_morse.monitoring.findings import Explored, Findings, Look, View
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.identities import Identification
 from lightning_morse.monitoring.meter import Meter, OutOfTimeError
+from lightning_morse.monitoring.notices import tell_of_statistics, tell_of_steps
 from lightning_morse.monitoring.probed_loss import LossFn, ProbedLoss
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
@@ -42,7 +43,6 @@ from lightning_morse.monitoring.snapshot_map import (
 from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked, untracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
-from lightning_morse.slices.batch_statistics import Statistics
 from lightning_morse.slices.directions import DirectionSource, Slice, axis_labels
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
@@ -55,9 +55,6 @@ MOST_BASINS_IN_HISTORY = 32
 TRIES = 3
 # Of the samples that were asked for; some are kept for measurements that are not needed.
 NEARLY_ALL = 0.9
-
-# Names listed of what a step writes to: the first ones tell what it is about.
-MOST_NAMES_TOLD = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,34 +117,10 @@ class OneAnalysis:
         return found if found is not None else Findings(scalars, basins, loss=now)
 
     def _tell_of(self, loss: LossSlice) -> None:
-        """Say, once, what the steps did that the run did not get to see."""
-        if loss.kept_away:
-            names = ", ".join(loss.kept_away[:MOST_NAMES_TOLD])
-            self.warn(f"the step writes to {names}; analyses keep that away from the run", "writes")
-        if loss.fault is not None:
-            self.warn(
-                "at some points of the slice the loss cannot be evaluated, and counts as diverged "
-                f"({cause(loss.fault)})",
-                origin(loss.fault),
-            )
+        tell_of_steps(loss, self.warn)
         if self.settings.dynamics != "trajectory":  # otherwise the loss is not evaluated
-            self._tell_of_statistics(loss.statistics)
-
-    def _tell_of_statistics(self, found: Statistics) -> None:
-        """Say, once, which statistics the loss is evaluated with."""
-        if found.layers:
-            self.inform(
-                f"{len(found.of_batch)} of {len(found.layers)} layers that keep running statistics "
-                f"use those of the batch in analyses (batch_norm={self.settings.batch_norm!r})",
-                "statistics",
-            )
-        for layers, why in (
-            (found.too_few, "a probe batch has only one value per channel"),
-            (found.exchanging, "they would exchange statistics with other processes"),
-        ):
-            if layers:
-                names = ", ".join(list(layers)[:MOST_NAMES_TOLD])
-                self.warn(f"analyses use the running statistics of {names}: {why}", why)
+            norm = self.settings.batch_norm
+            tell_of_statistics(loss.statistics, norm, self.warn, self.inform)
 
     @cached_property
     def loss(self) -> ProbedLoss:

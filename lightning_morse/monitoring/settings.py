@@ -159,6 +159,11 @@ class Settings:
         return COARSE_CELLS if self.may_coarsen else self.cells
 
     @property
+    def limits_of_time(self) -> str:
+        """What limits the time of the monitor, as the user may change it."""
+        return f"max_overhead={self.max_overhead:g} with grace={self.grace:g}"
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type in which weights are kept along the trajectory."""
         return SNAPSHOT_DTYPES[self.snapshot_dtype]
