@@ -115,7 +115,7 @@ class Explorer:
                 self.sampler.place_beside(bottom)
                 self._looked_down = True
             elif self._looked_around:
-                self.sampler.place_at_walls(walls, self._plan.batch // 2)
+                self.sampler.place_at_walls(walls, max(LEAST_BATCH, self._plan.batch // 4))
             else:  # walls have to be higher than the loss may be at the point
                 self.sampler.place_beside(point)
                 self._looked_around = True

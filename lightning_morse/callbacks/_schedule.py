@@ -230,7 +230,7 @@ class Schedule:
         else:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time" and meter.n_evaluations:
-            self._pace.costs.evaluated(meter.quickest / meter.portion.batches)
+            self._pace.costs.evaluated(meter.quickest, meter.portion.batches)
 
     # ------------------------------------------------------------------ the rest of the run
 

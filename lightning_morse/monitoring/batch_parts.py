@@ -26,6 +26,8 @@ FEWEST_EXAMPLES = 8
 FEWEST_WITH_STATISTICS = 32
 # Keeps the choice of examples apart from the other random numbers of a seed.
 _EXAMPLES_STREAM = 6
+# Types in which tokens come.
+_TOKENS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 # A list of more tensors that are all alike may be one of examples instead of one of fields.
 _MOST_ALIKE = 3
 
@@ -86,24 +88,30 @@ def n_divisible(batch: Any) -> int:
     except (_CannotBeCutError, RecursionError):
         return 0
     n = lengths.pop() if len(lengths) == 1 else 0
-    if any(_may_relate(t) or _may_be_numbers(t) for t in tensors):
+    if n < 2 or _are_related(tensors) or any(map(_may_be_numbers, tensors)):
         return 0
-    return n if n > 1 and batch_size(batch) == n else 0
+    return n if batch_size(batch) == n else 0
 
 
-def _may_relate(tensor: Tensor) -> bool:
-    """Whether a square tensor may say how examples hang together.
+def _are_related(tensors: list[Tensor]) -> bool:
+    """Whether a square tensor may say how examples hang together, as links or distances do.
 
-    Integers of more than two kinds that differ along the diagonal and are not symmetric are none of
-    adjacency, distances or matches, but tokens: of each as many as there happen to be examples.
+    Integers may also be tokens, where sequences are as long as the batch is large. They are taken
+    for that if no features stand beside them, and if they have more than two values, are not
+    symmetric and differ along the diagonal.
     """
-    if tensor.ndim != 2 or tensor.shape[0] != tensor.shape[1]:
+    square = [t for t in tensors if t.ndim == 2 and t.shape[0] == t.shape[1]]
+    if not square:
         return False
-    if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+    if any(t.is_floating_point() and t.ndim > 1 for t in tensors):
         return True
-    diagonal, (low, high) = tensor.diagonal(), tensor.aminmax()
+    return any(t.dtype not in _TOKENS or _looks_related(t) for t in square)
+
+
+def _looks_related(square: Tensor) -> bool:
+    diagonal, (low, high) = square.diagonal(), square.aminmax()
     constant = bool((diagonal == diagonal[0]).all())
-    return constant or int(high) - int(low) < 2 or torch.equal(tensor, tensor.T)
+    return constant or int(high) - int(low) < 2 or torch.equal(square, square.T)
 
 
 def _may_be_numbers(tensor: Tensor) -> bool:

@@ -1,11 +1,11 @@
 """What an analysis costs, learnt from those before, and how large one may be for a given time.
 
-The cost is ``(snapshots + 8) per_snapshot + fixed + recognising + n (per_sample + batches *
-per_batch)``: the first for the slice, whose directions are found from the snapshots; then what
-surrounds the samples (last fit, picture, files); recognising the attractors of earlier analyses;
-then, for each sample, choosing its place and the loss on the probe batches. Figures are drawn
-beside training and cost nothing, but at the end of the run it is waited for the last ones. None of
-this bears on what an analysis claims.
+The cost is ``(snapshots + 8) per_snapshot + fixed + recognising + n (per_sample + per_point +
+batches * per_batch)``: the first for the slice, whose directions are found from the snapshots; then
+what surrounds the samples (last fit, picture, files); recognising the attractors of earlier
+analyses; then, for each sample, choosing its place, forming the weights there, and the loss on the
+probe batches. Figures are drawn beside training and cost nothing, but at the end of the run it is
+waited for the last ones. None of this bears on what an analysis claims.
 """
 
 from __future__ import annotations
@@ -61,19 +61,21 @@ COARSE_COST = 0.7
 
 @dataclass(frozen=True)
 class Timing:
-    """What an evaluation of the loss at the current weights takes on one probe batch.
+    """What an evaluation of the loss takes on one probe batch.
 
     Attributes:
-        seconds: Seconds; NaN if it cannot be evaluated.
+        seconds: Seconds at the current weights; NaN if it cannot be evaluated.
         n_examples: How many examples the batch has, if it can be cut; else 0.
         fewest: Fewest that should be left of them.
         finite: Whether the loss is finite.
+        of_point: Seconds that it takes besides to form the weights of a point, whatever the batch.
     """
 
     seconds: float
     n_examples: int = 0
     fewest: int = 0
     finite: bool = False
+    of_point: float = 0.0
 
     def allows(self, part: Part) -> bool:
         """Whether this, the timing of a part, is one of what a part should be."""
@@ -113,6 +115,7 @@ class Costs:
         figures: Drawing all of them.
         per_snapshot: The slice, per snapshot of the trajectory, and what is worth eight more.
         per_sample: Choosing the place of one.
+        per_point: Forming the weights of a point.
         per_batch: The loss at a point on one probe batch, or on the part of it that is used; None
             until it has been measured.
         is_measured: Whether an analysis has been measured.
@@ -127,6 +130,7 @@ class Costs:
     figures: float = FIGURES_SECONDS
     per_snapshot: float = 0.0
     per_sample: float = PLACE_SECONDS
+    per_point: float = 0.0
     per_batch: float | None = None
     is_measured: bool = False
     n_snapshots: int = 1
@@ -185,11 +189,18 @@ class Costs:
         self.fixed, self.per_sample, self.is_measured = fixed, of_places / n, True
         self.per_snapshot = per_snapshot
         if n_evaluations:
-            self.evaluated(of_loss / n / portion.batches)
+            self.evaluated(of_loss / n, portion.batches)
 
-    def evaluated(self, seconds: float) -> None:
-        """Learn what the loss at a point on one probe batch took."""
-        self.per_batch = max(seconds, FADES * (self.per_batch or 0.0))
+    def evaluated(self, seconds: float, batches: int = 1) -> None:
+        """Learn what the loss at a point took on some probe batches."""
+        each = max(0.0, seconds - self.per_point) / batches
+        self.per_batch = max(each, FADES * (self.per_batch or 0.0))
+
+    def timed(self, timing: Timing) -> None:
+        """Learn what was timed before there was an analysis."""
+        self.per_point = timing.of_point
+        if math.isfinite(timing.seconds):
+            self.evaluated(timing.seconds + self.per_point)
 
     def failed(self, seconds: float, of_slice: float) -> None:
         """Learn from an analysis without a result, which says only how long it took.
@@ -233,7 +244,7 @@ class Costs:
 
     def each(self, batches: int) -> float:
         """Planned seconds of one sample."""
-        return self.per_sample + batches * (self.per_batch or 0.0)
+        return self.per_sample + self.per_point + batches * (self.per_batch or 0.0)
 
     def of(self, n_samples: int, batches: int, coarse: bool, *, at_end: bool = False) -> float:
         """Planned seconds of an analysis, now or at the end of the run."""
@@ -429,7 +440,7 @@ def slowness(clock: Callable[[], float]) -> float:
         clock: Seconds since an arbitrary moment.
 
     Returns:
-        The factor, at least a half.
+        The factor, at least 0.8.
     """
     x = np.linspace(0.0, 1.0, _PROBE_SIZE)
     took = []

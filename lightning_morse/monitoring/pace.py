@@ -170,8 +170,7 @@ class Pace:
             self.portions.use(part, timing)
             return
         self._timed = True
-        if math.isfinite(timing.seconds):
-            self.costs.evaluated(timing.seconds)
+        self.costs.timed(timing)
         self.portions.of_whole = timing
         self.portions.choose_batches(self._aim(n_made, ahead, final))
 

@@ -26,6 +26,8 @@ from lightning_morse.slices.subspace import AffineSubspace
 
 # An evaluation is timed so often, unless that takes longer than so many seconds.
 _TIMES, _TIMING_SECONDS = 6, 0.1
+# So many weights of a point are formed to see what that takes, and so often.
+_MOST_FORMED, _TIMES_FORMED = 1 << 22, 4
 # Keeps the choice of probe batches apart from the other random numbers of a seed.
 _PROBES_STREAM = 4
 
@@ -53,9 +55,7 @@ class ProbedLoss:
     part: Part | None = None
 
     def timed(self, clock: Callable[[], float]) -> Timing:
-        """What the loss at a point takes on one probe batch; all processes call it.
-
-        It is that at the current weights, and moving as many weights as a point of the slice does.
+        """What the loss takes on one probe batch, and a point of the slice; all processes call it.
 
         Args:
             clock: Seconds since an arbitrary moment.
@@ -77,23 +77,24 @@ class ProbedLoss:
         """What it takes in this process."""
         took: list[float] = []
         n_examples = fewest = 0
-        finite = False
+        finite, of_point = False, 0.0
         with Guard(lambda error: None), preserved_random_state():
             loss = self.shadow()
             with plain_arithmetic(loss.weights[0].device.type):
                 while len(took) < _TIMES and sum(took) <= _TIMING_SECONDS:
                     loss.reset()
                     start = clock()
-                    _pass_over(loss.weights, self.settings.dim + 1)
                     now = sum(share * value.item() for share, value in loss.parts())
                     took.append(clock() - start)
             n = n_divisible(loss.batches[0])
             n_examples = n if n == loss.n_examples else 0  # else the step counts otherwise
             fewest = fewest_examples(loss.module, bool(loss.statistics.of_batch))
             finite = math.isfinite(now)
+            if self.part is None:  # else it is known
+                of_point = _seconds_of_point(loss.weights, self.settings.dim, clock)
         # The first one may set things up, and any may be held up by something else.
         seconds = median_low(took[1:] or took) if took else math.nan
-        return Timing(seconds, n_examples, fewest, finite)
+        return Timing(seconds, n_examples, fewest, finite, of_point)
 
     def shadow(self) -> ShadowLoss:
         """The loss at given weights."""
@@ -129,9 +130,19 @@ class ProbedLoss:
         return batches, [indices[b] for b in chosen]
 
 
-def _pass_over(weights: Sequence[Tensor], times: int) -> None:
-    """Read and write weights, as happens for each direction where those of a point are formed."""
-    with torch.no_grad():
-        for weight in weights:
-            for _ in range(times):
-                torch.add(weight, weight)
+def _seconds_of_point(weights: Sequence[Tensor], dim: int, clock: Callable[[], float]) -> float:
+    """What it takes to form the weights of a point, as :meth:`AffineSubspace.point` does it.
+
+    Where there are so many that no cache holds them, a part of them tells what all take.
+    """
+    p = sum(weight.numel() for weight in weights)
+    n = min(p, _MOST_FORMED)
+    rows = torch.zeros(dim + 2, n, device=weights[0].device, dtype=torch.float32)
+    origin, out, columns = rows[0], rows[1], rows[2:].T
+    at = rows.new_zeros(dim)
+    took = []
+    for _ in range(_TIMES_FORMED):
+        start = clock()
+        torch.addmv(origin, columns, at, out=out)[0].item()  # which an accelerator waits for
+        took.append(clock() - start)
+    return median_low(took[1:]) * p / n

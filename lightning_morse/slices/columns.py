@@ -17,8 +17,8 @@ from torch import Tensor
 # there are more than four columns. Only memory depends on it, and the last digits of sums.
 BLOCK_ROWS = 1 << 16
 _FULL_COLUMNS = 4
-# Entries up to which blocks are worked on as fast by one thread as by two.
-_FEW_ENTRIES = 10**9
+# Entries up to which blocks are worked on as fast by one thread as by two, and by more.
+_FEW_FOR_TWO, _FEW_FOR_MORE = 10**9, 10**8
 
 
 @contextmanager
@@ -27,10 +27,10 @@ def as_few_threads_as_help(n_entries: int) -> Iterator[None]:
 
     Blocks are small. On two cores the principal directions of 33 snapshots of 1.1 million weights
     took 0.19 s on one thread and 0.25 s on two, up to 0.48 s where one of the cores was busy; those
-    of 9 snapshots of 17 million 0.7 s, and from 0.6 to 1.3 s.
+    of 9 snapshots of 17 million took 0.7 s on one, and from 0.6 to 1.3 s on two.
     """
     before = torch.get_num_threads()
-    if n_entries <= _FEW_ENTRIES:
+    if n_entries <= (_FEW_FOR_TWO if before <= 2 else _FEW_FOR_MORE):
         torch.set_num_threads(1)
     try:
         yield

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
+import torch
 
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.monitoring.costs import (
@@ -18,6 +19,7 @@ from lightning_morse.monitoring.costs import (
     slowness,
 )
 from lightning_morse.monitoring.pace import Ahead, Pace
+from lightning_morse.monitoring.probed_loss import _MOST_FORMED, _seconds_of_point
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import due_after, due_shares, n_worth
 
@@ -451,3 +453,32 @@ def test_a_machine_is_slow_by_its_clock():
     ticks = iter(range(100))
     assert slowness(lambda: 0.0) == 0.8
     assert slowness(lambda: 0.01 * next(ticks)) == pytest.approx(10)
+
+
+def test_forming_a_point_is_paid_once_whatever_the_batches():
+    costs = Costs(per_sample=0.0)
+    costs.timed(Timing(0.01, of_point=0.5))
+    assert costs.each(1) == pytest.approx(0.51)
+    assert costs.each(4) == pytest.approx(0.54)
+    costs.evaluated(0.5 + 4 * 0.02, batches=4)  # measured in an analysis, all in one
+    assert costs.each(4) == pytest.approx(0.58)
+    costs.evaluated(0.1)  # quicker than it was timed
+    assert costs.each(1) == pytest.approx(0.5 + 0.8 * 0.02)
+
+
+def test_no_part_of_a_batch_where_points_are_what_is_dear():
+    costs = Costs(fixed=0.0, per_sample=0.0)
+    costs.timed(timing := Timing(0.001, 64, 8, finite=True, of_point=0.1))
+    portions = Portions(settings(), costs)
+    portions.batches, portions.of_whole = 1, timing
+    assert portions.next_part(0.9 * costs.of(32, 1, True), at_end=False) is None
+
+
+@pytest.mark.parametrize("shapes", [[(3, 2), (4,)], [(1 << 12, 1 << 11)]])
+def test_the_time_of_a_point_is_that_of_all_weights(shapes):
+    """On a clock that ticks whenever it is read."""
+    weights = [torch.zeros(shape) for shape in shapes]
+    ticks = iter(range(100))
+    p = sum(w.numel() for w in weights)
+    found = _seconds_of_point(weights, 2, lambda: float(next(ticks)))
+    assert found == max(1, p / _MOST_FORMED)

@@ -1,9 +1,11 @@
 """What user code says during an evaluation is not shown, and nothing else is silenced."""
 
 import logging
+import os
 import sys
 import threading
 import warnings
+from unittest import mock
 
 import pytest
 
@@ -13,9 +15,15 @@ LOG = logging.getLogger("tests.silence")
 USUAL = logging.Logger.isEnabledFor
 
 
+def state():
+    return sys.stdout, sys.stderr, warnings.filters, logging.root.manager.disable
+
+
 @pytest.fixture(autouse=True)
 def as_before():
+    before = state()
     yield
+    assert all(a is b for a, b in zip(state(), before, strict=True))
     assert logging.Logger.isEnabledFor is USUAL
 
 
@@ -72,6 +80,51 @@ def test_blocks_of_two_threads_may_overlap(caplog):
     thread.join(10)
     assert not thread.is_alive()
     assert caplog.messages == ["first has left"]
+
+
+def test_many_threads_leave_everything_as_it_was():
+    def work():
+        for _ in range(200):
+            with quiet(), quiet():
+                print("nothing of it")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_what_a_step_disables_is_allowed_again(caplog):
+    with quiet():
+        logging.disable(logging.CRITICAL)
+    LOG.error("outside")
+    assert caplog.messages == ["outside"]
+
+
+def test_a_patch_that_begins_inside_and_ends_outside_leaves_nothing_for_long():
+    patch = mock.patch.object(logging.Logger, "isEnabledFor", USUAL)
+    with quiet():
+        patch.start()
+    patch.stop()  # which puts back what it found
+    assert LOG.isEnabledFor(logging.ERROR)
+    with quiet():
+        assert not LOG.isEnabledFor(logging.ERROR)
+    assert logging.Logger.isEnabledFor is USUAL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_in_a_block_is_not_silent():
+    with quiet():
+        child = os.fork()
+        if not child:
+            works = logging.Logger.isEnabledFor is USUAL
+            with quiet():
+                works &= not LOG.isEnabledFor(logging.ERROR)
+            os._exit(0 if works else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_what_others_put_there_meanwhile_stays_and_is_asked(caplog):
