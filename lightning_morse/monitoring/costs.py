@@ -20,6 +20,7 @@ import numpy as np
 from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.settings import (
     FEWEST_AUTO,
+    FEWEST_KEPT,
     FEWEST_LAST,
     MOST_AUTO,
     MOST_WITHOUT_CLOCK,
@@ -310,9 +311,9 @@ class Portions:
         return self._costs.of(n, batches, coarse)
 
     def last(self) -> float:
-        """Planned seconds of the least that is worth while, at the end of the run."""
-        coarse = self._settings.may_coarsen
-        return self._costs.of(self._fewest, self._n_batches(), coarse, at_end=True)
+        """Planned seconds to keep for the end of the run."""
+        coarse, n = self._settings.may_coarsen, self._settings.most_samples or FEWEST_KEPT
+        return self._costs.of(n, self._n_batches(), coarse, at_end=True)
 
     def choose(self, limit: float, aim: float, *, final: bool = False) -> Portion | None:
         """The largest analysis that does not cost more than it should.

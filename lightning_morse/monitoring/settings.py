@@ -24,9 +24,10 @@ FEWEST_CELLS = 4  # per axis: a coarser grid separates nothing
 FEWEST_SNAPSHOTS = FEWEST_FOR_PCA
 # Samples of an analysis that is to find their number by itself: fewer decide too little, and more
 # of one process tell less and less.
-FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 64, 112, 512
-# Those of the last analysis of a run, where there is no time for more.
-FEWEST_LAST = 32
+FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 48, 112, 512
+# Those of the last analysis of a run, where there is no time for more. Time is kept for twice as
+# many, as what surrounds them may take longer than it did.
+FEWEST_LAST, FEWEST_KEPT = 32, 64
 # The most where no clock says whether the loss is dear: what :func:`analyze_from` takes by itself.
 MOST_WITHOUT_CLOCK = 320
 # Cells per axis where the user has not said, and where there is little time.
