@@ -27,9 +27,9 @@ from lightning_morse.monitoring.costs import (
     PLANNED_OVER_MEASURED,
     Costs,
     Portion,
-    Portions,
     Timing,
 )
+from lightning_morse.monitoring.portions import Portions
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import due_after, n_worth
 

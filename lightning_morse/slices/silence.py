@@ -96,7 +96,8 @@ def quiet() -> Iterator[None]:
 
     Logs of threads that the code inside starts are shown.
     """
-    with ExitStack() as stack:
-        stack.callback(_SILENCE.leave)
-        _SILENCE.enter()
+    _SILENCE.enter()
+    try:
         yield
+    finally:
+        _SILENCE.leave()

@@ -14,11 +14,11 @@ from lightning_morse.monitoring.costs import (
     PLANNED_OVER_MEASURED,
     Costs,
     Portion,
-    Portions,
     Timing,
     slowness,
 )
 from lightning_morse.monitoring.pace import Ahead, Pace
+from lightning_morse.monitoring.portions import Portions
 from lightning_morse.monitoring.probed_loss import _MOST_FORMED, _seconds_of_point
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import due_after, due_shares, n_worth

@@ -8,8 +8,9 @@ import pytest
 
 from lightning_morse.monitoring.batch_parts import FEWEST_EXAMPLES, Part
 from lightning_morse.monitoring.budget import Budget
-from lightning_morse.monitoring.costs import Costs, Portion, Portions, Timing
+from lightning_morse.monitoring.costs import Costs, Portion, Timing
 from lightning_morse.monitoring.pace import Ahead, Pace
+from lightning_morse.monitoring.portions import Portions
 from tests.monitoring.test_pace import settings
 
 WHOLE = 64
