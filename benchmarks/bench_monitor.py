@@ -51,6 +51,8 @@ MAX_OVERHEAD = 0.05
 POINTS_OVER = 0.01
 GRACE = 2.0
 MOST_A_FORWARD = 1.15
+# Epochs of the two runs that tell how long an epoch takes.
+_TRIED_EPOCHS = 2, 8
 
 
 class Classifier(pl.LightningModule):
@@ -310,8 +312,10 @@ def in_a_process(name: str, epochs: int, watched: bool) -> dict[str, Any]:
 
 def whole(name: str, pairs: int, scale: float) -> dict[str, Any]:
     """Pairs of processes with and without the callback, alternating."""
-    tried = in_a_process(name, 2, False)
-    epochs = max(2, round(scale * WHOLE[name].seconds * 2 / tried["fit"]))
+    # The first epochs, and what surrounds them, take longer than the others.
+    few, more = (in_a_process(name, n, False)["fit"] for n in _TRIED_EPOCHS)
+    an_epoch = (more - few) / (_TRIED_EPOCHS[1] - _TRIED_EPOCHS[0])
+    epochs = max(2, round(scale * WHOLE[name].seconds / an_epoch))
     with_it, bare = [], []
     for _ in range(pairs):
         bare.append(in_a_process(name, epochs, False))

@@ -29,9 +29,6 @@ from lightning_morse.grids.cubical import CubicalGrid
 # Where no box can be opened any more, boxes take this many times what they usually hold; beyond
 # that, more samples of one process tell less and less.
 _OVERFULL = 2
-# For the picture of all a batch is this share of what the box holds already: there are then few
-# pictures however many samples.
-_SHARE_OF_BATCH = 1 / 3
 # A box does not grow by less than this share of its width.
 _LEAST_GROWTH = 0.1
 
@@ -170,7 +167,7 @@ class Explorer:
             if k is None:
                 return True
             held = len(self._tower.boxes[k].samples)
-            batch = max(self._plan.batch, int(_SHARE_OF_BATCH * held))
+            batch = max(self._plan.batch, int(self._plan.share_of_batch * held))
             batch = min(batch, max(rooms[k] - held, LEAST_BATCH))
             self.sampler.place(portrait, k, min(batch, self.sampler.left(n_samples)), None)
         return not was_decided or self._still_decides(start, n_samples)

@@ -101,7 +101,7 @@ def analyze(
         points = design(grid.lower, grid.upper, first_samples(n_samples, grid.dim), seed)
         samples = first_in_frame(loss, points, frame)
     tower = Tower(settings, samples, may_be_cut=True)
-    plan = Plan.of(n_samples, grid.dim, most=n_samples, may_be_cut=True)
+    plan = Plan.of(n_samples, grid.dim, most=n_samples, for_picture=True)
     sampler = Sampler(inside, tower, plan, clock)
     explorer = Explorer(sampler)
     final = judged(sampler, lambda: explorer.complete(n_samples), is_resolved)

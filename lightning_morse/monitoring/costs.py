@@ -23,7 +23,7 @@ from lightning_morse.stopwatch import one_thread
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 3.5e-9, 0.007
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2.5e-9, 0.007
 # The part of what surrounds the samples that comes after attractors have been recognised: files.
 FILES_SECONDS = 0.1
 # What drawing takes: the first figure, which says most, and all of an analysis.
@@ -178,14 +178,16 @@ class Costs:
 
     def evaluated(self, seconds: float, batches: int = 1) -> None:
         """Learn what the loss at a point took on some probe batches."""
-        each = max(0.0, seconds - self.per_point) / batches
-        self.per_batch = max(each, FADES * (self.per_batch or 0.0))
+        self._learn(max(0.0, seconds - self.per_point) / batches)
 
     def timed(self, timing: Timing) -> None:
         """Learn what was timed before there was an analysis."""
         self.per_point = timing.of_point
         if math.isfinite(timing.seconds):
-            self.evaluated(timing.seconds + self.per_point)
+            self._learn(timing.seconds)
+
+    def _learn(self, per_batch: float) -> None:
+        self.per_batch = max(per_batch, FADES * (self.per_batch or 0.0))
 
     def failed(self, seconds: float, of_slice: float) -> None:
         """Learn from an analysis without a result, which says only how long it took.

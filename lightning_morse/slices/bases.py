@@ -23,6 +23,9 @@ from lightning_morse.slices.parameters import flatten
 # rounds of Cholesky QR give orthonormal columns: Gram matrices in float64 square it to 1e-12, well
 # above their rounding. Soundness does not depend on it: AffineSubspace checks the columns it gets.
 _RANK_TOLERANCE = 1e-6
+# Machine epsilons by which inner products of columns differ from 0 and 1 where only their entries
+# were rounded.
+_ROUNDING = 4
 
 
 class Whole:
@@ -198,10 +201,14 @@ def principal(snapshots: Tensor, dim: int, rows: Whole = WHOLE) -> Principal:
     leading = torch.where(leading[-1] < 0, -leading, leading)
     # Coefficients that sum to zero make the mean of the snapshots drop out.
     leading -= leading.mean(dim=0)
+    # Orthonormal combinations: their inner products follow from the Gram matrix, too.
+    upper = torch.linalg.cholesky(leading.T @ gram @ leading).T
+    leading = torch.linalg.solve_triangular(upper, leading, upper=True, left=False)
     directions = _combined(snapshots, leading)
-    # The Gram matrix squared the condition number; this recovers the digits that cost.
-    name = "principal directions of the snapshots"
-    return Principal(orthonormalised(directions, name, rows), *_seen_from_last(gram, leading))
+    if not _are_orthonormal(directions, rows):
+        # The Gram matrix squared the condition number; this recovers the digits that cost.
+        directions = orthonormalised(directions, "principal directions of the snapshots", rows)
+    return Principal(directions, *_seen_from_last(gram, leading))
 
 
 def _gram_of_offsets(snapshots: Tensor, rows: Whole) -> Tensor:
@@ -227,6 +234,13 @@ def _combined(snapshots: Tensor, coefficients: Tensor) -> Tensor:
     return columns
 
 
+def _are_orthonormal(columns: Tensor, rows: Whole) -> bool:
+    """Whether columns are orthonormal to the rounding of their entries."""
+    gram = rows.sum(gram_matrix(columns))
+    error = (gram - torch.eye(len(gram), dtype=torch.float64)).abs().max().item()
+    return error <= _ROUNDING * torch.finfo(columns.dtype).eps
+
+
 def _offsets(snapshots: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of weights, and in each the offsets of snapshots from the first one in float64."""
     n, p = snapshots.shape
@@ -237,15 +251,14 @@ def _offsets(snapshots: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _seen_from_last(gram: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates of offsets along their orthonormalised combinations, and what is left of them.
+    """Coordinates of offsets along orthonormal combinations of them, and what is left of them.
 
     Args:
         gram: Inner products of the offsets, shape ``(T, T)``.
         coefficients: Of the combinations, shape ``(T, dim)``.
     """
     from_last = gram - gram[-1]  # inner products of offsets from the last with those from the first
-    upper = torch.linalg.cholesky(coefficients.T @ gram @ coefficients).T
-    at = torch.linalg.solve_triangular(upper, from_last @ coefficients, upper=True, left=False)
+    at = from_last @ coefficients
     squares = from_last.diagonal() - from_last[:, -1]
     return at, (squares - at.square().sum(dim=1)).clamp(min=0).sqrt()
 

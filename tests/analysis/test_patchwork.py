@@ -351,6 +351,6 @@ def test_from_many_samples_an_analysis_has_parts_and_the_record_says_so(tmp_path
 
 
 def test_boxes_inside_wait_until_the_outermost_has_its_share():
-    assert Plan.of(512, 2, 512, may_be_cut=True) == Plan.of(512, 2, 512)
-    assert Plan.of(2048, 2, 2048, may_be_cut=True).full_picture == 1228
+    assert Plan.of(512, 2, 512, for_picture=True).full_picture == Plan.of(512, 2, 512).full_picture
+    assert Plan.of(2048, 2, 2048, for_picture=True).full_picture == 1228
     assert Plan.of(2048, 2, 2048).full_picture == 128
