@@ -46,8 +46,8 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 def largest(tensor: Tensor) -> Tensor:
     """Largest absolute value along the leading axis; not finite where an entry is not."""
     if len(tensor):
-        found: Tensor = torch.linalg.vector_norm(tensor, ord=float("inf"), dim=0)
-        return found
+        # The infinity norm is the same, at a quarter of the speed.
+        return torch.maximum(tensor.amax(dim=0), -tensor.amin(dim=0))
     return tensor.new_zeros(tensor.shape[1:])
 
 

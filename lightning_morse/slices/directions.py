@@ -274,8 +274,7 @@ class DirectionSource:
             raise ValueError(f"there are only {distinct} distinct snapshots of the trajectory yet")
         with as_few_threads_as_help(path.numel()):
             found = principal(path, self.dim, rows)
-            columns = _like(weights, found.directions, rows)
-            plane = AffineSubspace(weights, columns, rows, orthonormal=True)
+            plane = AffineSubspace(weights, _like(weights, found.directions, rows), rows)
             if path.dtype != weights.dtype:  # the last snapshot is not quite the weights
                 return Slice(plane, "pca", plane.project(path[:-1]))
         return Slice(plane, "pca", found.at[:-1], off=found.off[:-1])

@@ -8,7 +8,7 @@ projected gradient flow of the network, in weight-space units and in step-time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -48,10 +48,6 @@ class AffineSubspace:
             ``directions`` hold the rows of this process, perhaps none, and everything but
             :meth:`point` is collective: all processes call it together.
 
-    Args:
-        orthonormal: Whether the columns have just been made orthonormal; then only what else is
-            asked of them is checked.
-
     Raises:
         ValueError: If a shape, dtype or device does not fit, an entry is not finite, or the columns
             are not orthonormal (:func:`orthonormal_columns` makes them so).
@@ -68,9 +64,8 @@ class AffineSubspace:
     origin: Tensor
     directions: Tensor
     rows: Whole = WHOLE
-    orthonormal: InitVar[bool] = False
 
-    def __post_init__(self, orthonormal: bool) -> None:
+    def __post_init__(self) -> None:
         origin, directions = self.origin.detach(), self.directions.detach()
         object.__setattr__(self, "origin", origin)
         object.__setattr__(self, "directions", directions)
@@ -94,10 +89,6 @@ class AffineSubspace:
                 "origin must be finite, got NaN or infinite weights. Use weights from before the "
                 "run diverged"
             )
-        if not orthonormal:
-            self._check_columns(directions)
-
-    def _check_columns(self, directions: Tensor) -> None:
         for j, size in enumerate(self.rows.largest(largest(directions)).tolist()):
             if not 0 < size < float("inf"):
                 raise ValueError(
@@ -106,7 +97,7 @@ class AffineSubspace:
                 )
         gram = self.rows.sum(gram_matrix(directions))
         error = (gram - torch.eye(self.dim, dtype=torch.float64)).abs()
-        tolerance = _ORTHONORMAL_WITHIN_EPSILONS * torch.finfo(directions.dtype).eps
+        tolerance = _ORTHONORMAL_WITHIN_EPSILONS * torch.finfo(origin.dtype).eps
         if error.max() > tolerance:
             i, j = divmod(int(error.argmax()), self.dim)
             raise ValueError(
