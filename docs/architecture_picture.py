@@ -193,7 +193,7 @@ def draw() -> Figure:
     ax.text(
         7.0,
         0.4,
-        f"below all of them:  {'   '.join(foundation())}",
+        f"not drawn:  {'   '.join(foundation())}",
         ha="center",
         va="center",
         color=INK,

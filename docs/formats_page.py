@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lightning_morse import archive
+from lightning_morse.files import archive
+from lightning_morse.files.schema import Member, as_markdown
 from lightning_morse.mode_connectivity import file as barriers
 from lightning_morse.result import layout as analysis
-from lightning_morse.schema import Member, as_markdown
 from lightning_morse.trajectories import runs
 from lightning_morse.view import layout as view
 from lightning_morse.view import record

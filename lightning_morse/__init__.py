@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lightning_morse.conley.recurrence import period
     from lightning_morse.conley.refinement import RefinedMorseGraph, refined_morse_graph
     from lightning_morse.conley.retraction import OrderRetraction, order_retraction
+    from lightning_morse.files.schema import DamagedFile
     from lightning_morse.grids.adaptive import AdaptiveGrid
     from lightning_morse.grids.cubical import CubicalGrid
     from lightning_morse.mode_connectivity.pipeline import connectivity
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from lightning_morse.plotting.morse_graph import plot_morse_graph
     from lightning_morse.plotting.timeline import plot_timeline
     from lightning_morse.result import Ladder, MorseAnalysis, MorseSet
-    from lightning_morse.schema import DamagedFile
     from lightning_morse.slices.loss_slice import LossSlice
     from lightning_morse.slices.subspace import AffineSubspace, plane_through
     from lightning_morse.trajectories.pipeline import analyze_trajectories
@@ -56,7 +56,7 @@ _HOMES = {
     "ConleyIndex": "conley.index",
     "Connectivity": "mode_connectivity.record",
     "CubicalGrid": "grids.cubical",
-    "DamagedFile": "schema",
+    "DamagedFile": "files.schema",
     "DeepLinearMonitor": "callbacks.deep_linear_monitor",
     "Ladder": "result",
     "LossSlice": "slices.loss_slice",

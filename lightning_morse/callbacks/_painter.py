@@ -29,8 +29,8 @@ import lightning_morse
 from lightning_morse.callbacks._figures import KINDS, kinds_of, painted
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painting import Done, place_of, read_answer
-from lightning_morse.disk import leave_room
 from lightning_morse.distributed.errors import cause
+from lightning_morse.files.disk import leave_room
 
 if TYPE_CHECKING:
     from lightning_morse.monitoring.findings import View

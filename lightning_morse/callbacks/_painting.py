@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from lightning_morse.atomic import write_whole
+from lightning_morse.files.atomic import write_whole
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.disk import leave_room
+from lightning_morse.files.disk import leave_room
 
 # What we give at a time, but for a large table that is written anew.
 _USUAL_BYTES = 2**20

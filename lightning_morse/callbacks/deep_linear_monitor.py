@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_morse.arguments import integer_of_at_least
-from lightning_morse.atomic import written_whole
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
@@ -28,8 +27,9 @@ from lightning_morse.deep_linear.energy import EnergyMeter
 from lightning_morse.deep_linear.linear_run import LinearRun
 from lightning_morse.deep_linear.measures import weight_scalars
 from lightning_morse.deep_linear.stack import LinearStack
-from lightning_morse.disk import leave_room
 from lightning_morse.distributed.errors import Guard
+from lightning_morse.files.atomic import written_whole
+from lightning_morse.files.disk import leave_room
 from lightning_morse.plotting.staircase import plot_staircase
 
 # The figure shows the whole run, so it is drawn again only when the number of reports has grown by

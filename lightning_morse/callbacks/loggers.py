@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_morse._compat_torch import file_writer
-from lightning_morse.atomic import write_whole
 from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._taken_back import has_event_file, taken_back
 from lightning_morse.callbacks.logger_kinds import LoggerKind, Telling, kind_of_logger, stem_of
-from lightning_morse.disk import leave_room
+from lightning_morse.files.atomic import write_whole
+from lightning_morse.files.disk import leave_room
 from lightning_morse.monitoring.findings import View
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.view.encoding import encode

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.atomic import written_whole
 from lightning_morse.cli.objects import imported
 from lightning_morse.cli.output import add_format, counted, fail, print_table, say, why_not_written
+from lightning_morse.files.atomic import written_whole
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_morse.atomic import written_whole
+from lightning_morse.files.atomic import written_whole
 from lightning_morse.mode_connectivity.pipeline import connectivity
 from lightning_morse.mode_connectivity.record import APART, Connectivity
 from lightning_morse.slices.given_vectors import Weights, state_in

@@ -1,4 +1,4 @@
-"""The file of a record of barriers: one NumPy archive, see :mod:`lightning_morse.archive`."""
+"""The file of a record of barriers: one NumPy archive, see :mod:`lightning_morse.files.archive`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from lightning_morse import archive
+from lightning_morse.files import archive
+from lightning_morse.files.schema import Check, Member, Relation
 from lightning_morse.mode_connectivity.record import Connectivity, Profile, pair_numbers
-from lightning_morse.schema import Check, Member, Relation
 
 CONNECTIVITY_FORMAT = 1
 WHAT = "a record of barriers"

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_morse.atomic import write_whole
-from lightning_morse.disk import leave_room
+from lightning_morse.files.atomic import write_whole
+from lightning_morse.files.disk import leave_room
 from lightning_morse.monitoring.containers import contents, replaced
 
 # Tensors up to this size stay in the checkpoint; so does everything if it is small altogether.

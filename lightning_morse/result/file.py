@@ -12,14 +12,15 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse import archive, facts
-from lightning_morse.archive import Archive
+from lightning_morse import facts
 from lightning_morse.conley.reach import Reach
+from lightning_morse.files import archive
+from lightning_morse.files.archive import Archive
+from lightning_morse.files.schema import Check
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import layout
 from lightning_morse.result.parts import Box, Curvature, Ladder, MorseSet, WayOut
 from lightning_morse.result.record import MorseAnalysis
-from lightning_morse.schema import Check
 
 
 def write(result: MorseAnalysis, path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_morse.conley.reach import ESCAPES
-from lightning_morse.schema import Member, Relation, is_acyclic
+from lightning_morse.files.schema import Member, Relation, is_acyclic
 
 WHAT = "a Morse analysis"
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse import archive
 from lightning_morse._typing import Array, Cells
-from lightning_morse.regular_files import files_below
-from lightning_morse.schema import Check, DamagedFile, Member, Relation
+from lightning_morse.files import archive
+from lightning_morse.files.regular import files_below
+from lightning_morse.files.schema import Check, DamagedFile, Member, Relation
 
 # Version of the file layout; files of any other version are refused.
 RUN_FORMAT = 1

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.reach import Reach
+from lightning_morse.files.schema import Check, DamagedFile
 from lightning_morse.plotting.levels import contour_levels
-from lightning_morse.schema import Check, DamagedFile
 from lightning_morse.view.layout import BOX, WHAT
 from lightning_morse.view.packing import (
     MAX_CELLS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.regular_files import open_regular
+from lightning_morse.files.regular import open_regular
 
 # A file of this size takes about a second to read; those of real runs have some kB.
 _MAX_BYTES = 2**18

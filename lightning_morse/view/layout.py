@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_morse.schema import Member
+from lightning_morse.files.schema import Member
 
 WHAT = "a view record"
 

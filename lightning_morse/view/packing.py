@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.reach import Reach
-from lightning_morse.schema import DamagedFile, is_number
+from lightning_morse.files.schema import DamagedFile, is_number
 from lightning_morse.view.layout import WHAT
 
 MAX_CELLS = 2**24  # a record that asks for more is refused before anything is allocated

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import Reach
-from lightning_morse.schema import Check, DamagedFile, is_acyclic
+from lightning_morse.files.schema import Check, DamagedFile, is_acyclic
 from lightning_morse.view.box_record import BoxRecord, unpack_box, unpack_inner
 from lightning_morse.view.layout import BOX, REST, SETS, SUMMARY, WHAT
 from lightning_morse.view.packing import expect

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from lightning_morse.atomic import written_whole
+from lightning_morse.files.atomic import written_whole
 from lightning_morse.view import asset
 from lightning_morse.view.bundle import bundle
 from lightning_morse.view.course import course_of

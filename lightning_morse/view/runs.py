@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_morse.regular_files import files_below, open_regular
+from lightning_morse.files.regular import files_below, open_regular
 from lightning_morse.view.encoding import encode
 from lightning_morse.view.hparams import read_hparams
 from lightning_morse.view.record import (

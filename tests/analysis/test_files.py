@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lightning_morse.facts import SurrogateFacts
+from lightning_morse.files.schema import DamagedFile
 from lightning_morse.result import MorseAnalysis
-from lightning_morse.schema import DamagedFile
 from tests.plotting import test_basins_and_morse_graph as drawn
 
 FACTS = SurrogateFacts(

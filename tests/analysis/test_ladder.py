@@ -510,7 +510,7 @@ class TestAnalysis:
 
     def test_files_of_another_format_are_refused(self, tmp_path, monkeypatch):
         result = lm.analyze(land.bowl, [-1], [1], n_samples=32, resolution=16)
-        monkeypatch.setattr("lightning_morse.archive.FORMAT_VERSION", 1)
+        monkeypatch.setattr("lightning_morse.files.archive.FORMAT_VERSION", 1)
         result.save(tmp_path / "old.npz")
         monkeypatch.undo()
         with pytest.raises(ValueError, match="its format is 1, this version reads 2"):

@@ -135,7 +135,7 @@ def test_the_last_of_a_disk_is_left_to_the_checkpoint(tmp_path, monkeypatch):
     size = n_bytes(whole["rows"]) + n_bytes(whole["probe"])
     usage = SimpleNamespace(free=2**40)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr("lightning_morse.disk.LEFT_BYTES", 0)
+    monkeypatch.setattr("lightning_morse.files.disk.LEFT_BYTES", 0)
     usage.free = 5 * size - 5
     with pytest.raises(OSError, match="No space left"):
         files.put_away(whole, tmp_path / "state")

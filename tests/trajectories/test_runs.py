@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import lightning_morse as lm
-from lightning_morse import DamagedFile, archive
+from lightning_morse import DamagedFile
+from lightning_morse.files import archive
 from lightning_morse.trajectories.runs import Run, load_runs
 
 

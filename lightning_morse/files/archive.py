@@ -20,9 +20,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_morse.atomic import written_whole
-from lightning_morse.regular_files import open_regular
-from lightning_morse.schema import Check, DamagedFile, Member
+from lightning_morse.files.atomic import written_whole
+from lightning_morse.files.regular import open_regular
+from lightning_morse.files.schema import Check, DamagedFile, Member
 
 # To be raised when a reader of the old version could not make sense of the new one.
 FORMAT_VERSION = 2

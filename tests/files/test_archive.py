@@ -7,9 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from lightning_morse import DamagedFile, archive, facts
+from lightning_morse import DamagedFile, facts
 from lightning_morse.facts import SurrogateFacts
-from lightning_morse.schema import Check, Member
+from lightning_morse.files import archive
+from lightning_morse.files.schema import Check, Member
 
 SOME = SurrogateFacts("k", 3, (1.0, 2.0), 0.0, 1.0, 0.1, 0.5, None, -3.0, 1.0, 0.0, 4.5)
 

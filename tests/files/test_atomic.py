@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_morse.atomic import write_whole, written_whole
+from lightning_morse.files.atomic import write_whole, written_whole
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def interrupted(path, error):
@@ -74,7 +74,7 @@ def test_what_killed_writes_left_is_removed_after_a_day(tmp_path):
 # It says when it begins; interrupts end it in the background of a shell, too.
 WRITER = """
 import signal, sys
-from lightning_morse.atomic import written_whole
+from lightning_morse.files.atomic import written_whole
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("on", flush=True)
 for k in range(10**6):

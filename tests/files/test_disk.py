@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_morse import disk
-from lightning_morse.disk import leave_room
+from lightning_morse.files import disk
+from lightning_morse.files.disk import leave_room
 
 MiB = 2**20
 
