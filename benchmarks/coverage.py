@@ -41,6 +41,8 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -273,52 +275,63 @@ def experiment(
     samples = design(low, up, n_samples, seed)
     prior = Prior(kernel, samples, fine_axes, lengthscale)
     rng = np.random.default_rng([seed, dim, round(1000 * lengthscale)])
-    ratios: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
-    warped: dict[str, list[bool]] = {kind: [] for kind in kinds}
-    other: dict[str, list[bool]] = {kind: [] for kind in kinds}
+    found: dict[str, list[Trial]] = {kind: [] for kind in kinds}
     for _ in range(draws):
         losses, values, gradient = prior.draw(rng)
-
-        def known(x, values=values):
-            index = [
-                np.abs(a[:, None] - c).argmin(axis=0)
-                for a, c in zip(fine_axes, x.numpy().T, strict=True)
-            ]
-            return torch.from_numpy(values[tuple(index)])
-
         for kind in kinds:
             seen = samples, losses
             if kind == "placed":
+                known = partial(values_at, values, fine_axes)
                 spread = on_lattice(placement.spread, fine_axes)
                 with mock.patch.object(placement, "spread", spread):
                     first = design(low, up, first_samples(n_samples), seed)
                     seen = place(known, grid, first, n_samples, seed)
             surrogate = surrogate_of(kind, kernel, lengthscale, *seen)
-            if surrogate is None:
-                continue
-            ratios[kind].append(worst_ratios(surrogate, lattice, fine_axes, values, gradient, band))
-            warped[kind].append(math.isfinite(surrogate.warp.scale))
-            other[kind].append(surrogate.kernel != kernel)
-    for kind, found in ratios.items():
-        table = np.array(found).reshape(-1, len(LEVELS))
-        for level, worst in zip(LEVELS, table.T, strict=True):
-            missed = worst > 1
-            hits, trials = int((~missed).sum()), len(worst)
-            yield {
-                "prior": kernel.name.split("-")[-1],
-                "dim": dim,
-                "lengthscale": lengthscale,
-                "kind": kind,
-                "level": level,
-                "hits": hits,
-                "trials": trials,
-                "interval": interval(hits, trials),
-                "needed": float(np.quantile(worst, level, method="higher")) if trials else math.nan,
-                "refused": draws - trials,
-                "warped": (sum(warped[kind]), int(missed[warped[kind]].sum())),
-                "other": (sum(other[kind]), int(missed[other[kind]].sum())),
-                "below": int(np.isinf(worst).sum()),
-            }
+            if surrogate is not None:
+                ratios = worst_ratios(surrogate, lattice, fine_axes, values, gradient, band)
+                is_warped = math.isfinite(surrogate.warp.scale)
+                found[kind].append(Trial(ratios, is_warped, surrogate.kernel != kernel))
+    setting = {"prior": kernel.name.split("-")[-1], "dim": dim, "lengthscale": lengthscale}
+    for kind, trials in found.items():
+        for row in rows_of(trials):
+            yield {**setting, "kind": kind, **row, "refused": draws - len(trials)}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One surrogate: its ratio of error to band by level, and of what kind it turned out to be."""
+
+    ratios: Sequence[float]
+    is_warped: bool
+    has_other_kernel: bool
+
+
+def values_at(values: np.ndarray, fine_axes: Sequence[np.ndarray], x: torch.Tensor) -> torch.Tensor:
+    """A drawn function at points of the fine lattice, shape ``(n,)``."""
+    index = [
+        np.abs(a[:, None] - c).argmin(axis=0) for a, c in zip(fine_axes, x.numpy().T, strict=True)
+    ]
+    return torch.from_numpy(values[tuple(index)])
+
+
+def rows_of(trials: Sequence[Trial]) -> Iterator[dict[str, Any]]:
+    """What is counted of some trials, one row per level."""
+    table = np.array([trial.ratios for trial in trials]).reshape(-1, len(LEVELS))
+    warped = np.array([trial.is_warped for trial in trials], dtype=bool)
+    other = np.array([trial.has_other_kernel for trial in trials], dtype=bool)
+    for level, worst in zip(LEVELS, table.T, strict=True):
+        missed = worst > 1
+        hits, n = int((~missed).sum()), len(worst)
+        yield {
+            "level": level,
+            "hits": hits,
+            "trials": n,
+            "interval": interval(hits, n),
+            "needed": float(np.quantile(worst, level, method="higher")) if n else math.nan,
+            "warped": (int(warped.sum()), int(missed[warped].sum())),
+            "other": (int(other.sum()), int(missed[other].sum())),
+            "below": int(np.isinf(worst).sum()),
+        }
 
 
 HEADER = """\

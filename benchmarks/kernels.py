@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from real_slices import Digits, make_slice
+from real_slices import Digits, NetworkSlice, make_slice
 
 from lightning_morse.analysis.charts import chart
 from lightning_morse.analysis.design import design
@@ -57,44 +57,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
         for activation in ("tanh", "relu"):
             for seed in range(args.seeds):
                 network = make_slice(digits, kind, activation, seed, args.steps)
-                low, up = -network.half, network.half
-                x = design(low, up, args.samples, seed)
-                losses = network.loss(torch.from_numpy(x)).numpy()
-                axes = [np.linspace(-h, h, 65) for h in network.half]
-                points = np.stack([m.ravel() for m in np.meshgrid(*axes)], axis=1)
-                there, gradient = network.loss_and_gradient(points)
-                lattice = Lattice.of(CubicalGrid(low, up, (args.resolution,) * 2))
-                found = []
-                for name, (kernel, warped) in MODELS.items():
-                    row: dict[str, object] = {"slice": f"{kind}, {activation}, {seed}"}
-                    row["model"] = name
-                    try:
-                        surrogate = fit(x, losses, low, up, kernel, warped)
-                    except SurrogateError:
-                        continue
-                    # Where the log is requested but not chosen, the fit is the plain one again.
-                    if warped and math.isinf(surrogate.warp.scale):
-                        continue
-                    at = surrogate.posterior(points)
-                    bend = 1 + (there - surrogate.warp.origin) / surrogate.warp.scale
-                    error = np.abs(gradient / bend[:, None] - at.gradient)
-                    only = chart(
-                        surrogate,
-                        lattice,
-                        partial(gradient_band, confidence=0.955),
-                        np.zeros(lattice.grid.size, dtype=bool),
-                        Stopwatch(),
-                    )
-                    nested = NestedGrid.of(lattice.grid)
-                    portrait = phase_portrait(nested, [only], 0.005, Stopwatch())
-                    row["evidence"] = surrogate.log_evidence
-                    row["residual"] = float(np.abs(surrogate.leave_one_out()).max())
-                    row["error"] = float((error / at.gradient_deviation).max())
-                    row["attractors"] = len(portrait.found.attractors)
-                    row["certain"] = float(np.mean(portrait.labels >= 0))
-                    found.append(row)
+                found = list(compared(network, args.samples, args.resolution, seed))
                 best = max(float(row["evidence"]) for row in found)
                 for row in found:
+                    row["slice"] = f"{kind}, {activation}, {seed}"
                     row["evidence"] = float(row["evidence"]) - best
                     print(
                         f"| {row['slice']} | {row['model']} | {row['evidence']:.0f} "
@@ -104,6 +70,42 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
                     )
                 rows += found
     return rows
+
+
+def compared(
+    network: NetworkSlice, n_samples: int, resolution: int, seed: int
+) -> Iterator[dict[str, object]]:
+    """Each model that can be fitted to samples of a slice, held against its true gradient."""
+    low, up = -network.half, network.half
+    x = design(low, up, n_samples, seed)
+    losses = network.loss(torch.from_numpy(x)).numpy()
+    axes = [np.linspace(-h, h, 65) for h in network.half]
+    points = np.stack([m.ravel() for m in np.meshgrid(*axes)], axis=1)
+    there, gradient = network.loss_and_gradient(points)
+    lattice = Lattice.of(CubicalGrid(low, up, (resolution,) * 2))
+    for name, (kernel, warped) in MODELS.items():
+        try:
+            surrogate = fit(x, losses, low, up, kernel, warped)
+        except SurrogateError:
+            continue
+        # Where the log is requested but not chosen, the fit is the plain one again.
+        if warped and math.isinf(surrogate.warp.scale):
+            continue
+        at = surrogate.posterior(points)
+        bend = 1 + (there - surrogate.warp.origin) / surrogate.warp.scale
+        error = np.abs(gradient / bend[:, None] - at.gradient)
+        band = partial(gradient_band, confidence=0.955)
+        nowhere = np.zeros(lattice.grid.size, dtype=bool)
+        only = chart(surrogate, lattice, band, nowhere, Stopwatch())
+        portrait = phase_portrait(NestedGrid.of(lattice.grid), [only], 0.005, Stopwatch())
+        yield {
+            "model": name,
+            "evidence": surrogate.log_evidence,
+            "residual": float(np.abs(surrogate.leave_one_out()).max()),
+            "error": float((error / at.gradient_deviation).max()),
+            "attractors": len(portrait.found.attractors),
+            "certain": float(np.mean(portrait.labels >= 0)),
+        }
 
 
 if __name__ == "__main__":

@@ -331,66 +331,19 @@ def judge(
     # As wide as in the analysis, where a tenth of the failure probability is left for other claims.
     band = gradient_band(surrogate, lattice, posterior, 1 - 0.9 * (1 - CONFIDENCE))
     truth = Truth.of(network, lattice, band)
+    claims = Claims(network, result, lattice, truth, seed)
+    verdict = claims.judged(n_starts)
 
     # The band, in the units of the warped loss.
     bend = 1 + (truth.loss - surrogate.warp.origin) / surrogate.warp.scale
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(truth.gradient / bend[:, None] - posterior.gradient)
     error[bend <= 0] = math.inf
-
-    rng = np.random.default_rng(seed)
-    extent = np.array(lattice.cells, dtype=float)
-    starts = rng.uniform(size=(n_starts, 2)) * extent
-    holding = [result.morse_sets[a].cells for a in result.attractors] + truth.attractors
-    inside = np.array([cells[cells.size // 2] for cells in holding], dtype=int)
-    extra = np.stack(np.unravel_index(inside, result.grid.shape), 1) + 0.45
-    starts = np.concatenate([starts, extra * np.array(lattice.refinement)])
-    still = 1e-6 * float(np.median(np.abs(truth.velocity(starts)).max(axis=1)))
-    ends, status = flow(truth.velocity, starts, extent, still, most_steps=6000)
-
-    def cells_of(u: np.ndarray) -> np.ndarray:
-        return result.grid.cell_of(np.clip(low + u * lattice.spacing, low, up))
-
-    neighbourhoods = {a: _neighbourhood(result, a) for a in result.attractors}
-
-    def contradicted(u: np.ndarray, ended: np.ndarray, status: np.ndarray) -> np.ndarray:
-        label, cell = result.labels[cells_of(u)], cells_of(ended)
-        wrong = (label == ESCAPES) & (status == 0)
-        for a, near in neighbourhoods.items():
-            wrong |= (label == a) & ((status == 1) | ((status == 0) & ~near[cell]))
-        return wrong
-
-    disputed = starts[contradicted(starts, ends, status)]
-    cells = np.flatnonzero(_labels_differ(result.labels, truth, neighbourhoods))
-    middle = np.stack(np.unravel_index(cells, result.grid.shape), 1) + 0.5
-    disputed = np.concatenate([disputed, middle * np.array(lattice.refinement)])
-    n_disputed = len(disputed)
-    wrong = unsettled = 0
-    if n_disputed:
-        disputed = rng.permutation(disputed)[:_MOST_DISPUTES]
-
-        def exact(u: np.ndarray) -> np.ndarray:
-            loss, gradient = network.loss_and_gradient(low + u * lattice.spacing)
-            time = np.maximum(1 + (loss - truth.warp.origin) / truth.warp.scale, 0.1)
-            return -gradient / time[:, None] / lattice.spacing
-
-        at, verdict = flow(exact, disputed, extent, still, most_steps=1500)
-        wrong = int(contradicted(disputed, at, verdict).sum())
-        unsettled = int((verdict == -1).sum())
-
-    arrived = ends[status == 0]
-    n_true = _groups(arrived / np.array(lattice.refinement), 2.0)
-    at_end = cells_of(arrived)
-    unfounded = sum(not near[at_end].any() for near in neighbourhoods.values())
-    count = result.n_attractors
-    wrong_count = count > n_true or bool(unfounded) or (not result.n_unresolved and count != n_true)
     return {
         "mu": result.mu,
-        "claimed": count,
+        "claimed": result.n_attractors,
         "exact": result.n_unresolved == 0,
         "engine": len(truth.attractors),
-        "flows": n_true,
-        "slow": int((status == -1).sum()),
         "basins": float(np.mean(result.labels >= 0)),
         "true basins": float(np.mean(truth.labels >= 0)),
         "escape": float(np.mean(result.labels == ESCAPES)),
@@ -403,12 +356,95 @@ def judge(
         "factor": result.calibration,
         "samples": len(result.samples),
         "kernel": surrogate.kernel.name.split("-")[-1],
-        "disputed": n_disputed,
-        "wrong labels": wrong,
-        "unsettled": unsettled,
-        "wrong count": wrong_count,
-        "wrong": (wrong > 0 or wrong_count) and result.mu > 0,
+        **verdict,
+        "wrong": bool(verdict["wrong labels"] or verdict["wrong count"]) and result.mu > 0,
     }
+
+
+class Claims:
+    """Labels and counts of an analysis, held against flows of the true gradient.
+
+    Points ``u`` are in lattice cells from the lower corner, shape ``(n, 2)``.
+    """
+
+    def __init__(
+        self,
+        network: NetworkSlice,
+        result: lm.MorseAnalysis,
+        lattice: Lattice,
+        truth: Truth,
+        seed: int,
+    ) -> None:
+        self.network, self.result, self.lattice, self.truth = network, result, lattice, truth
+        self.rng = np.random.default_rng(seed)
+        self.extent = np.array(lattice.cells, dtype=float)
+        self.per_cell = np.array(lattice.refinement)
+        self.neighbourhoods = {a: _neighbourhood(result, a) for a in result.attractors}
+
+    def judged(self, n_starts: int) -> dict[str, object]:
+        """How many claims are wrong."""
+        starts = self._starts(n_starts)
+        speed = np.abs(self.truth.velocity(starts)).max(axis=1)
+        still = 1e-6 * float(np.median(speed))
+        flown = flow(self.truth.velocity, starts, self.extent, still, most_steps=6000)
+        return {**self._labels(starts, *flown, still), **self._counts(*flown)}
+
+    def _starts(self, n: int) -> np.ndarray:
+        """Points anywhere, and one in each attractor, claimed or true."""
+        starts = self.rng.uniform(size=(n, 2)) * self.extent
+        result = self.result
+        holding = [result.morse_sets[a].cells for a in result.attractors] + self.truth.attractors
+        inside = np.array([cells[cells.size // 2] for cells in holding], dtype=int)
+        extra = np.stack(np.unravel_index(inside, result.grid.shape), 1) + 0.45
+        return np.concatenate([starts, extra * self.per_cell])
+
+    def _labels(
+        self, starts: np.ndarray, ends: np.ndarray, status: np.ndarray, still: float
+    ) -> dict[str, object]:
+        """Labels that a flow on the lattice contradicts, and those that the exact one does."""
+        disputed = starts[self._contradicted(starts, ends, status)]
+        cells = np.flatnonzero(_labels_differ(self.result.labels, self.truth, self.neighbourhoods))
+        middle = np.stack(np.unravel_index(cells, self.result.grid.shape), 1) + 0.5
+        disputed = np.concatenate([disputed, middle * self.per_cell])
+        found = {"disputed": len(disputed), "wrong labels": 0, "unsettled": 0}
+        if not len(disputed):
+            return found
+        disputed = self.rng.permutation(disputed)[:_MOST_DISPUTES]
+        at, verdict = flow(self._exact, disputed, self.extent, still, most_steps=1500)
+        found["wrong labels"] = int(self._contradicted(disputed, at, verdict).sum())
+        found["unsettled"] = int((verdict == -1).sum())
+        return found
+
+    def _counts(self, ends: np.ndarray, status: np.ndarray) -> dict[str, object]:
+        """Whether there are other attractors than those claimed."""
+        arrived = ends[status == 0]
+        n_true = _groups(arrived / self.per_cell, 2.0)
+        at_end = self._cells_of(arrived)
+        unfounded = sum(not near[at_end].any() for near in self.neighbourhoods.values())
+        count, is_exact = self.result.n_attractors, not self.result.n_unresolved
+        return {
+            "flows": n_true,
+            "slow": int((status == -1).sum()),
+            "wrong count": count > n_true or bool(unfounded) or (is_exact and count != n_true),
+        }
+
+    def _cells_of(self, u: np.ndarray) -> np.ndarray:
+        low, up = self.result.grid.lower, self.result.grid.upper
+        return self.result.grid.cell_of(np.clip(low + u * self.lattice.spacing, low, up))
+
+    def _contradicted(self, u: np.ndarray, ended: np.ndarray, status: np.ndarray) -> np.ndarray:
+        label, cell = self.result.labels[self._cells_of(u)], self._cells_of(ended)
+        wrong = (label == ESCAPES) & (status == 0)
+        for a, near in self.neighbourhoods.items():
+            wrong |= (label == a) & ((status == 1) | ((status == 0) & ~near[cell]))
+        return wrong
+
+    def _exact(self, u: np.ndarray) -> np.ndarray:
+        """Velocity of the flow of the network's own gradient."""
+        warp, spacing = self.truth.warp, self.lattice.spacing
+        loss, gradient = self.network.loss_and_gradient(-self.network.half + u * spacing)
+        time = np.maximum(1 + (loss - warp.origin) / warp.scale, 0.1)
+        return -gradient / time[:, None] / spacing
 
 
 def _neighbourhood(result: lm.MorseAnalysis, attractor: int) -> np.ndarray:

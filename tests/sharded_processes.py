@@ -289,80 +289,99 @@ def mse(module, batch):
     return nn.functional.mse_loss(module(batch[0]), batch[1])
 
 
+def error(found, expected):
+    return float((found - expected).abs().max()) if found.numel() else 0.0
+
+
+class Pair:
+    """A sharded block beside the whole, with a trajectory of both."""
+
+    def __init__(self, whole, block, shards, generator):
+        self.shards = shards
+        self.weights = [p for p in whole.parameters() if p.requires_grad]
+        self.shapes = [p.shape for p in self.weights]
+        self.theta = flat_parameters(whole)
+        steps = torch.randn(6, len(self.theta), generator=generator)
+        self.path = self.theta + 0.1 * steps.cumsum(0)
+        self.here = flat_shards(block, RANK)
+        self.local_path = torch.stack([self.mine(row) for row in self.path])
+
+    def mine(self, flat):
+        """The rows of this process of flat weights of the whole."""
+        parts = zip(
+            self.shards.trainable, flat.split([s.numel() for s in self.shapes]), strict=True
+        )
+        layouts = self.shards._layouts
+        pieces = [layouts[n].piece(p.view(layouts[n].shape), RANK) for n, p in parts]
+        return torch.cat([piece.reshape(-1) for piece in pieces])
+
+    def columns(self, whole):
+        return torch.stack([self.mine(column) for column in whole.T], dim=1)
+
+    def planes(self):
+        """The plane of the trajectory, of the whole and of this process's rows."""
+        columns = pca_directions(self.path, 2)
+        spread = AffineSubspace(self.here, self.columns(columns), self.shards)
+        return AffineSubspace(self.theta, columns), spread
+
+    def of_directions(self):
+        """The largest differences between directions."""
+
+        def random():
+            return torch.Generator().manual_seed(7)
+
+        drawn, norms = random_directions(self.weights, 2, random())
+        own = self.shards.random_directions(self.here, self.shapes, 2, random())
+        principal = pca_directions(self.local_path, 2, self.shards)
+        return {
+            "pca": error(principal, self.columns(pca_directions(self.path, 2))),
+            "random": error(own[0], self.columns(drawn)),
+            "norms": error(own[1], norms),
+        }
+
+    def of_the_plane(self):
+        """The largest differences between what is computed of points, and a refusal."""
+        plane, spread = self.planes()
+        own, path = self.local_path.double(), self.path.double()
+        facts = {
+            "weights": error(self.here, self.mine(self.theta)),
+            "numel": len(self.here),
+            "project": error(spread.project(self.local_path), plane.project(self.path)),
+            "residual": error(spread.residual(self.local_path), plane.residual(self.path)),
+            "dot": error(self.shards.sum(own @ own.T), path @ path.T),
+        }
+        try:
+            orthonormal_columns(torch.stack([self.here, self.here], dim=1), rows=self.shards)
+        except ValueError as problem:
+            facts["collinear"] = str(problem)
+        return facts
+
+
 def everywhere(how):
     """Compare shards with the whole and report the largest differences."""
     whole, block = sharded_block(how)
-    processes = Processes(RANK, SIZE)
-    step = Lockstep(processes)
-    shapes = [p.shape for p in whole.parameters() if p.requires_grad]
-    theta = flat_parameters(whole)
+    step = Lockstep(Processes(RANK, SIZE))
     generator = torch.Generator().manual_seed(5)
-    path = theta + 0.1 * torch.randn(6, len(theta), generator=generator).cumsum(0)
     points = torch.randn(4, 2, generator=generator, dtype=torch.float64)
-    batch = [torch.randn(6, 4, generator=generator), torch.randn(6, 1, generator=generator)]
+    batch = [torch.randn(6, n, generator=generator) for n in (4, 1)]
     with torch.no_grad():  # without a backward pass, the outer unit keeps its full weights
         block(batch[0].to(block.shift.dtype))
     facts = {"left_over": not hasattr(block.last.weight, "to_local")}
-
-    def compare():
-        shards = Shards(block, step)
-
-        def mine(flat):
-            parts = zip(shards.trainable, flat.split([s.numel() for s in shapes]), strict=True)
-            return torch.cat(
-                [
-                    shards._layouts[n].piece(p.view(shards._layouts[n].shape), RANK).reshape(-1)
-                    for n, p in parts
-                ]
-            )
-
-        def error(found, expected):
-            return float((found - expected).abs().max()) if found.numel() else 0.0
-
-        here = flat_shards(block, RANK)
-        facts["weights"] = error(here, mine(theta))
-        facts["numel"] = len(here)
-        local_path = torch.stack([mine(row) for row in path])
-        for name, found, expected in (
-            ("pca", pca_directions(local_path, 2, shards), pca_directions(path, 2)),
-            (
-                "random",
-                shards.random_directions(here, shapes, 2, torch.Generator().manual_seed(7))[0],
-                random_directions(
-                    [p for p in whole.parameters() if p.requires_grad],
-                    2,
-                    torch.Generator().manual_seed(7),
-                )[0],
-            ),
-        ):
-            facts[name] = error(found, torch.stack([mine(c) for c in expected.T], dim=1))
-        parameters = [p for p in whole.parameters() if p.requires_grad]
-        norms = random_directions(parameters, 2, torch.Generator().manual_seed(7))[1]
-        again = shards.random_directions(here, shapes, 2, torch.Generator().manual_seed(7))[1]
-        facts["norms"] = error(again, norms)
-        columns = pca_directions(path, 2)
-        plane = AffineSubspace(theta, columns)
-        spread = AffineSubspace(here, torch.stack([mine(c) for c in columns.T], dim=1), shards)
-        facts["project"] = error(spread.project(local_path), plane.project(path))
-        facts["residual"] = error(spread.residual(local_path), plane.residual(path))
-        facts["dot"] = error(
-            shards.sum(local_path.double() @ local_path.double().T),
-            path.double() @ path.double().T,
-        )
-        try:
-            orthonormal_columns(torch.stack([here, here], dim=1), rows=shards)
-        except ValueError as problem:
-            facts["collinear"] = str(problem)
-        return plane, spread
-
-    plane, spread = step.run(compare)
+    pair = step.run(lambda: Pair(whole, block, Shards(block, step), generator))
+    facts |= step.run(lambda: pair.of_directions() | pair.of_the_plane())
+    plane, spread = step.run(pair.planes)
     before = [local(p).clone() for p in block.parameters()]
     sliced = ShardedSlice(block, spread, [batch], mse)
     reference = LossSlice(whole, plane, [batch], mse)(points)
     facts["loss"] = float((sliced(points) / reference - 1).abs().max())
     facts["again"] = bool(sliced(points).equal(sliced(points)))
     facts["left"] = [local(p).equal(b) for p, b in zip(block.parameters(), before, strict=True)]
+    facts["held"] = most_held(block, spread, batch, points)
+    write(f"whole_{how}", facts)
 
+
+def most_held(block, spread, batch, points):
+    """Bytes of weights of the block that this process holds at several times of an evaluation."""
     held = []
 
     def watched(module, batch):
@@ -376,8 +395,7 @@ def everywhere(how):
         return loss
 
     ShardedSlice(block, spread, [batch], watched)(points[:1])
-    facts["held"] = held
-    write(f"whole_{how}", facts)
+    return held
 
 
 def refusals():
