@@ -10,7 +10,7 @@ import torch
 
 torch.set_num_threads(1)
 
-# Programs that test_sharded and test_processes start twice.
+# Programs that tests start as groups of processes.
 collect_ignore = ["sharded_processes.py", "two_processes.py"]
 
 

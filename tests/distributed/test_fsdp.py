@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -17,8 +10,9 @@ from lightning_morse.distributed.normal_stream import NormalStream
 from lightning_morse.distributed.processes import Lockstep, Processes
 from lightning_morse.distributed.sharding import check_sharding, is_sharded
 from tests.callback_models import Net
+from tests.process_groups import reports_of
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = "tests.sharded_processes"
 TIME_LIMIT = 240
 RUN = ("weights", "gradients", "buffers", "optimizer", "modes", "seen", "meter", "logged")
 FAILING = {
@@ -32,50 +26,10 @@ WATCHED = ("watched", "resumed", "random", "root", *FAILING)
 WAYS = ("rows", "half", "columns", "copies", "hybrid")
 
 
-def launch(size, folder):
-    """Run the script in that many processes; the reports of each run by name."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "tests.sharded_processes", str(size), str(folder)]
-    group = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**shared, "LOCAL_RANK": str(rank)},
-            stdout=(folder / f"{rank}.txt").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(size)
-    ]
-    try:
-        for rank, process in enumerate(group):
-            code = process.wait(TIME_LIMIT)
-            assert code == 0, (folder / f"{rank}.txt").read_text()[-3000:]
-    finally:
-        for process in group:
-            process.kill()
-    names = {p.stem.rsplit("-", 1)[0] for p in folder.glob("*-0.json")}
-    found = {
-        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(size)]
-        for name in names
-    }
-    found["said"] = [(folder / f"{rank}.txt").read_text() for rank in range(size)]
-    return found
-
-
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     """Reports of a run with two processes."""
-    return launch(2, tmp_path_factory.mktemp("runs"))
+    return reports_of(SCRIPT, tmp_path_factory.mktemp("runs"), 2, TIME_LIMIT, "2")
 
 
 def assert_no_trace(bare, watched):
@@ -98,7 +52,7 @@ def test_no_trace_on_a_root_unit_in_mixed_precision(reports):
 
 @pytest.mark.slow
 def test_one_process(tmp_path):
-    found = launch(1, tmp_path)
+    found = reports_of(SCRIPT, tmp_path, 1, TIME_LIMIT, "1")
     assert_no_trace(found["bare"], found["watched"])
     (watched,) = found["watched"]
     assert [row["morse/failed"] for row in watched["history"]] == [0, 0, 0]

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from lightning_morse.distributed.errors import ProcessError
 from lightning_morse.distributed.processes import Processes, SharedLoss
+from tests.process_groups import reports_of
 
-ROOT = Path(__file__).parents[2]
 TIME_LIMIT = 300
 
 
@@ -23,42 +16,7 @@ TIME_LIMIT = 300
 def reports(tmp_path_factory):
     """Reports of both processes for each run, by name."""
     folder = tmp_path_factory.mktemp("runs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "NODE_RANK": "0",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "tests.two_processes", str(folder)]
-    pair = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**shared, "LOCAL_RANK": str(rank)},
-            stdout=(folder / f"{rank}.txt").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank, process in enumerate(pair):
-            code = process.wait(TIME_LIMIT)
-            assert code == 0, (folder / f"{rank}.txt").read_text()[-3000:]
-    finally:
-        for process in pair:
-            process.kill()
-    names = {p.stem.rsplit("-", 1)[0] for p in folder.glob("*-0.json")}
-    found = {
-        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)]
-        for name in names
-    }
-    found["said"] = (folder / "0.txt").read_text(), (folder / "1.txt").read_text()
-    return found
+    return reports_of("tests.two_processes", folder, 2, TIME_LIMIT)
 
 
 @pytest.mark.slow
