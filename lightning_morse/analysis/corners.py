@@ -81,7 +81,7 @@ def with_room(
 
 
 def grown(
-    grid: CubicalGrid, end: Array, farthest: Corners, most: float = np.inf
+    grid: CubicalGrid, end: Array, farthest: Corners, most: float = np.inf, least: float = 0.0
 ) -> CubicalGrid | None:
     """The grid with the faces moved outwards through which a way leaves it.
 
@@ -90,15 +90,18 @@ def grown(
         end: Where the way leaves, shape ``(d,)``.
         farthest: Corners of the box beyond which no face may move.
         most: How far a face may move, in widths of the box.
+        least: A face that may not move as far as this, in widths of the box, stays.
 
     Returns:
-        The grid of the larger box with as many cells; None if no face may move.
+        The grid of the larger box with as many cells; None if no face moves.
     """
-    step = min(_GROWTH, most) * (grid.upper - grid.lower)
-    low = np.maximum(farthest[0], grid.lower - step)
-    up = np.minimum(farthest[1], grid.upper + step)
-    low = np.where(end <= grid.lower, low, grid.lower)
-    up = np.where(end >= grid.upper, up, grid.upper)
+    width = grid.upper - grid.lower
+    low = np.maximum(farthest[0], grid.lower - min(_GROWTH, most) * width)
+    up = np.minimum(farthest[1], grid.upper + min(_GROWTH, most) * width)
+    goes_down = (end <= grid.lower) & (grid.lower - low >= least * width)
+    goes_up = (end >= grid.upper) & (up - grid.upper >= least * width)
+    low = np.where(goes_down, low, grid.lower)
+    up = np.where(goes_up, up, grid.upper)
     if (low == grid.lower).all() and (up == grid.upper).all():
         return None
     return CubicalGrid(low, up, grid.shape)

@@ -295,6 +295,4 @@ class Explorer:
         if not way.leaves:
             return None
         most = worth_following(portrait, way)
-        if most < _LEAST_GROWTH:
-            return None
-        return grown(self._tower.settings.grid, way.end, farthest, most)
+        return grown(self._tower.settings.grid, way.end, farthest, most, _LEAST_GROWTH)

@@ -196,15 +196,16 @@ def most_informative(
     weight = np.sqrt(surrogate.variance / (spread + signal / c**2))
 
     known = surrogate.reduced(places, derivative_order(d))
-    slopes = []  # posterior covariance of the targets' gradients with the losses at the places
+    # Posterior covariance of the targets' gradients with the losses at the places.
+    slopes = np.empty((d, len(targets), len(places)))
     orders = [derivative_order(d, i) for i in range(d)]
-    for i, (order, prior) in enumerate(
-        zip(orders, surrogate.prior_correlations(targets, places, orders), strict=True)
-    ):
-        left = prior - surrogate.reduced(targets, order).T @ known
-        slopes.append(left * (weight / widths[i])[:, None])
-    across = np.concatenate(slopes)
-    explained = np.square(across).sum(axis=0)
+    priors = surrogate.prior_correlations(targets, places, orders)
+    for slope, order, prior, width in zip(slopes, orders, priors, widths, strict=True):
+        np.matmul(surrogate.reduced(targets, order).T, known, out=slope)
+        np.subtract(prior, slope, out=slope)
+        slope *= (weight / width)[:, None]
+    across = slopes.reshape(-1, len(places))
+    explained = np.einsum("ij,ij->j", across, across)
     own = np.maximum(1.0 - np.square(known).sum(axis=0), 0.0) + surrogate.noise
     chosen: list[int] = []
     # Covariance of each chosen place, given those before it, with the targets and with the places.

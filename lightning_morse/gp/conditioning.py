@@ -149,7 +149,13 @@ class Conditioned:
         factors = []
         for j, scale in enumerate(self.lengthscales.tolist()):
             needed = sorted({order[j] for order in orders})
-            found = self.kernel.derivatives(a[:, j], b[:, j], scale, needed)
+            # Points of a grid share their coordinates.
+            column, of = np.unique(a[:, j], return_inverse=True)
+            if 2 * len(column) > len(a):
+                found = self.kernel.derivatives(a[:, j], b[:, j], scale, needed)
+            else:
+                of_column = self.kernel.derivatives(column, b[:, j], scale, needed)
+                found = [each.take(of, axis=0) for each in of_column]
             factors.append(dict(zip(needed, found, strict=True)))
         return [product([f[o] for f, o in zip(factors, order, strict=True)]) for order in orders]
 

@@ -26,7 +26,7 @@ class NestedGrid:
     around it, to the last bit, so every cell is either covered or outside. An inner box keeps a
     distance of at least one cell from its siblings and from the faces of the grid around it, unless
     such a face is one of the outermost box: whatever leaves an inner box elsewhere is in a cell of
-    the grid around it, and cannot leave that one at once.
+    the grid around it, and cannot leave that one at once. It never covers all of that grid.
 
     Build one with :meth:`of` and :meth:`around`.
 
@@ -84,6 +84,8 @@ class NestedGrid:
             covered = last - first
             shape.append(covered * max(1, round(cells_per_axis / covered)))
         low, up = np.array(corners).T
+        if (low == outer.lower).all() and (up == outer.upper).all():
+            raise ValueError("a box inside must leave some of the one around it, found all covered")
         for other, around in zip(self.grids, self.parents, strict=True):
             if around == parent:
                 gap = outer.cell_widths * 0.5

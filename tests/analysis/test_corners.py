@@ -72,3 +72,11 @@ def test_only_the_face_that_a_way_leaves_through_moves_and_only_as_far_as_allowe
     assert larger.upper.tolist() == [2, 1]
     assert larger.shape == (8, 8)
     assert grown(grid, np.array([1.0, 0.0]), OUTER) is None
+
+
+def test_a_face_that_may_move_next_to_nothing_stays():
+    grid, nearly = CubicalGrid(*OUTER, (8, 8)), (4 * OUTER[0], np.array([1.1, 4.0]))
+    assert grown(grid, np.array([1.0, 0.0]), nearly, least=0.1) is None
+    corner = grown(grid, np.array([1.0, 1.0]), nearly, least=0.1)
+    assert corner.upper.tolist() == [1, 3]
+    assert grown(grid, np.array([1.0, 0.0]), nearly, least=0.05).upper.tolist() == [1.1, 1]

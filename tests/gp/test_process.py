@@ -202,6 +202,17 @@ def test_gradient_and_hessian_are_derivatives_of_the_mean(kernel):
     assert gp.posterior(at[None]).hessian[0] == pytest.approx(hessian, abs=1e-3)
 
 
+def test_points_of_a_grid_have_the_correlations_that_each_has_alone():
+    rng = np.random.default_rng(4)
+    process = some_process()
+    grid = np.stack(np.meshgrid(*[rng.normal(size=5)] * 2), axis=-1).reshape(-1, 2)
+    others, orders = rng.normal(size=(7, 2)), [(0, 0), (1, 0), (0, 2)]
+    together = process.prior_correlations(grid, others, orders)
+    alone = [process.prior_correlations(point[None], others, orders) for point in grid]
+    for found, expected in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-13)
+
+
 def test_leave_one_out_equals_refitting_without_each_sample():
     gp = some_process(n=15)
     found = gp.leave_one_out()

@@ -69,5 +69,7 @@ def test_boxes_that_would_touch_are_refused():
     with pytest.raises(ValueError, match="must lie a cell apart"):
         nested.around([0.3, 0.3], [0.6, 0.6], 0, 8)
     small = NestedGrid.of(CubicalGrid([0.0], [1.0], (8,))).around([0.3], [0.4], 0, 4)
+    with pytest.raises(ValueError, match="must leave some of the one around it"):
+        NestedGrid.of(CubicalGrid([0.0, 0.0], [1.0, 2.0], (8, 4))).around([0, 0], [1, 2], 0, 8)
     with pytest.raises(ValueError, match="needs cells around it along axis 0"):
         small.around([0.25], [0.26], 1, 4).around([0.3], [0.31], 2, 4)
