@@ -70,7 +70,7 @@ class Told:
     def _tell_portion(self, portion: Portion) -> None:
         whole, given = self.pace.portions.whole(), self.settings.probe_batches
         unusual = []
-        if portion.usual < whole.usual:
+        if portion.most < whole.usual:
             unusual.append(f"{portion.most} samples instead of {whole.usual}")
         if portion.part is not None:
             unusual.append(portion.part.words)

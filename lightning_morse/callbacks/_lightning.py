@@ -149,7 +149,8 @@ class Period:
 
     Attributes:
         epochs: Number of epochs; None if the period is one of steps.
-        steps: Number of optimizer steps; None if the period is one of epochs.
+        steps: Number of optimizer steps; None if the period is one of epochs. With both, whichever
+            is over first, until an epoch has ended.
     """
 
     epochs: int | None
@@ -178,11 +179,12 @@ class Period:
         return cls(integer_of_at_least("every_n_epochs", every_n_epochs, 1), None)
 
     def that_ends(self, trainer: TrainerLike) -> Period:
-        """This period, or one of steps where a period of epochs would never end.
+        """This period, or one of steps where a period of epochs might never end.
 
-        It does not where a stream of data has no end, or where the run has fewer steps than the
-        period. The period of steps is ``SHORT_PERIOD``, but no less than a twentieth and no more
-        than a quarter of the run.
+        It does not where the run has fewer steps than the period. Where nobody knows how long an
+        epoch is, a stream of data may have no end: then it is one of steps as well, until the first
+        epoch has ended. The period of steps is ``SHORT_PERIOD``, but no less than a twentieth and
+        no more than a quarter of the run.
 
         Args:
             trainer: The trainer, when training starts.
@@ -192,10 +194,10 @@ class Period:
             left = max(1, trainer.max_steps - trainer.global_step)
         if self.epochs is None or (math.isfinite(steps) and steps <= left):
             return self
-        if math.isinf(left):
-            return Period(None, STEPS_OF_ENDLESS_EPOCHS)
-        quarter, twentieth = math.ceil(left / 4), math.ceil(left / 20)
-        return Period(None, max(twentieth, min(quarter, SHORT_PERIOD)))
+        n = STEPS_OF_ENDLESS_EPOCHS
+        if math.isfinite(left):
+            n = max(math.ceil(left / 20), min(math.ceil(left / 4), SHORT_PERIOD))
+        return Period(self.epochs if math.isinf(steps) else None, n)
 
     def ends_with_epoch(self, trainer: TrainerLike) -> bool:
         """Whether the period is one of epochs and the current epoch is its last."""
@@ -208,9 +210,10 @@ class Period:
             trainer: The trainer.
             last_step: Its ``global_step`` when the callback last acted.
         """
-        if self.steps is not None:
-            # Not modulo: with several optimizers the counter goes up by more than one.
-            return trainer.global_step >= last_step + self.steps
+        counts = self.steps is not None and (self.epochs is None or trainer.current_epoch == 0)
+        # Not modulo: with several optimizers the counter goes up by more than one.
+        if counts and trainer.global_step >= last_step + (self.steps or 0):
+            return True
         ends = trainer.is_last_batch and self.ends_with_epoch(trainer)
         return ends and trainer.global_step != last_step
 

@@ -70,11 +70,11 @@ class Schedule:
             self._last_step = trainer.global_step
         self.period = self._asked.that_ends(trainer)
         if self.period != self._asked and not self._chooses:
-            messages.inform(
-                f"a period of {self._asked.epochs} epochs does not end in this run; there is "
-                f"an analysis every {self.period.steps} steps",
-                "MorseMonitor",
-            )
+            steps = f"there is an analysis every {self.period.steps} steps"
+            said = f"a period of {self._asked.epochs} epochs does not end in this run; {steps}"
+            if self.period.epochs is not None:
+                said = f"nobody knows how long an epoch is; until one has ended {steps}"
+            messages.inform(said, "MorseMonitor")
 
     def expect(self, n_weights: int, most_snapshots: int) -> None:
         """Look at a network, and at the number of snapshots, before the first analysis."""
@@ -117,7 +117,7 @@ class Schedule:
 
     def where(self, trainer: TrainerLike) -> str:
         """When in the run this is, in words."""
-        if self._asked.steps is not None or (self._chooses and not self._ends_batch):
+        if self._asked.steps is not None or not self._ends_batch:
             return f"step {trainer.global_step}"
         return f"epoch {self.epoch + 1}"
 

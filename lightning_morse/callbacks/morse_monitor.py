@@ -176,9 +176,10 @@ class MorseMonitor(TellingCallback):
             returns any of these tensors, called at each analysis as ``directions(module, batches)``
             with a copy of the module, in the modes in which it is evaluated, and the probe batches.
         dim: Dimension of the slice: 1, 2 or 3.
-        every_n_epochs: Analyse at the end of every n-th epoch. A period that cannot end in this run
-            (an endless stream of data, or ``max_steps`` within it) becomes one of steps; the
-            monitor says which.
+        every_n_epochs: Analyse at the end of every n-th epoch. A period that does not end in this
+            run (``max_steps`` comes before) becomes one of steps; where the length of an epoch is
+            unknown, as of a stream of data, it is one of steps as well until an epoch has ended.
+            The monitor says which.
         every_n_steps: Analyse once the optimizer has taken n steps since the last analysis. With
             neither period the monitor chooses (:mod:`lightning_morse.monitoring.timetable`): often
             in the beginning and then evenly, at the ends of epochs, or within those that are long;

@@ -102,14 +102,14 @@ class LossAtWeights:
         """
         self.n_evaluations += 1
         device = self._loss.weights[0].device.type
-        with plain_arithmetic(device), preserved_random_state(), quiet():
+        with plain_arithmetic(device), preserved_random_state(self._loss.generators), quiet():
             self._write(theta)
             return float(sum(share * loss.item() for share, loss in self._loss.parts()))
 
     def statistics(self, theta: Tensor) -> dict[str, Tensor]:
         """The recomputed statistics at flat weights, by the names of their buffers, on the CPU."""
         device = self._loss.weights[0].device.type
-        with plain_arithmetic(device), preserved_random_state(), quiet():
+        with plain_arithmetic(device), preserved_random_state(self._loss.generators), quiet():
             self._write(theta)
             return {
                 f"{name}.{buffer}" if name else buffer: value.detach().cpu().clone()

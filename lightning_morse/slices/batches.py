@@ -63,7 +63,9 @@ def _one(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -
             type(value)(*parts) if hasattr(value, "_fields") else tuple.__new__(type(value), parts)
         )
     try:
-        twin = copy.copy(value)
+        # A shallow copy of a generator draws from the same stream.
+        is_stream = isinstance(value, np.random.Generator)
+        twin: Any = copy.deepcopy(value) if is_stream else copy.copy(value)
     except Exception:  # what cannot be copied is passed on
         return value
     for name, part in list(_parts_of(value)):

@@ -7,6 +7,7 @@ replaced by a stand-in (:mod:`lightning_morse.slices.stand_ins`), so that it can
 from __future__ import annotations
 
 import collections
+import contextlib
 import contextvars
 import copyreg
 import datetime
@@ -244,18 +245,11 @@ class Copier:
         return made
 
     def _cell(self, cell: types.CellType) -> types.CellType:
-        try:
-            content = cell.cell_contents
-        except ValueError:  # still empty
-            return cell
-        if is_atomic(content) or (
-            isinstance(content, types.FunctionType) and content.__closure__ is None
-        ):
-            # A count kept with ``nonlocal`` is written to the cell itself.
-            return types.CellType(content) if isinstance(content, int | float) else cell
+        """Always another one: what a function keeps with ``nonlocal`` is written to the cell."""
         made = types.CellType()
         self._known(cell, made)
-        made.cell_contents = self.copy(content)
+        with contextlib.suppress(ValueError):  # still empty
+            made.cell_contents = self.copy(cell.cell_contents)
         return made
 
     def _object(self, value: Any) -> Any:
@@ -288,7 +282,10 @@ class Copier:
         pairs: Any = None,
         *_: Any,
     ) -> Any:
-        made = self._known(value, make(*map(self.copy, arguments)))
+        made = make(*map(self.copy, arguments))
+        if made is value:
+            raise TypeError(f"there is only one {type(value).__name__}, which has no copy")
+        self._known(value, made)
         state = self.copy(state)
         if hasattr(made, "__setstate__") and state is not None:
             made.__setstate__(state)

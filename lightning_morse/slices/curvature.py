@@ -31,7 +31,8 @@ def differentiable(loss: ShadowLoss) -> Iterator[None]:
 
     The global random number generators start from the seed of the loss and are restored afterwards.
     """
-    with plain_arithmetic(loss.weights[0].device.type), preserved_random_state():
+    device = loss.weights[0].device.type
+    with plain_arithmetic(device), preserved_random_state(loss.generators):
         loss.reset()
         with torch.enable_grad():
             yield

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def _cuda_is_initialized() -> bool:
@@ -29,8 +32,13 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
 
 
 @contextmanager
-def preserved_random_state() -> Iterator[None]:
-    """Restore the global random number generators on exit, and :func:`preserved_settings`."""
+def preserved_random_state(generators: Iterable[Any] = ()) -> Iterator[None]:
+    """Restore the global random number generators on exit, and :func:`preserved_settings`.
+
+    Args:
+        generators: Further generators to restore.
+    """
+    others = [put_back for one in generators if (put_back := put_back_of(one)) is not None]
     cuda = _cuda_is_initialized()
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
@@ -44,6 +52,27 @@ def preserved_random_state() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+        for put_back in others:
+            put_back()
+
+
+def is_generator(one: Any) -> bool:
+    """Whether an object is a random number generator whose state can be put back."""
+    return isinstance(one, _GENERATORS) and not isinstance(one, random.SystemRandom)
+
+
+def put_back_of(one: Any) -> Callable[[], Any] | None:
+    """How to put a random number generator back to where it is now; None if it is none."""
+    if isinstance(one, torch.Generator):
+        return partial(one.set_state, one.get_state())
+    if isinstance(one, np.random.Generator):
+        state = copy.deepcopy(one.bit_generator.state)
+        return partial(setattr, one.bit_generator, "state", state)
+    if isinstance(one, np.random.RandomState):
+        return partial(one.set_state, one.get_state())
+    if is_generator(one):
+        return partial(one.setstate, one.getstate())
+    return None
 
 
 @contextmanager

@@ -140,7 +140,11 @@ class LossSlice:
         if not torch.isfinite(points).all():
             i = int((~torch.isfinite(points)).any(dim=1).nonzero()[0])
             raise ValueError(f"x must be finite, got {points[i].tolist()} in row {i}")
-        with plain_arithmetic(self._theta.device.type), preserved_random_state(), quiet():
+        with (
+            plain_arithmetic(self._theta.device.type),
+            preserved_random_state(self._loss.generators),
+            quiet(),
+        ):
             return points.new_tensor([self._loss_at(point) for point in points])
 
     def _count(self, module: nn.Module) -> int:

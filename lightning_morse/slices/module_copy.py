@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import nn
 
 from lightning_morse.slices.copying import is_atomic
+from lightning_morse.slices.isolation import is_generator
 from lightning_morse.slices.stand_ins import Silence, World
 
 # Where a LightningModule keeps what it does not own; it drops these when it is copied.
 _BACK_REFERENCES = ("_trainer", "_fabric", "_fabric_optimizers")
 _SHARED = ("_device_mesh",)
+# Attributes of a class that are no data.
+_CODE = (FunctionType, MethodType, staticmethod, classmethod, property, type)
 # Classes of these libraries hold nothing that a step would change.
 _LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
 
@@ -29,7 +32,8 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
 
     Hooks are copied and run, since some of them compute weights (pruning, weight norm), together
     with what they close over. So are lists, dicts and arrays that are attributes of a class.
-    What a step does to global variables, files or other processes is not undone.
+    What a step does to other global variables than generators (:func:`generators_beside`), to
+    objects of which there is one only, files or other processes is not undone.
 
     Args:
         module: Any module. Tensors that are part of an autograd graph are copied without the graph;
@@ -68,30 +72,73 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
     return shadow.eval()
 
 
+def generators_beside(module: nn.Module, *functions: Any) -> list[Any]:
+    """Random number generators that steps may draw from and that no copy of the module holds.
+
+    These are global variables of the files in which the classes of the module and of its parts are
+    defined, or the given functions.
+    """
+    code = [
+        *functions,
+        *(
+            value
+            for cls in dict.fromkeys(map(type, module.modules()))
+            for base in _users_bases(cls)
+            for value in vars(base).values()
+        ),
+    ]
+    files = {id(f.__globals__): f.__globals__ for f in code if isinstance(f, FunctionType)}
+    found = [v for names in files.values() for v in list(names.values()) if is_generator(v)]
+    return list({id(one): one for one in found}.values())
+
+
 def _own_class(copied: nn.Module, world: World) -> None:
     """Give a copy a class of its own where a step could reach the original through its class."""
     cls: Any = type(copied)
-    logs = hasattr(cls, "log_dict")
+    if cls not in world.classes:
+        own, logs = _own_attributes(cls, world), hasattr(cls, "log_dict")
+        if not (logs or own or any(map(_holds_data, _users_bases(cls)))):
+            return
+        bases = (_Quiet, cls) if logs else (Unregistered, cls)
+        namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **own}
+        # Not by calling the metaclass, which may keep a registry.
+        world.classes[cls] = type.__new__(type(cls), cls.__name__, bases, namespace)
+    copied.__class__ = world.classes[cls]
+
+
+def _own_attributes(cls: Any, world: World) -> dict[str, Any]:
+    """What the class of a copy has of its own."""
     own = {
         name: world.copier.copy(value)
-        for base in reversed(cls.__mro__)
-        if not f"{base.__module__}.".startswith(_LIBRARIES) and base is not object
+        for base in _users_bases(cls)
         for name, value in vars(base).items()
         if not name.startswith("__") and _can_change(value)
     }
     if hasattr(cls, "__del__"):
         own["__del__"] = _nothing  # the end of the copy is not that of the module
-    if not logs and not own:
-        return
-    if logs:
+    if hasattr(cls, "log_dict"):
         own["log"], own["log_dict"] = world.silent_log, world.silent_log
         if not hasattr(cls, "logger"):
             own["logger"], own["loggers"] = Silence(), ()
-    bases = (_Quiet, cls) if logs else (Unregistered, cls)
-    namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **own}
-    # Not by calling the metaclass, which may keep a registry.
-    copied.__class__ = type.__new__(type(cls), cls.__name__, bases, namespace)
-    world.classes.append(copied.__class__)
+    return own
+
+
+def _users_bases(cls: type) -> list[type]:
+    """The classes that a class derives from but those of libraries, the most general first."""
+    return [
+        base
+        for base in reversed(cls.__mro__)
+        if not f"{base.__module__}.".startswith(_LIBRARIES) and base is not object
+    ]
+
+
+def _holds_data(base: type) -> bool:
+    """Whether a class has an attribute that a step could bind to something else, as a count."""
+    return any(
+        is_atomic(value) and not isinstance(value, (*_CODE, BuiltinFunctionType, ModuleType))
+        for name, value in vars(base).items()
+        if not name.startswith("__")
+    )
 
 
 def _nothing(self: Any) -> None:
@@ -102,8 +149,7 @@ def _can_change(value: Any) -> bool:
     """Whether a class attribute holds something that a step could change: no code, no constant."""
     if isinstance(value, functools._lru_cache_wrapper):  # would keep copies of the module alive
         return True
-    code = (FunctionType, MethodType, staticmethod, classmethod, property, type)
-    if is_atomic(value) or isinstance(value, code) or hasattr(type(value), "__get__"):
+    if is_atomic(value) or isinstance(value, _CODE) or hasattr(type(value), "__get__"):
         return False
     return type(value).__module__ != "_abc"  # the bookkeeping of abstract classes
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import copy
 import operator
-import random
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_morse.slices.copying import bare_clone, is_atomic, slots_of
+from lightning_morse.slices.isolation import put_back_of
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
 # Tensors up to this size are kept twice; the content of larger ones is read from the original
@@ -97,7 +96,7 @@ class ModuleState:
             if one.dtype != object and one.nbytes <= _SMALL_BYTES:
                 self._arrays.append((one, one.copy()))
             return
-        if (put_back := _of_generator(one)) is not None:
+        if (put_back := put_back_of(one)) is not None:
             self._generators.append(put_back)
             return
         if isinstance(one, types.FunctionType | types.MethodType):
@@ -256,24 +255,6 @@ def _same_items(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
 
 def _same_entries(now: Any, before: list[Any]) -> bool:
     return len(now) == len(before) and all(map(operator.is_, now, before))
-
-
-def _of_generator(one: Any) -> Callable[[], Any] | None:
-    """How to put a random number generator back to where it is now; None if it is none."""
-    if isinstance(one, torch.Generator):
-        return _restoring(one.set_state, one.get_state())
-    if isinstance(one, np.random.Generator):
-        source, state = one.bit_generator, copy.deepcopy(one.bit_generator.state)
-        return lambda: setattr(source, "state", state)
-    if isinstance(one, np.random.RandomState):
-        return _restoring(one.set_state, one.get_state())
-    if isinstance(one, random.Random):
-        return _restoring(one.setstate, one.getstate())
-    return None
-
-
-def _restoring(put_back: Callable[[Any], Any], state: Any) -> Callable[[], Any]:
-    return lambda: put_back(state)
 
 
 def _behind(function: Any) -> Iterator[Any]:

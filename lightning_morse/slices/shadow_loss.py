@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, mapped
 from lightning_morse.slices.isolation import seed_everything
-from lightning_morse.slices.module_copy import shadow_copy
+from lightning_morse.slices.module_copy import generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.silence import quiet
@@ -56,6 +56,8 @@ class ShadowLoss:
         world: What the copy refers to but does not own.
         batches: The probe set.
         weights: The parameters of the copy that belong to trainable ones of the network, in order.
+        generators: Random number generators that steps may draw from and that are no part of the
+            copy; whoever evaluates the loss restores them.
         promoted: Whether batches in half precision are converted.
 
     Raises:
@@ -103,11 +105,13 @@ class ShadowLoss:
             self.weights = [
                 p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
             ]
+            self.generators = generators_beside(module, loss_fn)
             self._state = ModuleState(
                 self.module,
+                *self.generators,
                 written=[*self.weights, *self.world.written],
                 originals=self.world.copier.originals,
-                classes=self.world.classes,
+                classes=self.world.classes.values(),
             )
             self.world.remember = self._state.track
 

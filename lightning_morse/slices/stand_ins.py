@@ -107,7 +107,7 @@ class World:
     Attributes:
         copier: Makes the copy of the module; knows what replaces which object.
         kept_away: Names of what a step wrote or called that was kept away from the run, in order.
-        classes: Classes made for the copy alone.
+        classes: Classes made for the copy alone, by the class of the original.
         written: Tensors of the copy that are written before or during every evaluation.
         batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
     """
@@ -115,7 +115,7 @@ class World:
     def __init__(self, memo: dict[int, Any] | None = None) -> None:
         self.copier = Copier(self.replaced, self.guarded, memo)
         self.kept_away: dict[str, None] = {}
-        self.classes: list[type] = []
+        self.classes: dict[type, type] = {}
         self.written: list[Tensor] = []
         self.batch_size: int | None = None
         # Receives what is copied from the run while a step is running.

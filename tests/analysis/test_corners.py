@@ -78,5 +78,5 @@ def test_a_face_that_may_move_next_to_nothing_stays():
     grid, nearly = CubicalGrid(*OUTER, (8, 8)), (4 * OUTER[0], np.array([1.1, 4.0]))
     assert grown(grid, np.array([1.0, 0.0]), nearly, least=0.1) is None
     corner = grown(grid, np.array([1.0, 1.0]), nearly, least=0.1)
-    assert corner.upper.tolist() == [1, 3]
+    assert corner.upper.tolist() == [1, 4]
     assert grown(grid, np.array([1.0, 0.0]), nearly, least=0.05).upper.tolist() == [1.1, 1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -96,6 +98,98 @@ class CountsInItsClass(Base):
         self.calls[0] += 1
         type(self).last = index
         return self.loss(batch) * (1 + 0.001 * self.calls[0])
+
+
+class Counting(nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        type(self).calls += 1
+        return x * (1 + 0.01 * (Counting.calls % 7))
+
+
+class CountsInAPart(Base):
+    def __init__(self):
+        super().__init__()
+        self.net.append(Counting())
+        self.net.append(Counting())
+
+    @staticmethod
+    def begin():
+        Counting.calls = 0
+
+
+class KeepsTextInAClosure(Base):
+    def __init__(self):
+        super().__init__()
+        phase, first = "", None
+
+        def hook(module, given, out):
+            nonlocal phase, first, late
+            phase = "" if len(phase) > 5 else phase + "x"
+            first = (1.0,) if first is None else (first[0] * 0.99,)
+            late = first[0]
+            return out * (1 + 0.1 * len(phase)) * late
+
+        self.net.register_forward_hook(hook)
+        if phase:
+            late = 0.0
+
+
+class OnlyOne:
+    instance = None
+
+    def __new__(cls):
+        if cls.instance is None:
+            cls.instance = super().__new__(cls)
+            cls.instance.calls = []
+        return cls.instance
+
+
+class RefersToTheOnlyOne(Base):
+    def __init__(self):
+        super().__init__()
+        self.registry = OnlyOne()
+
+    @staticmethod
+    def begin():
+        OnlyOne.instance = None
+
+    def training_step(self, batch, index):
+        self.registry.calls.append(index)
+        return self.loss(batch) * (1 + 0.001 * len(self.registry.calls))
+
+
+NOISE, DRAWS, TOSSES = np.random.default_rng(0), torch.Generator(), random.Random(0)
+NOT_SEEDED = random.SystemRandom()
+
+
+def jitter(x):
+    """Not a method, as in many a script."""
+    x = x + 0.1 * torch.from_numpy(NOISE.normal(size=x.shape)).float()
+    return x + 0.1 * torch.randn(x.shape, generator=DRAWS) + 0.1 * TOSSES.random()
+
+
+class DrawsFromGlobals(Base):
+    @staticmethod
+    def begin():
+        NOISE.bit_generator.state = np.random.default_rng(0).bit_generator.state
+        DRAWS.manual_seed(0)
+        TOSSES.seed(0)
+
+    def training_step(self, batch, index):
+        return self.loss([jitter(batch[0]), batch[1]])
+
+
+class DrawsFromItsBatch(Base):
+    def transfer_batch_to_device(self, batch, device, index):
+        return [*batch, NOISE]
+
+    begin = staticmethod(DrawsFromGlobals.begin)
+
+    def training_step(self, batch, index):
+        x, y, noise = batch
+        return self.loss([x + 0.1 * torch.from_numpy(noise.normal(size=x.shape)).float(), y])
 
 
 # --------------------------------------------------------------- losses of other kinds
@@ -220,6 +314,8 @@ KINDS = [
     *(CountsInItsClass, PhysicsInformed, PenalisesItsGradient, KeepsADistribution),
     *(RaisesFarAway, SkipsBatches, SkipsWhatIsNotFinite, Complex, Parametrised, TakesAnIterator),
     *(Lazy, ManualWithValidation, Adapted, KeepsItsTrainer, Prints),
+    *(CountsInAPart, KeepsTextInAClosure, RefersToTheOnlyOne),
+    *(DrawsFromGlobals, DrawsFromItsBatch),
 ]
 
 
@@ -231,6 +327,7 @@ def run(kind, root, *watch, batches=None, **options):
     """What is left of a run, to be compared."""
     seed_all(1)
     CountsInItsClass.calls[:] = [0]
+    getattr(kind, "begin", lambda: None)()
     module, neighbour = kind(), Neighbour()
     loader = batches() if batches else DataLoader(data(), BATCH, shuffle=True)
     runner = trainer(root, neighbour, *watch, **options)
@@ -365,7 +462,21 @@ def test_an_endless_stream_is_analysed_every_so_many_steps(tmp_path, caplog):
     watch = watching()
     run(Base, tmp_path, watch, batches=endless, max_steps=40, max_epochs=-1)
     assert [row["step"] for row in watch.history] == [9, 19, 29, 39]
-    assert "does not end in this run; there is an analysis every 10 steps" in caplog.text
+    assert "until one has ended there is an analysis every 10 steps" in caplog.text
+
+
+class OfUnknownLength(IterableDataset):
+    def __iter__(self):
+        yield from data()
+
+
+def test_epochs_of_unknown_length_are_analysed_when_they_end(tmp_path):
+    def loader():
+        return DataLoader(OfUnknownLength(), BATCH)
+
+    watch = watching(every_n_epochs=2)
+    run(Base, tmp_path, watch, batches=loader, max_epochs=5)
+    assert [row["epoch"] for row in watch.history] == [1, 3, 4]
 
 
 @pytest.mark.parametrize(("max_steps", "steps"), [(5, [1, 3, 4]), (12, [7, 11]), (16, [7, 15])])
