@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -263,12 +264,12 @@ def test_what_is_alive_does_not_grow_with_the_number_of_analyses(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_what_is_alive_does_not_grow_with_the_number_of_pictures(tmp_path, no_pictures):
+    """What is lost would be lost every time; caches of matplotlib fill now and then."""
     watch = monitor(n_samples=16, resolution=8)
     fit(tmp_path, watch, max_epochs=1)
     found = []
-    for _ in range(2):
-        for _ in range(3):
-            dict(painted(watch.result, watch._account.view, watch.history))
+    for _ in range(5):
+        dict(painted(watch.result, watch._account.view, watch.history))
         found.append(alive())
-    grown, where = growth(*found)
-    assert grown < 3 * 5_000, where
+    grown, where = sorted(growth(*pair) for pair in pairwise(found))[1]
+    assert grown < 5_000, where
