@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import resource
 import statistics
 import subprocess
@@ -53,8 +54,8 @@ MAX_OVERHEAD = 0.05
 POINTS_OVER = 0.01
 GRACE = 2.0
 MOST_A_FORWARD = 1.15
-# Epochs of the two runs that tell how long an epoch takes.
-_TRIED_EPOCHS = 2, 8
+# Epochs of the run that tells how long an epoch takes, and the first ones, which take longer.
+_TRIED_EPOCHS, _FIRST_EPOCHS = 8, 2
 
 
 class Classifier(pl.LightningModule):
@@ -273,12 +274,29 @@ WHOLE = {
 }
 
 
+class Ends(pl.Callback):
+    """Notes when epochs end."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self.at.append(time.perf_counter())
+
+    @property
+    def an_epoch(self) -> float:
+        """Seconds of an epoch but the first ones; NaN if there are no others."""
+        after = self.at[_FIRST_EPOCHS - 1 :]
+        return (after[-1] - after[0]) / (len(after) - 1) if len(after) > 1 else math.nan
+
+
 def run_whole(name: str, epochs: int, watched: bool) -> dict[str, Any]:
     """One run, in this process: seconds of the fit, and what was seen."""
     case = WHOLE[name]
     torch.manual_seed(0)
     module, given = Classifier(case.net()), case.data()
-    callbacks: list[pl.Callback] = [MorseMonitor()] if watched else []
+    ends = Ends()
+    callbacks: list[pl.Callback] = [*([MorseMonitor()] if watched else []), ends]
     with tempfile.TemporaryDirectory() as folder:
         if case.checkpoints:
             callbacks.append(ModelCheckpoint(folder, save_top_k=1))
@@ -297,6 +315,7 @@ def run_whole(name: str, epochs: int, watched: bool) -> dict[str, Any]:
         written = sum(path.stat().st_size for path in Path(folder).rglob("*.ckpt"))
     history = callbacks[0].history if watched else []
     found = {"fit": seconds, "analyses": len(history), "checkpoint_bytes": written}
+    found["an_epoch"] = ends.an_epoch
     if history:
         last = history[-1]["step"] == trainer.global_step - 1
         found |= {"last_is_final": last, "share": history[-1]["morse/overhead"]}
@@ -320,9 +339,7 @@ def _cpu_of_children() -> float:
 
 def whole(name: str, pairs: int, scale: float) -> dict[str, Any]:
     """Pairs of processes with and without the callback, alternating."""
-    # The first epochs, and what surrounds them, take longer than the others.
-    few, more = (in_a_process(name, n, False)["fit"] for n in _TRIED_EPOCHS)
-    an_epoch = (more - few) / (_TRIED_EPOCHS[1] - _TRIED_EPOCHS[0])
+    an_epoch = in_a_process(name, _TRIED_EPOCHS, False)["an_epoch"]
     epochs = max(2, round(scale * WHOLE[name].seconds / an_epoch))
     with_it, bare = [], []
     for _ in range(pairs):
