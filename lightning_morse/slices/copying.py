@@ -207,7 +207,7 @@ class Copier:
             return self._guarded(value)
 
     def _tensor(self, value: Tensor) -> Tensor:
-        if type(value).__module__.startswith(_HANDLES) and type(value) is not Tensor:
+        if str(type(value).__module__).startswith(_HANDLES) and type(value) is not Tensor:
             return value  # a piece of a sharded tensor
         if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
             return _deep_copy(value, self.memo)  # keeps views of one storage together
@@ -257,7 +257,7 @@ class Copier:
         if isinstance(value, np.ndarray) and value.dtype != object:
             return value.copy()
         cls = type(value)
-        if cls.__module__.startswith(_HANDLES):
+        if str(cls.__module__).startswith(_HANDLES):
             return value
         if hasattr(cls, "__del__") or isinstance(value, _ATTACHED):
             return self._guarded(value)  # what becomes of the copy in the end, becomes of all
@@ -283,8 +283,10 @@ class Copier:
         *_: Any,
     ) -> Any:
         made = make(*map(self.copy, arguments))
-        if made is value:
-            raise TypeError(f"there is only one {type(value).__name__}, which has no copy")
+        if made is value:  # there is only one: a constant, unless it holds something of its own
+            if getattr(value, "__dict__", None):
+                raise TypeError(f"a {type(value).__name__} has no copy")
+            return value
         self._known(value, made)
         state = self.copy(state)
         if hasattr(made, "__setstate__") and state is not None:

@@ -73,7 +73,7 @@ class ModuleState:
             one = pending.pop()
             if is_atomic(one) or id(one) in self._seen or isinstance(one, type):
                 continue
-            if type(one) in _STAND_INS or type(one).__module__.startswith(_OUR_OWN):
+            if type(one) in _STAND_INS or str(type(one).__module__).startswith(_OUR_OWN):
                 continue
             self._seen.add(id(one))
             self._alive.append(one)

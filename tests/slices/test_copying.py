@@ -1,11 +1,14 @@
 """Copies of what hangs on a module, held against what copy.deepcopy makes where it can."""
 
+from __future__ import annotations
+
 import collections
 import copy
 import functools
 import threading
 import weakref
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 from torch import nn
 
 from lightning_morse.slices.copying import Copier
+from lightning_morse.slices.module_state import ModuleState
 
 
 def copier():
@@ -170,3 +174,69 @@ def test_what_is_replaced_is_not_looked_into():
     foreign = Foreign()
     made = Copier(lambda v: "theirs" if isinstance(v, Foreign) else None, lambda v: None)
     assert made.copy({"a": [foreign]}) == {"a": ["theirs"]}
+
+
+class Interned:
+    """The same object for the same name, as symbols are."""
+
+    __slots__ = ("name",)
+    known: ClassVar[dict[str, Interned]] = {}
+
+    def __new__(cls, name):
+        if name not in cls.known:
+            cls.known[name] = super().__new__(cls)
+            cls.known[name].name = name
+        return cls.known[name]
+
+    def __reduce__(self):
+        return Interned, (self.name,)
+
+
+class Single:
+    """The only one, which holds something."""
+
+    instance: ClassVar[Single | None] = None
+
+    def __new__(cls):
+        if cls.instance is None:
+            cls.instance = super().__new__(cls)
+            cls.instance.calls = []
+        return cls.instance
+
+
+def test_the_only_one_of_its_kind_is_a_constant_or_guarded():
+    assert copier().copy([Interned("x")]) == [Interned("x")]
+    single = Single()
+    assert copier().copy([single, 1]) == ["guarded", 1]
+    assert single.calls == []
+    assert Single() is single
+
+
+def test_an_object_whose_class_names_no_module_is_copied():
+    nowhere = type("Nowhere", (), {"__module__": None})()
+    nowhere.parts = [1]
+    copied = copier().copy(nowhere)
+    assert copied is not nowhere
+    assert copied.parts == [1]
+    assert copied.parts is not nowhere.parts
+    ModuleState(copied).restore()
+
+
+def test_cells_of_a_copy_are_its_own():
+    def counting():
+        text, empty = "", None
+        del empty
+
+        def count():
+            nonlocal text, empty
+            text += "x"
+            empty = text
+            return text, empty
+
+        return count
+
+    count = counting()
+    copied = copier().copy(count)
+    assert copied() == ("x", "x")
+    assert copied() == ("xx", "xx")
+    assert count() == ("x", "x")
