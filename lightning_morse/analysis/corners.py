@@ -96,8 +96,8 @@ def grown(
         The grid of the larger box with as many cells; None if no face moves.
     """
     width = grid.upper - grid.lower
-    low = np.maximum(farthest[0], grid.lower - min(_GROWTH, most) * width)
-    up = np.minimum(farthest[1], grid.upper + min(_GROWTH, most) * width)
+    step = min(_GROWTH, most) * width
+    low, up = np.maximum(farthest[0], grid.lower - step), np.minimum(farthest[1], grid.upper + step)
     goes_down = (end <= grid.lower) & (grid.lower - low >= least * width)
     goes_up = (end >= grid.upper) & (up - grid.upper >= least * width)
     low = np.where(goes_down, low, grid.lower)

@@ -210,9 +210,9 @@ class Period:
             trainer: The trainer.
             last_step: Its ``global_step`` when the callback last acted.
         """
-        counts = self.steps is not None and (self.epochs is None or trainer.current_epoch == 0)
+        steps = self.steps if self.epochs is None or trainer.current_epoch == 0 else None
         # Not modulo: with several optimizers the counter goes up by more than one.
-        if counts and trainer.global_step >= last_step + (self.steps or 0):
+        if steps is not None and trainer.global_step >= last_step + steps:
             return True
         ends = trainer.is_last_batch and self.ends_with_epoch(trainer)
         return ends and trainer.global_step != last_step

@@ -63,16 +63,14 @@ def is_generator(one: Any) -> bool:
 
 def put_back_of(one: Any) -> Callable[[], Any] | None:
     """How to put a random number generator back to where it is now; None if it is none."""
-    if isinstance(one, torch.Generator):
-        return partial(one.set_state, one.get_state())
+    if not is_generator(one):
+        return None
     if isinstance(one, np.random.Generator):
         state = copy.deepcopy(one.bit_generator.state)
         return partial(setattr, one.bit_generator, "state", state)
-    if isinstance(one, np.random.RandomState):
-        return partial(one.set_state, one.get_state())
-    if is_generator(one):
+    if isinstance(one, random.Random):
         return partial(one.setstate, one.getstate())
-    return None
+    return partial(one.set_state, one.get_state())
 
 
 @contextmanager

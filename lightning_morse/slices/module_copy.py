@@ -33,7 +33,7 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
     Hooks are copied and run, since some of them compute weights (pruning, weight norm), together
     with what they close over. So are lists, dicts and arrays that are attributes of a class.
     What a step does to other global variables than generators (:func:`generators_beside`), to
-    objects of which there is one only, files or other processes is not undone.
+    files or other processes is not undone.
 
     Args:
         module: Any module. Tensors that are part of an autograd graph are copied without the graph;
