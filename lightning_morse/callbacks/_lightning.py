@@ -5,34 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from lightning_morse._compat import batches_that_stepped
 from lightning_morse.arguments import integer_of_at_least
-
-if TYPE_CHECKING:
-
-    class _OtherCallback:
-        """Type checkers see one Lightning package."""
-else:
-    try:
-        from lightning.pytorch import Callback as _OtherCallback
-    except ImportError:
-
-        class _OtherCallback:
-            """Stands in for it."""
-
-
-class UnifiedCallback(_OtherCallback, pl.Callback):
-    """A callback for the Trainers of both Lightning packages.
-
-    ``lightning.pytorch`` and ``pytorch_lightning`` are the same code under two names, each with a
-    ``Callback`` class of its own that its Trainer insists on.
-    """
 
 
 class TrainerLike(Protocol):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_morse.callbacks._lightning import TrainerLike, UnifiedCallback
+from lightning_morse.callbacks._lightning import TrainerLike
 from lightning_morse.callbacks._messages import close_console, open_console
+from lightning_morse.callbacks._unified import UnifiedCallback
 
 
 class TellingCallback(UnifiedCallback):

@@ -14,7 +14,6 @@ from lightning_morse.arguments import integer_of_at_least
 from lightning_morse.callbacks._lightning import (
     Period,
     TrainerLike,
-    UnifiedCallback,
     first_learning_rate,
     is_dry_run,
     logging_step,
@@ -22,6 +21,7 @@ from lightning_morse.callbacks._lightning import (
 )
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._taken_back import taken_back
+from lightning_morse.callbacks._unified import UnifiedCallback
 from lightning_morse.callbacks.loggers import log_scalars
 from lightning_morse.deep_linear.energy import EnergyMeter
 from lightning_morse.deep_linear.linear_run import LinearRun

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lightning_morse.arguments import integer_of_at_least
-from lightning_morse.callbacks._lightning import Period, TrainerLike, UnifiedCallback, is_dry_run
+from lightning_morse.callbacks._lightning import Period, TrainerLike, is_dry_run
 from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._unified import UnifiedCallback
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 from lightning_morse.slices.subspace import AffineSubspace
 from lightning_morse.trajectories.runs import Run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -35,6 +37,35 @@ def test_every_callback_is_one_of_both_packages(tmp_path):
     for callback in (lm.MorseMonitor(), lm.DeepLinearMonitor(), lm.WeightRecorder(tmp_path)):
         assert isinstance(callback, pl.Callback)
         assert isinstance(callback, other.Callback)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("used", "unused"),
+    [("pytorch_lightning", "lightning"), ("lightning.pytorch", "pytorch_lightning")],
+)
+def test_the_package_that_nobody_uses_is_not_imported(used, unused):
+    """A third of a second for each; one that comes later is met when a callback is made."""
+    pytest.importorskip("lightning.pytorch")
+    program = (
+        f"import sys, {used} as one; import lightning_morse as lm; first = lm.MorseMonitor();"
+        f"assert {unused!r} not in sys.modules; assert isinstance(first, one.Callback);"
+        "import lightning.pytorch, pytorch_lightning; second = lm.MorseMonitor();"
+        "assert isinstance(second, lightning.pytorch.Callback);"
+        "assert isinstance(second, pytorch_lightning.Callback);"
+        "assert first.state_key == second.state_key"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_a_callback_imported_before_any_trainer_is_one_of_its_package():
+    pytest.importorskip("lightning.pytorch")
+    program = (
+        "from lightning_morse import MorseMonitor; import lightning.pytorch as other;"
+        "other.Trainer(callbacks=MorseMonitor(), logger=False, enable_checkpointing=False)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_both_periods_exclude_each_other():
