@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lightning_morse.callbacks._decisions import Told
@@ -80,9 +81,8 @@ class Schedule:
         """Look at a network, and at the number of snapshots, before the first analysis."""
         self._pace.costs.most_snapshots = most_snapshots
         if self.budget.is_limited:
-            slower = slowness(self.budget.now)
-            self._pace.costs.expect(n_weights, slower)
-            self._calling = slower * CALLING_SECONDS
+            self._pace.expect(n_weights, partial(slowness, self.budget.now))
+            self._calling = self._pace.slower * CALLING_SECONDS
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""

@@ -104,6 +104,8 @@ class Costs:
         per_batch: The loss at a point on one probe batch, or on the part of it that is used; None
             until it has been measured.
         is_measured: Whether an analysis has been measured.
+        seen_fixed: What surrounded the samples of an analysis without a result, at most.
+        seen_per_snapshot: The same for its slice.
         n_snapshots: Number of snapshots that there are now.
         most_snapshots: Number that there may be at the end.
     """
@@ -118,22 +120,26 @@ class Costs:
     per_point: float = 0.0
     per_batch: float | None = None
     is_measured: bool = False
+    seen_fixed: float = 0.0
+    seen_per_snapshot: float = 0.0
     n_snapshots: int = 1
     most_snapshots: int = 1
 
     def expect(self, n_weights: int, slower: float = 1.0) -> None:
-        """Look at a network before its first analysis.
+        """Guess before the first analysis; once one has been measured, this changes nothing.
 
         Args:
             n_weights: Number of trainable weights.
             slower: How many times slower the machine is than where the constants were measured.
         """
         if not self.is_measured:
-            self.fixed, self.files = slower * FIXED_SECONDS, slower * FILES_SECONDS
+            self.fixed = max(self.seen_fixed, slower * FIXED_SECONDS)
+            self.files = slower * FILES_SECONDS
             self.first_figure = slower * FIRST_FIGURE_SECONDS
             self.figures = slower * FIGURES_SECONDS
             # It reads memory, mostly: no quicker where arithmetic is.
-            self.per_snapshot = max(1.0, slower) * SLICE_SECONDS * n_weights
+            of_slice = max(1.0, slower) * SLICE_SECONDS * n_weights
+            self.per_snapshot = max(self.seen_per_snapshot, of_slice)
             self.per_sample = slower * PLACE_SECONDS
 
     def measured(
@@ -196,8 +202,10 @@ class Costs:
             seconds: What it took without the evaluations.
             of_slice: What choosing the slice took of this.
         """
-        self.fixed = max(self.fixed, seconds - of_slice)
-        self.per_snapshot = max(self.per_snapshot, of_slice / self._snapshots)
+        self.seen_fixed = max(self.seen_fixed, seconds - of_slice)
+        self.seen_per_snapshot = max(self.seen_per_snapshot, of_slice / self._snapshots)
+        self.fixed = max(self.fixed, self.seen_fixed)
+        self.per_snapshot = max(self.per_snapshot, self.seen_per_snapshot)
 
     def drew(self, first: float, figures: float) -> None:
         """Learn what the first figure of an analysis takes, and all of them."""

@@ -17,7 +17,7 @@ The rule, at each look:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ from lightning_morse.monitoring.timetable import due_after, n_worth
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
 SHARE_OF_ROOM = 0.5
+# Telling the speed of the machine takes 7 ms of one: not more often than this.
+_SPEED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Pace:
         automatic: Whether it also decides when an analysis is due.
 
     Attributes:
+        slower: How many times slower the machine was, when costs were guessed last, than where the
+            constants were measured.
         costs: What analyses cost.
         portions: How large they may be.
     """
@@ -110,8 +114,28 @@ class Pace:
         self._before: int | None = 0
         self._analysing = 0.0
         self._start: tuple[float, float] | None = None
+        self._n_weights, self._guessed = 0, 0.0
+        self._slowness: Callable[[], float] | None = None
+        self.slower = 1.0
         self.costs = Costs()
         self.portions = Portions(settings, self.costs)
+
+    def expect(self, n_weights: int, slowness: Callable[[], float]) -> None:
+        """Guess costs: now and, until some are measured, whenever an analysis is due.
+
+        Machines get slower within a run, and what is kept for the last weights has to suffice.
+
+        Args:
+            n_weights: Number of trainable weights.
+            slowness: Says how many times slower the machine is at present.
+        """
+        self._n_weights, self._slowness = n_weights, slowness
+        self._guess()
+
+    def _guess(self) -> None:
+        if self._slowness is not None:
+            self.slower, self._guessed = self._slowness(), self._budget.now()
+            self.costs.expect(self._n_weights, self.slower)
 
     def decide(self, n_made: int, ahead: Ahead, *, final: bool) -> Decision:
         """Decide; in the first process.
@@ -130,6 +154,8 @@ class Pace:
             due_in = due_after(n_made, budget.trained(), ahead.planned) - budget.trained()
             if due_in > 0:
                 return Decision(due_in=due_in, overhead=overhead)
+        if not self.costs.is_measured and budget.now() - self._guessed > _SPEED_SECONDS:
+            self._guess()
         limit, aim = self._limit(ahead, final), self._aim(n_made, ahead, final)
         if self._needs_loss and not self._timed:
             # A step of training takes longer than the evaluation that is to be timed.

@@ -213,19 +213,24 @@ class Parts:
 
 
 class RunInParts:
-    """A run whose analyses have all their parts, and whose end waits for figures."""
+    """A run whose analyses have all their parts, and whose end waits for figures.
 
-    def __init__(self, length: float, parts: Parts, **options) -> None:
+    The machine gets slower all the while, in the end so many times.
+    """
+
+    def __init__(self, length: float, parts: Parts, slowing: float = 1.0, **options) -> None:
         self.now, self.parts = 0.0, parts
         self.budget = Budget(SHARE, lambda: self.now, GRACE)
         self.budget.start()
         self.pace = Pace(settings(**options), self.budget, automatic=True)
         self.pace.costs.most_snapshots = 32
-        self.pace.costs.expect(int(parts.weights), max(0.5, parts.speed))
+        first = parts.speed
+        self.pace.expect(int(parts.weights), lambda: max(0.5, parts.speed))
         self.made: list[Made] = []
         self.excess, self.figures = -math.inf, 0
         step = length / 400
         for i in range(1, 401):
+            parts.speed = first * (1 + (slowing - 1) * i / 400)
             self.now += step
             with self.budget.work():
                 self.now += 0.005 * step
@@ -294,6 +299,16 @@ def test_runs_whose_analyses_have_all_their_parts_keep_the_promise(speed, weight
     assert run.excess <= 1e-6
     assert run.made
     assert run.made[-1].final
+
+
+@pytest.mark.parametrize("slowing", [1.25, 1.5])
+@pytest.mark.parametrize("weights", [1e5, 1e6])
+@pytest.mark.parametrize("speed", [0.6, 0.8, 1.0, 1.2, 1.5])
+def test_the_last_weights_are_seen_on_a_machine_that_gets_slower(speed, weights, slowing):
+    for length in (5, 8, 10, 12, 15, 17, 20, 30, 60, 120):
+        run = RunInParts(length, Parts(weights, speed), slowing)
+        assert run.excess <= 1e-6
+        assert run.made[-1].final
 
 
 @pytest.mark.parametrize(("length", "wanted"), [(8, 3), (10, 3), (17, 3), (20, 3), (120, 6)])
