@@ -216,6 +216,7 @@ def _gram_of_offsets(snapshots: Tensor, rows: Whole) -> Tensor:
     n = len(snapshots)
     gram = torch.zeros(n, n, dtype=torch.float64)
     for _, offsets in _offsets(snapshots):
+        offsets = in_double(offsets)
         gram += (offsets @ offsets.T).cpu()
     gram = rows.sum(gram)
     if not torch.isfinite(gram.diagonal()).all():  # the same in all processes
@@ -229,7 +230,7 @@ def _combined(snapshots: Tensor, coefficients: Tensor) -> Tensor:
     columns = empty_columns(snapshots, shape, working_dtype(snapshots.dtype))
     for block, offsets in _offsets(snapshots):
         # One at a time: a product with so thin a matrix takes twice as long.
-        for j, column in enumerate(coefficients.T.to(offsets.device)):
+        for j, column in enumerate(coefficients.T.to(offsets)):
             columns[block, j] = torch.mv(offsets.T, column)
     return columns
 
@@ -242,12 +243,14 @@ def _are_orthonormal(columns: Tensor, rows: Whole) -> bool:
 
 
 def _offsets(snapshots: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of weights, and in each the offsets of snapshots from the first one in float64."""
+    """Blocks of weights, and in each the offsets of snapshots from the first one.
+
+    In the precision of the directions: differences are rounded once, to a part of themselves.
+    """
     n, p = snapshots.shape
     for block in blocks(p, n):
-        offsets = in_double(snapshots[:, block], copy=True)
-        offsets -= offsets[:1].clone()
-        yield block, offsets
+        some = snapshots[:, block].to(working_dtype(snapshots.dtype))
+        yield block, some - some[:1]
 
 
 def _seen_from_last(gram: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
