@@ -24,6 +24,7 @@ SIDES = ("lower", "upper")
 # Morse sets named in a sentence; more are counted.
 _MOST_NAMED = 3
 # What is still to gain is next to nothing if it is this share of the barrier: the walls around.
+# Where there is no pass in the box, of the usual height in it.
 _NEXT_TO_NOTHING = 0.01
 # From here on nearly all of the picture is hatched, which has to be explained.
 _NEARLY_ALL = 0.9
@@ -113,11 +114,18 @@ class _Telling:
             facts = [above if gain > 0 else f"at its floor, loss {self.loss_now:.3g}"]
         is_known = self._leads_elsewhere(number)
         if math.isnan(barrier):
-            facts.append("no way out of it in this box")
+            facts.append("no pass out of it in this box")
         else:
             least = "" if is_known else "at least "
             facts.append(f"barrier {least}{barrier:.3g}" if barrier else "barrier not known")
-        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier, is_known)}{self._rest()}"
+        around = self._usual_height() if math.isnan(barrier) else barrier
+        return f"{said}: {', '.join(facts)}.{_advice(gain, around, is_known)}{self._rest()}"
+
+    def _usual_height(self) -> float:
+        """How far the losses sampled in the box lie above the floor, in the median."""
+        losses, floor = self.result.sample_losses, self.found.loss
+        finite = losses[np.isfinite(losses)]
+        return float(np.median(finite)) - floor if finite.size and floor is not None else math.nan
 
     def _leads_elsewhere(self, number: int) -> bool:
         """Whether another attractor lies below the lowest pass of one.
@@ -221,7 +229,7 @@ def _advice(gain: float, barrier: float, is_known: bool) -> str:
 
     Args:
         gain: Loss still to gain.
-        barrier: Height of the way out, or a lower bound on it.
+        barrier: Height of the way out, or a lower bound on it; of what is around if there is none.
         is_known: Whether it is no bound.
     """
     if is_known and barrier > 0 and gain >= barrier:

@@ -108,13 +108,22 @@ CASES = {
     "no way out": (
         of([ATTRACTOR], [0], losses=[0.12]),
         {**IN, "loss_now": 0.42},
-        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, no way out of it in "
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, no pass out of it in "
         "this box.",
+    ),
+    "no way out, nearly at the floor of a high box": (
+        dataclasses.replace(
+            of([ATTRACTOR], [0], losses=[0.12], samples=4),
+            sample_losses=np.array([0.12, 1.2, np.inf, 40.0]),
+        ),
+        {**IN, "loss_now": 0.13},
+        "Certainly in the basin of attractor 0: 0.01 above its floor of 0.12, no pass out of it in "
+        f"this box. {STOP}",
     ),
     "no way out, at the floor": (
         of([ATTRACTOR], [0], losses=[0.12]),
         {**IN, "loss_now": 0.12},
-        "Certainly in the basin of attractor 0: at its floor, loss 0.12, no way out of it in this "
+        "Certainly in the basin of attractor 0: at its floor, loss 0.12, no pass out of it in this "
         f"box. {STOP}",
     ),
     "barrier not known": (
@@ -162,7 +171,7 @@ CASES = {
             ),
         ),
         {"point": [2.1], "loss_now": 0.42},
-        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, no way out of it in "
+        "Certainly in the basin of attractor 0: 0.3 above its floor of 0.12, no pass out of it in "
         "this box. Nearly all of the box is undecided otherwise; 128 samples may tell more "
         "(n_samples=128).",
     ),
