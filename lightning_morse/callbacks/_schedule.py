@@ -14,7 +14,8 @@ from lightning_morse.callbacks._messages import Messages
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.budget import Budget
-from lightning_morse.monitoring.costs import Timing, slowness
+from lightning_morse.monitoring.costs import Timing
+from lightning_morse.monitoring.machine import slowness
 from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.pace import Ahead, Decision, Pace
 from lightning_morse.monitoring.settings import Settings

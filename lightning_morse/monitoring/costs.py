@@ -11,37 +11,31 @@ waited for the last ones. None of this bears on what an analysis claims.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from lightning_morse.monitoring.batch_parts import Part
-from lightning_morse.stopwatch import one_thread
 
 # What the first analysis is taken to cost before one has been measured, on 128 x 128 cells: seconds
 # apart from slice and samples, of the slice per weight and snapshot, and to choose the place of one
 # sample. Should it take longer, its samples end with its time, so that these mostly decide when it
 # begins.
-FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2.5e-9, 0.007
+FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2.5e-9, 0.0076
 # The part of what surrounds the samples that comes after attractors have been recognised: files.
 FILES_SECONDS = 0.1
 # What drawing takes: the first figure, which says most, and all of an analysis.
 FIRST_FIGURE_SECONDS, FIGURES_SECONDS = 0.4, 1.0
 # What a slice costs whatever the number of snapshots (copies, setting up) is worth so many of them.
 _SNAPSHOTS_WORTH = 8
-# The computation by which the speed of a machine is told, and what it took there.
-_PROBE_SIZE, _PROBES, _PROBE_SECONDS = 128, 7, 0.001
-# No machine is taken to be faster than that one by more: the rest of an analysis may not be.
-_FASTEST = 0.8
 # What is planned for what cannot be stopped half-way, over what has been measured: analyses differ.
 # Samples are planned as measured: if they take longer there are fewer. So is a guess: if it is too
 # high there may be no analysis in all the run. The same is kept for what follows the samples.
 PLANNED_OVER_MEASURED = 1.1
 # What was measured before counts so much less with each analysis since.
 FADES = 0.8
-# Cost apart from the samples on half as many cells per axis, over that on all of them.
-COARSE_COST = 0.7
+# Cost apart from the samples on half as many cells per axis, over that on all of them: 0.4 to 0.6
+# in analyses of nine ordinary runs.
+COARSE_COST = 0.55
 
 
 @dataclass(frozen=True)
@@ -253,23 +247,3 @@ class Costs:
         """Go on from a state written by :meth:`state_dict`."""
         for key in vars(self).keys() & state.keys():
             setattr(self, key, state[key])
-
-
-def slowness(clock: Callable[[], float]) -> float:
-    """How many times slower this machine is at present than where the constants were measured.
-
-    Args:
-        clock: Seconds since an arbitrary moment.
-
-    Returns:
-        The factor, at least 0.8.
-    """
-    x = np.linspace(0.0, 1.0, _PROBE_SIZE)
-    took = []
-    with one_thread():
-        for _ in range(_PROBES):
-            start = clock()
-            kernel = np.exp(-50 * np.square(x[:, None] - x)) + np.eye(_PROBE_SIZE)
-            np.linalg.inv(np.linalg.cholesky(kernel))
-            took.append(clock() - start)
-    return max(_FASTEST, sorted(took)[_PROBES // 2] / _PROBE_SECONDS)

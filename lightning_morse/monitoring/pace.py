@@ -35,8 +35,8 @@ from lightning_morse.monitoring.timetable import due_after, n_worth
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
 SHARE_OF_ROOM = 0.5
-# Telling the speed of the machine takes 7 ms of one: not more often than this.
-_SPEED_SECONDS = 2.0
+# Telling the speed of the machine takes 28 ms: only where the run has become so many times as long.
+_GUESS_AFTER = 1.5
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Pace:
 
     def _guess(self) -> None:
         if self._slowness is not None:
-            self.slower, self._guessed = self._slowness(), self._budget.now()
+            self.slower, self._guessed = self._slowness(), self._budget.elapsed()
             self.costs.expect(self._n_weights, self.slower)
 
     def decide(self, n_made: int, ahead: Ahead, *, final: bool) -> Decision:
@@ -154,7 +154,7 @@ class Pace:
             due_in = due_after(n_made, budget.trained(), ahead.planned) - budget.trained()
             if due_in > 0:
                 return Decision(due_in=due_in, overhead=overhead)
-        if not self.costs.is_measured and budget.now() - self._guessed > _SPEED_SECONDS:
+        if not self.costs.is_measured and budget.elapsed() > _GUESS_AFTER * self._guessed:
             self._guess()
         limit, aim = self._limit(ahead, final), self._aim(n_made, ahead, final)
         if self._needs_loss and not self._timed:

@@ -96,8 +96,9 @@ class Portions:
         if math.isinf(limit):
             return self.whole()
         n = self._n_batches()
-        fewest = self._fewest
-        coarse = self._settings.may_coarsen and self._costs.of(fewest, n, False) > min(limit, aim)
+        fewest, usual = self._fewest, self._settings.most_samples or USUAL_SAMPLES
+        # Boxes inside make up for coarse cells, and nothing for too few samples.
+        coarse = self._settings.may_coarsen and self._costs.of(usual, n, False) > min(limit, aim)
         if final and self._costs.of(fewest, n, coarse) > limit:
             fewest = self._fewest_at_end
         smallest = self._costs.of(fewest, n, coarse)

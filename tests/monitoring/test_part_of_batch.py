@@ -107,7 +107,7 @@ def test_halves_are_timed_one_after_the_other():
 
 
 def test_nothing_is_timed_where_fewer_examples_cannot_help():
-    portions = ready(Costs(fixed=6.0, is_measured=True))
+    portions = ready(Costs(fixed=9.0, is_measured=True))
     assert portions.next_part(5.0, at_end=True) is None
     assert portions.next_part(50.0, at_end=True) is None
     assert ready(Costs(fixed=1.0, is_measured=True)).next_part(5.0, at_end=True) == Part(32, WHOLE)

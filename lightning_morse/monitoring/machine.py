@@ -1,0 +1,40 @@
+"""How slow the machine is at present."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lightning_morse.gp.fit import fit
+from lightning_morse.stopwatch import one_thread
+
+# The piece of work by which that is told, and what it took where costs were measured. Of plain
+# linear algebra one cannot tell it: with the other core busy that took as long as before, and an
+# analysis and a fit twice as long.
+_POINTS, _TIMES, _SECONDS = 32, 3, 0.009
+# No machine is taken to be faster than that one by more.
+_FASTEST = 0.5
+
+
+def slowness(clock: Callable[[], float]) -> float:
+    """How many times slower this machine is at present than where costs were measured.
+
+    Fits a surrogate to a few samples a few times, which is what an analysis does most of its time:
+    28 ms on that machine.
+
+    Args:
+        clock: Seconds since an arbitrary moment.
+
+    Returns:
+        The factor, at least 0.5.
+    """
+    x = np.random.default_rng(0).random((_POINTS, 2))
+    losses = np.square(x @ [1.0, 2.0] - 1) + np.sin(5 * x[:, 0])
+    took = []
+    with one_thread():
+        for _ in range(_TIMES):
+            start = clock()
+            fit(x, losses, (0.0, 0.0), (1.0, 1.0))
+            took.append(clock() - start)
+    return max(_FASTEST, sorted(took)[_TIMES // 2] / _SECONDS)
