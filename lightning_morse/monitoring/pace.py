@@ -31,7 +31,7 @@ from lightning_morse.monitoring.costs import (
 )
 from lightning_morse.monitoring.portions import Portions
 from lightning_morse.monitoring.settings import Settings
-from lightning_morse.monitoring.timetable import due_after, n_worth
+from lightning_morse.monitoring.timetable import due_after, last_distance, n_worth
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
 SHARE_OF_ROOM = 0.5
@@ -165,7 +165,7 @@ class Pace:
         portion = self.portions.choose(limit, aim, final=final)
         if portion is None and (part := self._part_to_time(n_made, ahead, final)) is not None:
             return Decision(must_time=True, part=part, overhead=overhead)
-        if portion is None or (not final and ahead.seconds < portion.seconds):
+        if portion is None or (not final and ahead.seconds < self._too_late(portion, ahead)):
             # What is due that late is left to the end.
             return Decision(wait=self._wait(ahead, final), overhead=overhead)
         # The first costs are guesses, and after the last nothing follows: then it may take what
@@ -229,20 +229,24 @@ class Pace:
     def _limit(self, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis may take."""
         now = self._budget.room()
-        if final:  # an analysis without figures is better than none
+        if final:  # an answer without figures is better than figures without one
             figure = PLANNED_OVER_MEASURED * self.costs.first_figure
-            least = self.portions.smallest().seconds + ahead.step
-            return now - figure if now - figure > least else now
+            return now - figure if now - figure > self.portions.last() + ahead.step else now
         return min(now, self._room_at_end(ahead.known) - self.portions.last())
+
+    def _too_late(self, portion: Portion, ahead: Ahead) -> float:
+        """Seconds before the end of the run from which on an analysis is not made before it."""
+        if not self._automatic:
+            return portion.seconds
+        return max(portion.seconds, 0.5 * last_distance(self._budget.trained(), ahead.planned))
 
     def _aim(self, n_made: int, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis should take."""
         figures = PLANNED_OVER_MEASURED * self.costs.figures
         if final:  # so that there is time for all figures; but an answer is worth more
-            room, limit = self._budget.room(), self._limit(ahead, final)
-            wish = room - figures
+            limit = self._limit(ahead, final)
             usual = self.portions.seconds_of_usual(limit)
-            return min(limit, max(wish, usual)) if limit < room else wish
+            return min(limit, max(self._budget.room() - figures, usual))
         trained = self._budget.trained()
         # A run that has lasted so long lasts as long again, where nobody knows.
         to_come = trained if math.isinf(ahead.planned) else ahead.planned

@@ -27,7 +27,7 @@ FEWEST_SNAPSHOTS = FEWEST_FOR_PCA
 FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 48, 112, 512
 # Those of the last analysis of a run, where there is no time for more. Time is kept for twice as
 # many, as what surrounds them may take longer than it did.
-FEWEST_LAST, FEWEST_KEPT = 32, 64
+FEWEST_LAST, FEWEST_KEPT = 32, 96
 # The most where no clock says whether the loss is dear: what :func:`analyze_from` takes by itself.
 MOST_WITHOUT_CLOCK = 320
 # Cells per axis where the user has not said, and where there is little time.
