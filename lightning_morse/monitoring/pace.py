@@ -35,8 +35,8 @@ from lightning_morse.monitoring.timetable import due_after, last_distance, n_wor
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
 SHARE_OF_ROOM = 0.5
-# Telling the speed of the machine takes 28 ms: only where the run has become so many times as long.
-_GUESS_AFTER = 1.5
+# Telling the speed of the machine takes 18 ms: only where the run has become so many times as long.
+_GUESS_AFTER = 2.0
 
 
 @dataclass(frozen=True)

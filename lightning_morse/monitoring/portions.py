@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 from lightning_morse.monitoring.batch_parts import Part
@@ -25,6 +25,9 @@ _CHEAP_LOSS = 0.08
 # Share of the samples at which the picture is left as it is, if the question of the weights is not
 # open: of 36 analyses of six networks 34 answered it with 96 and 160 samples, 31 with 128 and 128.
 SHARE_FOR_PICTURE = 0.6
+# The last analysis of a run may have so many times the samples that are planned, should they take
+# less than that: it ends with its time.
+_MORE_AT_END = 1.4
 
 
 class Portions:
@@ -107,7 +110,10 @@ class Portions:
         wish = min(limit, max(aim, smallest)) - self._costs.around(coarse)
         each = self._costs.each(n)
         most = MOST_AUTO if each * MOST_AUTO <= wish else int(wish / each)
-        return self._sized(max(fewest, min(most, self._most)), coarse)
+        if final and aim >= limit:  # nothing follows that time which is left over would be for
+            most = int(_MORE_AT_END * most)
+        sized = self._sized(max(fewest, min(most, self._most)), coarse)
+        return replace(sized, seconds=min(sized.seconds, limit))
 
     def choose_batches(self, aim: float) -> int:
         """Choose the number of probe batches for the run, if it has not been.
