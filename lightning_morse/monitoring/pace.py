@@ -134,8 +134,10 @@ class Pace:
 
     def _guess(self) -> None:
         if self._slowness is not None:
+            start = self._budget.now()
             self.slower, self._guessed = self._slowness(), self._budget.elapsed()
             self.costs.expect(self._n_weights, self.slower)
+            self.analysed(self._budget.now() - start)  # like an analysis, it does not recur
 
     def decide(self, n_made: int, ahead: Ahead, *, final: bool) -> Decision:
         """Decide; in the first process.

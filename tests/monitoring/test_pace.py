@@ -312,6 +312,28 @@ def test_the_last_weights_are_seen_on_a_machine_that_gets_slower(speed, weights,
         assert run.made[-1].final
 
 
+def test_what_telling_the_speed_takes_is_not_taken_to_go_on():
+    """It is spent a few times in the beginning; hooks are at every step."""
+    now = 0.0
+
+    def slow_look() -> float:
+        nonlocal now
+        now += 0.1
+        return 1.0
+
+    budget = Budget(SHARE, lambda: now, GRACE)
+    budget.start()
+    pace = Pace(settings(), budget, automatic=True)
+    with budget.work():
+        pace.expect(1000, slow_look)
+    now += 10.0
+    with budget.work():
+        pace.decide(0, Ahead(10.0), final=False)
+    now += 5.0
+    assert budget.spent() == pytest.approx(0.2)
+    assert pace._room_at_end(10.0) == pytest.approx(budget.room(10.0))
+
+
 @pytest.mark.parametrize(("length", "wanted"), [(8, 3), (10, 3), (17, 3), (20, 3), (120, 6)])
 @pytest.mark.parametrize("weights", [1e5, 1e6])
 def test_where_an_analysis_takes_half_a_second_short_runs_see_three(weights, length, wanted):
