@@ -29,6 +29,7 @@ from unittest import mock
 import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bench_monitor import Ends
 from ordinary_runs import RUNS, train
 from real_runs import interval
 
@@ -37,27 +38,11 @@ from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.monitoring.meter import Meter
 
-# Epochs by which their length is told; the first of them set things up.
-_TRIED, _FIRST = 8, 3
+# Epochs by which their length is told.
+_TRIED = 8
 _LONGEST_SECONDS = 300.0
 
 Row = dict[str, Any]
-
-
-class Epochs(pl.Callback):
-    """Notes when epochs end."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.ends.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of an epoch."""
-        after = self.ends[_FIRST - 1 :]
-        return (after[-1] - after[0]) / (len(after) - 1)
 
 
 @contextmanager
@@ -80,9 +65,9 @@ def evaluations_counted() -> Iterator[list[int]]:
 def trained(name: str, seed: int, seconds: float) -> Row:
     """Train in this process, without the callback and then with it."""
     with tempfile.TemporaryDirectory() as folder:
-        before = Epochs()
+        before = Ends()
         train(name, seed, _TRIED, before, folder)
-        epochs = max(4, round(seconds / before.seconds))
+        epochs = max(4, round(seconds / before.an_epoch))
         monitor, start = lm.MorseMonitor(), time.perf_counter()
         with evaluations_counted() as counts:
             train(name, seed, epochs, monitor, folder)
@@ -95,7 +80,7 @@ def trained(name: str, seed: int, seconds: float) -> Row:
         "run": name,
         "seed": seed,
         "epochs": epochs,
-        "without": epochs * before.seconds,
+        "without": epochs * before.an_epoch,
         "with": took,
         "analyses": analyses,
         "sentence": monitor.sentence,

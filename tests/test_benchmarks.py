@@ -243,6 +243,17 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_short_runs_say_what_is_seen(capsys):
+    (row,) = load("short_runs").main(["--runs", "diabetes_adam", "--seconds", "1"])
+    assert row["epochs"] >= 4
+    assert row["with"] > 0
+    assert all(n > 0 for _, n, _ in row["analyses"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2].startswith(f"| diabetes_adam | 0 | {row['epochs']} | ")
+    assert [line.partition(" at")[0] for line in printed[-2:]] == ["analysed", "answered"]
+
+
+@pytest.mark.slow
 def test_bench_hooks_prints_a_row_a_network_and_callback(capsys):
     threads = torch.get_num_threads()
     try:

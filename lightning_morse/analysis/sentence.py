@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lightning_morse._typing import Array
 from lightning_morse.analysis.verdict import Verdict, verdict
 from lightning_morse.facts import LIKELY_KINKED, MapFacts
 from lightning_morse.gp.calibration import PLAINLY_WRONG
@@ -115,17 +116,21 @@ class _Telling:
         is_known = self._leads_elsewhere(number)
         if math.isnan(barrier):
             facts.append("no pass out of it in this box")
+            barrier = self._usual_height(found.loss)
         else:
             least = "" if is_known else "at least "
             facts.append(f"barrier {least}{barrier:.3g}" if barrier else "barrier not known")
-        around = self._usual_height() if math.isnan(barrier) else barrier
-        return f"{said}: {', '.join(facts)}.{_advice(gain, around, is_known)}{self._rest()}"
+        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier, is_known)}{self._rest()}"
 
-    def _usual_height(self) -> float:
-        """How far the losses sampled in the box lie above the floor, in the median."""
-        losses, floor = self.result.sample_losses, self.found.loss
-        finite = losses[np.isfinite(losses)]
-        return float(np.median(finite)) - floor if finite.size and floor is not None else math.nan
+    @property
+    def _finite_losses(self) -> Array:
+        losses = self.result.sample_losses
+        return losses[np.isfinite(losses)]
+
+    def _usual_height(self, floor: float) -> float:
+        """How far the losses sampled in the box lie above a floor, in the median."""
+        losses = self._finite_losses
+        return float(np.median(losses)) - floor if losses.size else math.nan
 
     def _leads_elsewhere(self, number: int) -> bool:
         """Whether another attractor lies below the lowest pass of one.
@@ -192,7 +197,7 @@ class _Telling:
 
     def _seen(self) -> str:
         """What can be said of the loss where nothing is certain of the flow."""
-        losses = self.result.sample_losses[np.isfinite(self.result.sample_losses)]
+        losses = self._finite_losses
         if _is_map(self.result) or not losses.size or not _known(self.loss_now):
             return ""
         assert self.loss_now is not None, "it is known"

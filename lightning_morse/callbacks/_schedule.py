@@ -82,8 +82,8 @@ class Schedule:
         """Look at a network, and at the number of snapshots, before the first analysis."""
         self._pace.costs.most_snapshots = most_snapshots
         if self.budget.is_limited:
-            self._pace.expect(n_weights, partial(slowness, self.budget.now))
-            self._calling = self._pace.slower * CALLING_SECONDS
+            slower = self._pace.expect(n_weights, partial(slowness, self.budget.now))
+            self._calling = slower * CALLING_SECONDS
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""

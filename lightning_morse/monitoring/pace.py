@@ -4,9 +4,10 @@ The rule, at each look:
 
 1. At any time the callback has taken at most ``grace + max_overhead * trained`` seconds,
    where ``trained`` are seconds of training alone.
-2. Time for the smallest analysis of the final weights is kept back: out of what will have come
-   together by then where the end of the run is known, else out of what there is. Figures of the
-   last one are waited for as long as there is time: it is planned for, but goes after analyses.
+2. Time for an analysis of the final weights is kept back: out of what will have come together by
+   then where the end of the run is known, else out of what there is. One that would be due shortly
+   before it is left out. Figures of the last one are waited for as long as there is time: it is
+   planned for, but goes after analyses.
 3. What is left is shared out over the analyses that the run is worth. An analysis gets smaller
    before one is given up, and is waited for until the smallest one is affordable.
 4. Where there would be none in all of the run, since the loss is too dear on a single probe batch,
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lightning_morse.monitoring.batch_parts import Part
@@ -31,7 +33,7 @@ from lightning_morse.monitoring.costs import (
 )
 from lightning_morse.monitoring.portions import Portions
 from lightning_morse.monitoring.settings import Settings
-from lightning_morse.monitoring.timetable import due_after, last_distance, n_worth
+from lightning_morse.monitoring.timetable import distance, due_after, n_worth
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
 SHARE_OF_ROOM = 0.5
@@ -99,8 +101,6 @@ class Pace:
         automatic: Whether it also decides when an analysis is due.
 
     Attributes:
-        slower: How many times slower the machine was, when costs were guessed last, than where the
-            constants were measured.
         costs: What analyses cost.
         portions: How large they may be.
     """
@@ -114,30 +114,30 @@ class Pace:
         self._before: int | None = 0
         self._analysing = 0.0
         self._start: tuple[float, float] | None = None
-        self._n_weights, self._guessed = 0, 0.0
-        self._slowness: Callable[[], float] | None = None
-        self.slower = 1.0
+        self._again: Callable[[], float] | None = None  # guesses costs
+        self._guessed = 0.0
         self.costs = Costs()
         self.portions = Portions(settings, self.costs)
 
-    def expect(self, n_weights: int, slowness: Callable[[], float]) -> None:
-        """Guess costs: now and, until some are measured, whenever an analysis is due.
+    def expect(self, n_weights: int, slowness: Callable[[], float]) -> float:
+        """Guess costs: now and, until some are measured, as the run gets longer.
 
         Machines get slower within a run, and what is kept for the last weights has to suffice.
 
         Args:
             n_weights: Number of trainable weights.
             slowness: Says how many times slower the machine is at present.
-        """
-        self._n_weights, self._slowness = n_weights, slowness
-        self._guess()
 
-    def _guess(self) -> None:
-        if self._slowness is not None:
-            start = self._budget.now()
-            self.slower, self._guessed = self._slowness(), self._budget.elapsed()
-            self.costs.expect(self._n_weights, self.slower)
-            self.analysed(self._budget.now() - start)  # like an analysis, it does not recur
+        Returns:
+            What that said.
+        """
+        start = self._budget.now()
+        slower = slowness()
+        self.costs.expect(n_weights, slower)
+        self.analysed(self._budget.now() - start)  # like an analysis, it does not recur
+        self._again = partial(self.expect, n_weights, slowness)
+        self._guessed = self._budget.elapsed()
+        return slower
 
     def decide(self, n_made: int, ahead: Ahead, *, final: bool) -> Decision:
         """Decide; in the first process.
@@ -156,8 +156,9 @@ class Pace:
             due_in = due_after(n_made, budget.trained(), ahead.planned) - budget.trained()
             if due_in > 0:
                 return Decision(due_in=due_in, overhead=overhead)
-        if not self.costs.is_measured and budget.elapsed() > _GUESS_AFTER * self._guessed:
-            self._guess()
+        is_old = budget.elapsed() > _GUESS_AFTER * self._guessed
+        if is_old and self._again is not None and not self.costs.is_measured:
+            self._again()
         limit, aim = self._limit(ahead, final), self._aim(n_made, ahead, final)
         if self._needs_loss and not self._timed:
             # A step of training takes longer than the evaluation that is to be timed.
@@ -238,9 +239,11 @@ class Pace:
 
     def _too_late(self, portion: Portion, ahead: Ahead) -> float:
         """Seconds before the end of the run from which on an analysis is not made before it."""
-        if not self._automatic:
+        if not self._automatic or math.isinf(ahead.planned):
             return portion.seconds
-        return max(portion.seconds, 0.5 * last_distance(self._budget.trained(), ahead.planned))
+        trained = self._budget.trained()
+        last = n_worth(trained + ahead.planned) - 1
+        return max(portion.seconds, 0.5 * distance(last, trained, ahead.planned))
 
     def _aim(self, n_made: int, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis should take."""

@@ -52,9 +52,8 @@ class Portions:
 
     def whole(self) -> Portion:
         """An analysis where time does not matter."""
-        usual = self._settings.most_samples or USUAL_SAMPLES
         most = self._settings.most_samples or MOST_WITHOUT_CLOCK
-        return Portion(usual, most, self._n_batches(), self._settings.cells, part=self.part)
+        return Portion(self._usual, most, self._n_batches(), self._settings.cells, part=self.part)
 
     def smallest(self) -> Portion:
         """The least that is worth while."""
@@ -75,9 +74,7 @@ class Portions:
         Args:
             limit: Seconds that are too long.
         """
-        n, batches = self._settings.most_samples or USUAL_SAMPLES, self._n_batches()
-        coarse = self._settings.may_coarsen and self._costs.of(n, batches, False) > limit
-        return self._costs.of(n, batches, coarse)
+        return self._costs.of(self._usual, self._n_batches(), self._is_coarse(limit))
 
     def last(self) -> float:
         """Planned seconds to keep for the end of the run."""
@@ -99,9 +96,7 @@ class Portions:
         if math.isinf(limit):
             return self.whole()
         n = self._n_batches()
-        fewest, usual = self._fewest, self._settings.most_samples or USUAL_SAMPLES
-        # Boxes inside make up for coarse cells, and nothing for too few samples.
-        coarse = self._settings.may_coarsen and self._costs.of(usual, n, False) > min(limit, aim)
+        fewest, coarse = self._fewest, self._is_coarse(min(limit, aim))
         if final and self._costs.of(fewest, n, coarse) > limit:
             fewest = self._fewest_at_end
         smallest = self._costs.of(fewest, n, coarse)
@@ -191,8 +186,20 @@ class Portions:
         return self._settings.most_samples or FEWEST_LAST
 
     @property
+    def _usual(self) -> int:
+        return self._settings.most_samples or USUAL_SAMPLES
+
+    @property
     def _most(self) -> int:
         return self._settings.most_samples or MOST_AUTO
+
+    def _is_coarse(self, limit: float) -> bool:
+        """Whether the usual number of samples takes longer than so many seconds on all cells.
+
+        Boxes inside make up for coarse cells, and nothing for too few samples.
+        """
+        for_usual = self._costs.of(self._usual, self._n_batches(), False)
+        return self._settings.may_coarsen and for_usual > limit
 
     def _n_batches(self) -> int:
         return self._settings.probe_batches if self.batches is None else self.batches

@@ -25,8 +25,8 @@ FEWEST_SNAPSHOTS = FEWEST_FOR_PCA
 # Samples of an analysis that is to find their number by itself: fewer decide too little, and more
 # of one process tell less and less.
 FEWEST_AUTO, USUAL_SAMPLES, MOST_AUTO = 48, 112, 512
-# Those of the last analysis of a run, where there is no time for more. Time is kept for twice as
-# many, as what surrounds them may take longer than it did.
+# Those of the last analysis of a run, where there is no time for more. Time is kept for three times
+# as many: so few seldom answer, and what surrounds them may take longer than it did.
 FEWEST_LAST, FEWEST_KEPT = 32, 96
 # The most where no clock says whether the loss is dear: what :func:`analyze_from` takes by itself.
 MOST_WITHOUT_CLOCK = 320

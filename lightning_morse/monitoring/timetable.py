@@ -70,19 +70,3 @@ def distance(n_made: int, trained: float, left: float) -> float:
     """Seconds of training between the last due analysis and the next; arguments as above."""
     before = due_after(n_made - 1, trained, left) if n_made else 0.0
     return due_after(n_made, trained, left) - before
-
-
-def last_distance(trained: float, left: float) -> float:
-    """Seconds of training between the last due analysis but one and the end; 0 if that is unknown.
-
-    Args:
-        trained: Seconds of training so far.
-        left: Seconds of training to come; infinite if unknown.
-
-    Example:
-        >>> last_distance(8.0, 12.0), last_distance(8.0, math.inf)
-        (10.0, 0.0)
-    """
-    if math.isinf(left):
-        return 0.0
-    return (trained + left) * (1 - due_shares(n_worth(trained + left))[-2])
