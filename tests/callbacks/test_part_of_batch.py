@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_morse import MorseMonitor
+from lightning_morse.callbacks import _schedule
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.monitoring.batch_parts import Part, part_of
+from lightning_morse.monitoring.budget import Budget
 from lightning_morse.monitoring.probed_loss import ProbedLoss
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, loader, seed_all, trainer
@@ -36,7 +39,12 @@ class Plain(Net):
 
 @pytest.fixture(autouse=True)
 def dear(monkeypatch):
-    """The loss takes seconds, or so the clock says by which it is timed."""
+    """The loss takes seconds, or so the clock says by which it is timed.
+
+    All else takes a millisecond, so that nothing depends on how slow this machine is.
+    """
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(_schedule, "Budget", partial(Budget, clock=lambda: 1e-3 * next(ticks)))
     timed = ProbedLoss._timed_here
 
     def slow(self, clock):
