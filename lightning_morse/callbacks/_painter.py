@@ -69,6 +69,9 @@ if home not in sys.path:
     sys.path.insert(0, home)
 from lightning_morse.callbacks._painting import main
 main(folder)"""
+# Why figures are left out.
+NO_TIME = "there was no more time for them"
+BROKEN_OFF = "the run has been broken off"
 _LEFT_OUT = "'lightning-morse report' shows what is in the records"
 
 Pictures = Mapping[str, bytes]
@@ -213,7 +216,7 @@ class Painter:
         if self._hand_over(job, deliver, last):
             return
         if not self._painted_here((result, view, history), deliver, self._clock() + patience):
-            self._tell_left_out(1)
+            self._tell_left_out(1, NO_TIME)
 
     def _hand_over(self, job: Any, deliver: Callable[[Pictures], None], last: bool) -> bool:
         """Give a job to the worker; whether there is one."""
@@ -269,7 +272,7 @@ class Painter:
                 job.n_delivered += 1
                 job.deliver(dict([found]))
 
-    def finish(self, patience: float = PATIENCE_SECONDS) -> None:
+    def finish(self, patience: float = PATIENCE_SECONDS, *, why: str = NO_TIME) -> None:
         """Wait for the pictures that are still to come, and end the process.
 
         Where the process has died, they are drawn here.
@@ -277,6 +280,7 @@ class Painter:
         Args:
             patience: How long all of it may take, seconds; what is not there by then is left out,
                 and one line says so.
+            why: What that line says of the cause.
         """
         if self._worker is None:
             return
@@ -290,7 +294,7 @@ class Painter:
                     break
                 self._deliver()
             if self._jobs:
-                self._tell_left_out(len(self._jobs))
+                self._tell_left_out(len(self._jobs), why)
         finally:
             self._jobs.clear()
             worker, self._worker = self._worker, None
@@ -325,9 +329,7 @@ class Painter:
             self.seconds[kind], start = self._clock() - start, self._clock()
         return True
 
-    def _tell_left_out(self, n: int) -> None:
+    def _tell_left_out(self, n: int, why: str) -> None:
         whose = "the last analysis" if n == 1 else f"the last {n} analyses"
-        self._messages.inform(
-            f"some figures of {whose} are left out, there was no more time for them; {_LEFT_OUT}",
-            "MorseMonitor",
-        )
+        said = f"some figures of {whose} are left out, {why}; {_LEFT_OUT}"
+        self._messages.inform(said, "MorseMonitor")

@@ -20,6 +20,7 @@ from lightning_morse.callbacks._lightning import (
     learning_rate,
 )
 from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._painter import BROKEN_OFF
 from lightning_morse.callbacks._run_folder import RunFolder
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.callbacks._telling import TellingCallback
@@ -453,7 +454,7 @@ class MorseMonitor(TellingCallback):
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
         """Give away the pictures that are there."""
         with self._guard("giving pictures away"):
-            self._account.painter.finish(patience=0)
+            self._account.painter.finish(patience=0, why=BROKEN_OFF)
         super().on_exception(trainer, pl_module, exception)
 
     # ------------------------------------------------------------------ state

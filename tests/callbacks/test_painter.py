@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_morse import MorseMonitor
 from lightning_morse.callbacks import _painter
 from lightning_morse.callbacks._figures import painted
 from lightning_morse.callbacks._messages import Messages
@@ -151,6 +152,17 @@ def test_too_many_are_left_out_and_so_are_late_ones(painter, monkeypatch, caplog
     assert "some figures of the last 2 analyses are left out, there was no more" in caplog.text
     assert worker.process.returncode == -signal.SIGKILL
     assert not worker.folder.exists()
+
+
+def test_where_the_run_breaks_off_that_is_why_figures_are_left_out(caplog):
+    watch = MorseMonitor()
+    painter = watch._account.painter
+    painter.submit(plane(8), VIEW, [], [].append)
+    painter._worker.process.send_signal(signal.SIGSTOP)
+    with caplog.at_level(logging.INFO, "lightning_morse"):
+        watch.on_exception(None, None, KeyboardInterrupt())
+    assert "some figures of the last analysis are left out, the run has been" in caplog.text
+    assert "no more time" not in caplog.text
 
 
 class Clock:
