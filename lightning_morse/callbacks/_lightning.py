@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,6 +62,30 @@ def callbacks_of(trainer: TrainerLike) -> Sequence[Any]:
     """All callbacks of a trainer."""
     undeclared: Any = trainer  # as above
     return list(undeclared.callbacks)
+
+
+def time_left(callback: Any) -> float:
+    """Seconds until a callback ends the run, as Lightning's Timer does; infinite if it does not.
+
+    Attributes of the same name may be anything in a callback of somebody else's.
+
+    Example:
+        >>> from pytorch_lightning.callbacks import Timer
+        >>> time_left(Timer(duration="00:00:01:00")), time_left(object())
+        (60.0, inf)
+    """
+    with suppress(Exception):
+        left = callback.time_remaining() if hasattr(callback, "time_elapsed") else math.inf
+        if isinstance(left, (int, float)) and math.isfinite(left):
+            return left
+    return math.inf
+
+
+def may_stop_early(callback: Any) -> bool:
+    """Whether a callback may end the run at any time, as Lightning's EarlyStopping does."""
+    with suppress(Exception):
+        return hasattr(callback, "stopped_epoch")
+    return False
 
 
 def logging_step(trainer: TrainerLike) -> int:

@@ -9,7 +9,13 @@ from functools import partial
 from typing import Any
 
 from lightning_morse.callbacks._decisions import Told
-from lightning_morse.callbacks._lightning import Period, TrainerLike, callbacks_of
+from lightning_morse.callbacks._lightning import (
+    Period,
+    TrainerLike,
+    callbacks_of,
+    may_stop_early,
+    time_left,
+)
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.monitoring.batch_parts import Part
@@ -57,7 +63,7 @@ class Schedule:
         self._analysed_step = -1
         self._n_batches = self._look_at = 0
         self._batch_idx = 0
-        self._trained_before = 0.0
+        self._trained_before = self._trained_first = 0.0
         self._ends_batch = False
         self._calling = 0.0
 
@@ -72,8 +78,10 @@ class Schedule:
             self._last_step = trainer.global_step
         self.period = self._asked.that_ends(trainer)
         if self.period != self._asked and not self._chooses:
-            steps = f"there is an analysis every {self.period.steps} steps"
-            said = f"a period of {self._asked.epochs} epochs does not end in this run; {steps}"
+            each = "step" if self.period.steps == 1 else f"{self.period.steps} steps"
+            steps = f"there is an analysis every {each}"
+            asked = "one epoch" if self._asked.epochs == 1 else f"{self._asked.epochs} epochs"
+            said = f"a period of {asked} does not end in this run; {steps}"
             if self.period.epochs is not None:
                 said = f"nobody knows how long an epoch is; until one has ended {steps}"
             messages.inform(said, "MorseMonitor")
@@ -92,9 +100,15 @@ class Schedule:
         self._seen_step = trainer.global_step
         self.epoch = trainer.current_epoch
         self._n_batches += 1
+        if self._n_batches == 1:
+            self._trained_first = self.budget.trained() - self._trained_before
         self.budget.charge(self._calling)
         self._batch_idx, self._ends_batch = batch_idx, bool(trainer.is_last_batch)
         return self._seen_step != before
+
+    def has_seen(self, trainer: TrainerLike) -> bool:
+        """Whether the last step of a trainer is the last one that was counted."""
+        return self._seen_step == trainer.global_step
 
     def is_due(self, trainer: TrainerLike) -> bool:
         """Whether a period is over, or it is time to look; the same in every process."""
@@ -160,6 +174,8 @@ class Schedule:
         final = ended or ahead.seconds <= 0
         decision = self._pace.decide(n_made, ahead, final=final)
         seconds = max(decision.due_in, decision.wait)
+        if math.isinf(seconds):  # an estimate: there may be more time than it seems
+            seconds = ahead.seconds
         look_at = self._n_batches + 1
         if not self._epochs_are_short(trainer, n_made, ahead):
             batches = LOOK_AGAIN_AFTER * seconds / max(self._seconds_per_batch, 1e-9)
@@ -237,8 +253,14 @@ class Schedule:
 
     @property
     def _seconds_per_batch(self) -> float:
-        trained = self.budget.trained() - self._trained_before
-        return max(0.0, trained) / max(1, self._n_batches)
+        """Seconds of training per batch; the first one counts only until there is another.
+
+        It may wait for processes to start or for a network to be compiled.
+        """
+        trained, n = self.budget.trained() - self._trained_before, self._n_batches
+        if n > 1:
+            trained, n = trained - self._trained_first, n - 1
+        return max(0.0, trained) / max(1, n)
 
     def _ahead(self, trainer: TrainerLike, ended: bool) -> Ahead:
         if ended:
@@ -246,13 +268,10 @@ class Schedule:
         callbacks = callbacks_of(trainer)
         batches = self._batches_left(trainer)
         seconds = batches * self._seconds_per_batch if math.isfinite(batches) else math.inf
-        for timer in callbacks:  # Lightning's own keeps to max_time
-            known = hasattr(timer, "time_remaining") and hasattr(timer, "time_elapsed")
-            left = timer.time_remaining() if known else None
-            if isinstance(left, (int, float)) and math.isfinite(left):
-                # Not quite 0: the last weights are those of the step after which training ends.
-                seconds = min(seconds, max(left, self._seconds_per_batch))
-        stops = any(hasattr(other, "stopped_epoch") for other in callbacks)
+        for left in map(time_left, callbacks):
+            # Not quite 0: the last weights are those of the step after which training ends.
+            seconds = min(seconds, max(left, self._seconds_per_batch))
+        stops = any(map(may_stop_early, callbacks))
         each = self.period.n_steps(trainer) * trainer.accumulate_grad_batches
         dues = math.inf
         if not self._chooses and 0 < each < math.inf and math.isfinite(batches):

@@ -323,6 +323,7 @@ class MorseMonitor(TellingCallback):
 
     def _forget(self) -> None:
         """Begin a run."""
+        self._loaded = False
         self._account.forget()
         self._run.forget()
         self._folder.name = ""
@@ -386,9 +387,11 @@ class MorseMonitor(TellingCallback):
             self._folder.begin(trainer)
 
     def on_train_start(self, trainer: TrainerLike, pl_module: Any) -> None:
-        """Start the record."""
-        if trainer.global_step == 0:
+        """Start the record, or go on with that of the same run."""
+        goes_on = self._loaded or self._schedule.has_seen(trainer)
+        if trainer.global_step == 0 or not goes_on:
             self._forget()
+        self._loaded = False
         self._schedule.budget.start()
         with self._schedule.budget.work(), self._guard("starting"):
             self._bulletin.begin(trainer, self._messages)
@@ -450,11 +453,13 @@ class MorseMonitor(TellingCallback):
                 self._account.report(trainer, budget.room())
             with self._guard("giving pictures away"):
                 self._account.painter.finish(max(0.0, budget.room()))
+        budget.stop()
 
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
         """Give away the pictures that are there."""
         with self._guard("giving pictures away"):
             self._account.painter.finish(patience=0, why=BROKEN_OFF)
+        self._schedule.budget.stop()
         super().on_exception(trainer, pl_module, exception)
 
     # ------------------------------------------------------------------ state
@@ -488,6 +493,7 @@ class MorseMonitor(TellingCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint of this version or of 0.1."""
         self._forget()
+        self._loaded = True
         self._run.load_state_dict(state_dict)
         self._schedule.load_state_dict(state_dict)
         self._account.load_state_dict(state_dict)

@@ -84,6 +84,10 @@ class Budget:
         if self._began is None:
             self._began = self.now() - self._before
 
+    def stop(self) -> None:
+        """Stop the clock until :meth:`start`: what comes between two fits is no training."""
+        self._before, self._began = self.elapsed(), None
+
     @property
     def is_limited(self) -> bool:
         """Whether there is a limit at all."""

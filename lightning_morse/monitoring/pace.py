@@ -37,6 +37,8 @@ from lightning_morse.monitoring.timetable import distance, due_after, n_worth
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
 SHARE_OF_ROOM = 0.5
+# No analysis follows another at less than this share of the distance that is planned.
+_CLOSEST = 0.5
 # Telling the speed of the machine takes 18 ms: only where the run has become so many times as long.
 _GUESS_AFTER = 2.0
 
@@ -113,6 +115,7 @@ class Pace:
         # Analyses there were when the probe set was gathered; None if that is open.
         self._before: int | None = 0
         self._analysing = 0.0
+        self._looked = -math.inf  # seconds of training before the last analysis
         self._start: tuple[float, float] | None = None
         self._again: Callable[[], float] | None = None  # guesses costs
         self._guessed = 0.0
@@ -152,10 +155,8 @@ class Pace:
             return Decision(self.portions.whole(), overhead=overhead)
         if self._start is None:  # what was spent before then comes once
             self._start = self._around_and_trained()
-        if self._automatic and not final:
-            due_in = due_after(n_made, budget.trained(), ahead.planned) - budget.trained()
-            if due_in > 0:
-                return Decision(due_in=due_in, overhead=overhead)
+        if self._automatic and not final and (due_in := self._due_in(n_made, ahead)) > 0:
+            return Decision(due_in=due_in, overhead=overhead)
         is_old = budget.elapsed() > _GUESS_AFTER * self._guessed
         if is_old and self._again is not None and not self.costs.is_measured:
             self._again()
@@ -168,9 +169,9 @@ class Pace:
         portion = self.portions.choose(limit, aim, final=final)
         if portion is None and (part := self._part_to_time(n_made, ahead, final)) is not None:
             return Decision(must_time=True, part=part, overhead=overhead)
-        if portion is None or (not final and ahead.seconds < self._too_late(portion, ahead)):
-            # What is due that late is left to the end.
+        if portion is None:
             return Decision(wait=self._wait(ahead, final), overhead=overhead)
+        self._looked = budget.trained()
         # The first costs are guesses, and after the last nothing follows: then it may take what
         # there is.
         if self.costs.is_measured and not final:
@@ -237,13 +238,20 @@ class Pace:
             return now - figure if now - figure > self.portions.last() + ahead.step else now
         return min(now, self._room_at_end(ahead.known) - self.portions.last())
 
-    def _too_late(self, portion: Portion, ahead: Ahead) -> float:
-        """Seconds before the end of the run from which on an analysis is not made before it."""
-        if not self._automatic or math.isinf(ahead.planned):
-            return portion.seconds
-        trained = self._budget.trained()
-        last = n_worth(trained + ahead.planned) - 1
-        return max(portion.seconds, 0.5 * distance(last, trained, ahead.planned))
+    def _due_in(self, n_made: int, ahead: Ahead) -> float:
+        """Seconds of training until the next analysis is due; at most 0 if it is.
+
+        One that had to wait is not followed by the next at once, and what is due shortly before the
+        end of the run is left to the end.
+        """
+        trained, left = self._budget.trained(), ahead.planned
+        due = due_after(n_made, trained, left)
+        due = max(due, self._looked + _CLOSEST * distance(n_made, trained, left)) - trained
+        if math.isinf(left):
+            return due
+        last = n_worth(trained + left) - 1
+        is_late = left - due < _CLOSEST * distance(last, trained, left)
+        return left if is_late else due
 
     def _aim(self, n_made: int, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis should take."""
@@ -275,6 +283,8 @@ class Pace:
     def _wait(self, ahead: Ahead, final: bool) -> float:
         """Seconds of training until the smallest analysis is affordable."""
         smallest, kept = self.portions.smallest().seconds, self.portions.last()
+        if self._needs_loss and not self._timed:
+            smallest += ahead.step  # the evaluation that is to be timed
         if final or (ahead.known and self._room_at_end(ahead.known) < smallest + kept):
             return math.inf
         return self._budget.wait(smallest if ahead.known else smallest + kept)
@@ -287,6 +297,7 @@ class Pace:
             "costs": self.costs.state_dict(),
             **self.portions.state_dict(),
             "analysing": self._analysing,
+            "looked": self._looked,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -294,4 +305,5 @@ class Pace:
         self.costs.load_state_dict(state["costs"])
         self.portions.load_state_dict(state)
         self._analysing = state["analysing"]
+        self._looked = state.get("looked", -math.inf)  # not in earlier checkpoints
         self._timed = state["batches"] is not None
