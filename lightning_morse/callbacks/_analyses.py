@@ -32,11 +32,7 @@ from lightning_morse.slices.parameters import (
 
 # Snapshots per period: enough to see a curve between two analyses. Soundness does not depend on it.
 SNAPSHOTS_PER_PERIOD = 8
-OUT_OF_TIME = "no analysis, the loss has become too dear for what was planned"
-SPOILT = (
-    "no analysis, the loss cannot be evaluated on part of a probe batch and from now on is on all "
-    "of it"
-)
+SPOILT = "the loss cannot be evaluated on part of a probe batch and from now on is on all of it"
 
 
 @dataclass(eq=False)
@@ -88,7 +84,8 @@ class Analyses:
         parameters = dict(trainable_parameters(module))
         self.source.bind(parameters)
         n_weights = count_of_weights(parameters.values())
-        self.schedule.expect(n_weights, self.run.trajectory.max_snapshots)
+        most = self.run.trajectory.max_snapshots
+        self.schedule.expect(n_weights, most, self.source.n_derivatives)
         self._ready = True
 
     def record(self, trainer: TrainerLike, module: Any, *, stepped: bool) -> None:
@@ -190,9 +187,9 @@ class Analyses:
             if outcome == "out of time":
                 if spoilt:
                     schedule.keep_whole()
-                why = SPOILT if spoilt else OUT_OF_TIME
-                self.account.leave_out(when, why.partition(", ")[2])
-                self.messages.inform(why, when.words)
+                why = SPOILT if spoilt else processes.share(meter.why)
+                self.account.leave_out(when, why)
+                self.messages.inform(f"no analysis, {why}", when.words)
                 return
             # Times and reason are those of the first process: all of them publish the same.
             known = processes.share((took, schedule.budget.overhead(), self.account.why))

@@ -86,9 +86,16 @@ class Schedule:
                 said = f"nobody knows how long an epoch is; until one has ended {steps}"
             messages.inform(said, "MorseMonitor")
 
-    def expect(self, n_weights: int, most_snapshots: int) -> None:
-        """Look at a network, and at the number of snapshots, before the first analysis."""
+    def expect(self, n_weights: int, most_snapshots: int, n_derivatives: int) -> None:
+        """Learn before the first analysis what slices will be made of.
+
+        Args:
+            n_weights: Number of trainable weights.
+            most_snapshots: Number of snapshots that there may be.
+            n_derivatives: Derivatives of the loss that choosing directions takes.
+        """
         self._pace.costs.most_snapshots = most_snapshots
+        self._pace.costs.n_derivatives = n_derivatives
         if self.budget.is_limited:
             slower = self._pace.expect(n_weights, partial(slowness, self.budget.now))
             self._calling = slower * CALLING_SECONDS

@@ -1,10 +1,11 @@
 """What an analysis costs, learnt from those before.
 
 The cost is ``(snapshots + 8) per_snapshot + fixed + recognising + n (per_sample + per_point +
-batches * per_batch)``: the first for the slice, whose directions are found from the snapshots; then
-what surrounds the samples (last fit, picture, files); recognising the attractors of earlier
-analyses; then, for each sample, choosing its place, forming the weights there, and the loss on the
-probe batches. Figures are drawn beside training and cost nothing, but at the end of the run it is
+batches * per_batch)``: the first for the slice, whose directions are found from the snapshots
+(until one has been measured, each derivative of the loss that they take counts beside); then what
+surrounds the samples (last fit, picture, files); recognising the attractors of earlier analyses;
+then, for each sample, choosing its place, forming the weights there, and the loss on the probe
+batches. Figures are drawn beside training and cost nothing, but at the end of the run it is
 waited for the last ones. None of this bears on what an analysis claims.
 """
 
@@ -33,6 +34,9 @@ _SNAPSHOTS_WORTH = 8
 PLANNED_OVER_MEASURED = 1.1
 # What was measured before counts so much less with each analysis since.
 FADES = 0.8
+# What a derivative of the loss takes, over the loss itself, until a slice has been measured: for a
+# gradient three is usual, a product with the Hessian takes a second derivative.
+_DERIVATIVE_OVER_LOSS = 4
 # Cost apart from the samples on half as many cells per axis, over that on all of them: 0.4 to 0.6
 # in analyses of nine ordinary runs.
 COARSE_COST = 0.55
@@ -82,6 +86,21 @@ class Portion:
     part: Part | None = None
 
 
+# A machine that is no more than so many times as slow as another may be the same one.
+_CLEARLY_SLOWER = 1.5
+_MEASURED = (
+    "fixed",
+    "files",
+    "recognising",
+    "first_figure",
+    "figures",
+    "per_snapshot",
+    "per_sample",
+    "per_point",
+    "per_batch",
+)
+
+
 @dataclass
 class Costs:
     """Costs of analyses, in seconds.
@@ -97,7 +116,9 @@ class Costs:
         per_point: Forming the weights of a point.
         per_batch: The loss at a point on one probe batch, or on the part of it that is used; None
             until it has been measured.
+        slower: How many times slower the machine was than where the constants were measured.
         is_measured: Whether an analysis has been measured.
+        n_derivatives: Derivatives of the loss that choosing directions takes.
         seen_fixed: What surrounded the samples of an analysis without a result, at most.
         seen_per_snapshot: The same for its slice.
         n_snapshots: Number of snapshots that there are now.
@@ -113,20 +134,25 @@ class Costs:
     per_sample: float = PLACE_SECONDS
     per_point: float = 0.0
     per_batch: float | None = None
+    slower: float = 1.0
     is_measured: bool = False
+    n_derivatives: int = 0
     seen_fixed: float = 0.0
     seen_per_snapshot: float = 0.0
     n_snapshots: int = 1
     most_snapshots: int = 1
 
     def expect(self, n_weights: int, slower: float = 1.0) -> None:
-        """Guess before the first analysis; once one has been measured, this changes nothing.
+        """Guess before the first analysis; what was measured on a quicker machine takes longer.
 
         Args:
             n_weights: Number of trainable weights.
             slower: How many times slower the machine is than where the constants were measured.
         """
-        if not self.is_measured:
+        if self.is_measured:  # a resumed run
+            self._take_longer(slower)
+        else:
+            self.slower = slower
             self.fixed = max(self.seen_fixed, slower * FIXED_SECONDS)
             self.files = slower * FILES_SECONDS
             self.first_figure = slower * FIRST_FIGURE_SECONDS
@@ -135,6 +161,13 @@ class Costs:
             of_slice = max(1.0, slower) * SLICE_SECONDS * n_weights
             self.per_snapshot = max(self.seen_per_snapshot, of_slice)
             self.per_sample = slower * PLACE_SECONDS
+
+    def _take_longer(self, slower: float) -> None:
+        """Let everything take longer, on a machine that is clearly slower than the one before."""
+        if (factor := slower / self.slower) > _CLEARLY_SLOWER:
+            self.slower = slower
+            measured = {name: getattr(self, name) for name in _MEASURED}
+            vars(self).update({k: v and factor * v for k, v in measured.items()})
 
     def measured(
         self,
@@ -213,13 +246,17 @@ class Costs:
     def _planned_over(self) -> float:
         return PLANNED_OVER_MEASURED if self.is_measured else 1.0
 
-    def around(self, coarse: bool, *, at_end: bool = False) -> float:
+    def around(self, coarse: bool, batches: int, *, at_end: bool = False) -> float:
         """Planned seconds of what surrounds the samples, now or at the end of the run."""
         snapshots = self._snapshots
         if at_end:
             snapshots = max(snapshots, self.most_snapshots + _SNAPSHOTS_WORTH)
         after = self.fixed * (COARSE_COST if coarse else 1.0) + self.recognising
-        return self._planned_over * (self.per_snapshot * snapshots + after)
+        of_slice = self.per_snapshot * snapshots
+        if not self.is_measured and not self.seen_per_snapshot:
+            derivatives = self.n_derivatives * batches * (self.per_batch or 0.0)
+            of_slice += _DERIVATIVE_OVER_LOSS * derivatives
+        return self._planned_over * (of_slice + after)
 
     def kept(self, coarse: bool) -> float:
         """Seconds that samples have to leave to what follows them."""
@@ -237,7 +274,7 @@ class Costs:
 
     def of(self, n_samples: int, batches: int, coarse: bool, *, at_end: bool = False) -> float:
         """Planned seconds of an analysis, now or at the end of the run."""
-        return self.around(coarse, at_end=at_end) + n_samples * self.each(batches)
+        return self.around(coarse, batches, at_end=at_end) + n_samples * self.each(batches)
 
     def state_dict(self) -> dict[str, float | bool | None]:
         """What a resumed run needs."""

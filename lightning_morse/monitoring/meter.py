@@ -40,6 +40,7 @@ class Meter:
         before: Seconds before the first evaluation.
         places: Seconds spent on choosing places, which whoever knows them puts here.
         recognising: Seconds spent on recognising attractors.
+        why: Why there is no analysis, where the time did not do for one.
 
     Example:
         >>> now = iter([0.0, 0.0, 1.0, 1.0]).__next__
@@ -60,6 +61,7 @@ class Meter:
         self.portion = portion
         self.n_evaluations = 0
         self.before = self.seconds = self.places = self.recognising = 0.0
+        self.why = ""
         self._clock = clock
         self._end = end
         self._kept, self._kept_for_files = kept, kept_for_files
@@ -138,3 +140,14 @@ class Meter:
     def affords(self, n: int) -> bool:
         """Whether there is time for so many evaluations as long as the last one, and the rest."""
         return self._clock() + self._kept + n * self._last <= self._end
+
+    def check(self, n: int) -> None:
+        """Check that there is time for so many evaluations.
+
+        Raises:
+            OutOfTimeError: If there is not; it says what has taken the time.
+        """
+        if not self.affords(n):
+            long = "choosing the slice has taken longer than was planned"
+            dear = "the loss has become too dear for what was planned"
+            raise OutOfTimeError(long if self.before > self.seconds + n * self._last else dear)

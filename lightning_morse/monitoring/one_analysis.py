@@ -183,7 +183,8 @@ class OneAnalysis:
             assert look is not None, "only the first process explores, and it chose the slice"
             try:
                 explored = self._explore(shared, look)
-            except OutOfTimeError:
+            except OutOfTimeError as error:
+                self.meter.why = str(error)
                 return False
             return True
 
@@ -276,10 +277,9 @@ class OneAnalysis:
         # step skips here are no part of the probe set.
         for _ in range(TRIES):  # the first one may have waited for something
             now = float(self.meter.of(loss)(current[None])[0])
-            if self.meter.affords(FEWEST_SAMPLES):
+            if self.meter.affords(FEWEST_SAMPLES) or not self.meter.affords(0):
                 break
-        else:
-            raise OutOfTimeError("an evaluation takes too long")
+        self.meter.check(FEWEST_SAMPLES)
         half = self._half_widths(look.chosen)
         start = current.numpy().clip(-half, half)
         # Up to so many reaches of the trajectory the flow is followed.
@@ -305,7 +305,7 @@ class OneAnalysis:
             )
         except SurrogateError as error:
             if self.meter.was_over:
-                raise OutOfTimeError("there are too few samples") from error
+                raise OutOfTimeError("there was time for too few samples") from error
             raise
         self.meter.places = result.seconds.get("sampling", 0.0)
         if axes is None:

@@ -102,7 +102,7 @@ class Portions:
         smallest = self._costs.of(fewest, n, coarse)
         if smallest > limit:
             return None
-        wish = min(limit, max(aim, smallest)) - self._costs.around(coarse)
+        wish = min(limit, max(aim, smallest)) - self._costs.around(coarse, n)
         each = self._costs.each(n)
         most = MOST_AUTO if each * MOST_AUTO <= wish else int(wish / each)
         if final and aim >= limit:  # nothing follows that time which is left over would be for

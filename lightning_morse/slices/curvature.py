@@ -117,6 +117,11 @@ def gradient_directions(loss: ShadowLoss, dim: int) -> Tensor:
     return orthonormal_columns(vectors, name="derivatives of the gradient flow")
 
 
+def n_products(dim: int) -> int:
+    """Products with the Hessian that :func:`hessian_directions` takes as a rule."""
+    return 2 * dim + _EXTRA_LANCZOS_VECTORS + 2
+
+
 def hessian_directions(loss: ShadowLoss, dim: int, seed: int) -> Tensor:
     """Eigenvectors of the Hessian with the largest eigenvalues in absolute value.
 

@@ -14,7 +14,12 @@ from torch import Tensor
 
 from lightning_morse.slices.bases import WHOLE, Whole, orthonormal_columns, principal
 from lightning_morse.slices.columns import as_few_threads_as_help
-from lightning_morse.slices.curvature import differentiable, gradient_directions, hessian_directions
+from lightning_morse.slices.curvature import (
+    differentiable,
+    gradient_directions,
+    hessian_directions,
+    n_products,
+)
 from lightning_morse.slices.given_vectors import (
     Vectors,
     Weights,
@@ -195,6 +200,11 @@ class DirectionSource:
             except ValueError as error:
                 raise ValueError(f"checkpoints do not span a plane: {error}") from error
             self._plane = plane, plane.project(torch.stack(weights))
+
+    @property
+    def n_derivatives(self) -> int:
+        """Gradients of the loss, and of such gradients, that choosing takes as a rule."""
+        return {"gradient": self.dim, "hessian": n_products(self.dim)}.get(self.kind, 0)
 
     def slice_at(
         self,

@@ -45,7 +45,7 @@ def test_patience_counts_analyses(tmp_path, validates):
 # ------------------------------------------------------------------ the end of a run
 
 
-def ahead(*callbacks, after=4, **options):
+def ahead(*callbacks, after=4, first=1.0, **options):
     """What a schedule knows of the rest of a run of 1 s per batch, 6 batches per epoch."""
     now = [0.0]
     schedule = Schedule(Period.of(None, None), MorseMonitor().settings, True)
@@ -63,7 +63,7 @@ def ahead(*callbacks, after=4, **options):
     schedule.budget.start()
     schedule.begin(runner, Messages("M"), is_new=True)
     for k in range(after):
-        now[0] += 1
+        now[0] += 1 if k else first
         runner.global_step += 1
         runner.is_last_batch = k % 6 == 5
         runner.current_epoch = k // 6
@@ -83,6 +83,12 @@ def test_the_end_is_known_from_epochs_steps_and_time():
     assert ahead(timer, max_epochs=-1).seconds == pytest.approx(6.5)
     endless = Timer()  # measures, and ends nothing
     assert ahead(endless).seconds == pytest.approx(14)
+
+
+def test_a_slow_first_batch_says_nothing_of_the_others():
+    """It may wait for processes to start or for a network to be compiled."""
+    assert ahead(first=60.0).seconds == pytest.approx(14)
+    assert ahead(after=1, first=60.0).seconds == pytest.approx(17 * 60)
 
 
 def test_with_early_stopping_the_end_may_come_at_any_time():

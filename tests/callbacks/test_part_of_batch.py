@@ -120,7 +120,7 @@ def test_the_run_is_the_same_with_and_without(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{"n_samples": 64}, {"max_overhead": 1.0, "n_samples": 24}],
+    [{"n_samples": 64, "probe_batches": 1}, {"max_overhead": 1.0, "n_samples": 24}],
     ids=["so many samples", "no limit"],
 )
 def test_what_was_asked_for_is_not_cut(options, tmp_path):

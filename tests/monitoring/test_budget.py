@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.profiler import profile
 
@@ -79,8 +80,8 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
 def test_a_step_period_waits_too(clock, tmp_path):
     watch = monitor(max_overhead=0.3, grace=0.0, every_n_steps=4)
     fit(tmp_path, watch, Ticks(clock), max_epochs=10)
-    spent, elapsed = watch._schedule.budget.spent(), watch._schedule.budget.elapsed()
-    assert spent <= 0.3 * elapsed
+    budget = watch._schedule.budget
+    assert budget.spent() <= 0.3 * budget.trained()
     assert 2 <= len(watch.history) < 15
     assert watch.history[-1]["step"] == 59
     assert all((row["step"] + 1) % 4 == 0 for row in watch.history)
@@ -102,7 +103,58 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
     fit(tmp_path, watch, Ticks(clock), max_epochs=60)
     assert len(watch.history) >= 2
     assert watch.history[-1]["epoch"] == 59
-    assert watch._schedule.budget.spent() <= 4 + 0.05 * watch._schedule.budget.elapsed()
+    assert watch._schedule.budget.spent() <= 4 + 0.05 * watch._schedule.budget.trained()
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_between_two_fits_no_time_passes(clock, tmp_path, broken_off):
+    class Interrupts(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if broken_off and trainer.global_step == 30:
+                raise ValueError("broken off")
+
+    watch, module = monitor(max_overhead=0.05, grace=4.0, every_n_epochs=1), Net()
+    runner = trainer(tmp_path, watch, Ticks(clock), Interrupts(), max_epochs=10)
+    with pytest.raises(ValueError, match="broken") if broken_off else nullcontext():
+        runner.fit(module, loader())
+    clock.now += 1800
+    runner.fit_loop.max_epochs = 20
+    runner.fit(module, loader())
+    budget = watch._schedule.budget
+    assert budget.trained() == runner.global_step >= 120
+    assert 6 <= budget.spent() <= 4 + 0.05 * budget.trained()
+    assert watch._schedule.is_analysed(runner)
+
+
+def test_a_used_monitor_begins_anew_with_another_run(clock, tmp_path):
+    """One that goes on from a checkpoint that knows nothing of it."""
+    keeper = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    fit(tmp_path, keeper, max_epochs=2, enable_checkpointing=True)
+    watch = monitor(max_overhead=1.0)
+    fit(tmp_path, watch, Ticks(clock), max_epochs=6)
+    assert watch.history[-1]["step"] == 35
+    fit(tmp_path, watch, Ticks(clock), max_epochs=6, ckpt_path=str(tmp_path / "last.ckpt"))
+    assert [row["step"] for row in watch.history] == [17, 23, 29, 35]
+    assert watch._schedule.budget.trained() == 24
+
+
+class Eta(Callback):
+    """Says when the run will be over, in its own way."""
+
+    time_elapsed = 0.0
+    time_remaining = float("nan")
+
+    @property
+    def stopped_epoch(self):
+        raise RuntimeError("not yet")
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_attributes_of_other_callbacks_end_nothing(clock, tmp_path, share):
+    watch = monitor(max_overhead=share, grace=30.0)
+    _, runner = fit(tmp_path, watch, Eta(), Ticks(clock), max_epochs=3)
+    assert runner.global_step == 18
+    assert watch.history[-1]["step"] == 17
 
 
 def test_a_resumed_run_goes_on_with_its_budget(clock, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.monitoring.costs import Portion
-from lightning_morse.monitoring.meter import Meter
+from lightning_morse.monitoring.meter import Meter, OutOfTimeError
 from tests.callback_models import Net, fit, monitor, stub_analysis
 
 
@@ -174,6 +174,27 @@ def test_a_first_evaluation_that_waits_decides_nothing(
     assert (watch._analyses.of(module, "", meter).run() is not None) is made
     assert evaluated is None or watch._analyses.loss_fn.n == evaluated
     assert meter.quickest == pytest.approx(0.001 if made else 1.0)
+    assert meter.why == ("" if made else "the loss has become too dear for what was planned")
+
+
+def test_an_evaluation_that_takes_all_the_time_is_not_made_again(tmp_path, monkeypatch):
+    stub_analysis(monkeypatch)
+    clock = Clock()
+    watch = monitor(n_samples=24, probe_batches=1)
+    module, _ = fit(tmp_path, watch, max_epochs=1)
+    loss = watch._analyses.loss_fn = LossThatWaits(clock, {1, 2, 3})
+    meter = Meter(clock, Portion(24, 24, 1, 24), end=0.5)
+    assert watch._analyses.of(module, "", meter).run() is None
+    assert loss.n == 1
+
+
+def test_where_choosing_the_slice_took_the_time_the_loss_is_not_blamed():
+    clock = Clock()
+    meter = Meter(clock, Portion(24, 24, 1, 24), end=1.0)
+    clock.now += 1.5
+    meter.of(Loss(clock, 0.001))(torch.zeros(1, 2))
+    with pytest.raises(OutOfTimeError, match="choosing the slice has taken longer than"):
+        meter.check(16)
 
 
 def test_sampling_that_had_to_end_does_not_begin_again():

@@ -122,7 +122,7 @@ class Run:
         self.pace.costs.measured(took, 0.0, of_loss, of_places, n, portion, coarse)
         self.pace.analysed(took)
         self.made.append(Made(start - self.budget.spent() + took, portion, final))
-        self.excess = max(self.excess, self.budget.spent() - GRACE - SHARE * self.budget.elapsed())
+        self.excess = max(self.excess, self.budget.spent() - GRACE - SHARE * self.budget.trained())
 
 
 LENGTHS = {20: 3, 120: 6, 1200: 15, 10800: 30}
@@ -287,7 +287,7 @@ class RunInParts:
         self.note()
 
     def note(self) -> None:
-        now = self.budget.spent() - GRACE - SHARE * self.budget.elapsed()
+        now = self.budget.spent() - GRACE - SHARE * self.budget.trained()
         self.excess = max(self.excess, now)
 
 
@@ -306,10 +306,36 @@ def test_runs_whose_analyses_have_all_their_parts_keep_the_promise(speed, weight
 @pytest.mark.parametrize("weights", [1e5, 1e6])
 @pytest.mark.parametrize("speed", [0.6, 0.8, 1.0, 1.2, 1.5])
 def test_the_last_weights_are_seen_on_a_machine_that_gets_slower(speed, weights, slowing):
+    """What cannot be stopped may take longer than it did before by as much."""
+    parts = Parts(weights, speed)
+    longer = (slowing - 1) * speed * (parts.fixed + parts.recognising)
     for length in (5, 8, 10, 12, 15, 17, 20, 30, 60, 120):
         run = RunInParts(length, Parts(weights, speed), slowing)
-        assert run.excess <= 1e-6
+        assert run.excess <= longer
         assert run.made[-1].final
+
+
+def test_what_was_measured_on_a_quicker_machine_is_planned_to_take_longer():
+    costs, portion = Costs(), Portion(64, 64, 4, 128)
+    costs.expect(10**6, 1.0)
+    costs.measured(2.0, 0.1, 0.2, 0.2, 64, portion, coarse=False)
+    before, resumed = costs.of(64, 4, coarse=False), Costs()
+    resumed.load_state_dict(costs.state_dict())
+    resumed.expect(10**6, 1.2)  # perhaps the same machine
+    assert resumed.of(64, 4, coarse=False) == before
+    resumed.expect(10**6, 3.0)
+    assert resumed.of(64, 4, coarse=False) == pytest.approx(3 * before)
+    resumed.expect(10**6, 3.0)
+    assert resumed.of(64, 4, coarse=False) == pytest.approx(3 * before)
+
+
+def test_derivatives_of_the_loss_are_planned_until_a_slice_has_been_measured():
+    """Four times the loss on all probe batches, each."""
+    pca, hessian = Costs(per_batch=0.01), Costs(per_batch=0.01, n_derivatives=12)
+    extra = hessian.of(48, 4, coarse=True) - pca.of(48, 4, coarse=True)
+    assert extra == pytest.approx(12 * 4 * 4 * 0.01)
+    hessian.measured(3.0, 1.5, 0.2, 0.2, 48, Portion(48, 48, 4, 64), coarse=True)
+    assert hessian.around(True, 4) == hessian.around(True, 1)
 
 
 def test_what_telling_the_speed_takes_is_not_taken_to_go_on():
@@ -332,6 +358,65 @@ def test_what_telling_the_speed_takes_is_not_taken_to_go_on():
     now += 5.0
     assert budget.spent() == pytest.approx(0.2)
     assert pace._room_at_end(10.0) == pytest.approx(budget.room(10.0))
+
+
+def steps_of(pace, budget, seconds, n, step):
+    """After which of ``n`` steps there is an analysis that takes so long."""
+    made = []
+    for i in range(1, n):
+        budget.now._clock.now += step
+        decision = pace.decide(len(made), Ahead((n - i) * step, step=step), final=False)
+        if decision.must_time:
+            pace.timed(Timing(0.001), len(made), Ahead((n - i) * step, step=step), final=False)
+            decision = pace.decide(len(made), Ahead((n - i) * step, step=step), final=False)
+        if decision.portion is not None:
+            with budget.work():
+                budget.now._clock.now += seconds
+            pace.analysed(seconds)
+            made.append(i)
+    return made
+
+
+class Clock:
+    """Stands still unless told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_several_that_are_due_do_not_follow_one_another_at_once():
+    """After a slow first batch most of the run is over, and nothing has been analysed."""
+    budget = Budget(0.05, Clock(), 10.0)
+    budget.start()
+    budget.now._clock.now += 60.0
+    pace = Pace(settings(grace=10.0), budget, automatic=True)
+    made = steps_of(pace, budget, 0.5, 300, 0.1)
+    assert len(made) >= 3
+    assert min(b - a for a, b in pairwise(made)) > 20
+
+
+@pytest.mark.parametrize("grace", [10.0, 60.0])
+def test_with_more_grace_there_are_no_fewer_analyses(grace):
+    """Whatever a period asks for is made where there is time, also shortly before the end."""
+    budget = Budget(0.05, Clock(), grace)
+    budget.start()
+    pace = Pace(settings(grace=grace), budget, automatic=False)
+    made = steps_of(pace, budget, 0.5, 12, 0.3)
+    assert made == list(range(1, 12))
+
+
+def test_a_long_step_is_waited_for_before_the_loss_is_timed():
+    budget = Budget(0.05, Clock(), 2.0)
+    budget.start()
+    pace = Pace(settings(), budget, automatic=False)
+    budget.now._clock.now += 3.0
+    decision = pace.decide(0, Ahead(math.inf, step=3.0), final=False)
+    assert decision.portion is None
+    assert not decision.must_time
+    needed = pace.portions.smallest().seconds + pace.portions.last() + 3.0
+    assert decision.wait == pytest.approx((needed - 2.0) / 0.05 - 3.0)
 
 
 @pytest.mark.parametrize(("length", "wanted"), [(8, 3), (10, 3), (17, 3), (20, 3), (120, 6)])
@@ -479,7 +564,7 @@ def test_costs_fade_but_do_not_forget_at_once():
     assert costs.per_batch == pytest.approx(0.008)
     assert costs.per_snapshot == pytest.approx(0.8 / 12)
     costs.n_snapshots = 8
-    assert costs.around(coarse=False) == pytest.approx(1.1 * (16 * 0.8 / 12 + 1.6))
+    assert costs.around(coarse=False, batches=1) == pytest.approx(1.1 * (16 * 0.8 / 12 + 1.6))
     again = Costs()
     again.load_state_dict(costs.state_dict())
     assert again == costs

@@ -68,7 +68,7 @@ class Run:
     def spend(self, seconds):
         with self.budget.work():
             self.now += seconds
-        room = self.budget.grace + self.budget.max_overhead * self.budget.elapsed()
+        room = self.budget.grace + self.budget.max_overhead * self.budget.trained()
         self.excess = max(self.excess, self.budget.spent() - room)
 
 
