@@ -211,7 +211,7 @@ def test_no_time_counts_if_the_graphs_differ(monkeypatch):
 @pytest.mark.slow
 def test_whole_processes_are_compared(capsys):
     bench = load("bench_monitor")
-    found = bench.main(["--whole", "mlp", "--pairs", "1", "--scale", "0.2"])["mlp"]
+    found = bench.main(["--whole", "mlp", "--pairs", "1", "--scale", "0.1"])["mlp"]
     assert found["watched"] > 0 < found["bare"]
     assert found["last_is_final"] == (found["analyses"] > 0)
     verdict = "holds" if found["excess"] <= 2 else "DOES NOT HOLD"
