@@ -6,8 +6,8 @@ The rule, at each look:
    where ``trained`` are seconds of training alone.
 2. Time for an analysis of the final weights is kept back: out of what will have come together by
    then where the end of the run is known, else out of what there is. One that would be due shortly
-   before it is left to it, where nobody has asked for it. Figures of the last one are waited for as long as there is time: it is
-   planned for, but goes after analyses.
+   before it is left to it, where nobody has asked for it. Figures of the last one are waited for as
+   long as there is time: it is planned for, but goes after analyses.
 3. What is left is shared out over the analyses that the run is worth. An analysis gets smaller
    before one is given up, and is waited for until the smallest one is affordable.
 4. Where there would be none in all of the run, since the loss is too dear on a single probe batch,
