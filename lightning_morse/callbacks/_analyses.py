@@ -23,7 +23,7 @@ from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.stability import stability_limit
 from lightning_morse.slices.directions import DirectionSource
-from lightning_morse.slices.isolation import preserved_random_state
+from lightning_morse.slices.isolation import preserved_random_state, unobserved
 from lightning_morse.slices.parameters import (
     count_of_weights,
     has_lazy_parameters,
@@ -162,7 +162,7 @@ class Analyses:
         failures: list[Exception] = []
         schedule, processes = self.schedule, self.run.processes
         start = schedule.budget.now()
-        with self.guard("publishing"), preserved_random_state():
+        with self.guard("publishing"), preserved_random_state(), unobserved():
             when, found = self._when(trainer, ended), None
             with Guard(failures.append):
                 if not self._ready:  # what stood in the way may be gone

@@ -478,9 +478,11 @@ class MorseMonitor(TellingCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
-        folder = self._folder.of_state(self.name) if self._run.processes.leads else None
-        budget = self._schedule.budget
+        folder, budget = None, self._schedule.budget
         with budget.work():
+            with self._guard("finding a folder for the record"):
+                if self._run.processes.leads:
+                    folder = self._folder.of_state(self.name)
             state = {
                 **self._run.state_dict(folder),
                 **self._schedule.state_dict(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import types
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -12,6 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.copying import is_atomic, slots_of
+from lightning_morse.slices.stand_ins import Untouchable
+
+# What is used up, or would be used by all who have it.
+_ONLY_ONCE = (types.GeneratorType, io.IOBase)
 
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -20,7 +26,8 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     Containers, named tuples, dataclasses (also frozen ones, and fields that ``__init__`` does not
     take) and plain objects are copied all the way down. Tensors of a class of their own keep it,
     with its attributes: ``change`` gets to see their numbers. Where a batch refers to one object
-    twice, its copy does.
+    twice, its copy does. In place of iterators, files, and what does something when it is deleted,
+    there is an :class:`~lightning_morse.slices.stand_ins.Untouchable`.
 
     Args:
         batch: What a loader yields.
@@ -62,9 +69,11 @@ def _one(value: Any, change: Callable[[Tensor], Tensor], made: dict[int, Any]) -
         return (
             type(value)(*parts) if hasattr(value, "_fields") else tuple.__new__(type(value), parts)
         )
+    if isinstance(value, _ONLY_ONCE) or hasattr(type(value), "__del__"):
+        return Untouchable("part of the batch", type(value))
     try:
         # A shallow copy of a generator draws from the same stream.
-        is_stream = isinstance(value, np.random.Generator)
+        is_stream = isinstance(value, (np.random.Generator, np.random.RandomState))
         twin: Any = copy.deepcopy(value) if is_stream else copy.copy(value)
     except Exception:  # what cannot be copied is passed on
         return value

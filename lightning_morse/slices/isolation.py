@@ -11,7 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
+# Hooks that torch calls for every module, by the names under which it keeps them.
+_HOOKS_OF_ALL = (
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_forward_hooks_always_called",
+    "_global_forward_hooks_with_kwargs",
+    "_global_buffer_registration_hooks",
+    "_global_module_registration_hooks",
+    "_global_parameter_registration_hooks",
+)
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -20,9 +33,29 @@ def _cuda_is_initialized() -> bool:
 
 
 @contextmanager
+def unobserved() -> Iterator[None]:
+    """Nothing that is done inside is seen by hooks of all modules or by dispatch modes.
+
+    Callbacks use these to count calls and operations, or to look at activations, of training.
+    """
+    found = (getattr(torch.nn.modules.module, name, None) for name in _HOOKS_OF_ALL)
+    hooks = [(held, list(held.items())) for held in found if held]
+    for held, _ in hooks:
+        held.clear()
+    try:
+        with _disable_current_modes():
+            yield
+    finally:
+        for held, items in hooks:
+            held.clear()
+            held.update(items)
+
+
+@contextmanager
 def plain_arithmetic(device_type: str) -> Iterator[None]:
-    """No autograd and no autocast, whatever surrounds the call."""
+    """No autograd, no autocast, and no observers, whatever surrounds the call."""
     with ExitStack() as stack:
+        stack.enter_context(unobserved())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for kind in {"cpu", device_type}:

@@ -13,6 +13,7 @@ writes is forgotten before the next evaluation, and nothing reaches the run:
 from __future__ import annotations
 
 import functools
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from lightning_morse.slices.copying import Copier, is_atomic
 # Families of classes, by the modules that define them, of Lightning under either name. Subclasses
 # belong to the family.
 _LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.", "lightning_fabric.", "lightning.fabric.")
+# Others that write to the world outside, in threads of their own.
+_WRITERS = ("torch.utils.tensorboard.", "tensorboardX.")
 _SILENT = ("loggers.", "profilers.", "callbacks.progress.")
 _PARTS = (
     *("trainer.", "callbacks.", "strategies.", "loops.", "accelerators.", "plugins.", "fabric"),
@@ -101,6 +104,23 @@ class UntouchableError(RuntimeError):
     """A step uses something that cannot be used in an evaluation outside the run."""
 
 
+class Impatient(threading.Condition):
+    """Replaces a condition, and with it queues, events, semaphores and barriers, which wait by one.
+
+    Nobody stands at the other end of a copy, so a step would wait for ever.
+
+    Raises:
+        UntouchableError: Where it would have to wait.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Refuse."""
+        raise UntouchableError(
+            "the step waits for another thread, which does not know of an evaluation outside the "
+            "run. Pass loss_fn(module, batch) that does without it"
+        )
+
+
 class World:
     """Everything that the copy of a module refers to but does not own.
 
@@ -162,6 +182,9 @@ class World:
             return self.copier.copy(value.module)
         if any(base.__name__ == "LightningOptimizer" for base in type(value).__mro__):
             return self.copier.copy(value.optimizer)  # of which it is a wrapper
+        if isinstance(value, threading.Condition):
+            lock: Any = vars(value)["_lock"]  # several may share it
+            return Impatient(self.copier.copy(lock))
         family = None if isinstance(value, dict | list) else _family(type(value))
         if family is None:
             return None
@@ -213,6 +236,8 @@ def _found_family(cls: type) -> str | None:
     for base in cls.__mro__:
         home = f"{base.__module__}."
         if issubclass(base, torch.optim.Optimizer):
+            return "silent"
+        if home.startswith(_WRITERS):
             return "silent"
         if home.startswith(("torch.optim.lr_scheduler.", "torch.utils.data.")):
             found = "read"
