@@ -118,8 +118,8 @@ class _Telling:
             facts.append("no pass out of it in this box")
             barrier = self._usual_height(found.loss)
         else:
-            least = "" if is_known else "at least "
-            facts.append(f"barrier {least}{barrier:.3g}" if barrier else "barrier not known")
+            height = f"barrier {self._how_sure(number)}{barrier:.3g}"
+            facts.append(height if barrier else "barrier not known")
         return f"{said}: {', '.join(facts)}.{_advice(gain, barrier, is_known)}{self._rest()}"
 
     @property
@@ -132,12 +132,22 @@ class _Telling:
         losses = self._finite_losses
         return float(np.median(losses)) - floor if losses.size else math.nan
 
+    def _how_sure(self, number: int) -> str:
+        """How sure the barrier of an attractor is, in words before its height."""
+        lowest = self.result.lowest_pass(number)
+        by_wall = self.result.morse_sets[number].wall is not None
+        if not by_wall and lowest is not None and not self.result.morse_sets[lowest].resolved:
+            return "about "
+        return "" if self._leads_elsewhere(number) else "at least "
+
     def _leads_elsewhere(self, number: int) -> bool:
-        """Whether another attractor lies below the lowest pass of one.
+        """Whether another attractor lies below the lowest pass of one, and that is resolved.
 
         Then there is a saddle between the two. Otherwise that place may hold none.
         """
         lowest = self.result.lowest_pass(number)
+        if lowest is not None and not self.result.morse_sets[lowest].resolved:
+            return False
         below = set() if lowest is None else nx.descendants(self.result.graph, lowest)
         return bool(below & set(self.result.attractors) - {number})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,3 +171,18 @@ class Box:
     sets: NDArray[np.int32] | None = None
     n_samples: int = 0
     faces: Mask | None = None
+
+    def least_mean(self, number: int) -> float:
+        """Least surrogate mean at the vertices of the cells that a Morse set meets.
+
+        Args:
+            number: Of the Morse set.
+
+        Returns:
+            Infinite if it meets none, or that is not known.
+        """
+        cells = np.flatnonzero(self.sets == number) if self.sets is not None else np.empty(0, int)
+        index = np.stack(np.unravel_index(cells, self.grid.shape))
+        corners = product((0, 1), repeat=len(index))
+        means = [self.mean_loss[tuple(index + np.array(c)[:, None])] for c in corners]
+        return float(np.nanmin(means, initial=np.inf))

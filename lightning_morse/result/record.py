@@ -259,8 +259,10 @@ class MorseAnalysis:
 
         The basin can be left there at the least cost inside the slice. Morse sets above the
         attractor that may hold a critical point of index 1 count as saddles. Losses are measured
-        where :attr:`MorseSet.measured` says so. It is 0 where a set above the attractor is not
-        known to have a higher loss. Of a well it is at least so much, up to its wall, and 0 where
+        where :attr:`MorseSet.measured` says so. A set that is not resolved may hold a saddle
+        anywhere, so what counts is the least loss in it, as far as the surrogate's mean tells: an
+        estimate. It is 0 where a set above the attractor is not known to have a higher loss. Of a
+        well it is at least so much, up to its wall, and 0 where
         the loss in it was not measured.
 
         Args:
@@ -274,7 +276,7 @@ class MorseAnalysis:
             return max(0.0, own.wall - own.loss) if own.measured else 0.0
         if lowest is None:
             return math.nan
-        return max(0.0, self.morse_sets[lowest].loss - self.morse_sets[attractor].loss)
+        return max(0.0, self._height_of_pass(lowest) - own.loss)
 
     def lowest_pass(self, attractor: int) -> int | None:
         """The Morse set that the barrier of an attractor is that of; None if there is none.
@@ -294,7 +296,14 @@ class MorseAnalysis:
         sets = self.morse_sets
         above = nx.ancestors(self.graph, attractor)
         passes = [i for i in above if (index := sets[i].index) is None or index <= 1]
-        return min(passes, key=lambda i: (sets[i].loss, i), default=None)
+        return min(passes, key=lambda i: (self._height_of_pass(i), i), default=None)
+
+    def _height_of_pass(self, number: int) -> float:
+        """The loss of a Morse set, or the least mean in it where it is not resolved."""
+        found = self.morse_sets[number]
+        if found.resolved:
+            return found.loss
+        return min((found.loss, *(box.least_mean(number) for box in self.boxes)))
 
     def table(self, form: str = "markdown") -> str:
         """Return the Morse sets as a table, one row each.

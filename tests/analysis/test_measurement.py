@@ -125,6 +125,24 @@ def test_what_was_not_measured_is_no_lower_than_the_samples_support():
     assert found.losses.tolist() == pytest.approx([0.1, 2.1e-4, 0.1, -0.3, 0.7])
 
 
+def test_a_pass_that_is_not_resolved_is_as_high_as_the_least_mean_in_it(himmelblau):
+    """Wherever in it the saddle may be."""
+    _, result = himmelblau
+    resolved = result.barrier(0)
+    open_sets = tuple(
+        m if m.is_attractor else dataclasses.replace(m, resolved=False) for m in result.morse_sets
+    )
+    changed = dataclasses.replace(result, morse_sets=open_sets)
+    lowest, own = changed.lowest_pass(0), result.morse_sets[0]
+    corners = []
+    for box in changed.boxes:
+        for cell in np.argwhere((box.sets == lowest).reshape(box.grid.shape)):
+            i, j = cell
+            corners.append(box.mean_loss[i : i + 2, j : j + 2].min())
+    assert changed.barrier(0) == pytest.approx(min(corners) - own.loss, abs=1e-9)
+    assert 0 < changed.barrier(0) < resolved
+
+
 def test_no_barrier_is_below_zero(himmelblau):
     _, result = himmelblau
     passes = range(result.n_attractors, result.n_morse_sets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import threading
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.tensorboard import SummaryWriter
 
 from lightning_morse.slices.parameters import as_real
 from tests.callback_models import monitor, rng_state, seed_all, trainer
@@ -162,6 +165,7 @@ class RefersToTheOnlyOne(Base):
 
 NOISE, DRAWS, TOSSES = np.random.default_rng(0), torch.Generator(), random.Random(0)
 NOT_SEEDED = random.SystemRandom()
+OLD_NOISE = np.random.RandomState(0)
 
 
 def jitter(x):
@@ -190,6 +194,53 @@ class DrawsFromItsBatch(Base):
     def training_step(self, batch, index):
         x, y, noise = batch
         return self.loss([x + 0.1 * torch.from_numpy(noise.normal(size=x.shape)).float(), y])
+
+
+class DrawsFromAnOldStream(DrawsFromItsBatch):
+    def transfer_batch_to_device(self, batch, device, index):
+        return [*batch, OLD_NOISE]
+
+    @staticmethod
+    def begin():
+        OLD_NOISE.seed(0)
+
+
+class Slot:
+    """A place in a pool, given back when nobody needs it."""
+
+    taken = 0
+
+    def __init__(self):
+        Slot.taken += 1
+
+    def __del__(self):
+        Slot.taken -= 1
+
+
+class HoldsASlot(Base):
+    """Whose batches hold one, which the step does not use."""
+
+    def transfer_batch_to_device(self, batch, device, index):
+        return [*batch, Slot()]
+
+    def training_step(self, batch, index):
+        assert 1 <= Slot.taken <= 2
+        return self.loss(batch[:2])
+
+
+class WritesEvents(Base):
+    """With a writer and its thread of its own."""
+
+    def on_fit_start(self):
+        self.tensorboard = SummaryWriter(self.trainer.default_root_dir, max_queue=2)
+
+    def training_step(self, batch, index):
+        for name, weight in self.named_parameters():
+            self.tensorboard.add_scalar(name, weight.norm(), self.global_step)
+        return self.loss(batch)
+
+    def on_fit_end(self):
+        self.tensorboard.close()
 
 
 # --------------------------------------------------------------- losses of other kinds
@@ -315,7 +366,7 @@ KINDS = [
     *(RaisesFarAway, SkipsBatches, SkipsWhatIsNotFinite, Complex, Parametrised, TakesAnIterator),
     *(Lazy, ManualWithValidation, Adapted, KeepsItsTrainer, Prints),
     *(CountsInAPart, KeepsTextInAClosure, RefersToTheOnlyOne),
-    *(DrawsFromGlobals, DrawsFromItsBatch),
+    *(DrawsFromGlobals, DrawsFromItsBatch, DrawsFromAnOldStream, HoldsASlot, WritesEvents),
 ]
 
 
@@ -357,6 +408,98 @@ def test_the_run_is_the_same_and_every_analysis_succeeds(kind, tmp_path, capsys)
     assert capsys.readouterr().out == printed
     assert watch.history
     assert [row["morse/failed"] for row in watch.history] == [0.0] * len(watch.history)
+
+
+class HandsOver(Base):
+    """To a thread of its own, which takes one thing at a time."""
+
+    def on_fit_start(self):
+        self.line = queue.Queue(maxsize=1)
+        threading.Thread(target=self.drain, args=(self.line,), daemon=True).start()
+
+    @staticmethod
+    def drain(line):
+        while line.get() is not None:
+            pass
+
+    def training_step(self, batch, index):
+        for x in batch[0]:
+            self.line.put(float(x.sum()))
+        return self.loss(batch)
+
+    def on_fit_end(self):
+        self.line.put(None)
+
+
+class TakesFromAThread(Base):
+    """A step that gets what another thread makes meanwhile."""
+
+    def on_fit_start(self):
+        self.line, self.asked = queue.Queue(), threading.Event()
+        threading.Thread(target=self.fill, args=(self.asked, self.line), daemon=True).start()
+
+    @staticmethod
+    def fill(asked, line):
+        asked.wait()
+        for k in range(1000):
+            line.put(1.0 + 0.001 * k)
+
+    def training_step(self, batch, index):
+        self.asked.set()
+        return self.line.get() * self.loss(batch)
+
+
+class Negatives(Base):
+    """An iterator comes with every batch."""
+
+    @staticmethod
+    def begin():
+        Negatives.numbers = iter(range(10**6))
+
+    def transfer_batch_to_device(self, batch, device, index):
+        return [*batch, (n for n in self.numbers)]
+
+    def training_step(self, batch, index):
+        return self.loss(batch[:2]) * (1 + 1e-3 * next(batch[2]))
+
+
+@pytest.mark.parametrize("kind", [HandsOver, Negatives])
+def test_what_others_take_or_use_up_fails_the_analysis_and_not_the_run(kind, tmp_path, caplog):
+    bare = run(kind, tmp_path / "a")
+    watch = watching()
+    assert run(kind, tmp_path / "b", watch) == bare
+    assert "UntouchableError" in caplog.text
+    assert all(row["morse/failed"] == 1 for row in watch.history)
+
+
+def test_a_step_that_gets_from_a_thread_does_not_wait_for_it(tmp_path):
+    """What there is in the queue is there in the copy, too."""
+    bare = run(TakesFromAThread, tmp_path / "a")
+    assert run(TakesFromAThread, tmp_path / "b", watching()) == bare
+
+
+class Watches(pl.Callback):
+    """Counts the calls of all modules, and the operations of training."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.calls, self.operations = 0, FlopCounterMode(display=False)
+        register = torch.nn.modules.module.register_module_forward_hook
+        self.handle = register(lambda *_: setattr(self, "calls", self.calls + 1))
+        self.operations.__enter__()
+
+    def on_train_end(self, trainer, pl_module):
+        self.operations.__exit__(None, None, None)
+        self.handle.remove()
+
+
+def test_hooks_and_modes_of_the_whole_process_do_not_see_analyses(tmp_path):
+    seen = []
+    for watch in ([], [watching()]):
+        watches = Watches()
+        run(Base, tmp_path / str(len(seen)), watches, *watch)
+        seen.append((watches.calls, watches.operations.get_total_flops()))
+    assert seen[0] == seen[1]
+    assert min(seen[0]) > 0
 
 
 def test_what_a_step_writes_is_told_once(tmp_path, caplog):
