@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -38,7 +39,7 @@ def level_of_confidence(value: Any) -> float:
     Raises:
         ValueError: If it is not a number strictly between 0 and 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
         raise ValueError(f"confidence must lie strictly between 0 and 1, got {value!r}")
     return float(value)
 

@@ -94,6 +94,8 @@ def analyze(
         (2, [1.0, 1.0, 0.0])
     """
     settings = checked_settings(lower, upper, n_samples, resolution, confidence, seed, band)
+    if not callable(loss):
+        raise ValueError(f"loss must be a function of points, shape (n, d), got {loss!r}")
     frame, clock = Frame.of(lower, upper), Stopwatch()
     settings = settings.within(frame)
     grid, inside = settings.grid, framed(loss, frame)

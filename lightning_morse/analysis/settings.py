@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,9 +114,12 @@ def checked_settings(
     """
     low, up = check_box(lower, upper)
     integer_of_at_least("n_samples", n_samples, FEWEST_SAMPLES)
-    shape = tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * len(low)
+    integer_of_at_least("seed", seed, 0)
+    given: Any = resolution
+    many = isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    shape = tuple(given) if many else (given,) * len(low)
     if len(shape) != len(low) or not all(
-        isinstance(n, SupportsIndex) and n >= _FEWEST_CELLS for n in shape
+        isinstance(n, SupportsIndex) and n.__index__() >= _FEWEST_CELLS for n in shape
     ):
         raise ValueError(
             f"resolution must be an integer of at least {_FEWEST_CELLS}, or {len(low)} of them for "

@@ -38,7 +38,8 @@ class MorseAnalysis:
             likewise.
         graph: Directed graph on ``range(n_morse_sets)``, edges downhill, transitively reduced.
         labels: For each cell the number of the attractor whose basin certainly contains it, -1
-            where undecided, -2 where every path leaves the box; shape ``(grid.size,)``.
+            where undecided, -2 where every path leaves the box or comes to a diverged cell; shape
+            ``(grid.size,)``.
         diverged: Cells whose nearest sample has a loss that is not finite, shape ``(grid.size,)``.
             They count as exterior.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
@@ -159,7 +160,7 @@ class MorseAnalysis:
             Shape ``(n,)``: a number in ``boxes``; -1 where no box decides the point, or it lies
             outside of all.
         """
-        out = np.full(len(np.asarray(x)), -1, dtype=np.int64)
+        out = np.full(self.grid.cell_of(x).shape, -1, dtype=np.int64)
         for k, box in enumerate(self.boxes):
             cells = box.grid.cell_of(x)
             out[(cells >= 0) & (box.labels[cells] != UNDECIDED)] = k
@@ -248,7 +249,7 @@ class MorseAnalysis:
         Raises:
             ValueError: If the shape does not match the box or a coordinate is NaN.
         """
-        out = np.full(len(np.asarray(x)), ESCAPES, dtype=np.int64)
+        out = np.full(self.grid.cell_of(x).shape, ESCAPES, dtype=np.int64)
         for box in self.boxes:
             cells = box.grid.cell_of(x)
             out[cells >= 0] = box.labels[cells[cells >= 0]]

@@ -386,6 +386,11 @@ def test_barrier_wants_an_attractor():
         ({"confidence": "high"}, "strictly between 0 and 1, got 'high'"),
         ({"loss": lambda x: x}, r"shape \(16,\), got \(16, 2\)"),
         ({"loss": lambda x: 1.0}, "got float"),
+        ({"loss": None}, "loss must be a function of points"),
+        ({"resolution": np.array([8, 8, 8])}, "or 2 of them"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": None}, "seed must be"),
+        ({"seed": True}, "seed must be"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
@@ -398,6 +403,23 @@ def test_bad_arguments_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         lm.analyze(**{**given, **change})
+
+
+def test_numbers_and_arrays_of_numpy_do_as_well():
+    given = {"n_samples": 32, "resolution": 8, "confidence": 0.75, "seed": 1}
+    same = {
+        "n_samples": np.int64(32),
+        "resolution": np.array([8, 8]),
+        "confidence": np.float32(0.75),
+        "seed": np.uint8(1),
+    }
+    one, other = (lm.analyze(land.bowl, [-1, -1], [1, 1], **k) for k in (given, same))
+    assert np.array_equal(one.labels, other.labels)
+    assert (one.claim, one.mu, one.confidence) == (other.claim, other.mu, 0.75)
+    with pytest.raises(ValueError, match=r"points must have shape \(n, 2\)"):
+        one.basin_of(0.5)
+    with pytest.raises(ValueError, match=r"points must have shape \(n, 2\)"):
+        one.box_at(0.5)
 
 
 def test_bad_samples_are_refused():
