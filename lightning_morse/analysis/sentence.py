@@ -76,6 +76,7 @@ def sentence(
     kinds = {
         "basin": told.in_a_basin,
         "descends": told.descends,
+        "diverges": told.diverges,
         "undecided": told.is_undecided,
         "outside": told.is_outside,
         "diverged": told.diverged,
@@ -172,6 +173,15 @@ class _Telling:
         if found.distance is not None and self.reach:
             way += f", {found.distance / self.reach:.2g} times as far as training came"
         return f"{said}, {way}. Go on training.{self._rest()}"
+
+    def diverges(self) -> str:
+        now = ""
+        if self.loss_now is not None and _known(self.loss_now):
+            now = f", now {self.loss_now:.3g}"
+        return (
+            "Still descending: comes to where the loss diverged (infinite, NaN or an error) or "
+            f"next to it{now}. Look for what diverges there."
+        )
 
     def is_undecided(self) -> str:
         """Why it is undecided, after what is certain of the way to begin with."""
@@ -270,7 +280,8 @@ def _about_the_box(result: MorseAnalysis) -> str:
         )
         return f"No certain attractor: {data} cannot tell whether {places}. {more}"
     if not n:
-        leaves = "everything leaves the box" if result.escape == 1 else _shares(result)
+        whole = result.escape == 1 and not result.diverged.any()
+        leaves = "everything leaves the box" if whole else _shares(result)
         return f"No attractor: {leaves}. A larger box may hold one."
     share = percent(1 - result.escape - result.undecided)
     whose = "attractor 0" if n == 1 else f"one of {n} attractors"
@@ -282,7 +293,10 @@ def _about_the_box(result: MorseAnalysis) -> str:
 
 
 def _shares(result: MorseAnalysis) -> str:
-    return f"{percent(result.escape)} leaves it, {percent(result.undecided)} is undecided"
+    leaves = (
+        "leaves it or comes to where the loss diverged" if result.diverged.any() else "leaves it"
+    )
+    return f"{percent(result.escape)} {leaves}, {percent(result.undecided)} is undecided"
 
 
 def _more(result: MorseAnalysis, time_was_up: bool = False) -> str:

@@ -27,7 +27,7 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.result import Box, MorseAnalysis, WayOut
 
-Kind = Literal["basin", "descends", "undecided", "outside", "diverged"]
+Kind = Literal["basin", "descends", "diverges", "undecided", "outside", "diverged"]
 Reason = Literal["refuted", "unresolved", "edge", "band", "unknown"]
 
 # Within so many cells of a face a set lies at it.
@@ -42,7 +42,8 @@ class Verdict:
 
     Attributes:
         kind: ``"basin"``: it is certainly in the basin of an attractor. ``"descends"``: it
-            certainly leaves the outermost box, without coming to rest. ``"undecided"``.
+            certainly leaves the outermost box, without coming to rest. ``"diverges"``: it certainly
+            comes to a cell where the loss diverged, and leaves through no face. ``"undecided"``.
             ``"outside"``: it lies outside the box, and nothing is known. ``"diverged"``: it lies
             where the loss diverged or, for a learnt map, where the runs say too little.
         attractor: Number of the attractor's Morse set, if it is in a basin.
@@ -116,7 +117,8 @@ def verdict(result: MorseAnalysis, point: ArrayLike) -> Verdict:
         return Verdict("diverged")
     faces = _faces(box.faces, cell)
     if label < -1:
-        return _descends(result, x, faces)
+        through_none = box.faces is not None and not faces
+        return Verdict("diverges") if through_none else _descends(result, x, faces)
     found = _undecided(result, inside[-1], cell, faces)
     return dataclasses.replace(found, goes=_certain_distance(result, inside, found.sets, x))
 

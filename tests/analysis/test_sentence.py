@@ -335,6 +335,18 @@ CASES = {
         {"point": [9.0]},
         "Outside the box, where nothing is known. A larger box (extent) would hold it.",
     ),
+    "on the way to where it diverged": (
+        of([], [], leaves=True, faces=np.zeros((8, 1, 2), dtype=bool)),
+        {**IN, "loss_now": 2.55},
+        "Still descending: comes to where the loss diverged (infinite, NaN or an error) or next to "
+        "it, now 2.55. Look for what diverges there.",
+    ),
+    "a box that holds nothing but where it diverged": (
+        of([], [], leaves=True, diverged=True),
+        {},
+        "No attractor: 100 % leaves it or comes to where the loss diverged, 0 % is undecided. A "
+        "larger box may hold one.",
+    ),
     "diverged": (
         of(**TWO, reached=[0, 1], diverged=True),
         IN,
