@@ -38,6 +38,9 @@ _PLACES_STREAM = 2
 _SMALLEST = 64
 # So often a box is drawn in at most; each takes some samples.
 _MOST_DRAWN_IN = 3
+# Samples after which the outermost box is given up where they determine no surrogate, because they
+# are all equal or not finite: with more, each fit takes longer, and a loss of this kind stays so.
+_HOPELESS = 512
 # Points drawn in a larger box, of which those outside of the smaller one are evaluated.
 _CANDIDATES_AROUND = 256
 
@@ -185,7 +188,8 @@ class Sampler:
     def _determine(self, most: int) -> bool:
         """Fill boxes whose samples determine no surrogate; whether all have one in the end.
 
-        A box inside that stays without one, as on an exactly flat floor, is taken out again.
+        A box inside that stays without one, as on an exactly flat floor, is taken out again. The
+        outermost is given up where many samples have determined none.
         """
         while True:
             with self.clock("sampling"), one_thread():
@@ -195,7 +199,7 @@ class Sampler:
             if k and (self.is_full(k) or not self.left(most)):
                 self.tower.remove(k)
                 self.may_open = False
-            elif self.left(most):
+            elif self.left(most) and len(self.tower.boxes[k].samples) < _HOPELESS:
                 self.fill(k, min(self.plan.batch, self.left(most)))
             else:
                 return False

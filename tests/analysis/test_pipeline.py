@@ -405,6 +405,20 @@ def test_bad_arguments_are_refused(change, message):
         lm.analyze(**{**given, **change})
 
 
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_a_loss_that_is_the_same_everywhere_is_given_up(value):
+    """However many samples were allowed."""
+    seen = []
+
+    def constant(x):
+        seen.append(len(x))
+        return torch.full((len(x),), value)
+
+    with pytest.raises(SurrogateError):
+        lm.analyze(constant, [-1, -1], [1, 1], n_samples=10**6, resolution=16)
+    assert sum(seen) < 600
+
+
 def test_numbers_and_arrays_of_numpy_do_as_well():
     given = {"n_samples": 32, "resolution": 8, "confidence": 0.75, "seed": 1}
     same = {
