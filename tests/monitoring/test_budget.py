@@ -17,6 +17,7 @@ from torch.profiler import profile
 
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.parameters import trainable_parameters
+from lightning_morse.slices.shadow_loss import ShadowLoss
 from tests.callback_models import Net, fit, loader, monitor, one_answer, stub_analysis, trainer
 
 
@@ -136,6 +137,23 @@ def test_a_used_monitor_begins_anew_with_another_run(clock, tmp_path):
     fit(tmp_path, watch, Ticks(clock), max_epochs=6, ckpt_path=str(tmp_path / "last.ckpt"))
     assert [row["step"] for row in watch.history] == [17, 23, 29, 35]
     assert watch._schedule.budget.trained() == 24
+
+
+def test_what_putting_the_copy_back_takes_is_part_of_an_evaluation(tmp_path, monkeypatch):
+    """Where a module holds much, such as a replay buffer, it takes longer than the loss."""
+    stub_analysis(monkeypatch)
+    watch, clock, resets = monitor(probe_batches=1), Clock(), []
+    module, _ = fit(tmp_path, watch, max_epochs=1)
+    reset = ShadowLoss.reset
+
+    def slow(self):
+        clock.now += 2.0
+        resets.append(reset(self))
+
+    monkeypatch.setattr(ShadowLoss, "reset", slow)
+    timing = watch._analyses.of(module).loss.timed(clock)
+    assert timing.seconds == 2.0
+    assert len(resets) == 1
 
 
 class Eta(Callback):
