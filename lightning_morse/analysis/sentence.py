@@ -138,7 +138,7 @@ class _Telling:
         lowest = self.result.lowest_pass(number)
         by_wall = self.result.morse_sets[number].wall is not None
         if not by_wall and lowest is not None and not self.result.morse_sets[lowest].resolved:
-            return "about "
+            return "perhaps "
         return "" if self._leads_elsewhere(number) else "at least "
 
     def _leads_elsewhere(self, number: int) -> bool:

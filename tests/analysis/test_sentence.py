@@ -90,7 +90,7 @@ CASES = {
     "a way out that is not resolved": (
         of([ATTRACTOR, OPEN], [0], edges=[(1, 0)], losses=[0.12, 0.22]),
         {**IN, "loss_now": 0.5},
-        "Certainly in the basin of attractor 0: 0.38 above its floor of 0.12, barrier about 0.1.",
+        "Certainly in the basin of attractor 0: 0.38 above its floor of 0.12, barrier perhaps 0.1.",
     ),
     "above what the way out is at least": (
         of(**VALLEY, losses=[0.12, 0.22]),

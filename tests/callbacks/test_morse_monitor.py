@@ -431,7 +431,7 @@ def test_a_long_analysis_says_what_it_found(tmp_path, caplog, monkeypatch):
     )
     assert re.fullmatch(
         r"epoch 1: Certainly in the basin of attractor 0: [\d.]+ above its floor of about 0\.125, "
-        r"barrier about 0\.375\. \(at least 1 attractor, mu 0\.95; \d\.\d s\)",
+        r"barrier perhaps 0\.375\. \(at least 1 attractor, mu 0\.95; \d\.\d s\)",
         line,
     )
 
