@@ -114,14 +114,14 @@ class _Telling:
             gain = self.loss_now - found.loss
             above = f"{gain:.3g} above its floor of {self._loss()}"
             facts = [above if gain > 0 else f"at its floor, loss {self.loss_now:.3g}"]
-        is_known = self._leads_elsewhere(number)
+        how_sure = self._how_sure(number)
         if math.isnan(barrier):
             facts.append("no pass out of it in this box")
             barrier = self._usual_height(found.loss)
         else:
-            height = f"barrier {self._how_sure(number)}{barrier:.3g}"
+            height = f"barrier {how_sure}{barrier:.3g}"
             facts.append(height if barrier else "barrier not known")
-        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier, is_known)}{self._rest()}"
+        return f"{said}: {', '.join(facts)}.{_advice(gain, barrier, not how_sure)}{self._rest()}"
 
     @property
     def _finite_losses(self) -> Array:
@@ -134,23 +134,17 @@ class _Telling:
         return float(np.median(losses)) - floor if losses.size else math.nan
 
     def _how_sure(self, number: int) -> str:
-        """How sure the barrier of an attractor is, in words before its height."""
-        lowest = self.result.lowest_pass(number)
-        by_wall = self.result.morse_sets[number].wall is not None
-        if not by_wall and lowest is not None and not self.result.morse_sets[lowest].resolved:
-            return "perhaps "
-        return "" if self._leads_elsewhere(number) else "at least "
+        """How sure the barrier of an attractor is, in words before its height; empty if it is.
 
-    def _leads_elsewhere(self, number: int) -> bool:
-        """Whether another attractor lies below the lowest pass of one, and that is resolved.
-
-        Then there is a saddle between the two. Otherwise that place may hold none.
+        Where another attractor lies below a pass that is resolved there is a saddle between the
+        two. Otherwise that place may hold none.
         """
-        lowest = self.result.lowest_pass(number)
-        if lowest is not None and not self.result.morse_sets[lowest].resolved:
-            return False
-        below = set() if lowest is None else nx.descendants(self.result.graph, lowest)
-        return bool(below & set(self.result.attractors) - {number})
+        result, lowest = self.result, self.result.lowest_pass(number)
+        if lowest is not None and not result.morse_sets[lowest].resolved:
+            by_wall = result.morse_sets[number].wall is not None
+            return "at least " if by_wall else "perhaps "
+        below = set() if lowest is None else nx.descendants(result.graph, lowest)
+        return "" if below & set(result.attractors) - {number} else "at least "
 
     def _rest(self) -> str:
         """Why nearly all of a picture is hatched although the weights are decided."""
@@ -167,21 +161,22 @@ class _Telling:
         said += f": leaves{through}" if through else ": leaves the box"
         if _known(found.loss):
             said += f" at loss {self._loss()}"
-        if self.loss_now is not None and _known(self.loss_now):
-            said += f", now {self.loss_now:.3g}"
+        said += self._now
         way = "and settles nowhere on the way"
         if found.distance is not None and self.reach:
             way += f", {found.distance / self.reach:.2g} times as far as training came"
         return f"{said}, {way}. Go on training.{self._rest()}"
 
     def diverges(self) -> str:
-        now = ""
-        if self.loss_now is not None and _known(self.loss_now):
-            now = f", now {self.loss_now:.3g}"
         return (
             "Still descending: comes to where the loss diverged (infinite, NaN or an error) or "
-            f"next to it{now}. Look for what diverges there."
+            f"next to it{self._now}. Look for what diverges there."
         )
+
+    @property
+    def _now(self) -> str:
+        """The loss at the weights, after a comma; empty if it is unknown."""
+        return f", now {self.loss_now:.3g}" if _known(self.loss_now) else ""
 
     def is_undecided(self) -> str:
         """Why it is undecided, after what is certain of the way to begin with."""

@@ -40,6 +40,19 @@ _DERIVATIVE_OVER_LOSS = 4
 # Cost apart from the samples on half as many cells per axis, over that on all of them: 0.4 to 0.6
 # in analyses of nine ordinary runs.
 COARSE_COST = 0.55
+# A machine that is no more than so many times as slow as another may be the same one.
+_CLEARLY_SLOWER = 1.5
+_MEASURED = (
+    "fixed",
+    "files",
+    "recognising",
+    "first_figure",
+    "figures",
+    "per_snapshot",
+    "per_sample",
+    "per_point",
+    "per_batch",
+)
 
 
 @dataclass(frozen=True)
@@ -84,21 +97,6 @@ class Portion:
     resolution: int
     seconds: float = 0.0
     part: Part | None = None
-
-
-# A machine that is no more than so many times as slow as another may be the same one.
-_CLEARLY_SLOWER = 1.5
-_MEASURED = (
-    "fixed",
-    "files",
-    "recognising",
-    "first_figure",
-    "figures",
-    "per_snapshot",
-    "per_sample",
-    "per_point",
-    "per_batch",
-)
 
 
 @dataclass

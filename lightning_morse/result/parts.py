@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from lightning_morse._typing import Array, Cells, Mask
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.lattice import Lattice
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,9 @@ class Box:
         Returns:
             Infinite if it meets none, or that is not known.
         """
-        cells = np.flatnonzero(self.sets == number) if self.sets is not None else np.empty(0, int)
-        index = np.stack(np.unravel_index(cells, self.grid.shape))
-        corners = product((0, 1), repeat=len(index))
-        means = [self.mean_loss[tuple(index + np.array(c)[:, None])] for c in corners]
-        return float(np.nanmin(means, initial=np.inf))
+        if self.sets is None:
+            return math.inf
+        vertices = Lattice(self.grid, (1,) * self.grid.dim).points_of(
+            np.flatnonzero(self.sets == number)
+        )
+        return float(np.nanmin(self.mean_loss.ravel()[vertices], initial=np.inf))

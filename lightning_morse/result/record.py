@@ -160,9 +160,9 @@ class MorseAnalysis:
             Shape ``(n,)``: a number in ``boxes``; -1 where no box decides the point, or it lies
             outside of all.
         """
-        out = np.full(self.grid.cell_of(x).shape, -1, dtype=np.int64)
-        for k, box in enumerate(self.boxes):
-            cells = box.grid.cell_of(x)
+        within = [box.grid.cell_of(x) for box in self.boxes]
+        out = np.full(len(within[0]), -1, dtype=np.int64)
+        for k, (box, cells) in enumerate(zip(self.boxes, within, strict=True)):
             out[(cells >= 0) & (box.labels[cells] != UNDECIDED)] = k
         return out
 
@@ -249,9 +249,9 @@ class MorseAnalysis:
         Raises:
             ValueError: If the shape does not match the box or a coordinate is NaN.
         """
-        out = np.full(self.grid.cell_of(x).shape, ESCAPES, dtype=np.int64)
-        for box in self.boxes:
-            cells = box.grid.cell_of(x)
+        within = [box.grid.cell_of(x) for box in self.boxes]
+        out = np.full(len(within[0]), ESCAPES, dtype=np.int64)
+        for box, cells in zip(self.boxes, within, strict=True):
             out[cells >= 0] = box.labels[cells[cells >= 0]]
         return out
 
@@ -263,8 +263,7 @@ class MorseAnalysis:
         where :attr:`MorseSet.measured` says so. A set that is not resolved may hold a saddle
         anywhere, so what counts is the least loss in it, as far as the surrogate's mean tells: an
         estimate. It is 0 where a set above the attractor is not known to have a higher loss. Of a
-        well it is at least so much, up to its wall, and 0 where
-        the loss in it was not measured.
+        well it is at least so much, up to its wall, and 0 where the loss in it was not measured.
 
         Args:
             attractor: Number of an attractor's Morse set.
@@ -277,7 +276,7 @@ class MorseAnalysis:
             return max(0.0, own.wall - own.loss) if own.measured else 0.0
         if lowest is None:
             return math.nan
-        return max(0.0, self._height_of_pass(lowest) - own.loss)
+        return max(0.0, self._heights[lowest] - own.loss)
 
     def lowest_pass(self, attractor: int) -> int | None:
         """The Morse set that the barrier of an attractor is that of; None if there is none.
@@ -297,14 +296,15 @@ class MorseAnalysis:
         sets = self.morse_sets
         above = nx.ancestors(self.graph, attractor)
         passes = [i for i in above if (index := sets[i].index) is None or index <= 1]
-        return min(passes, key=lambda i: (self._height_of_pass(i), i), default=None)
+        return min(passes, key=lambda i: (self._heights[i], i), default=None)
 
-    def _height_of_pass(self, number: int) -> float:
-        """The loss of a Morse set, or the least mean in it where it is not resolved."""
-        found = self.morse_sets[number]
-        if found.resolved:
-            return found.loss
-        return min((found.loss, *(box.least_mean(number) for box in self.boxes)))
+    @cached_property
+    def _heights(self) -> tuple[float, ...]:
+        """The loss of each Morse set as a pass, or the least mean in it if it is not resolved."""
+        return tuple(
+            m.loss if m.resolved else min((m.loss, *(box.least_mean(i) for box in self.boxes)))
+            for i, m in enumerate(self.morse_sets)
+        )
 
     def table(self, form: str = "markdown") -> str:
         """Return the Morse sets as a table, one row each.

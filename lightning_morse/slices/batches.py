@@ -26,7 +26,7 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     Containers, named tuples, dataclasses (also frozen ones, and fields that ``__init__`` does not
     take) and plain objects are copied all the way down. Tensors of a class of their own keep it,
     with its attributes: ``change`` gets to see their numbers. Where a batch refers to one object
-    twice, its copy does. In place of iterators, files, and what does something when it is deleted,
+    twice, its copy does. In place of generators, files, and what does something when it is deleted,
     there is an :class:`~lightning_morse.slices.stand_ins.Untouchable`.
 
     Args:
