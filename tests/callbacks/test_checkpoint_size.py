@@ -122,7 +122,8 @@ def kept_by(folder):
 def test_a_snapshot_cut_short_begins_the_record_anew(tmp_path, caplog):
     path = checkpoint(tmp_path, monitor(), max_epochs=2)
     rows = [p for p in tmp_path.rglob("state/*.pt") if p.stat().st_size > 4 * WIDTH**2]
-    rows[-1].write_bytes(rows[-1].read_bytes()[:-1000])
+    for row in rows:  # the folder may hold rows that this checkpoint does not name
+        row.write_bytes(row.read_bytes()[:-1000])
     watch = monitor()
     fit(tmp_path, watch, module=Wide(), max_epochs=3, ckpt_path=str(path))
     assert "begins anew" in caplog.text
