@@ -1,3 +1,6 @@
+import functools
+import math
+
 import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
@@ -34,56 +37,85 @@ def band_radius(lattice, band, x):
     return band.radius[np.maximum(cells.cell_of(x), 0)]
 
 
-@pytest.mark.parametrize(
-    ("loss", "lower", "upper", "shape"),
-    [
-        (double_well, [-2.0], [2.0], (40,)),
-        (himmelblau, [-5.0, -5.0], [5.0, 5.0], (48, 48)),
-        (double_well, [-2.0, -1.5], [1.0, 2.0], (24, 60)),
-        (double_well, [-2.0] * 3, [2.0] * 3, (16, 16, 16)),
-        (tilted, [-1.0] * 3, [1.5] * 3, (16, 16, 16)),
-        (tilted, [-1.0, -1.5], [1.5, 1.0], (32, 24)),
-    ],
-)
-@pytest.mark.parametrize("push", ["none", "outward", "wave"])
-@pytest.mark.parametrize("sharp", [False, True])
-def test_true_images_lie_in_the_boxes(loss, lower, upper, shape, push, sharp):
-    """Fields anywhere inside the band, integrated finely: end points and exits are announced."""
+LANDSCAPES = {
+    "double well, 1-D": (double_well, [-2.0], [2.0], (40,)),
+    "Himmelblau": (himmelblau, [-5.0, -5.0], [5.0, 5.0], (48, 48)),
+    "double well, 2-D": (double_well, [-2.0, -1.5], [1.0, 2.0], (24, 60)),
+    "double well, 3-D": (double_well, [-2.0] * 3, [2.0] * 3, (16, 16, 16)),
+    "tilted, 3-D": (tilted, [-1.0] * 3, [1.5] * 3, (16, 16, 16)),
+    "tilted, 2-D": (tilted, [-1.0, -1.5], [1.5, 1.0], (32, 24)),
+}
+PUSHES = ("none", "outward", "wave")
+
+
+def pushed(push, x, t, center, width):
+    """Where a field goes that differs from the mean by what the band allows."""
+    if push == "none":
+        return np.zeros_like(x)
+    return np.sign(x - center) if push == "outward" else np.sin(7 * x / width + 3 * t)
+
+
+def mean_gradient(gp, x):
+    """The gradient of the posterior alone: its variances would take most of the time here."""
+    scales = enumerate(gp.lengthscales.tolist())
+    factors = [gp.kernel.derivatives(x[:, j], gp.x[:, j], scale, (0, 1)) for j, scale in scales]
+    of_axis = [
+        math.prod(f[int(i == j)] for i, f in enumerate(factors)) @ gp.weights
+        for j in range(len(factors))
+    ]
+    return np.stack(of_axis, axis=1)
+
+
+@functools.cache
+def followed(name):
+    """Boxes of cells, and where points of them go in all fields: integrated together, once.
+
+    The images of plain and of sharp boxes; the cell of each point; end points, and which have been
+    inside all along, of shape ``(2, len(PUSHES), n, ...)``.
+    """
+    loss, lower, upper, shape = LANDSCAPES[name]
     gp, lattice, posterior, band = setting(loss, lower, upper, shape)
-    images = FlowEnclosure.of(lattice, posterior).images(band, sharp=sharp)
-    grid = lattice.grid
+    enclosure, grid = FlowEnclosure.of(lattice, posterior), lattice.grid
+    images = [enclosure.images(band, sharp=sharp) for sharp in (False, True)]
     rng = np.random.default_rng(1)
     cells = rng.choice(grid.size, 60)
     low, up = (c[cells] for c in grid.cell_bounds())
     # Corners and random points of each cell: the worst cases sit in the corners.
     share = np.concatenate([rng.integers(0, 2, (2, 60, grid.dim)), rng.random((1, 60, grid.dim))])
-    x = (low + share * (up - low)).reshape(-1, grid.dim)
+    x = np.tile((low + share * (up - low)).reshape(-1, grid.dim), (2, len(PUSHES), 1, 1))
     owner = np.tile(cells, 3)
     center = grid.cell_centers()[owner]
-    h = images.times[owner][:, None] / 120
-    inside = np.ones(len(x), dtype=bool)
-    crossed = np.zeros((len(x), grid.dim, 2), dtype=bool)
+    h = np.stack([found.times[owner] for found in images])[:, None, :, None] / 120
+    inside = np.ones(x.shape[:-1], dtype=bool)
+    some = x[0, 0]
+    np.testing.assert_allclose(mean_gradient(gp, some), gp.posterior(some).gradient, rtol=1e-9)
 
     def field(p, t):
-        at = np.clip(p, grid.lower, grid.upper)
-        w = 0.999 * band_radius(lattice, band, at)
-        direction = {
-            "none": np.zeros_like(p),
-            "outward": np.sign(p - center),
-            "wave": np.sin(7 * p / grid.cell_widths[0] + 3 * t),
-        }[push]
-        return -gp.posterior(at).gradient + direction * w
+        at = np.clip(p, grid.lower, grid.upper).reshape(-1, grid.dim)
+        width = 0.999 * band_radius(lattice, band, at).reshape(p.shape)
+        direction = [
+            pushed(push, p[:, k], t, center, grid.cell_widths[0]) for k, push in enumerate(PUSHES)
+        ]
+        return np.stack(direction, axis=1) * width - mean_gradient(gp, at).reshape(p.shape)
 
     for k in range(120):
         k1 = field(x, k)
         k2 = field(x + 0.5 * h * k1, k + 0.5)
         k3 = field(x + 0.5 * h * k2, k + 0.5)
-        x = np.where(
-            inside[:, None], x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3, k + 1)), x
-        )
-        crossed[..., 0] |= x < grid.lower
-        crossed[..., 1] |= x > grid.upper
-        inside &= ~crossed.any(axis=(1, 2))
+        later = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3, k + 1))
+        x = np.where(inside[..., None], later, x)
+        inside &= ((x >= grid.lower) & (x <= grid.upper)).all(axis=-1)
+    return images, owner, x, inside
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+@pytest.mark.parametrize("push", PUSHES)
+@pytest.mark.parametrize("sharp", [False, True])
+def test_true_images_lie_in_the_boxes(name, push, sharp):
+    """Fields anywhere inside the band, integrated finely: end points and exits are announced."""
+    images, owner, x, inside = followed(name)
+    which = int(sharp), PUSHES.index(push)
+    images, x, inside = images[which[0]], x[which], inside[which]
     assert inside.any()
     assert (x[inside] >= images.lower[owner][inside]).all()
     assert (x[inside] <= images.upper[owner][inside]).all()
