@@ -36,6 +36,8 @@ from lightning_morse.view.runs import read_runs
 from tests.browser import Browser
 from tests.tensorboard_plugin.test_plugin import FRAME, Board, write_events
 
+# What TensorBoard still does once it knows all runs must not be counted.
+SETTLING_SECONDS = 10.0
 SWITCH = """new Promise((done) => {
   const page = document.querySelector('iframe').contentDocument;
   const slider = page.querySelector('.steps input'), root = page.querySelector('#view');
@@ -93,7 +95,7 @@ def time_to_list(texts: dict[int, str], runs: int, folder: Path) -> dict[str, fl
             except (OSError, ValueError):
                 continue
             loaded = len(known)
-        time.sleep(10)
+        time.sleep(SETTLING_SECONDS)
         before = peak_of(board.process.pid)
         cold = seconds_of(board)
         warm = [seconds_of(board) for _ in range(7)]

@@ -32,6 +32,8 @@ from tests.plotting import test_basins_and_morse_graph as drawn
 from tests.tensorboard_plugin.test_plugin import FRAME, Board, write_events
 
 OPENED = 5
+# What TensorBoard still does once it knows all runs must not be counted.
+SETTLING_SECONDS = 10.0
 OF_TAB = FRAME.replace("')", "')?")  # there may be no frame yet
 ROWS = "querySelectorAll('.runs tbody tr').length"
 # Milliseconds from the start of the document until rows are there, and the view, if there is one.
@@ -96,7 +98,7 @@ def wait_until_loaded(board: Board, runs: int) -> None:
             known = len(json.loads(board.get("/data/plugin/scalars/tags")[2]))
         except (OSError, ValueError):
             continue
-    time.sleep(10)
+    time.sleep(SETTLING_SECONDS)
 
 
 def time_of_index(runs: int, records: int) -> dict[str, float]:
