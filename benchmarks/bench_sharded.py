@@ -98,10 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(
+        multiprocessing.start_processes(
             measure,
             (folder, given.widths, given.points, given.repeats),
             nprocs=PROCESSES,
+            # What is imported here need not be imported anew.
+            start_method="fork" if sys.platform == "linux" else "spawn",
         )
 
 

@@ -1,9 +1,17 @@
-"""Starts a script of the tests as a group of processes that know each other, and ends them."""
+"""Starts a script of the tests as a group of processes that know each other, and ends them.
+
+As a program, ``python -m tests.process_groups SCRIPT FOLDER SIZE ARGUMENT...``, it is the group: it
+imports once what all processes need, most of what they would take otherwise, and forks.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -32,7 +40,7 @@ def reports_of(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {
+    environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -40,23 +48,20 @@ def reports_of(
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
     }
-    group = [
-        subprocess.Popen(
-            [sys.executable, "-m", script, *args, str(folder)],
-            cwd=ROOT,
-            env={**shared, "LOCAL_RANK": str(rank)},
-            stdout=(folder / f"{rank}.txt").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(size)
-    ]
+    group = subprocess.Popen(
+        [sys.executable, "-m", __name__, script, str(folder), str(size), *args],
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,  # to end all of them
+    )
     try:
-        for rank, process in enumerate(group):
-            code = process.wait(time_limit)
-            assert code == 0, (folder / f"{rank}.txt").read_text()[-3000:]
+        code = group.wait(time_limit)
+        failed = "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("*.txt")))
+        assert code == 0, failed
     finally:
-        for process in group:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group.pid, signal.SIGKILL)
+        group.wait()
     names = {path.stem.rsplit("-", 1)[0] for path in folder.glob("*-0.json")}
     found: dict[str, Any] = {
         name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(size)]
@@ -64,3 +69,32 @@ def reports_of(
     }
     found["said"] = [(folder / f"{rank}.txt").read_text() for rank in range(size)]
     return found
+
+
+def _become(script: str, folder: Path, rank: int, args: list[str]) -> None:
+    """Run a script in this process, as that of a rank."""
+    with (folder / f"{rank}.txt").open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    os.environ["LOCAL_RANK"] = str(rank)
+    sys.argv = [script, *args, str(folder)]
+    runpy.run_module(script, run_name="__main__", alter_sys=True)
+
+
+def main(script: str, folder: str, size: str, *args: str) -> int:
+    """Fork the processes of a group; return 0 if all end well."""
+    for name in ("pytest", "pytorch_lightning", "torch.distributed.fsdp", "lightning_morse"):
+        importlib.import_module(name)
+    importlib.import_module("tests.callback_models")
+    children = []
+    for rank in range(int(size)):
+        child = os.fork()
+        if not child:
+            _become(script, Path(folder), rank, list(args))
+            return 0
+        children.append(child)
+    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
