@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Small matrices and small networks: two processes with one thread each beat one with two.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+# Bytecode is kept: without it each process rewrites all assertions and compiles the package anew.
+KEPT := PYTHONDONTWRITEBYTECODE=
+PYTEST := $(KEPT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OLDEST := .venv-oldest
 ECOSYSTEM := .venv-ecosystem
@@ -22,7 +24,7 @@ quick: $(VENV)/.installed-test
 
 # The everyday tests with the oldest versions the package declares, torch excepted.
 test-oldest: $(OLDEST)/.installed
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
+	$(KEPT) OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
 
 # Short trainings inside libraries that build on Lightning, without and with the callback. The set-up
 # takes minutes; this is no part of the tests.

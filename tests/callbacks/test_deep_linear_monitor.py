@@ -51,6 +51,12 @@ def data(batch_size=16, classes=False):
     return DataLoader(TensorDataset(x, y), batch_size=batch_size, shuffle=True)
 
 
+@pytest.fixture
+def no_staircases(monkeypatch):
+    """Most of what a short run costs, where nobody looks at them."""
+    monkeypatch.setattr(DeepLinearMonitor, "_draw", lambda *_: None)
+
+
 def run(tmp_path, monitor, module=None, loader=None, seed=0, **options):
     seed_all(seed)
     module = module or Linear()
@@ -89,6 +95,7 @@ def test_a_run_with_the_callback_is_the_run_without(kind, tmp_path):
     assert (monitor.history[-1]["linear/active"] == 1) == (kind != "other")
 
 
+@pytest.mark.usefixtures("no_staircases")
 @pytest.mark.parametrize("bias", [False, True])
 def test_drift_of_plain_descent_is_explained(bias, tmp_path):
     monitor = DeepLinearMonitor(every_n_steps=4)
@@ -98,6 +105,7 @@ def test_drift_of_plain_descent_is_explained(bias, tmp_path):
     assert last["linear/drift_unexplained"] < 1e-12
 
 
+@pytest.mark.usefixtures("no_staircases")
 @pytest.mark.parametrize(
     "make",
     [
@@ -131,6 +139,7 @@ def test_final_scalars_are_those_of_least_squares(bias, tmp_path):
     assert (tmp_path / "linear" / "staircase.png").exists()
 
 
+@pytest.mark.usefixtures("no_staircases")
 def test_energy(tmp_path):
     slow = DeepLinearMonitor(energy_every=1)
     run(tmp_path, slow, Linear(make=lambda p: torch.optim.SGD(p, lr=1e-4)))
@@ -241,6 +250,7 @@ def climbs(monitor):
     return sorted(set(levels))
 
 
+@pytest.mark.usefixtures("no_staircases")
 @pytest.mark.slow
 def test_level_climbs(tmp_path):
     """From small weights two modes are learned one after the other."""
@@ -262,6 +272,7 @@ def test_level_climbs(tmp_path):
     assert first["linear/loss"] == pytest.approx(first["linear/level_loss"], rel=0.1)
 
 
+@pytest.mark.usefixtures("no_staircases")
 @pytest.mark.slow
 def test_digits_climb_the_staircase(tmp_path, capsys):
     monitor = runpy.run_path(str(EXAMPLE))["main"](["--out", str(tmp_path)])
