@@ -56,13 +56,18 @@ def places(well, grid, n, rng):
 
 
 def descended(loss, points, steps=4000, length=2e-3):
-    """Where small steps against the gradient lead, and the box they stayed in."""
+    """Where small steps against the gradient lead, and the box they stayed in.
+
+    Steps that no longer move a point are left out: those after them would not either.
+    """
     x = torch.from_numpy(points)
     low, up = points.copy(), points.copy()
     for _ in range(steps):
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(loss(x).sum(), x)
-        x = x - length * slope / slope.norm(dim=1, keepdim=True).clamp(min=0.1)
+        before, x = x, x - length * slope / slope.norm(dim=1, keepdim=True).clamp(min=0.1)
+        if before.equal(x):
+            break
         low, up = np.minimum(low, x.detach().numpy()), np.maximum(up, x.detach().numpy())
     return x.detach().numpy(), low, up
 
