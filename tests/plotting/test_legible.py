@@ -1,6 +1,7 @@
 """Marks are whole, labels keep off them, contours are round, small pictures can be read."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -98,12 +99,19 @@ def test_text_can_be_read_where_tensorboard_shows_it_first(name):
     assert min(t.get_fontsize() for t in texts) * scale >= LEAST
 
 
+@functools.cache
+def laid_out(make):
+    """A figure that is only looked at."""
+    figure = plot_basins(make(), verdict=VERDICT)
+    figure.draw_without_rendering()
+    return figure
+
+
 @pytest.mark.parametrize(
     "make", [drawn.plane_tower, drawn.solid_tower, drawn.double_well, lambda: drawn.ring(15)]
 )
 def test_nothing_outside_the_panels_covers_anything(make):
-    figure = plot_basins(make(), verdict=VERDICT)
-    figure.draw_without_rendering()
+    figure = laid_out(make)
     renderer = figure.canvas.get_renderer()
     outside = [figure._suptitle.get_window_extent(), figure.legends[0].get_window_extent()]
     panels = [ax.get_tightbbox(renderer) for ax in figure.axes]
@@ -113,8 +121,7 @@ def test_nothing_outside_the_panels_covers_anything(make):
 
 def test_headings_and_legend_are_on_the_page():
     for make in (drawn.plane, drawn.plane_tower, drawn.solid_tower, drawn.line):
-        figure = plot_basins(make(), verdict=VERDICT)
-        figure.draw_without_rendering()
+        figure = laid_out(make)
         texts = [figure._suptitle, *figure.legends[0].get_texts()]
         for text in texts:
             box = text.get_window_extent()
@@ -124,10 +131,11 @@ def test_headings_and_legend_are_on_the_page():
 
 def test_exit_faces_are_named_with_their_shares():
     result = dataclasses.replace(drawn.plane(), exit_volumes=np.array([[0.05, 0.2], [0, 0.004]]))
-    said = [t.get_text() for t in plot_basins(result).axes[0].texts]
+    figure = plot_basins(result)
+    said = [t.get_text() for t in figure.axes[0].texts]
     assert {"← 5 %", "→ 20 %", "↑ < 1 %"} <= set(said)
     assert not any(text.startswith("↓") for text in said)
-    named = [t.get_text() for t in plot_basins(result).legends[0].get_texts()]
+    named = [t.get_text() for t in figure.legends[0].get_texts()]
     assert "→ share that may leave" in named
     none = [t.get_text() for t in plot_basins(drawn.plane()).legends[0].get_texts()]
     assert "→ share that may leave" not in none
