@@ -16,12 +16,13 @@ import functools
 import io
 import pathlib
 import re
+import sys
 import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,6 +53,12 @@ _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet
 # A copy would be another handle of the same thing.
 _ATTACHED = (SharedMemory,)
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
+# The cell by which super() finds the class of a method. Nobody writes to it.
+_OWN_CLASS = ("__class__",)
+_SAID_OF_FUNCTIONS = (
+    *("__module__", "__qualname__", "__doc__"),
+    "__annotate__" if sys.version_info >= (3, 14) else "__annotations__",
+)
 _CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict, collections.deque)
 
 
@@ -60,6 +67,14 @@ def is_atomic(value: Any) -> bool:
     if isinstance(value, types.BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
     return isinstance(value, _ATOMIC)
+
+
+def holds_something(function: types.FunctionType) -> bool:
+    """Whether a function may keep something: in cells, default arguments or its attributes."""
+    cells = function.__code__.co_freevars
+    if cells and cells != _OWN_CLASS:
+        return True
+    return bool(function.__defaults__ or function.__kwdefaults__ or function.__dict__)
 
 
 def bare_clone(tensor: Tensor) -> Tensor:
@@ -135,7 +150,7 @@ class Copier:
         if cls in _LOCKS:  # nobody else waits for a lock of the copy
             return _LOCKS[cls]()
         if cls is types.MethodType:
-            return types.MethodType(value.__func__, self.copy(value.__self__))
+            return types.MethodType(self.copy(value.__func__), self.copy(value.__self__))
         if cls is types.FunctionType:
             return self._function(value)
         if cls is types.CellType:
@@ -226,22 +241,30 @@ class Copier:
 
     def _function(self, value: types.FunctionType) -> types.FunctionType:
         """A function with copies of what it holds: a hook may close over its module."""
-        closure, defaults = value.__closure__ or (), value.__defaults__ or ()
-        cells, own = tuple(map(self.copy, closure)), tuple(map(self.copy, defaults))
-        keywords = self.copy(dict(value.__kwdefaults__ or {}))
-        names = {k: self.copy(v) for k, v in vars(value).items()}
-        held = (*cells, *own, *keywords.values(), *names.values())
-        before = (*closure, *defaults, *(value.__kwdefaults__ or {}).values())
-        # A number kept as an attribute of the function is written to the function itself.
-        if not names and all(map(_same, held, before)):
+        eager = getattr(value, "_torchdynamo_orig_callable", None)
+        if isinstance(eager, types.FunctionType):
+            return cast("types.FunctionType", self._known(value, self.copy(eager)))
+        if not holds_something(value):
             return value
+        defaults, keywords = value.__defaults__ or (), value.__kwdefaults__ or {}
+        if not value.__dict__ and value.__code__.co_freevars in ((), _OWN_CLASS):
+            held = (*defaults, *keywords.values())
+            if all(map(_same, map(self.copy, held), held)):
+                return value
+        named = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        cells = tuple(c if name in _OWN_CLASS else self.copy(c) for name, c in named)
+        if (known := self.memo.get(id(value))) is not None:  # it closes over itself
+            return cast("types.FunctionType", known)
         made = types.FunctionType(
-            value.__code__, value.__globals__, value.__name__, own or None, cells or None
+            value.__code__, value.__globals__, value.__name__, None, cells or None
         )
         self._known(value, made)
-        made.__kwdefaults__ = keywords or None
-        made.__qualname__, made.__doc__ = value.__qualname__, value.__doc__
-        made.__dict__.update(names)
+        made.__defaults__ = tuple(map(self.copy, defaults)) or None
+        made.__kwdefaults__ = {k: self.copy(v) for k, v in keywords.items()} or None
+        made.__dict__.update({k: self.copy(v) for k, v in vars(value).items()})
+        for name in _SAID_OF_FUNCTIONS:
+            if hasattr(value, name):
+                setattr(made, name, getattr(value, name))
         return made
 
     def _cell(self, cell: types.CellType) -> types.CellType:

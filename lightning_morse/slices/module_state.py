@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import operator
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,7 +37,8 @@ class ModuleState:
 
     Args:
         roots: Where to start: modules, or any objects.
-        written: Tensors that the caller writes before every evaluation.
+        passed_over: What does not belong to the state: tensors that the caller writes before every
+            evaluation, and what others own.
         originals: The tensors that copies were made from, by ``id`` of the copy, where known.
         classes: Classes whose attributes belong to the state as well.
     """
@@ -44,13 +46,13 @@ class ModuleState:
     def __init__(
         self,
         *roots: Any,
-        written: Iterable[Tensor] = (),
+        passed_over: Iterable[Any] = (),
         originals: Mapping[int, Tensor] | None = None,
         classes: Iterable[type] = (),
     ) -> None:
         self._originals = {} if originals is None else originals
         self._classes = [(cls, dict(vars(cls))) for cls in classes]
-        self._seen: set[int] = {id(t) for t in written}
+        self._seen: set[int] = {id(one) for one in passed_over}
         self._alive: list[Any] = []
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._empty: list[Any] = []
@@ -99,7 +101,7 @@ class ModuleState:
         if (put_back := put_back_of(one)) is not None:
             self._generators.append(put_back)
             return
-        if isinstance(one, types.FunctionType | types.MethodType):
+        if isinstance(one, types.FunctionType | types.MethodType | functools.partial):
             yield from _behind(one)
             return
         if isinstance(one, types.CellType):
@@ -258,8 +260,15 @@ def _same_entries(now: Any, before: list[Any]) -> bool:
 
 
 def _behind(function: Any) -> Iterator[Any]:
-    """What a function or method refers to, globals excepted."""
+    """What a function, method or partial refers to, globals excepted."""
     if isinstance(function, types.MethodType):
-        yield function.__self__
-        function = function.__func__
-    yield from getattr(function, "__closure__", None) or ()
+        yield from (function.__self__, function.__func__)
+        return
+    if isinstance(function, functools.partial):
+        yield from (function.func, *function.args, *function.keywords.values())
+    else:
+        yield from function.__closure__ or ()
+        yield from function.__defaults__ or ()
+        yield from (function.__kwdefaults__ or {}).values()
+    if vars(function):  # one without attributes may be that of the run
+        yield vars(function)

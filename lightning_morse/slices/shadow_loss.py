@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, mapped
 from lightning_morse.slices.isolation import seed_everything
-from lightning_morse.slices.module_copy import generators_beside, shadow_copy
+from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.silence import quiet
@@ -92,7 +92,6 @@ class ShadowLoss:
             )
         # Batches that the step skips at the first evaluation.
         self._skipped: frozenset[int] | None = None
-        self._loss_fn = loss_fn
         self._seed = seed
         self._differentiates = False
         self.world = World()
@@ -105,13 +104,15 @@ class ShadowLoss:
             self.weights = [
                 p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
             ]
+            self._loss_fn = copy_of_loss(loss_fn, self.world)
             self.generators = generators_beside(module, loss_fn)
             self._state = ModuleState(
                 self.module,
+                self._loss_fn,
                 *self.generators,
-                written=[*self.weights, *self.world.written],
+                passed_over=[*self.weights, *self.world.written, *self.world.shared],
                 originals=self.world.copier.originals,
-                classes=self.world.classes.values(),
+                classes=self.world.own_classes,
             )
             self.world.remember = self._state.track
 
