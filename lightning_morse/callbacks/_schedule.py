@@ -151,7 +151,7 @@ class Schedule:
         processes: Processes,
         n_made: int,
         n_snapshots: int,
-        time_one: Callable[[Part | None], Timing],
+        time_one: Callable[[Part | None, float], Timing],
         *,
         ended: bool,
     ) -> Decision:
@@ -163,15 +163,19 @@ class Schedule:
             n_made: Number of analyses so far.
             n_snapshots: Number of snapshots of the trajectory.
             time_one: Says what the loss takes on one probe batch or a part of it, where that has to
-                be known first; called in every process.
+                be known first, and copying the network takes no more than so many seconds; called
+                in every process.
             ended: Whether training has ended.
         """
         self._pace.costs.n_snapshots = max(1, n_snapshots)
         decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         while decision.must_time:  # on the whole batch, then on ever smaller parts
             part, start = decision.part, self.budget.now()
-            timing = time_one(part)
-            self._pace.analysed(self.budget.now() - start)  # like an analysis, it does not recur
+            timing = time_one(part, decision.limit)
+            took = self.budget.now() - start
+            self._pace.analysed(took)  # like an analysis, it does not recur
+            if math.isinf(timing.seconds):
+                self._pace.costs.gave_up(took)
             self._timed(trainer, timing, part, n_made, ended)
             decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         return decision
@@ -199,7 +203,7 @@ class Schedule:
     ) -> None:
         """Note what the loss takes on one probe batch or a part of it."""
         ahead = self._ahead(trainer, ended)
-        if math.isnan(timing.seconds):  # a step takes longer
+        if not math.isfinite(timing.seconds):  # a step takes longer
             timing = replace(timing, seconds=self._seconds_per_batch)
         final = ended or ahead.seconds <= 0
         self._pace.timed(timing, n_made, ahead, final=final, part=part)
@@ -251,6 +255,8 @@ class Schedule:
             given = meter.n_evaluations, meter.portion, coarse
             beside = meter.recognising, meter.files
             self._pace.costs.measured(seconds, *stages, *given, *beside)
+        elif outcome == "out of time" and not meter.n_evaluations:
+            self._pace.costs.gave_up(seconds)
         else:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time" and meter.n_evaluations:

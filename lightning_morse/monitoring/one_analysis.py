@@ -96,8 +96,12 @@ class OneAnalysis:
             ProcessError: If it failed in another process.
         """
         record = self.record
-        subspace, look = self._choose_together() if record.sharded else self._choose()
-        done, explored = self._explore_together(subspace, look)
+        try:
+            subspace, look = self._choose_together() if record.sharded else self._choose()
+            done, explored = self._explore_together(subspace, look)
+        except OutOfTimeError as error:
+            self.meter.why = str(error)
+            return None
         if not done:
             return None
         with self.meter.recognises():
@@ -126,7 +130,9 @@ class OneAnalysis:
     def loss(self) -> ProbedLoss:
         """The loss as this analysis sees it."""
         given = self.settings, self.module, self.loss_fn, self.record
-        return ProbedLoss(*given, self.meter.portion.batches, self.meter.portion.part)
+        # Of several processes one that is out of time would be no failure, and one in the others.
+        check = self.meter.keep_to_time if self.record.processes.size == 1 else None
+        return ProbedLoss(*given, self.meter.portion.batches, self.meter.portion.part, check)
 
     # ------------------------------------------------------------------ slice
 

@@ -14,13 +14,14 @@ import datetime
 import enum
 import functools
 import io
+import mmap
 import pathlib
 import re
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, cast
 
@@ -77,10 +78,67 @@ def holds_something(function: types.FunctionType) -> bool:
     return bool(function.__defaults__ or function.__kwdefaults__ or function.__dict__)
 
 
+def cannot_be_written(array: np.ndarray[Any, Any]) -> bool:
+    """Whether nobody can write to an array: not through it, nor to the array that it is a view of.
+
+    So are those that were made read-only, and files mapped into memory to be read.
+    """
+    one: Any = array
+    while isinstance(one, np.ndarray):
+        if one.flags.writeable:
+            return False
+        one = one.base
+    if isinstance(one, memoryview):
+        return one.readonly
+    return one is None or isinstance(one, bytes | mmap.mmap)
+
+
 def bare_clone(tensor: Tensor) -> Tensor:
     """A detached copy of the values of a tensor, whatever ``clone`` means to its class."""
     with torch._C.DisableTorchFunctionSubclass():
         return Tensor.clone(Tensor.detach(tensor))
+
+
+# Raises where there is no time left for more.
+Check = Callable[[], None]
+_CHECKED_EVERY = 256
+
+
+class Paced:
+    """Counts objects, and asks every few hundred whether there is time for more.
+
+    Args:
+        check: Raises if there is not; None if there always is.
+
+    Attributes:
+        given_up: Whether it has raised.
+    """
+
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
+        self._n = 0
+        self.given_up = False
+
+    def one_more(self) -> None:
+        """Count one object.
+
+        Raises:
+            Exception: What the check raises, and again if it is asked once more.
+        """
+        self._n += 1
+        if self._check is not None and (self.given_up or self._n % _CHECKED_EVERY == 0):
+            self.given_up = True
+            self._check()
+            self.given_up = False
+
+    def through(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Count the objects as they are taken."""
+        if self._check is None:
+            yield from items
+            return
+        for item in items:
+            self.one_more()
+            yield item
 
 
 class Copier:
@@ -90,6 +148,7 @@ class Copier:
         replaced: Takes an object and returns its replacement in the copy, or None if it is to be
             copied like any other.
         guarded: Takes an object that cannot be copied and returns its replacement.
+        check: Called after every few hundred objects; what it raises ends the copying.
 
     Attributes:
         memo: Copies by the ``id`` of the original, as in :func:`copy.deepcopy`. Entries that are
@@ -102,7 +161,9 @@ class Copier:
         replaced: Callable[[Any], Any | None],
         guarded: Callable[[Any], Any],
         memo: dict[int, Any] | None = None,
+        check: Check | None = None,
     ) -> None:
+        self._paced = Paced(check)
         self.memo: dict[int, Any] = {} if memo is None else memo
         # Names of the attributes on the way to the object that is being copied.
         self.path: list[str] = []
@@ -118,6 +179,7 @@ class Copier:
             return value
         if id(value) in self.memo:
             return self.memo[id(value)]
+        self._paced.one_more()
         made = self._replaced(value)
         if made is None:
             made = self._copied(value)
@@ -278,7 +340,7 @@ class Copier:
     def _object(self, value: Any) -> Any:
         """An object copied as :func:`copy.deepcopy` would, or guarded where that fails."""
         if isinstance(value, np.ndarray) and value.dtype != object:
-            return value.copy()
+            return value if cannot_be_written(value) else value.copy()
         cls = type(value)
         if str(cls.__module__).startswith(_HANDLES):
             return value
@@ -292,6 +354,8 @@ class Copier:
             recipe = reducer(value) if reducer else value.__reduce_ex__(4)
             return value if isinstance(recipe, str) else self._rebuilt(value, *recipe)
         except Exception:
+            if self._paced.given_up:
+                raise
             self.memo.pop(id(value), None)
             return self._guarded(value)
 

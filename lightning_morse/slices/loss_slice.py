@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import Statistics
+from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
@@ -53,6 +54,8 @@ class LossSlice:
             there. At the first point evaluated it always raises.
         batch_norm: ``"batch"``, or ``"running"`` for the loss as deployed: all layers use their
             running statistics.
+        check: Called after every few hundred objects of ``module`` that are copied; it raises where
+            there is no time left for more (:class:`ShadowLoss`).
 
     Attributes:
         subspace: Where to evaluate.
@@ -81,6 +84,7 @@ class LossSlice:
         indices: Sequence[int] | None = None,
         failing: str = "raise",
         batch_norm: str = "batch",
+        check: Check | None = None,
     ) -> None:
         if failing not in ("raise", "nan"):
             raise ValueError(f"failing must be 'raise' or 'nan', got {failing!r}")
@@ -95,7 +99,8 @@ class LossSlice:
         self.fault: Exception | None = None
         self._failing = failing
         self._begun = False
-        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy, indices, batch_norm)
+        given = module, batches, loss_fn, seed, self._copy, indices, batch_norm, check
+        self._loss = ShadowLoss(*given)
         with torch.inference_mode(False), torch.no_grad():
             self._bind()
 

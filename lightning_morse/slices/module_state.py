@@ -13,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_morse.slices.copying import bare_clone, is_atomic, slots_of
+from lightning_morse.slices.copying import (
+    Check,
+    Paced,
+    bare_clone,
+    cannot_be_written,
+    is_atomic,
+    slots_of,
+)
 from lightning_morse.slices.isolation import put_back_of
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
@@ -41,6 +48,8 @@ class ModuleState:
             evaluation, and what others own.
         originals: The tensors that copies were made from, by ``id`` of the copy, where known.
         classes: Classes whose attributes belong to the state as well.
+        check: Called after every few hundred objects, until the state has been restored once; what
+            it raises ends that.
     """
 
     def __init__(
@@ -49,7 +58,9 @@ class ModuleState:
         passed_over: Iterable[Any] = (),
         originals: Mapping[int, Tensor] | None = None,
         classes: Iterable[type] = (),
+        check: Check | None = None,
     ) -> None:
+        self._paced = Paced(check)
         self._originals = {} if originals is None else originals
         self._classes = [(cls, dict(vars(cls))) for cls in classes]
         self._seen: set[int] = {id(one) for one in passed_over}
@@ -77,6 +88,7 @@ class ModuleState:
                 continue
             if type(one) in _STAND_INS or str(type(one).__module__).startswith(_OUR_OWN):
                 continue
+            self._paced.one_more()
             self._seen.add(id(one))
             self._alive.append(one)
             pending.extend(self._remember(one))
@@ -95,7 +107,8 @@ class ModuleState:
             yield from vars(one).values()
             return
         if isinstance(one, np.ndarray):
-            if one.dtype != object and one.nbytes <= _SMALL_BYTES:
+            kept = one.dtype != object and one.nbytes <= _SMALL_BYTES
+            if kept and not cannot_be_written(one):
                 self._arrays.append((one, one.copy()))
             return
         if (put_back := put_back_of(one)) is not None:
@@ -143,10 +156,11 @@ class ModuleState:
 
     def restore(self) -> None:
         """Restore every binding and every content."""
-        for empty in self._empty:
+        each = self._paced.through
+        for empty in each(self._empty):
             if empty:
                 empty.clear()
-        for names, before in self._dicts:
+        for names, before in each(self._dicts):
             if not _same_items(names, before):
                 names.clear()
                 names.update(before)
@@ -156,20 +170,20 @@ class ModuleState:
                     delattr(cls, name)
                 elif vars(cls).get(name) is not names[name]:
                     setattr(cls, name, names[name])
-        for sequence, entries in self._sequences:
+        for sequence, entries in each(self._sequences):
             if not _same_entries(sequence, entries):
                 sequence.clear()
                 sequence.extend(entries)
-        for group, members in self._sets:
+        for group, members in each(self._sets):
             if group != members:
                 group.clear()
                 group.update(members)
-        for owner, name, content in self._slots:
+        for owner, name, content in each(self._slots):
             if getattr(owner, name, None) is not content:
                 setattr(owner, name, content)
-        for cell, content in self._cells:
+        for cell, content in each(self._cells):
             cell.cell_contents = content
-        for array, kept in self._arrays:
+        for array, kept in each(self._arrays):
             if not np.array_equal(array, kept, equal_nan=array.dtype.kind in "fc"):
                 array[...] = kept
         for put_back in self._generators:
@@ -179,8 +193,10 @@ class ModuleState:
                 content.look_closely()
             self._fresh = []
         self._used = True
-        for tensor in self._tensors:
+        for tensor in each(self._tensors):
             tensor.restore()
+        # From now on it is known how long that takes, as of all else in an evaluation.
+        self._paced = Paced(None)
 
 
 class _Content:

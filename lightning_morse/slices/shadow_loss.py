@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, mapped
+from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import seed_everything
 from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
@@ -49,6 +50,8 @@ class ShadowLoss:
             0, 1, 2, ...
         batch_norm: ``"batch"``: layers that keep running statistics and are in training mode in
             ``module`` use those of each batch. ``"running"``: none does.
+        check: Called after every few hundred objects that are copied, or put back for the first
+            time; it raises where there is no time left for more.
 
     Attributes:
         module: The shadow copy.
@@ -74,6 +77,7 @@ class ShadowLoss:
         copy_of: Callable[[nn.Module, World], nn.Module] = shadow_copy,
         indices: Sequence[int] | None = None,
         batch_norm: str = "batch",
+        check: Check | None = None,
     ) -> None:
         checked_choice(batch_norm)
         trainable_parameters(module)
@@ -94,7 +98,7 @@ class ShadowLoss:
         self._skipped: frozenset[int] | None = None
         self._seed = seed
         self._differentiates = False
-        self.world = World()
+        self.world = World(check=check)
         with torch.inference_mode(False), torch.no_grad():
             self.module = copy_of(module, self.world)
             self.statistics = choose_statistics(module, self.module, batch_norm)
@@ -113,6 +117,7 @@ class ShadowLoss:
                 passed_over=[*self.weights, *self.world.written, *self.world.shared],
                 originals=self.world.copier.originals,
                 classes=self.world.own_classes,
+                check=check,
             )
             self.world.remember = self._state.track
 

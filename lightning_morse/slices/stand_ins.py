@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_morse.slices.copying import Copier, is_atomic
+from lightning_morse.slices.copying import Check, Copier, is_atomic
 
 # Families of classes, by the modules that define them, of Lightning under either name. Subclasses
 # belong to the family.
@@ -127,6 +127,10 @@ class Impatient(threading.Condition):
 class World:
     """Everything that the copy of a module refers to but does not own.
 
+    Args:
+        memo: Copies that there are already, by the ``id`` of the original.
+        check: As :class:`~lightning_morse.slices.copying.Copier` takes it.
+
     Attributes:
         copier: Makes the copy of the module; knows what replaces which object.
         kept_away: Names of what a step wrote or called that was kept away from the run, in order.
@@ -137,8 +141,8 @@ class World:
         batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
     """
 
-    def __init__(self, memo: dict[int, Any] | None = None) -> None:
-        self.copier = Copier(self.replaced, self.guarded, memo)
+    def __init__(self, memo: dict[int, Any] | None = None, check: Check | None = None) -> None:
+        self.copier = Copier(self.replaced, self.guarded, memo, check)
         self.kept_away: dict[str, None] = {}
         self.classes: dict[type, type] = {}
         self.own_classes: list[type] = []

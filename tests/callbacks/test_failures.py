@@ -21,7 +21,7 @@ from lightning_morse.monitoring.extent import half_widths
 from lightning_morse.slices.directions import DirectionSource, Slice
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.steps import loss_from_steps
-from tests.callback_models import Net, fit, monitor, one_answer, rng_state, stub_analysis
+from tests.callback_models import Net, Outside, fit, monitor, one_answer, rng_state, stub_analysis
 
 
 class Odd(Exception):
@@ -232,22 +232,19 @@ def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, mo
     assert len([r for r in caplog.records if "failed: Odd: no idea" in r.getMessage()]) == 1
 
 
-CALLS: list[int] = []
-
-
 def test_different_causes_are_each_said_once(tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
-    CALLS.clear()
+    calls = Outside(n=0)
 
     def loss_fn(module, batch):
-        CALLS.append(1)
-        if len(CALLS) % 2:
-            raise ValueError(f"diverged in call {len(CALLS)}")
+        calls.n += 1
+        if calls.n % 2:
+            raise ValueError(f"diverged in call {calls.n}")
         raise RuntimeError("nothing there")
 
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         fit(tmp_path, monitor(loss_fn=loss_fn), max_epochs=5)
-    assert len(CALLS) == 5
+    assert calls.n == 5
     assert [r.getMessage() for r in caplog.records if r.name == "lightning_morse"] == [
         "epoch 1: no analysis, training goes on (ValueError: diverged in call 1)",
         "epoch 2: no analysis, training goes on (RuntimeError: nothing there)",
