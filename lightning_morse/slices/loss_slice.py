@@ -134,7 +134,8 @@ class LossSlice:
         Raises:
             ValueError: If ``x`` has another shape or is not finite, or ``loss_fn`` does not return
                 a tensor with one element. Other errors of ``loss_fn`` pass through, unless they
-                become NaN.
+                become NaN; a request to end the run becomes an
+                :class:`~lightning_morse.slices.requests.EndedByStepError`.
         """
         points = torch.as_tensor(x, dtype=torch.float64).detach()
         if points.ndim != 2 or points.shape[1] != self.subspace.dim:
@@ -202,7 +203,5 @@ class LossSlice:
 
 def _is_not_of_the_point(error: Exception) -> bool:
     """Whether an error says nothing about the weights at which it happened."""
-    # Optuna ends a trial by raising; known by name, since it may not be installed.
-    pruned = any(cls.__name__ == "TrialPruned" for cls in type(error).__mro__)
-    ends_run = getattr(error, "ends_run", False) or pruned
+    ends_run = getattr(error, "ends_run", False)
     return ends_run or isinstance(error, (UntouchableError, MemoryError, torch.OutOfMemoryError))

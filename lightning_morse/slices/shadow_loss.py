@@ -16,6 +16,7 @@ from lightning_morse.slices.isolation import seed_everything
 from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.parameters import trainable_parameters
+from lightning_morse.slices.requests import ending_nothing
 from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.steps import described, loss_from_steps
@@ -143,6 +144,7 @@ class ShadowLoss:
 
         Raises:
             SkippedBatchError: If a step skips other batches than at the first evaluation.
+            EndedByStepError: If a step asks to end the run.
             ValueError: If ``loss_fn`` does not return a tensor with one element, or every batch is
                 skipped. Its other errors pass through.
         """
@@ -186,7 +188,7 @@ class ShadowLoss:
     def _called(self, b: int) -> Tensor | None:
         batch = mapped(self.batches[b], self._fresh)
         self.world.batch_size = None
-        with quiet():
+        with quiet(), ending_nothing():
             # In a context of its own, in which context variables are set without effect.
             context = contextvars.copy_context()
             if self._loss_fn is None:
