@@ -86,7 +86,7 @@ class OneAnalysis:
     since: Callable[[float], int | None] = lambda identity: None
 
     def run(self) -> Findings | None:
-        """Make the analysis; all processes call it together.
+        """Make the analysis, which leaves nothing behind; all processes call it together.
 
         Returns:
             The findings; result and view in the first process only. None if the time was up before
@@ -95,6 +95,12 @@ class OneAnalysis:
         Raises:
             ProcessError: If it failed in another process.
         """
+        try:
+            return self._made()
+        finally:
+            self.loss.close()
+
+    def _made(self) -> Findings | None:
         record = self.record
         try:
             subspace, look = self._choose_together() if record.sharded else self._choose()

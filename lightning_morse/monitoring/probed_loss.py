@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median_low
 from typing import Any
 
@@ -57,6 +57,12 @@ class ProbedLoss:
     n_batches: int
     part: Part | None = None
     check: Check | None = None
+    _made: list[ShadowLoss | LossSlice] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Give up all copies of the module that were made to evaluate the loss."""
+        while self._made:
+            self._made.pop().close()
 
     def timed(self, clock: Callable[[], float], limit: float = math.inf) -> Timing:
         """What the loss takes on one probe batch, and a point of the slice; all processes call it.
@@ -74,7 +80,10 @@ class ProbedLoss:
         if self.record.sharded:
             return Timing(math.nan)
         here = replace(self, n_batches=1, check=_within(limit, clock))._timed_here
-        found = self.record.processes.gathered(lambda: here(clock), exchange=True)
+        try:
+            found = self.record.processes.gathered(lambda: here(clock), exchange=True)
+        finally:
+            self.close()
         n_examples = min(each.n_examples for each in found)
         finite = all(each.finite for each in found)
         seconds = math.inf if any(math.isinf(each.seconds) for each in found) else found[0].seconds
@@ -112,7 +121,9 @@ class ProbedLoss:
         given = self.loss_fn, self.settings.seed
         norm = self.settings.batch_norm
         options: dict[str, Any] = {"indices": indices, "batch_norm": norm, "check": self.check}
-        return ShadowLoss(self.module, batches, *given, **options)
+        made = ShadowLoss(self.module, batches, *given, **options)
+        self._made.append(made)
+        return made
 
     def on(self, subspace: AffineSubspace) -> LossSlice:
         """The loss on a subspace."""
@@ -120,10 +131,14 @@ class ProbedLoss:
         given = batches, self.loss_fn, self.settings.seed
         norm = self.settings.batch_norm
         if self.record.sharded:  # a failure in one process ends the evaluation in all
-            return ShardedSlice(self.module, subspace, *given, batch_norm=norm)
+            sharded = ShardedSlice(self.module, subspace, *given, batch_norm=norm)
+            self._made.append(sharded)
+            return sharded
         subspace = subspace.to(trainable_parameters(self.module)[0][1].device)
         options: dict[str, Any] = {"batch_norm": norm, "check": self.check, "failing": "nan"}
-        return LossSlice(self.module, subspace, *given, indices, **options)
+        made = LossSlice(self.module, subspace, *given, indices, **options)
+        self._made.append(made)
+        return made
 
     def _probe_set(self) -> tuple[list[Any], list[int]]:
         """The batches that the loss is evaluated on, and their indices; the same all through a run.

@@ -120,6 +120,13 @@ class LossSlice:
         self._loss.world.forget()
         return tuple(self._loss.world.kept_away)
 
+    def close(self) -> None:
+        """Give the copy of the network up: the loss is not evaluated any more.
+
+        No need to call it; classes made for the copy are gone at once then.
+        """
+        self._loss.close()
+
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -35,6 +36,29 @@ def give_own_class(copied: Any, world: World) -> None:
         world.classes[cls] = _made(cls, world)
     if world.classes[cls] is not cls:
         copied.__class__ = world.classes[cls]
+        world.with_own_class.append(copied)
+
+
+def take_own_classes(world: World) -> None:
+    """Take the classes back that were made for copies, which are evaluated no more.
+
+    A class is part of a cycle, and would stay among the ``__subclasses__()`` of the user's until
+    the next collection of garbage, which takes too long to ask for.
+
+    Args:
+        world: That of the copies.
+    """
+    originals = {id(own): cls for cls, own in world.classes.items() if own is not cls}
+    for copied in world.with_own_class:
+        cls = originals.get(id(type(copied)))
+        if cls is not None and not hasattr(cls, "__del__"):  # which is not to be called
+            with contextlib.suppress(TypeError):
+                copied.__class__ = cls
+    world.with_own_class.clear()
+    for own in world.own_classes:
+        if not hasattr(own, "__del__"):
+            with contextlib.suppress(TypeError):  # one with slots goes with the garbage
+                own.__bases__ = (Unregistered,)
 
 
 def users_bases(cls: type) -> list[type]:

@@ -15,6 +15,7 @@ from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import seed_everything
 from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
+from lightning_morse.slices.own_classes import take_own_classes
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.requests import ending_nothing
 from lightning_morse.slices.silence import quiet
@@ -127,6 +128,10 @@ class ShadowLoss:
         """Number of examples in the probe set, without those of skipped batches."""
         kept = [n for b, n in enumerate(self._sizes) if b not in (self._skipped or ())]
         return sum(kept)
+
+    def close(self) -> None:
+        """Give the copy up: it is evaluated no more, and leaves nothing behind."""
+        take_own_classes(self.world)
 
     def reset(self) -> None:
         """Reset the copy and the global generators to where every evaluation starts."""

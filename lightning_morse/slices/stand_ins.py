@@ -136,6 +136,7 @@ class World:
         kept_away: Names of what a step wrote or called that was kept away from the run, in order.
         classes: The class of the copy, by that of the original.
         own_classes: Classes made for the copy alone.
+        with_own_class: What has been given one of them.
         shared: What the copy shares with the original, though it might be written to.
         written: Tensors of the copy that are written before or during every evaluation.
         batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
@@ -146,6 +147,7 @@ class World:
         self.kept_away: dict[str, None] = {}
         self.classes: dict[type, type] = {}
         self.own_classes: list[type] = []
+        self.with_own_class: list[Any] = []
         self.shared: list[Any] = []
         self.written: list[Tensor] = []
         self.batch_size: int | None = None

@@ -490,6 +490,21 @@ def test_a_loss_function_that_keeps_something_is_the_same_afterwards(kind, tmp_p
     assert [row["morse/failed"] for row in watch[0].history] == [0.0] * len(watch[0].history)
 
 
+@pytest.mark.parametrize("kind", [CountsInItsMethods, CountsInAPart])
+def test_analyses_leave_no_classes_behind(kind, tmp_path):
+    seen = []
+
+    class Looks(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append([*kind.__subclasses__(), *Counting.__subclasses__()])
+
+    watch = watching()
+    run(kind, tmp_path, watch, Looks(), max_epochs=3)
+    assert len(watch.history) == 3
+    assert seen == [[], [], []]
+    assert kind.__subclasses__() == []
+
+
 class HandsOver(Base):
     """To a thread of its own, which takes one thing at a time."""
 

@@ -456,3 +456,27 @@ class Draws:
 
     def __call__(self, module, batch):
         return self.function(module, batch, self.scale)
+
+
+@pytest.mark.parametrize("collects", [False, True], ids=["at once", "with the garbage"])
+def test_classes_made_for_a_copy_are_gone_when_it_is_given_up(collects):
+    module, _ = keeping_methods()
+    ended = []
+    if collects:
+        type(module).__del__ = lambda self: ended.append(1)
+    plane = AffineSubspace(flat_parameters(module), torch.eye(3)[:, :1])
+    loss = LossSlice(module, plane, [torch.ones(1, 2)], lambda net, x: net(x).sum())
+    loss(torch.zeros(1, 1))
+    bases = type(module).__mro__[:2]
+    assert len(bases[0].__subclasses__()) == len(bases[1].__subclasses__()) - 1 == 1
+    loss.close()
+    copied = loss._loss.module
+    assert isinstance(copied, type(module))
+    if collects:
+        del loss, copied
+        gc.collect()
+    else:
+        assert copied.told == 1  # whoever has got hold of it has a module
+    assert bases[0].__subclasses__() == []
+    assert bases[1].__subclasses__() == [bases[0]]
+    assert ended == []
