@@ -162,9 +162,8 @@ class Schedule:
             processes: The processes.
             n_made: Number of analyses so far.
             n_snapshots: Number of snapshots of the trajectory.
-            time_one: Says what the loss takes on one probe batch or a part of it, where that has to
-                be known first, and copying the network takes no more than so many seconds; called
-                in every process.
+            time_one: Says what the loss takes on one probe batch or a part of it, in which copying
+                the network ends after so many seconds; called in every process.
             ended: Whether training has ended.
         """
         self._pace.costs.n_snapshots = max(1, n_snapshots)
@@ -172,10 +171,8 @@ class Schedule:
         while decision.must_time:  # on the whole batch, then on ever smaller parts
             part, start = decision.part, self.budget.now()
             timing = time_one(part, decision.limit)
-            took = self.budget.now() - start
-            self._pace.analysed(took)  # like an analysis, it does not recur
-            if math.isinf(timing.seconds):
-                self._pace.costs.gave_up(took)
+            # Like an analysis, it does not recur.
+            self._pace.analysed(self.budget.now() - start, given_up=math.isinf(timing.seconds))
             self._timed(trainer, timing, part, n_made, ended)
             decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         return decision
@@ -246,7 +243,8 @@ class Schedule:
             meter: What took its time.
             outcome: ``"made"``, ``"failed"`` or ``"out of time"``.
         """
-        self._pace.analysed(seconds)
+        given_up = outcome == "out of time" and not meter.n_evaluations
+        self._pace.analysed(seconds, given_up=given_up)
         if outcome != "out of time":
             self._analysed_step = trainer.global_step
         if outcome == "made":
@@ -255,9 +253,7 @@ class Schedule:
             given = meter.n_evaluations, meter.portion, coarse
             beside = meter.recognising, meter.files
             self._pace.costs.measured(seconds, *stages, *given, *beside)
-        elif outcome == "out of time" and not meter.n_evaluations:
-            self._pace.costs.gave_up(seconds)
-        else:
+        elif not given_up:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time" and meter.n_evaluations:
             self._pace.costs.evaluated(meter.quickest, meter.portion.batches)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -95,10 +96,8 @@ class OneAnalysis:
         Raises:
             ProcessError: If it failed in another process.
         """
-        try:
+        with closing(self.loss):
             return self._made()
-        finally:
-            self.loss.close()
 
     def _made(self) -> Findings | None:
         record = self.record
@@ -106,8 +105,7 @@ class OneAnalysis:
             subspace, look = self._choose_together() if record.sharded else self._choose()
             done, explored = self._explore_together(subspace, look)
         except OutOfTimeError as error:
-            self.meter.why = str(error)
-            return None
+            self.meter.why, done = str(error), False
         if not done:
             return None
         with self.meter.recognises():
@@ -136,7 +134,7 @@ class OneAnalysis:
     def loss(self) -> ProbedLoss:
         """The loss as this analysis sees it."""
         given = self.settings, self.module, self.loss_fn, self.record
-        # Of several processes one that is out of time would be no failure, and one in the others.
+        # With several processes it would be a failure in all but the one that is out of time.
         check = self.meter.keep_to_time if self.record.processes.size == 1 else None
         return ProbedLoss(*given, self.meter.portion.batches, self.meter.portion.part, check)
 
@@ -351,8 +349,7 @@ class OneAnalysis:
         return found
 
     def _snapshot_map(self, states: Array, half: Array) -> MorseAnalysis:
-        settings = self.settings
-        cells = self.meter.portion.resolution
+        settings, cells = self.settings, self.meter.portion.resolution
         return analyze_snapshots(states, half, cells, settings.confidence, settings.seed)
 
     def _half_widths(self, chosen: Slice) -> Array:

@@ -227,9 +227,16 @@ class Pace:
         at_end = self._room_at_end(ahead.known) if ahead.known else math.inf
         return self.portions.next_part(at_end, at_end=True)
 
-    def analysed(self, seconds: float) -> None:
-        """Note how long an analysis took, or an evaluation to time it; whatever came of it."""
+    def analysed(self, seconds: float, *, given_up: bool = False) -> None:
+        """Note how long an analysis took, or an evaluation to time it; whatever came of it.
+
+        Args:
+            seconds: What it took.
+            given_up: Whether copying the network alone would have taken longer.
+        """
         self._analysing += seconds
+        if given_up:
+            self.costs.gave_up(seconds)
 
     # ------------------------------------------------------------------ seconds
 
