@@ -104,17 +104,22 @@ class RootNet(Net):
         register_fsdp_forward_method(self, "validation_step")
 
 
+# Of each loss that fails, by its number: its own count would be that of a copy.
+CALLS: list[int] = []
+
+
 class Fails:
     """A loss that fails in one process, in the second analysis, before or within the network."""
 
     def __init__(self, rank: int, error: Exception, call: int = 5, *, within: bool = False) -> None:
         self.rank, self.error, self.call, self.within = rank, error, call, within
-        self.calls = 0
+        self.number = len(CALLS)
+        CALLS.append(0)
 
     def __call__(self, module, batch):
         if self.watch.history and self.rank == RANK:
-            self.calls += 1
-            if self.calls == self.call:
+            CALLS[self.number] += 1
+            if CALLS[self.number] == self.call:
                 if not self.within:
                     raise self.error
                 module.net[2].register_forward_pre_hook(self.fail)
@@ -380,13 +385,16 @@ def everywhere(how):
     write(f"whole_{how}", facts)
 
 
+HELD: list[int] = []  # a list of the loss itself would be a copy
+
+
 def most_held(block, spread, batch, points):
     """Bytes of weights of the block that this process holds at several times of an evaluation."""
-    held = []
+    HELD.clear()
 
     def watched(module, batch):
         def count(*_):
-            held.append(sum(p.untyped_storage().nbytes() // 4 for p in module.parameters()))
+            HELD.append(sum(p.untyped_storage().nbytes() // 4 for p in module.parameters()))
 
         module.first.register_forward_pre_hook(count)
         module.second.register_forward_pre_hook(count)
@@ -395,7 +403,7 @@ def most_held(block, spread, batch, points):
         return loss
 
     ShardedSlice(block, spread, [batch], watched)(points[:1])
-    return held
+    return list(HELD)
 
 
 def refusals():

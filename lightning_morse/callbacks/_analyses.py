@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from lightning_morse.callbacks._account import Account, When
@@ -118,7 +119,7 @@ class Analyses:
         given = trainer, self.run.processes, len(self.account.history), len(self.run.trajectory)
         decision = schedule.decide(
             *given,
-            lambda part: self._timed(module, part),
+            partial(self._timed, module),
             ended=ended,
         )
         schedule.tell(trainer, decision, self.messages, ended=ended)
@@ -137,9 +138,9 @@ class Analyses:
             age = schedule.age(trainer) or 0.0
             self.bulletin.show(trainer, {"overhead": decision.overhead, "age": age})
 
-    def _timed(self, module: Any, part: Part | None) -> Timing:
+    def _timed(self, module: Any, part: Part | None, limit: float = math.inf) -> Timing:
         """What the loss takes on one probe batch or a part of it; all processes call it."""
-        return replace(self.of(module).loss, part=part).timed(self.schedule.budget.now)
+        return replace(self.of(module).loss, part=part).timed(self.schedule.budget.now, limit)
 
     def _is_fault_of(self, part: Part | None, module: Any, in_doubt: bool) -> bool:
         """Whether the loss works on a whole probe batch, and not on the part that is used.

@@ -151,7 +151,7 @@ class Schedule:
         processes: Processes,
         n_made: int,
         n_snapshots: int,
-        time_one: Callable[[Part | None], Timing],
+        time_one: Callable[[Part | None, float], Timing],
         *,
         ended: bool,
     ) -> Decision:
@@ -162,16 +162,17 @@ class Schedule:
             processes: The processes.
             n_made: Number of analyses so far.
             n_snapshots: Number of snapshots of the trajectory.
-            time_one: Says what the loss takes on one probe batch or a part of it, where that has to
-                be known first; called in every process.
+            time_one: Says what the loss takes on one probe batch or a part of it, in which copying
+                the network ends after so many seconds; called in every process.
             ended: Whether training has ended.
         """
         self._pace.costs.n_snapshots = max(1, n_snapshots)
         decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         while decision.must_time:  # on the whole batch, then on ever smaller parts
             part, start = decision.part, self.budget.now()
-            timing = time_one(part)
-            self._pace.analysed(self.budget.now() - start)  # like an analysis, it does not recur
+            timing = time_one(part, decision.limit)
+            # Like an analysis, it does not recur.
+            self._pace.analysed(self.budget.now() - start, given_up=math.isinf(timing.seconds))
             self._timed(trainer, timing, part, n_made, ended)
             decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         return decision
@@ -199,7 +200,7 @@ class Schedule:
     ) -> None:
         """Note what the loss takes on one probe batch or a part of it."""
         ahead = self._ahead(trainer, ended)
-        if math.isnan(timing.seconds):  # a step takes longer
+        if not math.isfinite(timing.seconds):  # a step takes longer
             timing = replace(timing, seconds=self._seconds_per_batch)
         final = ended or ahead.seconds <= 0
         self._pace.timed(timing, n_made, ahead, final=final, part=part)
@@ -242,7 +243,8 @@ class Schedule:
             meter: What took its time.
             outcome: ``"made"``, ``"failed"`` or ``"out of time"``.
         """
-        self._pace.analysed(seconds)
+        given_up = outcome == "out of time" and not meter.n_evaluations
+        self._pace.analysed(seconds, given_up=given_up)
         if outcome != "out of time":
             self._analysed_step = trainer.global_step
         if outcome == "made":
@@ -251,7 +253,7 @@ class Schedule:
             given = meter.n_evaluations, meter.portion, coarse
             beside = meter.recognising, meter.files
             self._pace.costs.measured(seconds, *stages, *given, *beside)
-        else:
+        elif not given_up:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time" and meter.n_evaluations:
             self._pace.costs.evaluated(meter.quickest, meter.portion.batches)

@@ -138,7 +138,8 @@ class MorseMonitor(TellingCallback):
     network shows, such as no trainable weights, or manual optimisation without ``loss_fn`` and
     ``validation_step``. Modules with lazy parameters are analysed once these are initialised. A
     loss that raises at some point of the slice counts as diverged there; only the current weights
-    have to work. Requests to end the run (an interrupt, Optuna's ``TrialPruned``) pass through.
+    have to work. So does one that asks to end the run (``sys.exit()``, Optuna's ``TrialPruned``);
+    Ctrl-C and what signal handlers raise pass through.
     A resumed run is analysed in the same way: up to ``max_snapshots`` copies of the trainable
     weights and the probe batches are in files beside the other files of the run, and checkpoints
     hold their names (what is small is in the checkpoint itself). If the files are gone the record

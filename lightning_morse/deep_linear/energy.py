@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,8 @@ class EnergyMeter:
         if not (length > 0 and rate > 0):
             return
         line = AffineSubspace(weights, (step / step.norm())[:, None])
-        losses = LossSlice(module, line, [batch], self._loss_fn)(torch.tensor([[0.0], [length]]))
+        with closing(LossSlice(module, line, [batch], self._loss_fn)) as loss:
+            losses = loss(torch.tensor([[0.0], [length]]))
         before, after = losses.tolist()
         rounding = torch.finfo(weights.dtype).eps * abs(before)
         if rate * self._gradient_square > MEASURABLE_ROUNDINGS * rounding:

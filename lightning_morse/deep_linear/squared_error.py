@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -95,9 +96,11 @@ def squared_error_factors(
         wrong = observe(copy, given, network).outputs.double() - y.double().to(weights.device)
         return wrong.square().sum(1).mean() / 2
 
-    above = LossSlice(module, line, [batch], loss_fn)(points)
-    below = LossSlice(module, line, [batch], half)(points)
-    return [float(r) for r in above / below]
+    with (
+        closing(LossSlice(module, line, [batch], loss_fn)) as above,
+        closing(LossSlice(module, line, [batch], half)) as below,
+    ):
+        return [float(r) for r in above(points) / below(points)]
 
 
 def usual_factor(factor: float, width: int) -> float:

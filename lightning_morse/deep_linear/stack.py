@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,8 @@ def on_a_copy(module: nn.Module, batch: Any, function: Callable[[Any, Any], Tens
     direction = torch.zeros_like(weights)
     direction[0] = 1
     here = AffineSubspace(weights, direction[:, None])
-    return float(LossSlice(module, here, [batch], function)(torch.zeros(1, 1))[0])
+    with closing(LossSlice(module, here, [batch], function)) as loss:
+        return float(loss(torch.zeros(1, 1))[0])
 
 
 def linear_stack(module: nn.Module, batch: Any, network: str | None = None) -> LinearStack:

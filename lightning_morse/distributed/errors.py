@@ -6,9 +6,7 @@ import traceback
 from collections.abc import Callable
 from types import TracebackType
 
-# Optuna ends a trial by raising an Exception. Known by name, since Optuna may not be installed.
-_NAMES_OF_REQUESTS = ("TrialPruned",)
-
+from lightning_morse.slices.requests import is_request
 
 # Characters of an error that are told; libraries print whole tensors into theirs.
 LONGEST_CAUSE = 300
@@ -29,15 +27,14 @@ class ProcessError(RuntimeError):
 def must_end_run(error: BaseException) -> bool:
     """Whether an error is no failure but a request to end the run.
 
-    Requests are an interrupt, ``SystemExit`` and Optuna's ``TrialPruned``, subclasses included.
+    Requests are an interrupt, ``SystemExit`` and Optuna's ``TrialPruned``, subclasses included, and
+    errors with an attribute ``ends_run``.
 
     Example:
         >>> must_end_run(ValueError()), must_end_run(KeyboardInterrupt())
         (False, True)
     """
-    if not isinstance(error, Exception) or getattr(error, "ends_run", False):
-        return True
-    return any(cls.__name__ in _NAMES_OF_REQUESTS for cls in type(error).__mro__)
+    return is_request(error) or bool(getattr(error, "ends_run", False))
 
 
 class Guard:

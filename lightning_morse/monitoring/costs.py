@@ -40,6 +40,8 @@ _DERIVATIVE_OVER_LOSS = 4
 # Cost apart from the samples on half as many cells per axis, over that on all of them: 0.4 to 0.6
 # in analyses of nine ordinary runs.
 COARSE_COST = 0.55
+# How many times as long what was given up is taken to last as it had lasted by then.
+_AT_LEAST = 2.0
 # A machine that is no more than so many times as slow as another may be the same one.
 _CLEARLY_SLOWER = 1.5
 _MEASURED = (
@@ -60,7 +62,8 @@ class Timing:
     """What an evaluation of the loss takes on one probe batch.
 
     Attributes:
-        seconds: Seconds at the current weights; NaN if it cannot be evaluated.
+        seconds: Seconds at the current weights; NaN if it cannot be evaluated, infinite if copying
+            the network has taken all the time.
         n_examples: How many examples the batch has, if it can be cut; else 0.
         fewest: Fewest that should be left of them.
         finite: Whether the loss is finite.
@@ -231,6 +234,10 @@ class Costs:
         self.seen_per_snapshot = max(self.seen_per_snapshot, of_slice / self._snapshots)
         self.fixed = max(self.fixed, self.seen_fixed)
         self.per_snapshot = max(self.per_snapshot, self.seen_per_snapshot)
+
+    def gave_up(self, seconds: float) -> None:
+        """Learn from a copy of the network that was given up: it takes longer than so long."""
+        self.failed(_AT_LEAST * seconds, _AT_LEAST * seconds)
 
     def drew(self, first: float, figures: float) -> None:
         """Learn what the first figure of an analysis takes, and all of them."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_morse._typing import Loss
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import SharedLoss
-from lightning_morse.monitoring.meter import Meter
+from lightning_morse.monitoring.meter import Meter, OutOfTimeError
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.tracking import MAX_PICTURES
 from lightning_morse.slices.columns import gram_matrix
@@ -123,7 +123,10 @@ def critical_sharpness(
     along = processes.first(begin)
     if along is None:
         return UNKNOWN
-    loss = processes.each(lambda: slice_on(along))
+    try:
+        loss = processes.each(lambda: slice_on(along))
+    except OutOfTimeError:
+        return UNKNOWN
     shared = SharedLoss(loss, lambda: loss.n_examples, processes)
 
     def told(error: Exception) -> None:

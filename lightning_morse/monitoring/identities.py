@@ -12,7 +12,7 @@ from lightning_morse._typing import Loss
 from lightning_morse.barriers.segment import MOST_EVALUATIONS, Relation, Segment
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Processes, SharedLoss
-from lightning_morse.monitoring.meter import Meter
+from lightning_morse.monitoring.meter import Meter, OutOfTimeError
 from lightning_morse.monitoring.tracking import Questions, Tracked
 from lightning_morse.slices.columns import gram_matrix
 from lightning_morse.slices.loss_slice import LossSlice
@@ -83,7 +83,11 @@ class Identification:
             return None
 
     def _evaluate(self, line: AffineSubspace) -> None:
-        loss = self._processes.each(lambda: self._slice_on(line))
+        self._answer = None
+        try:
+            loss = self._processes.each(lambda: self._slice_on(line))
+        except OutOfTimeError:
+            return
         shared = SharedLoss(loss, lambda: loss.n_examples, self._processes)
 
         def answer() -> Relation | None:

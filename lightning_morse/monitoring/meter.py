@@ -137,6 +137,15 @@ class Meter:
         self.was_over = self.was_over or self._clock() + needed > self._end
         return self.was_over
 
+    def keep_to_time(self) -> None:
+        """Check that there is time for what comes after the samples, if for none of them.
+
+        Raises:
+            OutOfTimeError: If there is not.
+        """
+        if self.is_limited and self._clock() + self._kept > self._end:
+            raise OutOfTimeError("copying the network takes longer than was planned")
+
     def affords(self, n: int) -> bool:
         """Whether there is time for so many evaluations as long as the last one, and the rest."""
         return self._clock() + self._kept + n * self._last <= self._end

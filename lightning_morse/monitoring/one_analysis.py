@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -86,7 +87,7 @@ class OneAnalysis:
     since: Callable[[float], int | None] = lambda identity: None
 
     def run(self) -> Findings | None:
-        """Make the analysis; all processes call it together.
+        """Make the analysis, which leaves nothing behind; all processes call it together.
 
         Returns:
             The findings; result and view in the first process only. None if the time was up before
@@ -95,9 +96,16 @@ class OneAnalysis:
         Raises:
             ProcessError: If it failed in another process.
         """
+        with closing(self.loss):
+            return self._made()
+
+    def _made(self) -> Findings | None:
         record = self.record
-        subspace, look = self._choose_together() if record.sharded else self._choose()
-        done, explored = self._explore_together(subspace, look)
+        try:
+            subspace, look = self._choose_together() if record.sharded else self._choose()
+            done, explored = self._explore_together(subspace, look)
+        except OutOfTimeError as error:
+            self.meter.why, done = str(error), False
         if not done:
             return None
         with self.meter.recognises():
@@ -126,7 +134,9 @@ class OneAnalysis:
     def loss(self) -> ProbedLoss:
         """The loss as this analysis sees it."""
         given = self.settings, self.module, self.loss_fn, self.record
-        return ProbedLoss(*given, self.meter.portion.batches, self.meter.portion.part)
+        # With several processes it would be a failure in all but the one that is out of time.
+        check = self.meter.keep_to_time if self.record.processes.size == 1 else None
+        return ProbedLoss(*given, self.meter.portion.batches, self.meter.portion.part, check)
 
     # ------------------------------------------------------------------ slice
 
@@ -339,8 +349,7 @@ class OneAnalysis:
         return found
 
     def _snapshot_map(self, states: Array, half: Array) -> MorseAnalysis:
-        settings = self.settings
-        cells = self.meter.portion.resolution
+        settings, cells = self.settings, self.meter.portion.resolution
         return analyze_snapshots(states, half, cells, settings.confidence, settings.seed)
 
     def _half_widths(self, chosen: Slice) -> Array:

@@ -76,7 +76,8 @@ class Decision:
 
     Attributes:
         portion: How large an analysis to make now; None to make none.
-        limit: Seconds within which all of it has to be done; infinite for no limit.
+        limit: Seconds within which all of it has to be done, or the network copied to time an
+            evaluation; infinite for no limit.
         must_time: Whether to time an evaluation first, and then to decide again.
         part: The part of a probe batch to time it on; None for all of it.
         due_in: Seconds of training until an analysis is due; 0 if one is.
@@ -165,7 +166,9 @@ class Pace:
             # A step of training takes longer than the evaluation that is to be timed.
             if limit <= self.portions.least(final=final) + ahead.step:
                 return Decision(wait=self._wait(ahead, final), overhead=overhead)
-            return Decision(must_time=True, overhead=overhead)
+            # So much of it is kept for the analysis; copying the network may take the rest.
+            kept = self.portions.least(final=final)
+            return Decision(limit=limit - kept, must_time=True, overhead=overhead)
         portion = self.portions.choose(limit, aim, final=final)
         if portion is None and (part := self._part_to_time(n_made, ahead, final)) is not None:
             return Decision(must_time=True, part=part, overhead=overhead)
@@ -224,9 +227,16 @@ class Pace:
         at_end = self._room_at_end(ahead.known) if ahead.known else math.inf
         return self.portions.next_part(at_end, at_end=True)
 
-    def analysed(self, seconds: float) -> None:
-        """Note how long an analysis took, or an evaluation to time it; whatever came of it."""
+    def analysed(self, seconds: float, *, given_up: bool = False) -> None:
+        """Note how long an analysis took, or an evaluation to time it; whatever came of it.
+
+        Args:
+            seconds: What it took.
+            given_up: Whether copying the network alone would have taken longer.
+        """
         self._analysing += seconds
+        if given_up:
+            self.costs.gave_up(seconds)
 
     # ------------------------------------------------------------------ seconds
 

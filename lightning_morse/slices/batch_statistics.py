@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_morse.slices.copying import bare_clone
-from lightning_morse.slices.module_copy import Unregistered
+from lightning_morse.slices.own_classes import Unregistered
 
 CHOICES = ("batch", "running")
 

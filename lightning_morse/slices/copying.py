@@ -14,14 +14,16 @@ import datetime
 import enum
 import functools
 import io
+import mmap
 import pathlib
 import re
+import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,6 +54,12 @@ _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet
 # A copy would be another handle of the same thing.
 _ATTACHED = (SharedMemory,)
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
+# The cell by which super() finds the class of a method. Nobody writes to it.
+_OWN_CLASS = ("__class__",)
+_SAID_OF_FUNCTIONS = (
+    *("__module__", "__qualname__", "__doc__"),
+    "__annotate__" if sys.version_info >= (3, 14) else "__annotations__",
+)
 _CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict, collections.deque)
 
 
@@ -62,10 +70,75 @@ def is_atomic(value: Any) -> bool:
     return isinstance(value, _ATOMIC)
 
 
+def holds_something(function: types.FunctionType) -> bool:
+    """Whether a function may keep something: in cells, default arguments or its attributes."""
+    cells = function.__code__.co_freevars
+    if cells and cells != _OWN_CLASS:
+        return True
+    return bool(function.__defaults__ or function.__kwdefaults__ or function.__dict__)
+
+
+def cannot_be_written(array: np.ndarray[Any, Any]) -> bool:
+    """Whether nobody can write to an array: not through it, nor to the array that it is a view of.
+
+    So are those that were made read-only, and files mapped into memory to be read.
+    """
+    one: Any = array
+    while isinstance(one, np.ndarray):
+        if one.flags.writeable:
+            return False
+        one = one.base
+    if isinstance(one, memoryview):
+        return one.readonly
+    return one is None or isinstance(one, bytes | mmap.mmap)
+
+
 def bare_clone(tensor: Tensor) -> Tensor:
     """A detached copy of the values of a tensor, whatever ``clone`` means to its class."""
     with torch._C.DisableTorchFunctionSubclass():
         return Tensor.clone(Tensor.detach(tensor))
+
+
+# Raises where there is no time left for more.
+Check = Callable[[], None]
+_CHECKED_EVERY = 256
+
+
+class Paced:
+    """Counts objects, and asks every few hundred whether there is time for more.
+
+    Args:
+        check: Raises if there is not; None if there always is.
+
+    Attributes:
+        given_up: Whether it has raised.
+    """
+
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
+        self._n = 0
+        self.given_up = False
+
+    def one_more(self) -> None:
+        """Count one object.
+
+        Raises:
+            Exception: What the check raises, and again if it is asked once more.
+        """
+        self._n += 1
+        if self._check is not None and (self.given_up or self._n % _CHECKED_EVERY == 0):
+            self.given_up = True
+            self._check()
+            self.given_up = False
+
+    def through(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Count the objects as they are taken."""
+        if self._check is None:
+            yield from items
+            return
+        for item in items:
+            self.one_more()
+            yield item
 
 
 class Copier:
@@ -75,6 +148,7 @@ class Copier:
         replaced: Takes an object and returns its replacement in the copy, or None if it is to be
             copied like any other.
         guarded: Takes an object that cannot be copied and returns its replacement.
+        check: Called after every few hundred objects; what it raises ends the copying.
 
     Attributes:
         memo: Copies by the ``id`` of the original, as in :func:`copy.deepcopy`. Entries that are
@@ -87,7 +161,9 @@ class Copier:
         replaced: Callable[[Any], Any | None],
         guarded: Callable[[Any], Any],
         memo: dict[int, Any] | None = None,
+        check: Check | None = None,
     ) -> None:
+        self._paced = Paced(check)
         self.memo: dict[int, Any] = {} if memo is None else memo
         # Names of the attributes on the way to the object that is being copied.
         self.path: list[str] = []
@@ -103,6 +179,7 @@ class Copier:
             return value
         if id(value) in self.memo:
             return self.memo[id(value)]
+        self._paced.one_more()
         made = self._replaced(value)
         if made is None:
             made = self._copied(value)
@@ -135,7 +212,7 @@ class Copier:
         if cls in _LOCKS:  # nobody else waits for a lock of the copy
             return _LOCKS[cls]()
         if cls is types.MethodType:
-            return types.MethodType(value.__func__, self.copy(value.__self__))
+            return types.MethodType(self.copy(value.__func__), self.copy(value.__self__))
         if cls is types.FunctionType:
             return self._function(value)
         if cls is types.CellType:
@@ -226,22 +303,30 @@ class Copier:
 
     def _function(self, value: types.FunctionType) -> types.FunctionType:
         """A function with copies of what it holds: a hook may close over its module."""
-        closure, defaults = value.__closure__ or (), value.__defaults__ or ()
-        cells, own = tuple(map(self.copy, closure)), tuple(map(self.copy, defaults))
-        keywords = self.copy(dict(value.__kwdefaults__ or {}))
-        names = {k: self.copy(v) for k, v in vars(value).items()}
-        held = (*cells, *own, *keywords.values(), *names.values())
-        before = (*closure, *defaults, *(value.__kwdefaults__ or {}).values())
-        # A number kept as an attribute of the function is written to the function itself.
-        if not names and all(map(_same, held, before)):
+        eager = getattr(value, "_torchdynamo_orig_callable", None)
+        if isinstance(eager, types.FunctionType):
+            return cast("types.FunctionType", self._known(value, self.copy(eager)))
+        if not holds_something(value):
             return value
+        defaults, keywords = value.__defaults__ or (), value.__kwdefaults__ or {}
+        if not value.__dict__ and value.__code__.co_freevars in ((), _OWN_CLASS):
+            held = (*defaults, *keywords.values())
+            if all(map(_same, map(self.copy, held), held)):
+                return value
+        named = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        cells = tuple(c if name in _OWN_CLASS else self.copy(c) for name, c in named)
+        if (known := self.memo.get(id(value))) is not None:  # it closes over itself
+            return cast("types.FunctionType", known)
         made = types.FunctionType(
-            value.__code__, value.__globals__, value.__name__, own or None, cells or None
+            value.__code__, value.__globals__, value.__name__, None, cells or None
         )
         self._known(value, made)
-        made.__kwdefaults__ = keywords or None
-        made.__qualname__, made.__doc__ = value.__qualname__, value.__doc__
-        made.__dict__.update(names)
+        made.__defaults__ = tuple(map(self.copy, defaults)) or None
+        made.__kwdefaults__ = {k: self.copy(v) for k, v in keywords.items()} or None
+        made.__dict__.update({k: self.copy(v) for k, v in vars(value).items()})
+        for name in _SAID_OF_FUNCTIONS:
+            if hasattr(value, name):
+                setattr(made, name, getattr(value, name))
         return made
 
     def _cell(self, cell: types.CellType) -> types.CellType:
@@ -255,7 +340,7 @@ class Copier:
     def _object(self, value: Any) -> Any:
         """An object copied as :func:`copy.deepcopy` would, or guarded where that fails."""
         if isinstance(value, np.ndarray) and value.dtype != object:
-            return value.copy()
+            return value if cannot_be_written(value) else value.copy()
         cls = type(value)
         if str(cls.__module__).startswith(_HANDLES):
             return value
@@ -269,6 +354,8 @@ class Copier:
             recipe = reducer(value) if reducer else value.__reduce_ex__(4)
             return value if isinstance(recipe, str) else self._rebuilt(value, *recipe)
         except Exception:
+            if self._paced.given_up:
+                raise
             self.memo.pop(id(value), None)
             return self._guarded(value)
 

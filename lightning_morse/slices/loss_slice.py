@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import Statistics
+from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
@@ -53,6 +54,8 @@ class LossSlice:
             there. At the first point evaluated it always raises.
         batch_norm: ``"batch"``, or ``"running"`` for the loss as deployed: all layers use their
             running statistics.
+        check: Called after every few hundred objects of ``module`` that are copied; it raises where
+            there is no time left for more (:class:`ShadowLoss`).
 
     Attributes:
         subspace: Where to evaluate.
@@ -81,6 +84,7 @@ class LossSlice:
         indices: Sequence[int] | None = None,
         failing: str = "raise",
         batch_norm: str = "batch",
+        check: Check | None = None,
     ) -> None:
         if failing not in ("raise", "nan"):
             raise ValueError(f"failing must be 'raise' or 'nan', got {failing!r}")
@@ -95,7 +99,8 @@ class LossSlice:
         self.fault: Exception | None = None
         self._failing = failing
         self._begun = False
-        self._loss = ShadowLoss(module, batches, loss_fn, seed, self._copy, indices, batch_norm)
+        given = module, batches, loss_fn, seed, self._copy, indices, batch_norm, check
+        self._loss = ShadowLoss(*given)
         with torch.inference_mode(False), torch.no_grad():
             self._bind()
 
@@ -115,6 +120,13 @@ class LossSlice:
         self._loss.world.forget()
         return tuple(self._loss.world.kept_away)
 
+    def close(self) -> None:
+        """Give the copy of the network up: the loss is not evaluated any more.
+
+        No need to call it; classes made for the copy are gone at once then.
+        """
+        self._loss.close()
+
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss.
 
@@ -129,7 +141,8 @@ class LossSlice:
         Raises:
             ValueError: If ``x`` has another shape or is not finite, or ``loss_fn`` does not return
                 a tensor with one element. Other errors of ``loss_fn`` pass through, unless they
-                become NaN.
+                become NaN; a request to end the run becomes an
+                :class:`~lightning_morse.slices.requests.EndedByStepError`.
         """
         points = torch.as_tensor(x, dtype=torch.float64).detach()
         if points.ndim != 2 or points.shape[1] != self.subspace.dim:
@@ -197,7 +210,5 @@ class LossSlice:
 
 def _is_not_of_the_point(error: Exception) -> bool:
     """Whether an error says nothing about the weights at which it happened."""
-    # Optuna ends a trial by raising; known by name, since it may not be installed.
-    pruned = any(cls.__name__ == "TrialPruned" for cls in type(error).__mro__)
-    ends_run = getattr(error, "ends_run", False) or pruned
+    ends_run = getattr(error, "ends_run", False)
     return ends_run or isinstance(error, (UntouchableError, MemoryError, torch.OutOfMemoryError))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
 
-from lightning_morse.slices.copying import is_atomic
 from lightning_morse.slices.isolation import is_generator
-from lightning_morse.slices.stand_ins import Silence, World
+from lightning_morse.slices.own_classes import give_own_class, users_bases
+from lightning_morse.slices.stand_ins import World
 
 # Where a LightningModule keeps what it does not own; it drops these when it is copied.
 _BACK_REFERENCES = ("_trainer", "_fabric", "_fabric_optimizers")
 _SHARED = ("_device_mesh",)
-# Attributes of a class that are no data.
-_CODE = (FunctionType, MethodType, staticmethod, classmethod, property, type)
-# Classes of these libraries hold nothing that a step would change.
-_LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
 
 
 def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
@@ -31,7 +29,8 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
     ``logger`` of the copy do nothing.
 
     Hooks are copied and run, since some of them compute weights (pruning, weight norm), together
-    with what they close over. So are lists, dicts and arrays that are attributes of a class.
+    with what they close over. So are lists, dicts and arrays that are attributes of a class, and
+    what its methods close over and have as default arguments.
     What a step does to other global variables than generators (:func:`generators_beside`), to
     files or other processes is not undone.
 
@@ -68,100 +67,61 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
                 state[name] = copier.copy(eager)
         if "_orig_mod" in state.get("_modules", {}):  # torch.compile(submodule)
             state["forward"] = state["_modules"]["_orig_mod"].__call__
-        _own_class(copied, world)
+        give_own_class(copied, world)
     return shadow.eval()
 
 
-def generators_beside(module: nn.Module, *functions: Any) -> list[Any]:
+def copy_of_loss(loss_fn: Callable[..., Any] | None, world: World) -> Callable[..., Any] | None:
+    """A copy of a loss function, to be called on the copy of a module.
+
+    It has copies of what the original keeps in closures, default arguments and attributes. A bound
+    method of the module is one of its copy.
+
+    Args:
+        loss_fn: A function, a bound method, a :class:`functools.partial`, or an object that is
+            called; None for none.
+        world: That of the copy of the module.
+    """
+    if isinstance(loss_fn, FunctionType) and _is_ours(loss_fn):  # and hands on what it finds
+        world.shared.append(loss_fn)
+        return loss_fn
+    made: Callable[..., Any] | None = world.held_by(loss_fn, "loss_fn")
+    for part in _called(made):
+        if not isinstance(part, FunctionType | type) and users_bases(type(part)):
+            with contextlib.suppress(TypeError):  # a class whose instances cannot change theirs
+                give_own_class(part, world)
+    return made
+
+
+def _is_ours(function: FunctionType) -> bool:
+    return str(function.__globals__.get("__name__")).startswith("lightning_morse.")
+
+
+def _called(function: Any) -> list[Any]:
+    """What is called where a function is: that of a partial, or of a bound method and its owner."""
+    found = [function]
+    for one in found:
+        if isinstance(one, functools.partial):
+            found.append(one.func)
+        elif isinstance(one, MethodType):
+            found += (one.__func__, one.__self__)
+    return found
+
+
+def generators_beside(module: nn.Module, loss_fn: Any = None) -> list[Any]:
     """Random number generators that steps may draw from and that no copy of the module holds.
 
     These are global variables of the files in which the classes of the module and of its parts are
-    defined, or the given functions.
+    defined, or the loss function.
+
+    Args:
+        module: The module.
+        loss_fn: The loss function, as :func:`copy_of_loss` takes it.
     """
-    code = [
-        *functions,
-        *(
-            value
-            for cls in dict.fromkeys(map(type, module.modules()))
-            for base in _users_bases(cls)
-            for value in vars(base).values()
-        ),
-    ]
+    called = _called(loss_fn)
+    classes = dict.fromkeys(map(type, (*module.modules(), *called)))
+    bases = dict.fromkeys(base for cls in classes for base in users_bases(cls))
+    code = [*called, *(value for base in bases for value in vars(base).values())]
     files = {id(f.__globals__): f.__globals__ for f in code if isinstance(f, FunctionType)}
     found = [v for names in files.values() for v in list(names.values()) if is_generator(v)]
     return list({id(one): one for one in found}.values())
-
-
-def _own_class(copied: nn.Module, world: World) -> None:
-    """Give a copy a class of its own where a step could reach the original through its class."""
-    cls: Any = type(copied)
-    if cls not in world.classes:
-        own, logs = _own_attributes(cls, world), hasattr(cls, "log_dict")
-        if not (logs or own or any(map(_holds_data, _users_bases(cls)))):
-            return
-        bases = (_Quiet, cls) if logs else (Unregistered, cls)
-        namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **own}
-        # Not by calling the metaclass, which may keep a registry.
-        world.classes[cls] = type.__new__(type(cls), cls.__name__, bases, namespace)
-    copied.__class__ = world.classes[cls]
-
-
-def _own_attributes(cls: Any, world: World) -> dict[str, Any]:
-    """What the class of a copy has of its own."""
-    own = {
-        name: world.copier.copy(value)
-        for base in _users_bases(cls)
-        for name, value in vars(base).items()
-        if not name.startswith("__") and _can_change(value)
-    }
-    if hasattr(cls, "__del__"):
-        own["__del__"] = _nothing  # the end of the copy is not that of the module
-    if hasattr(cls, "log_dict"):
-        own["log"], own["log_dict"] = world.silent_log, world.silent_log
-        if not hasattr(cls, "logger"):
-            own["logger"], own["loggers"] = Silence(), ()
-    return own
-
-
-def _users_bases(cls: type) -> list[type]:
-    """The classes that a class derives from but those of libraries, the most general first."""
-    return [
-        base
-        for base in reversed(cls.__mro__)
-        if not f"{base.__module__}.".startswith(_LIBRARIES) and base is not object
-    ]
-
-
-def _holds_data(base: type) -> bool:
-    """Whether a class has an attribute that a step could bind to something else, as a count."""
-    return any(
-        is_atomic(value) and not isinstance(value, (*_CODE, BuiltinFunctionType, ModuleType))
-        for name, value in vars(base).items()
-        if not name.startswith("__")
-    )
-
-
-def _nothing(self: Any) -> None:
-    """Nothing."""
-
-
-def _can_change(value: Any) -> bool:
-    """Whether a class attribute holds something that a step could change: no code, no constant."""
-    if isinstance(value, functools._lru_cache_wrapper):  # would keep copies of the module alive
-        return True
-    if is_atomic(value) or isinstance(value, _CODE) or hasattr(type(value), "__get__"):
-        return False
-    return type(value).__module__ != "_abc"  # the bookkeeping of abstract classes
-
-
-class Unregistered:
-    """Precedes the class of a copy in its bases."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep out of any registry of subclasses that the class of the module has."""
-
-
-class _Quiet(Unregistered):
-    """Precedes the class of a copy that logs or prints."""
-
-    print = Silence()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import operator
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_morse.slices.copying import bare_clone, is_atomic, slots_of
+from lightning_morse.slices.copying import (
+    Check,
+    Paced,
+    bare_clone,
+    cannot_be_written,
+    is_atomic,
+    slots_of,
+)
 from lightning_morse.slices.isolation import put_back_of
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
@@ -36,21 +44,26 @@ class ModuleState:
 
     Args:
         roots: Where to start: modules, or any objects.
-        written: Tensors that the caller writes before every evaluation.
+        passed_over: What does not belong to the state: tensors that the caller writes before every
+            evaluation, and what others own.
         originals: The tensors that copies were made from, by ``id`` of the copy, where known.
         classes: Classes whose attributes belong to the state as well.
+        check: Called after every few hundred objects, until the state has been restored once; what
+            it raises ends that.
     """
 
     def __init__(
         self,
         *roots: Any,
-        written: Iterable[Tensor] = (),
+        passed_over: Iterable[Any] = (),
         originals: Mapping[int, Tensor] | None = None,
         classes: Iterable[type] = (),
+        check: Check | None = None,
     ) -> None:
+        self._paced = Paced(check)
         self._originals = {} if originals is None else originals
         self._classes = [(cls, dict(vars(cls))) for cls in classes]
-        self._seen: set[int] = {id(t) for t in written}
+        self._seen: set[int] = {id(one) for one in passed_over}
         self._alive: list[Any] = []
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._empty: list[Any] = []
@@ -75,6 +88,7 @@ class ModuleState:
                 continue
             if type(one) in _STAND_INS or str(type(one).__module__).startswith(_OUR_OWN):
                 continue
+            self._paced.one_more()
             self._seen.add(id(one))
             self._alive.append(one)
             pending.extend(self._remember(one))
@@ -93,13 +107,14 @@ class ModuleState:
             yield from vars(one).values()
             return
         if isinstance(one, np.ndarray):
-            if one.dtype != object and one.nbytes <= _SMALL_BYTES:
+            kept = one.dtype != object and one.nbytes <= _SMALL_BYTES
+            if kept and not cannot_be_written(one):
                 self._arrays.append((one, one.copy()))
             return
         if (put_back := put_back_of(one)) is not None:
             self._generators.append(put_back)
             return
-        if isinstance(one, types.FunctionType | types.MethodType):
+        if isinstance(one, types.FunctionType | types.MethodType | functools.partial):
             yield from _behind(one)
             return
         if isinstance(one, types.CellType):
@@ -141,10 +156,11 @@ class ModuleState:
 
     def restore(self) -> None:
         """Restore every binding and every content."""
-        for empty in self._empty:
+        each = self._paced.through
+        for empty in each(self._empty):
             if empty:
                 empty.clear()
-        for names, before in self._dicts:
+        for names, before in each(self._dicts):
             if not _same_items(names, before):
                 names.clear()
                 names.update(before)
@@ -154,20 +170,20 @@ class ModuleState:
                     delattr(cls, name)
                 elif vars(cls).get(name) is not names[name]:
                     setattr(cls, name, names[name])
-        for sequence, entries in self._sequences:
+        for sequence, entries in each(self._sequences):
             if not _same_entries(sequence, entries):
                 sequence.clear()
                 sequence.extend(entries)
-        for group, members in self._sets:
+        for group, members in each(self._sets):
             if group != members:
                 group.clear()
                 group.update(members)
-        for owner, name, content in self._slots:
+        for owner, name, content in each(self._slots):
             if getattr(owner, name, None) is not content:
                 setattr(owner, name, content)
-        for cell, content in self._cells:
+        for cell, content in each(self._cells):
             cell.cell_contents = content
-        for array, kept in self._arrays:
+        for array, kept in each(self._arrays):
             if not np.array_equal(array, kept, equal_nan=array.dtype.kind in "fc"):
                 array[...] = kept
         for put_back in self._generators:
@@ -177,8 +193,10 @@ class ModuleState:
                 content.look_closely()
             self._fresh = []
         self._used = True
-        for tensor in self._tensors:
+        for tensor in each(self._tensors):
             tensor.restore()
+        # From now on it is known how long that takes, as of all else in an evaluation.
+        self._paced = Paced(None)
 
 
 class _Content:
@@ -258,8 +276,15 @@ def _same_entries(now: Any, before: list[Any]) -> bool:
 
 
 def _behind(function: Any) -> Iterator[Any]:
-    """What a function or method refers to, globals excepted."""
+    """What a function, method or partial refers to, globals excepted."""
     if isinstance(function, types.MethodType):
-        yield function.__self__
-        function = function.__func__
-    yield from getattr(function, "__closure__", None) or ()
+        yield from (function.__self__, function.__func__)
+        return
+    if isinstance(function, functools.partial):
+        yield from (function.func, *function.args, *function.keywords.values())
+    else:
+        yield from function.__closure__ or ()
+        yield from function.__defaults__ or ()
+        yield from (function.__kwdefaults__ or {}).values()
+    if vars(function):  # one without attributes may be that of the run
+        yield vars(function)

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, mapped
+from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import seed_everything
-from lightning_morse.slices.module_copy import generators_beside, shadow_copy
+from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
+from lightning_morse.slices.own_classes import take_own_classes
 from lightning_morse.slices.parameters import trainable_parameters
+from lightning_morse.slices.requests import ending_nothing
 from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.steps import described, loss_from_steps
@@ -49,6 +52,8 @@ class ShadowLoss:
             0, 1, 2, ...
         batch_norm: ``"batch"``: layers that keep running statistics and are in training mode in
             ``module`` use those of each batch. ``"running"``: none does.
+        check: Called after every few hundred objects that are copied, or put back for the first
+            time; it raises where there is no time left for more.
 
     Attributes:
         module: The shadow copy.
@@ -74,6 +79,7 @@ class ShadowLoss:
         copy_of: Callable[[nn.Module, World], nn.Module] = shadow_copy,
         indices: Sequence[int] | None = None,
         batch_norm: str = "batch",
+        check: Check | None = None,
     ) -> None:
         checked_choice(batch_norm)
         trainable_parameters(module)
@@ -92,10 +98,9 @@ class ShadowLoss:
             )
         # Batches that the step skips at the first evaluation.
         self._skipped: frozenset[int] | None = None
-        self._loss_fn = loss_fn
         self._seed = seed
         self._differentiates = False
-        self.world = World()
+        self.world = World(check=check)
         with torch.inference_mode(False), torch.no_grad():
             self.module = copy_of(module, self.world)
             self.statistics = choose_statistics(module, self.module, batch_norm)
@@ -105,13 +110,16 @@ class ShadowLoss:
             self.weights = [
                 p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
             ]
+            self._loss_fn = copy_of_loss(loss_fn, self.world)
             self.generators = generators_beside(module, loss_fn)
             self._state = ModuleState(
                 self.module,
+                self._loss_fn,
                 *self.generators,
-                written=[*self.weights, *self.world.written],
+                passed_over=[*self.weights, *self.world.written, *self.world.shared],
                 originals=self.world.copier.originals,
-                classes=self.world.classes.values(),
+                classes=self.world.own_classes,
+                check=check,
             )
             self.world.remember = self._state.track
 
@@ -120,6 +128,10 @@ class ShadowLoss:
         """Number of examples in the probe set, without those of skipped batches."""
         kept = [n for b, n in enumerate(self._sizes) if b not in (self._skipped or ())]
         return sum(kept)
+
+    def close(self) -> None:
+        """Give the copy up: it is evaluated no more, and leaves nothing behind."""
+        take_own_classes(self.world)
 
     def reset(self) -> None:
         """Reset the copy and the global generators to where every evaluation starts."""
@@ -137,6 +149,7 @@ class ShadowLoss:
 
         Raises:
             SkippedBatchError: If a step skips other batches than at the first evaluation.
+            EndedByStepError: If a step asks to end the run.
             ValueError: If ``loss_fn`` does not return a tensor with one element, or every batch is
                 skipped. Its other errors pass through.
         """
@@ -180,7 +193,7 @@ class ShadowLoss:
     def _called(self, b: int) -> Tensor | None:
         batch = mapped(self.batches[b], self._fresh)
         self.world.batch_size = None
-        with quiet():
+        with quiet(), ending_nothing():
             # In a context of its own, in which context variables are set without effect.
             context = contextvars.copy_context()
             if self._loss_fn is None:

@@ -13,16 +13,18 @@ writes is forgotten before the next evaluation, and nothing reaches the run:
 from __future__ import annotations
 
 import functools
+import io
 import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_morse.slices.copying import Copier, is_atomic
+from lightning_morse.slices.copying import Check, Copier, is_atomic
 
 # Families of classes, by the modules that define them, of Lightning under either name. Subclasses
 # belong to the family.
@@ -40,6 +42,7 @@ _ACTIONS = {
     *("save_checkpoint", "print", "fit", "validate", "test", "predict"),
     *("configure_logger", "save_hyperparameters", "teardown", "optimizer_step", "backward"),
 }
+_LARGE_BYTES = 1 << 28
 # Names inside a module that say nothing of an attribute.
 _CONTAINERS_OF_MODULES = ("_modules", "_buffers", "_parameters")
 
@@ -124,24 +127,35 @@ class Impatient(threading.Condition):
 class World:
     """Everything that the copy of a module refers to but does not own.
 
+    Args:
+        memo: Copies that there are already, by the ``id`` of the original.
+        check: As :class:`~lightning_morse.slices.copying.Copier` takes it.
+
     Attributes:
         copier: Makes the copy of the module; knows what replaces which object.
         kept_away: Names of what a step wrote or called that was kept away from the run, in order.
-        classes: Classes made for the copy alone, by the class of the original.
+        classes: The class of the copy, by that of the original.
+        own_classes: Classes made for the copy alone.
+        with_own_class: What has been given one of them.
+        shared: What the copy shares with the original, though it might be written to.
         written: Tensors of the copy that are written before or during every evaluation.
         batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
     """
 
-    def __init__(self, memo: dict[int, Any] | None = None) -> None:
-        self.copier = Copier(self.replaced, self.guarded, memo)
+    def __init__(self, memo: dict[int, Any] | None = None, check: Check | None = None) -> None:
+        self.copier = Copier(self.replaced, self.guarded, memo, check)
         self.kept_away: dict[str, None] = {}
         self.classes: dict[type, type] = {}
+        self.own_classes: list[type] = []
+        self.with_own_class: list[Any] = []
+        self.shared: list[Any] = []
         self.written: list[Tensor] = []
         self.batch_size: int | None = None
         # Receives what is copied from the run while a step is running.
         self.remember: Callable[[Any], None] = lambda value: None
         self._overlays: list[weakref.ref[Any]] = []
         self._where: list[str] = ["self"]
+        self._is_in_function = False
 
     def forget(self) -> None:
         """Undo all writes to the stand-ins."""
@@ -178,6 +192,8 @@ class World:
 
     def replaced(self, value: Any) -> Any | None:
         """The stand-in for an object that a module refers to but does not own; otherwise None."""
+        if self._is_in_function and _is_large(value):
+            return self._share(value)
         if type(value).__name__ == "DistributedDataParallel":  # copying one talks to the others
             return self.copier.copy(value.module)
         if any(base.__name__ == "LightningOptimizer" for base in type(value).__mro__):
@@ -194,7 +210,13 @@ class World:
         """The stand-in for an object that cannot be copied."""
         if isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, type):
             return self.overlay(value, self._place, Overlay)
+        if self._is_in_function and not isinstance(value, Iterator | io.IOBase):
+            return self._share(value)
         return Untouchable(self._place, type(value))
+
+    def _share(self, value: Any) -> Any:
+        self.shared.append(value)
+        return value
 
     @property
     def _place(self) -> str:
@@ -217,6 +239,26 @@ class World:
             return self.copier.copy(value)
         finally:
             self._where.pop()
+
+    def held_by(self, function: Any, where: str) -> Any:
+        """The copy of a function of the user's, or of another callable, with what it holds.
+
+        A script that is one function has data sets and handles there that a step only reads: what
+        is very large it shares with the original, and so what has no copy, unless reading uses it
+        up.
+        """
+        before, self._is_in_function = self._is_in_function, True
+        try:
+            return self.seen(function, where)
+        finally:
+            self._is_in_function = before
+
+
+def _is_large(value: Any) -> bool:
+    """Whether it is a tensor or an array that is too large to be copied along with a function."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size() > _LARGE_BYTES
+    return isinstance(value, np.ndarray) and value.nbytes > _LARGE_BYTES
 
 
 # Weak, since the class of a copy goes with it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,36 @@ class KeepsTextInAClosure(Base):
         self.net.register_forward_hook(hook)
         if phase:
             late = 0.0
+
+
+def with_a_count(step):
+    """A decorator of the user's."""
+    calls = 0
+
+    def counting(self, batch, index):
+        nonlocal calls
+        calls += 1
+        return step(self, batch, index) * (1 + 0.01 * (calls % 7))
+
+    return counting
+
+
+class CountsInItsMethods(Base):
+    """In a closure and in a default argument, as a cache is kept."""
+
+    @staticmethod
+    def begin():
+        CountsInItsMethods.loss.__defaults__[0].clear()
+        counting = CountsInItsMethods.training_step
+        counting.__closure__[counting.__code__.co_freevars.index("calls")].cell_contents = 0
+
+    def loss(self, batch, seen=[]):  # noqa: B006 (people write this)
+        seen.append(len(seen) % 5)
+        return super().loss(batch) * (1 + 0.1 * seen[-1])
+
+    @with_a_count
+    def training_step(self, batch, index):
+        return self.loss(batch)
 
 
 class OnlyOne:
@@ -365,7 +396,7 @@ KINDS = [
     *(CountsInItsClass, PhysicsInformed, PenalisesItsGradient, KeepsADistribution),
     *(RaisesFarAway, SkipsBatches, SkipsWhatIsNotFinite, Complex, Parametrised, TakesAnIterator),
     *(Lazy, ManualWithValidation, Adapted, KeepsItsTrainer, Prints),
-    *(CountsInAPart, KeepsTextInAClosure, RefersToTheOnlyOne),
+    *(CountsInAPart, KeepsTextInAClosure, RefersToTheOnlyOne, CountsInItsMethods),
     *(DrawsFromGlobals, DrawsFromItsBatch, DrawsFromAnOldStream, HoldsASlot, WritesEvents),
 ]
 
@@ -408,6 +439,70 @@ def test_the_run_is_the_same_and_every_analysis_succeeds(kind, tmp_path, capsys)
     assert capsys.readouterr().out == printed
     assert watch.history
     assert [row["morse/failed"] for row in watch.history] == [0.0] * len(watch.history)
+
+
+class Scale:
+    """A loss that is an object, which the run uses as well."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, module, batch, kept=[]):  # noqa: B006 (people write this)
+        self.calls += 1
+        kept[:] = [len(kept) % 5] * (len(kept) + 1)
+        return Base.loss(module, batch) * (1 + 0.01 * (self.calls % 7) + 0.01 * kept[0])
+
+
+def scaled():
+    """The same, a function."""
+    calls, last = [], 0.0
+
+    def loss(module, batch):
+        nonlocal last
+        calls.append(last)
+        last = len(calls) % 7
+        return Base.loss(module, batch) * (1 + 0.01 * last)
+
+    return loss
+
+
+def own_loss(kind):
+    if kind == "object":
+        Scale.__call__.__defaults__[0].clear()
+        return Scale()
+    return {"function": scaled(), "method": Scale().__call__, "partial": partial(Scale())}[kind]
+
+
+class HasALoss(Base):
+    def training_step(self, batch, index):
+        return self.own(self, batch)
+
+
+@pytest.mark.parametrize("kind", ["function", "object", "method", "partial"])
+def test_a_loss_function_that_keeps_something_is_the_same_afterwards(kind, tmp_path):
+    ends = []
+    for n, watched in enumerate((False, True)):
+        Scale.__call__.__defaults__[0].clear()
+        HasALoss.own = staticmethod(own_loss(kind))
+        watch = [watching(loss_fn=HasALoss.own)] if watched else []
+        ends.append(run(HasALoss, tmp_path / str(n), *watch))
+    assert ends[0] == ends[1]
+    assert [row["morse/failed"] for row in watch[0].history] == [0.0] * len(watch[0].history)
+
+
+@pytest.mark.parametrize("kind", [CountsInItsMethods, CountsInAPart])
+def test_analyses_leave_no_classes_behind(kind, tmp_path):
+    seen = []
+
+    class Looks(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append([*kind.__subclasses__(), *Counting.__subclasses__()])
+
+    watch = watching()
+    run(kind, tmp_path, watch, Looks(), max_epochs=3)
+    assert len(watch.history) == 3
+    assert seen == [[], [], []]
+    assert kind.__subclasses__() == []
 
 
 class HandsOver(Base):

@@ -20,7 +20,7 @@ from lightning_morse.monitoring.extent import half_widths
 from lightning_morse.slices.directions import DirectionSource, Slice
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.steps import loss_from_steps
-from tests.callback_models import Net, fit, monitor, one_answer, rng_state, stub_analysis
+from tests.callback_models import Net, Outside, fit, monitor, one_answer, rng_state, stub_analysis
 
 
 class Odd(Exception):
@@ -36,6 +36,10 @@ ERRORS = {
 }
 
 
+# Known to losses by number: what a loss holds itself, it holds a copy of where it is analysed.
+FAULTS: dict[int, Fault] = {}
+
+
 class Fault(Callback):
     """Breaks one function after the first epoch; the last of several errors lasts."""
 
@@ -43,7 +47,9 @@ class Fault(Callback):
         self.error, *self.later = errors
         self.armed = armed
         self.draws = draws
-        self.met = 0
+        self.met = self.calls = 0
+        self.number = len(FAULTS)
+        FAULTS[self.number] = self
 
     def on_train_epoch_end(self, trainer, pl_module):
         if self.armed and self.later:
@@ -51,24 +57,28 @@ class Fault(Callback):
         self.armed = True
 
     def before(self, function):
+        number = self.number
+
         def broken(*args, **options):
-            if self.armed:
-                self.met += 1
-                if self.draws:
+            fault = FAULTS[number]
+            if fault.armed:
+                fault.met += 1
+                if fault.draws:
                     torch.rand(1)  # the generators must be restored too
-                raise self.error
+                raise fault.error
             return function(*args, **options)
 
         return broken
 
     def after(self, function, calls=1):
         """Let the function do its work, possibly several times, then fail."""
-        seen = []
+        number = self.number
 
         def broken(*args, **options):
+            fault = FAULTS[number]
             value = function(*args, **options)
-            seen.append(self.armed)
-            return self.before(lambda: value)() if sum(seen) >= calls else value
+            fault.calls += fault.armed
+            return fault.before(lambda: value)() if fault.calls >= calls else value
 
         return broken
 
@@ -240,17 +250,17 @@ def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, mo
 
 def test_different_causes_are_each_said_once(tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
-    calls = []
+    calls = Outside(n=0)
 
     def loss_fn(module, batch):
-        calls.append(module)
-        if len(calls) % 2:
-            raise ValueError(f"diverged in call {len(calls)}")
+        calls.n += 1
+        if calls.n % 2:
+            raise ValueError(f"diverged in call {calls.n}")
         raise RuntimeError("nothing there")
 
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         fit(tmp_path, monitor(loss_fn=loss_fn), max_epochs=5)
-    assert len(calls) == 5
+    assert calls.n == 5
     assert [r.getMessage() for r in caplog.records if r.name == "lightning_morse"] == [
         "epoch 1: no analysis, training goes on (ValueError: diverged in call 1)",
         "epoch 2: no analysis, training goes on (RuntimeError: nothing there)",

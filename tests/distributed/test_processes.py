@@ -108,10 +108,11 @@ def test_on_error_raise_ends_all(reports):
 
 
 @pytest.mark.slow
-def test_pruning_ends_all(reports):
-    first, second = reports["pruned"]
-    assert first["ended"] == "ProcessError: in process 1: TrialPruned: not promising"
-    assert second["ended"] == "TrialPruned: not promising"
+def test_pruning_at_a_point_of_the_slice_ends_none(reports):
+    for bare, report in zip(reports["bare"], reports["pruned"], strict=True):
+        assert report["ended"] == ""
+        assert [row["morse/failed"] for row in report["history"]] == [0, 0, 0]
+        assert report["weights"] == bare["weights"]
 
 
 @pytest.mark.slow

@@ -13,11 +13,14 @@ from lightning_morse.analysis.pipeline import analyze_from
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.monitoring.costs import Portion
 from lightning_morse.monitoring.meter import Meter, OutOfTimeError
-from tests.callback_models import Net, fit, monitor, stub_analysis
+from tests.callback_models import Net, Outside, fit, monitor, stub_analysis
 
 
-class Clock:
-    now = 0.0
+class Clock(Outside):
+    """Which a loss can put forward."""
+
+    def __init__(self) -> None:
+        super().__init__(now=0.0)
 
     def __call__(self) -> float:
         return self.now
@@ -97,15 +100,15 @@ def test_what_is_known_is_not_evaluated_again():
 
 
 def counted(watch_options, tmp_path, **options):
-    calls = []
+    calls = Outside(n=0)
 
     def loss_fn(module, batch):
-        calls.append(None)
+        calls.n += 1
         return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
 
     watch = monitor(loss_fn=loss_fn, probe_batches=1, **watch_options)
     fit(tmp_path, watch, **options)
-    return watch, len(calls)
+    return watch, calls.n
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -113,7 +116,7 @@ def test_a_monitor_evaluates_no_more_than_it_was_told(tmp_path):
     watch, n = counted({"n_samples": 24, "max_overhead": 1.0}, tmp_path, max_epochs=2)
     assert len(watch.history) == 2
     assert not watch.history[-1]["morse/failed"]
-    assert n <= 2 * 24
+    assert 24 < n <= 2 * 24
 
 
 @pytest.mark.slow
@@ -151,11 +154,11 @@ class LossThatWaits:
     """Some evaluations wait for something."""
 
     def __init__(self, clock, waits):
-        self.clock, self.waits, self.n = clock, waits, 0
+        self.clock, self.waits, self.noted = clock, waits, Outside(n=0)
 
     def __call__(self, module, batch):
-        self.n += 1
-        self.clock.now += 1.0 if self.n in self.waits else 0.001
+        self.noted.n += 1
+        self.clock.now += 1.0 if self.noted.n in self.waits else 0.001
         return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
 
 
@@ -172,7 +175,7 @@ def test_a_first_evaluation_that_waits_decides_nothing(
     watch._analyses.loss_fn = LossThatWaits(clock, waits)
     meter = Meter(clock, Portion(24, 24, 1, 24), end=6.0)
     assert (watch._analyses.of(module, "", meter).run() is not None) is made
-    assert evaluated is None or watch._analyses.loss_fn.n == evaluated
+    assert evaluated is None or watch._analyses.loss_fn.noted.n == evaluated
     assert meter.quickest == pytest.approx(0.001 if made else 1.0)
     assert meter.why == ("" if made else "the loss has become too dear for what was planned")
 
@@ -185,7 +188,7 @@ def test_an_evaluation_that_takes_all_the_time_is_not_made_again(tmp_path, monke
     loss = watch._analyses.loss_fn = LossThatWaits(clock, {1, 2, 3})
     meter = Meter(clock, Portion(24, 24, 1, 24), end=0.5)
     assert watch._analyses.of(module, "", meter).run() is None
-    assert loss.n == 1
+    assert loss.noted.n == 1
 
 
 def test_where_choosing_the_slice_took_the_time_the_loss_is_not_blamed():
@@ -232,10 +235,11 @@ def test_a_loss_that_becomes_dear_breaks_no_promise(tmp_path, monkeypatch):
 
 def test_part_of_the_probe_set_is_the_same_throughout(tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
-    seen = []
+    noted = Outside(seen=[])
+    seen = noted.seen
 
     def loss_fn(module, batch):
-        seen.append(float(batch[0].sum()))
+        noted.seen.append(float(batch[0].sum()))
         return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
 
     watch = monitor(loss_fn=loss_fn, n_samples=24, probe_batches=4)

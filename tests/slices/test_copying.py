@@ -240,3 +240,61 @@ def test_cells_of_a_copy_are_its_own():
     assert copied() == ("x", "x")
     assert copied() == ("xx", "xx")
     assert count() == ("x", "x")
+
+
+def out_of_time(after):
+    """A check that raises from some call on, and the number of calls."""
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) > after:
+            raise TimeoutError("no time left")
+
+    return check, calls
+
+
+@pytest.mark.parametrize("make", [lambda k: [k], Slotted, lambda k: Frozen([k])])
+def test_copying_can_be_ended_and_what_ends_it_is_no_object_without_a_copy(make):
+    values = [make(k) if make is not Slotted else Slotted() for k in range(2000)]
+    check, calls = out_of_time(after=2)
+    made = Copier(lambda value: None, lambda value: "guarded", check=check)
+    with pytest.raises(TimeoutError):
+        made.copy({"values": values})
+    assert len(calls) == 3
+    check, calls = out_of_time(after=10**6)
+    made = Copier(lambda value: None, lambda value: "guarded", check=check)
+    assert len(made.copy(values)) == 2000
+    assert len(calls) >= 7
+
+
+def test_tracking_and_the_first_restoring_can_be_ended():
+    values = [[k] for k in range(2000)]
+    check, calls = out_of_time(after=3)
+    with pytest.raises(TimeoutError):
+        ModuleState(values, check=check)
+    check, calls = out_of_time(after=10**6)
+    state = ModuleState(values, check=check)
+    tracked = len(calls)
+    state.restore()
+    restored = len(calls)
+    values[0].append(1)
+    state.restore()
+    assert tracked < restored == len(calls)
+    assert values[0] == [0]
+
+
+def test_what_nobody_can_write_to_is_shared(tmp_path):
+    np.save(tmp_path / "kept.npy", np.arange(4.0))
+    own = np.arange(4.0)
+    own.flags.writeable = False
+    of_bytes = np.frombuffer(b"12345678", dtype=np.int64)
+    mapped = np.load(tmp_path / "kept.npy", mmap_mode="r")
+    for array in (own, own[1:], of_bytes, mapped, mapped[1:]):
+        assert copier().copy(array) is array
+    behind = np.arange(4.0)
+    view = behind[:]
+    view.flags.writeable = False
+    written = np.load(tmp_path / "kept.npy", mmap_mode="c")
+    for array in (view, np.frombuffer(bytearray(8), dtype=np.int64), written, np.ones(2)):
+        assert copier().copy(array) is not array

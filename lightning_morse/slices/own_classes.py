@@ -1,0 +1,178 @@
+"""Classes for copies, where a step could reach the original of a copy through its class."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from lightning_morse.slices.copying import holds_something, is_atomic
+from lightning_morse.slices.stand_ins import Silence, World
+
+# Attributes of a class that are no data.
+_CODE = (FunctionType, MethodType, staticmethod, classmethod, property, type)
+# Classes of these libraries hold nothing that a step would change.
+_LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
+# Methods that are not called on a copy, or must not be another's.
+_NOT_CALLED = ("__new__", "__init__", "__init_subclass__", "__class_getitem__", "__del__")
+
+
+def give_own_class(copied: Any, world: World) -> None:
+    """Give a copy a class of its own where a step could reach the original through its class.
+
+    That has copies of what the class holds, bases included: lists, dicts and arrays, and what
+    methods keep in closures, default arguments and attributes of their own.
+
+    Args:
+        copied: The copy, whose class is still that of the original.
+        world: Copies what classes hold, and knows which classes have been made already.
+    """
+    cls = type(copied)
+    if any(cls is own for own in world.own_classes):
+        return
+    if cls not in world.classes:
+        world.classes[cls] = _made(cls, world)
+    if world.classes[cls] is not cls:
+        copied.__class__ = world.classes[cls]
+        world.with_own_class.append(copied)
+
+
+def take_own_classes(world: World) -> None:
+    """Take the classes back that were made for copies, which are evaluated no more.
+
+    A class is part of a cycle, and would stay among the ``__subclasses__()`` of the user's until
+    the next collection of garbage, which takes too long to ask for.
+
+    Args:
+        world: That of the copies.
+    """
+    originals = {id(own): cls for cls, own in world.classes.items() if own is not cls}
+    for copied in world.with_own_class:
+        cls = originals.get(id(type(copied)))
+        if cls is not None and not hasattr(cls, "__del__"):  # which is not to be called
+            with contextlib.suppress(TypeError):
+                copied.__class__ = cls
+    world.with_own_class.clear()
+    for own in world.own_classes:
+        if not hasattr(own, "__del__"):
+            with contextlib.suppress(TypeError):  # one with slots goes with the garbage
+                own.__bases__ = (Unregistered,)
+
+
+def users_bases(cls: type) -> list[type]:
+    """The classes that a class derives from but those of libraries, the most special first."""
+    return [
+        base
+        for base in cls.__mro__
+        if not f"{base.__module__}.".startswith(_LIBRARIES) and base is not object
+    ]
+
+
+def _made(cls: Any, world: World) -> Any:
+    """The class for copies of instances of a class; that class where another is not needed."""
+    bases = users_bases(cls)
+    held = {base: own for base in bases if (own := dict(_held(base, world)))}
+    logs, ends = hasattr(cls, "log_dict"), hasattr(cls, "__del__")
+    if not (logs or ends or held or any(map(_holds_data, bases))):
+        return cls
+    first, namespace = (_Quiet if logs else Unregistered), held.pop(cls, {})
+    if ends:
+        namespace["__del__"] = _nothing  # the end of the copy is not that of the module
+    if logs:
+        namespace["log"] = namespace["log_dict"] = world.silent_log
+        if not hasattr(cls, "logger"):
+            namespace["logger"], namespace["loggers"] = Silence(), ()
+    try:
+        # Each right before the base it is for, so that super() finds the copy.
+        layers = [_derived(base, (_apart(), base), own) for base, own in held.items()]
+        made = _derived(cls, (first, cls, *layers), namespace)
+    except TypeError:  # a metaclass or slots may forbid that
+        layers = []
+        made = _derived(cls, (first, cls), namespace)
+    world.own_classes += (made, *layers)
+    return made
+
+
+def _derived(cls: Any, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
+    """A class that passes for another."""
+    named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **namespace}
+    # Not by calling the metaclass, which may keep a registry.
+    return type.__new__(type(cls), cls.__name__, bases, named)
+
+
+def _held(base: type, world: World) -> Iterator[tuple[str, Any]]:
+    """What a class has that has to be another for copies, by name."""
+    for name, value in list(vars(base).items()):
+        if name in _NOT_CALLED or _is_plain(value):
+            continue
+        if isinstance(value, _CODE) or not name.startswith("__"):
+            made = _own(value, f"{base.__name__}.{name}", world)
+            if made is not value:
+                yield name, made
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it can be told at a glance that an attribute of a class holds nothing."""
+    if isinstance(value, FunctionType):
+        return not holds_something(value)
+    return type(value) is not property and (isinstance(value, ModuleType) or is_atomic(value))
+
+
+def _own(value: Any, where: str, world: World) -> Any:
+    """What an attribute of a class is for copies; itself if it holds nothing that could change."""
+
+    def of_code(function: Any) -> Any:
+        return world.held_by(function, where) if isinstance(function, FunctionType) else function
+
+    cls = type(value)
+    if isinstance(value, FunctionType):
+        return of_code(value)
+    if cls in (staticmethod, classmethod):
+        made = of_code(value.__func__)
+        return value if made is value.__func__ else cls(made)
+    if cls is property:
+        parts = value.fget, value.fset, value.fdel
+        get, put, delete = map(of_code, parts)
+        unchanged = (get, put, delete) == parts
+        return value if unchanged else property(get, put, delete, value.__doc__)
+    if cls is functools.cached_property:
+        made = of_code(value.func)
+        return value if made is value.func else functools.cached_property(made)
+    if isinstance(value, functools._lru_cache_wrapper):  # would keep copies of the module alive
+        return world.copier.copy(value)
+    if isinstance(value, _CODE) or hasattr(cls, "__get__") or cls.__module__ == "_abc":
+        return value
+    return world.copier.copy(value)
+
+
+def _holds_data(base: type) -> bool:
+    """Whether a class has an attribute that a step could bind to something else, as a count."""
+    return any(
+        is_atomic(value) and not isinstance(value, (*_CODE, BuiltinFunctionType, ModuleType))
+        for name, value in vars(base).items()
+        if not name.startswith("__")
+    )
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Nothing."""
+
+
+def _apart() -> type:
+    """A class like :class:`Unregistered` that stands nowhere else in an order of bases."""
+    return type("Unregistered", (), {"__init_subclass__": classmethod(_nothing)})
+
+
+class Unregistered:
+    """Precedes the class of a copy in its bases."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep out of any registry of subclasses that the class of the module has."""
+
+
+class _Quiet(Unregistered):
+    """Precedes the class of a copy that logs or prints."""
+
+    print = Silence()
