@@ -15,6 +15,7 @@ from lightning_morse.analysis.wells import Well
 from lightning_morse.gp.process import GaussianProcess
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
+from lightning_morse.grids.shares import share_of_box
 from lightning_morse.result import MorseSet
 
 # Newton steps towards a critical point of the mean, from a cell's centre: a few are enough where
@@ -137,17 +138,17 @@ def describe(
         One record per Morse set. Whether a set is resolved, and its index, are as certain as the
         portrait; centres are estimates, and so are losses that were not measured.
     """
-    found, settled, volumes = portrait.found, portrait.settled, portrait.nested.volumes
+    found, settled, nested = portrait.found, portrait.settled, portrait.nested
     bounds = dict(zip(found.attractors, np.asarray(mu, dtype=np.float64).tolist(), strict=True))
     return tuple(
         MorseSet(
-            cells=outer_cells(portrait.nested, cells),
+            cells=outer_cells(nested, cells),
             is_attractor=number in bounds,
             resolved=bool(settled.resolved[number]),
             index=int(settled.index[number]) if settled.index[number] >= 0 else None,
             center=located.centers[number],
             loss=float(located.losses[number]),
-            volume=float(volumes[cells].sum()),
+            volume=share_of_box(nested.mask(cells), nested.volumes),
             mu=bounds.get(number),
             loss_deviation=float(located.deviations[number]),
             wall=portrait.well.wall if portrait.well and number == portrait.well_number else None,
@@ -167,9 +168,7 @@ def outer_cells(nested: NestedGrid, cells: Cells) -> Cells:
     """Cells of the outermost grid that hold some of the given cells, ascending."""
     if len(nested.grids) == 1:
         return cells
-    mask = np.zeros(nested.size, dtype=bool)
-    mask[cells] = True
-    return np.flatnonzero(nested.on_grid(0, mask, np.logical_or))
+    return np.flatnonzero(nested.on_grid(0, nested.mask(cells), np.logical_or))
 
 
 def _polish(

@@ -28,6 +28,7 @@ from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
 from lightning_morse.conley.nested_map import BoxImages, nested_outer_approximation
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.grids.nested import NestedGrid
+from lightning_morse.grids.shares import share_of_box
 from lightning_morse.stopwatch import Stopwatch
 
 # Share of the failure probability beside the band that may be spent on dropping components in which
@@ -106,8 +107,9 @@ class PhasePortrait:
         process for all of it.
         """
         part = self.nested.part(k)
-        open_ = self.open[part] if k else self.labels[part] == UNDECIDED
-        return float(self.nested.volumes[part][open_].sum())
+        mask = np.zeros(self.nested.size, dtype=bool)
+        mask[part] = self.open[part] if k else self.labels[part] == UNDECIDED
+        return share_of_box(mask, self.nested.volumes)
 
     def label_at(self, point: Array) -> int:
         """The label of a point, shape ``(d,)``: that of its cell, if it is not known better."""

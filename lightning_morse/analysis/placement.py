@@ -32,6 +32,7 @@ from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.gp.process import GaussianProcess, derivative_order
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.shares import share_of_box
 
 # Most cells per axis of the grid that undecided cells are read from, by dimension: some 4,000 cells
 # show where to look next, and a portrait on them costs little beside a fit.
@@ -76,21 +77,22 @@ def is_resolved(portrait: PhasePortrait) -> bool:
     if not portrait.is_exact:
         return False
     nested, open_ = portrait.nested, portrait.labels == UNDECIDED
-    share = 0.0
+    far_from_borders = []
     for k, grid in enumerate(nested.grids):
         # Cells that a smaller box covers are judged there.
         on_grid = np.ones(grid.size, dtype=bool)
         on_grid[nested.uncovered[k]] = open_[nested.part(k)]
         structure = np.ones((2 * _NEAR_DECIDED + 1,) * grid.dim)
         inner = binary_erosion(on_grid.reshape(grid.shape), structure, border_value=1).ravel()
-        share += nested.volumes[nested.part(k)][inner[nested.uncovered[k]]].sum()
-    return bool(share <= _UNDECIDED_IS_FINE)
+        far_from_borders.append(inner)
+    share = share_of_box(nested.gathered(far_from_borders), nested.volumes)
+    return share <= _UNDECIDED_IS_FINE
 
 
 def is_decided(portrait: PhasePortrait) -> bool:
     """Whether few cells are undecided, those at borders included."""
-    undecided = portrait.nested.volumes[portrait.labels == UNDECIDED].sum()
-    return bool(undecided <= _UNDECIDED_IS_FINE)
+    undecided = share_of_box(portrait.labels == UNDECIDED, portrait.nested.volumes)
+    return undecided <= _UNDECIDED_IS_FINE
 
 
 def choose_batch(

@@ -278,7 +278,7 @@ def _about_the_box(result: MorseAnalysis) -> str:
         whole = result.escape == 1 and not result.diverged.any()
         leaves = "everything leaves the box" if whole else _shares(result)
         return f"No attractor: {leaves}. A larger box may hold one."
-    share = percent(1 - result.escape - result.undecided)
+    share = percent(sum(result.basin_volumes.values()))
     whose = "attractor 0" if n == 1 else f"one of {n} attractors"
     said = f"{share} of the box certainly leads to {whose}, {_shares(result)}."
     if not unresolved:

@@ -67,9 +67,9 @@ def _found(paths: Iterable[str], complain: Complaints) -> list[Run]:
 
 def _report(args: argparse.Namespace) -> int:
     complain = Complaints()
-    runs = _found(args.runs, complain)
     if fault := why_not_written(args.output):
         return fail(f"{args.output}: {fault}")
+    runs = _found(args.runs, complain)
     written = write_report(runs, args.output, complain)
     small = written.size <= _KILOBYTES_BELOW
     size = f"{written.size / 1e3:.0f} kB" if small else f"{written.size / 1e6:.1f} MB"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_morse.files.regular import special_kind
 from lightning_morse.tables import FORMS, written
 from lightning_morse.words import printable, short_of_one
 
@@ -61,11 +62,12 @@ def _written(name: str, value: Any) -> str:
 
 def why_not_written(path: Path) -> str:
     """Why a file cannot be written, as far as that can be told before; empty if it can."""
-    if path.is_dir():
-        return "it is a folder; --output must be a file"
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    return "" if os.access(path.parent, os.W_OK) else f"{path.parent} cannot be written to"
+    if kind := special_kind(path):
+        return f"it is {kind}; --output must be a file, a new one or a regular one to replace"
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    return "" if os.access(folder, os.W_OK) else f"{folder} cannot be written to"
 
 
 def add_format(command: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.morse_sets import MorseGraph
 from lightning_morse.conley.packed_sets import cardinality, unpacked
 from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
+from lightning_morse.grids.shares import share_of_box
 
 
 def certain_labels(found: MorseGraph) -> NDArray[np.int32]:
@@ -132,5 +133,5 @@ def escaping_volumes(
 ) -> Array:
     """As :func:`exit_volumes`, from what :func:`leaving_through` gives, shape ``(d, 2)``."""
     escapes = through & (labels == ESCAPES)[:, None, None]
-    out: Array = np.average(escapes, axis=0, weights=volumes)
-    return out
+    by_face = escapes.reshape(len(escapes), -1).T
+    return np.array([share_of_box(face, volumes) for face in by_face]).reshape(escapes.shape[1:])

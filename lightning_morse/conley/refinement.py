@@ -19,6 +19,7 @@ from lightning_morse.conley.morse_sets import MorseGraph, morse_graph, with_exte
 from lightning_morse.conley.packed_sets import cardinality
 from lightning_morse.grids.adaptive import AdaptiveGrid
 from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.shares import share_of_box
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class RefinedMorseGraph:
         Args:
             label: Number of an attractor's Morse set, -1 for undecided, -2 for escaping.
         """
-        return float(self.grid.volumes[self.labels == label].sum())
+        return share_of_box(self.labels == label, self.grid.volumes)
 
 
 def refined_morse_graph(

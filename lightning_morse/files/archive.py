@@ -143,8 +143,7 @@ class Archive:
         array = array.reshape(shape[::-1]).T if is_transposed else array.reshape(shape)
         if dtype.kind == "b" and size and array.view(np.uint8).max() > 1:
             raise DamagedFile(self.what, name, "true or false", "other bytes")
-        check.values(member, array)
-        return array.astype(dtype.newbyteorder("="), copy=False)
+        return check.values(member, array).astype(dtype.newbyteorder("="), copy=False)
 
     def _check_size(self, info: zipfile.ZipInfo, name: str) -> None:
         known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

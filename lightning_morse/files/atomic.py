@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lightning_morse.files.regular import special_kind
+
 # No write takes so long: what is older was left by a process that was killed.
 _LEFT_OVER_AFTER = 86_400.0  # seconds
 _PARTIAL = re.compile(r"\..+?\.(\d+)(?:\.\d+)?\.partial", re.DOTALL)
@@ -27,15 +29,21 @@ def written_whole(path: str | os.PathLike[str], *, durable: bool = True) -> Iter
     left in the folder is removed after a day.
 
     Args:
-        path: Where to; an existing file is replaced. Its folder must exist.
+        path: Where to; an existing file is replaced, also one that a link leads to. Its folder must
+            exist.
         durable: Whether it is on the disk by then, so that this also holds if the machine stops.
             Otherwise it holds as long as the operating system goes on, and is quicker: whoever
             reads the file has to see for himself whether it is what was written.
 
     Yields:
         The open file.
+
+    Raises:
+        OSError: If it cannot be written, or what is there is no regular file: a device or a pipe
+            that others use must not become one.
     """
-    target = Path(path)
+    refuse_special(path)
+    target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}.{next(_numbers)}.partial")
     _remove_left_overs(target.parent)
     try:
@@ -48,6 +56,15 @@ def written_whole(path: str | os.PathLike[str], *, durable: bool = True) -> Iter
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """Raise unless a file may take a name: one that is free, or that of a regular file."""
+    if kind := special_kind(path):
+        raise OSError(
+            f"{os.fspath(path)} must be a new file or a regular one to replace, but it is {kind}; "
+            "give another name"
+        )
 
 
 def write_whole(

@@ -1,4 +1,4 @@
-"""Files that are read: regular ones only, and none that a link leads to from outside a folder."""
+"""Files that are read or replaced: regular ones only, and of those in folders none from outside."""
 
 from __future__ import annotations
 
@@ -27,6 +27,33 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except BaseException:
         os.close(number)
         raise
+
+
+# What else there is, in words, by the type that the system gives it.
+_SPECIAL = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def special_kind(path: str | os.PathLike[str]) -> str:
+    """What there is under a name, in words, if it is no regular file; else empty.
+
+    Args:
+        path: The name; links are followed. Nothing is opened, so that nothing waits.
+
+    Example:
+        >>> special_kind("/"), special_kind("/no/such/file")
+        ('a folder', '')
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # nothing there, or nothing that can be looked at
+        return ""
+    return "" if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode), "no regular file")
 
 
 def files_below(

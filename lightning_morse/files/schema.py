@@ -20,6 +20,7 @@ Kind = Literal[
     "integer",
     "number",
     "finite",
+    "share",
     "flag",
     "text",
     "object",
@@ -36,6 +37,7 @@ _IN_WORDS = {
     "integer": "integer",
     "number": "number",
     "finite": "finite number",
+    "share": "share from 0 to 1",
     "flag": "true or false",
     "text": "text",
     "object": "object",
@@ -44,7 +46,9 @@ _IN_WORDS = {
     "runs": "runs of equal integers: value, length, value, length ...",
     "packed": "object of packed numbers",
 }
-_DTYPES = {"integer": "iu", "number": "f", "finite": "f", "flag": "b"}
+_DTYPES = {"integer": "iu", "number": "f", "finite": "f", "share": "f", "flag": "b"}
+# By so much a share may lie outside of 0 to 1, in files of versions that summed rounded volumes.
+_ROUNDING = 1e-9
 _SHOWN = 80  # characters of a value that came
 
 
@@ -85,7 +89,8 @@ class Member:
 
     Attributes:
         name: Its name.
-        kind: What its values are. A "number" may be NaN or infinite, a "finite" one may not.
+        kind: What its values are. A "number" may be NaN or infinite, a "finite" one may not. A
+            "share" is from 0 to 1; what rounding adds to that is taken off when it is read.
         says: What it means, for the page of the format.
         shape: Its sizes; empty for a single value.
         low: Least value; None for no bound.
@@ -191,8 +196,7 @@ class Check:
             return self._objects(member, value)
         if member.shape:
             return self._list(member, value)
-        self._single(member, value)
-        return value
+        return self._single(member, value)
 
     def header(self, member: Member, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
         """Check the type and the shape of an array, before it is read."""
@@ -200,17 +204,18 @@ class Check:
         self.expect(right, member.name, member.wanted, f"values of type {dtype}")
         self._fit(member, tuple(shape))
 
-    def values(self, member: Member, array: NDArray[Any]) -> None:
-        """Check the values of an array, once it has been read."""
-        if member.kind == "finite" and not np.isfinite(array).all():
+    def values(self, member: Member, array: NDArray[Any]) -> NDArray[Any]:
+        """Check the values of an array, once it has been read, and return them."""
+        if member.kind in ("finite", "share") and not np.isfinite(array).all():
             self.refuse(member.name, member.wanted, "values that are not finite")
         low, high = self._range(member)
         if not array.size or (low is None and high is None):
-            return
+            return array
         # Where NaN is allowed it is no value out of range.
         least, most = np.nanmin(array), np.nanmax(array)
         if (low is not None and least < low) or (high is not None and most > high):
             self.refuse(member.name, member.wanted, f"{least} to {most}")
+        return np.clip(array, 0, 1) if member.kind == "share" else array
 
     def relations(self, relations: Iterable[Relation], members: Mapping[str, Any]) -> None:
         """Check what members say together."""
@@ -233,6 +238,8 @@ class Check:
         self.sizes.update({w: s for w, s in zip(wanted, shape, strict=True) if isinstance(w, str)})
 
     def _range(self, member: Member) -> tuple[float | None, float | None]:
+        if member.kind == "share":
+            return -_ROUNDING, 1 + _ROUNDING
         if member.refers_to is not None:
             size = self.sizes.get(member.refers_to)
             if not isinstance(size, int):
@@ -270,7 +277,7 @@ class Check:
             self.expect(_is(member.kind, entry), member.name, member.wanted, entry)
             if low is not None or high is not None:
                 self._expect_within(member, entry, low, high)
-        return value
+        return np.clip(value, 0, 1).tolist() if member.kind == "share" else value
 
     def _otherwise(self, member: Member, axis: int) -> int:
         """Size of an axis below one of size 0, which no list can tell."""
@@ -278,13 +285,14 @@ class Check:
         known = self.sizes.get(size, 0) if isinstance(size, str) else size
         return known if isinstance(known, int) else 0
 
-    def _single(self, member: Member, value: Any) -> None:
+    def _single(self, member: Member, value: Any) -> Any:
         if member.kind == "object":
-            self.facts(value, member.parts, member.name)
-            return
+            known = self.facts(value, member.parts, member.name)
+            return {**value, **{name: known[name] for name in known if name in value}}
         self.expect(_is(member.kind, value), member.name, member.wanted, value)
         if type(value) in (int, float):
             self._expect_within(member, value, *self._range(member))
+        return min(max(value, 0), 1) if member.kind == "share" else value
 
     def _expect_within(
         self, member: Member, value: Any, low: float | None, high: float | None
@@ -300,7 +308,7 @@ def _is(kind: Kind, value: Any) -> bool:
         case "integer":
             # No wider than the arrays that hold the like.
             return type(value) is int and -(2**63) <= value < 2**63
-        case "number" | "finite":
+        case "number" | "finite" | "share":
             return is_number(value) or (kind == "number" and type(value) is float)
         case "flag":
             return type(value) is bool

@@ -123,6 +123,12 @@ class NestedGrid:
         """The cells here that belong to grid ``k``."""
         return slice(int(self.starts[k]), int(self.starts[k + 1]))
 
+    def mask(self, cells: Cells) -> Mask:
+        """A mask of some of the cells here, shape ``(size,)``."""
+        out = np.zeros(self.size, dtype=bool)
+        out[cells] = True
+        return out
+
     def gathered(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Values on all cells here, shape ``(size, ...)``, from those on all cells of each grid."""
         return np.concatenate([v[cells] for v, cells in zip(values, self.uncovered, strict=True)])

@@ -17,6 +17,7 @@ from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.facts import Evidence, MapFacts, SurrogateFacts
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.nested import NestedGrid
+from lightning_morse.grids.shares import share_of_box
 from lightning_morse.result.parts import Box, Curvature, Ladder, MorseSet, WayOut
 from lightning_morse.tables import written
 from lightning_morse.words import NO_CLAIM, kind_of_set, percent, short_of_one
@@ -228,13 +229,11 @@ class MorseAnalysis:
     def _share(self, label: int) -> float:
         """Fraction of the box whose finest cells have a label."""
         if not self.inner:
-            return float(np.mean(self.labels == label))
+            return share_of_box(self.labels == label)
         nested = NestedGrid(tuple(b.grid for b in self.boxes), tuple(b.parent for b in self.boxes))
         finest = zip(self.boxes, nested.uncovered, strict=True)
         labels = np.concatenate([box.labels[cells] for box, cells in finest])
-        found = labels == label
-        # Rounding must not turn all into almost all.
-        return 1.0 if found.all() else float(nested.volumes[found].sum())
+        return share_of_box(labels == label, nested.volumes)
 
     def basin_of(self, x: ArrayLike) -> Cells:
         """Number of the attractor whose basin certainly contains each point.

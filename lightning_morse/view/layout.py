@@ -17,14 +17,14 @@ SIZES = {
 _STEP = Member("step", "integer", "step of training")
 _EPOCH = Member("epoch", "integer", "epoch of training", null=True)
 _MU = Member("mu", "finite", "bound on the probability of the claim", low=0, high=1)
-_ESCAPE = Member("escape", "finite", "share of the box that leaves it", low=0, high=1)
+_ESCAPE = Member("escape", "share", "share of the box that leaves it")
 _CLAIM, _BOUND = "about the number of attractors", "`mu` in words"
 _LOSS = "loss of the current weights"
 _FLOOR = "at the minimum of their basin; null where none certainly holds them"
 _BARRIER = "rise in loss up to the lowest saddle of that basin; null if there is none"
 _SWITCHES = "how often training has certainly changed basins; null outside of training"
 _FORKS = "how often two basins have been found where there was one; null outside of training"
-_UNDECIDED = Member("undecided", "finite", "share that is undecided", low=0, high=1)
+_UNDECIDED = Member("undecided", "share", "share that is undecided")
 
 # At the head of the text, so that runs can be listed without the rest being read.
 SUMMARY = Member(
@@ -53,7 +53,7 @@ SUMMARY = Member(
             "one for each attractor",
             (None,),
             parts=(
-                Member("volume", "finite", "share of the box", low=0, high=1),
+                Member("volume", "share", "share of the box"),
                 Member("color", "text", "such as #0072B2"),
                 Member("identity", "integer", "the same in all records of a run", low=0),
             ),
@@ -85,10 +85,10 @@ SETS = Member(
         Member("index", "integer", "Morse index", low=0, high="axes", null=True),
         Member("center", "finite", "its critical point", ("axes",)),
         Member("loss", "finite", "there", null=True),
-        Member("volume", "finite", "share of the box", low=0, high=1),
+        Member("volume", "share", "share of the box"),
         Member("mu", "finite", "its own bound", low=0, high=1, null=True),
         Member("bound", "text", "that in words", needed=False),
-        Member("basin", "finite", "of an attractor: share of the box", low=0, high=1, null=True),
+        Member("basin", "share", "of an attractor: share of the box", null=True),
         Member("color", "text", "of an attractor: such as #0072B2", null=True),
     ),
 )
@@ -116,7 +116,7 @@ REST = (
             ),
         ),
     ),
-    Member("exits", "finite", "share of the box by face", ("axes", 2), low=0, high=1),
+    Member("exits", "share", "share of the box by face", ("axes", 2)),
     Member(
         "facts",
         "object",

@@ -188,10 +188,9 @@ def read_summary(head: bytes, tail: bytes) -> dict[str, Any] | None:
         # Of a text that ends in the middle of a character, what comes before.
         text = head[len(_HEAD) :].decode(errors="ignore")
         raw, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text)
-        Check(WHAT).facts(raw, SUMMARY.parts)
+        found: dict[str, Any] = Check(WHAT).fact(SUMMARY, {SUMMARY.name: raw})
     except (ValueError, RecursionError):
         return None
-    found: dict[str, Any] = raw
     return found
 
 
@@ -274,7 +273,7 @@ def _checked(raw: dict[str, Any], text: str) -> ViewRecord:
     )
     if "summary" in raw:
         # An older one says less, and nothing else.
-        same = {**summary(record), **raw["summary"]} == summary(record)
+        same = {**summary(record), **check.fact(SUMMARY, raw)} == summary(record)
         expect(same, "summary", "another", "that of the record")
     return record
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from lightning_morse.files.atomic import written_whole
+from lightning_morse.files.atomic import refuse_special, written_whole
+from lightning_morse.files.regular import open_regular
 from lightning_morse.view import asset
 from lightning_morse.view.bundle import bundle
 from lightning_morse.view.course import course_of
@@ -89,8 +90,9 @@ def write_report(
 
     Raises:
         ValueError: If there is no run, or none of the records can be read; nothing is written then.
-        OSError: If it cannot be written.
+        OSError: If it cannot be written, or ``path`` is no regular file.
     """
+    refuse_special(path)
     target, failed = Path(path), failed or _ignore
     old = _pages_of(target)
     if sum(map(_size_of, runs)) <= max_bytes:
@@ -155,7 +157,7 @@ def _pages_of(index: Path) -> list[Path]:
     """The pages that an index of ours leads to."""
     folder = index.with_name(f"{index.stem}.pages")
     try:
-        with index.open("rb") as file:
+        with open_regular(index) as file:
             text = file.read(MAX_PAGE_BYTES).decode(errors="replace")
     except OSError:
         return []

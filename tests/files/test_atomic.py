@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -44,6 +45,40 @@ def test_two_that_write_the_same_file_do_not_meet(tmp_path):
         thread.join()
     assert (tmp_path / "b").read_bytes() in texts
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def node(path):
+    """A device of our own, with the numbers of that which takes everything."""
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    except OSError as error:
+        pytest.skip(f"no device can be made here: {error}")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(os.mkfifo, "a named pipe"), (node, "a device"), (os.mkdir, "a folder")]
+)
+@pytest.mark.parametrize("by_link", [False, True])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, make, kind, by_link):
+    make(tmp_path / "there")
+    before = os.lstat(tmp_path / "there")
+    name = "link" if by_link else "there"
+    if by_link:
+        (tmp_path / name).symlink_to("there")
+    with pytest.raises(OSError, match=rf"{name} must be a new file .*, but it is {kind}; give"):
+        write_whole(tmp_path / name, b"new")
+    assert os.lstat(tmp_path / "there") == before
+    assert len(os.listdir(tmp_path)) == 1 + by_link
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/a")
+    for content in (b"first", b"second"):
+        write_whole(tmp_path / "link", content)
+        assert (tmp_path / "folder/a").read_bytes() == content
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "folder") == ["a"]
 
 
 def aged(path, days, content=b"half"):

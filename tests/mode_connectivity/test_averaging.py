@@ -1,6 +1,7 @@
 """Means of connected weights: who is in, what is written, and that Lightning reads it."""
 
 import copy
+import os
 import re
 
 import pytest
@@ -233,6 +234,15 @@ def test_wrong_arguments(command, changed, said, tmp_path, capsys):
     given = [command, "a.ckpt", "b.ckpt", *GIVEN, "-o", str(tmp_path / "x.ckpt"), *changed]
     assert main(given) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["average", "connectivity"])
+def test_a_pipe_is_not_replaced(command, tmp_path, capsys):
+    os.mkfifo(tmp_path / "x.ckpt")
+    given = [command, "a.ckpt", "b.ckpt", "--module", "no:such", *GIVEN[2:]]
+    assert main([*given, "-o", str(tmp_path / "x.ckpt")]) == 1
+    assert "it is a named pipe; --output must be a file" in capsys.readouterr().err
+    assert (tmp_path / "x.ckpt").is_fifo()
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path, capsys):

@@ -369,6 +369,48 @@ def test_the_graph_has_attractors_in_its_lowest_row_and_no_edge_behind_a_node(
             assert inside == []
 
 
+def many_wells():
+    """48 attractors, each with a pass, under unresolved sets: as many as no card has room for."""
+    rng = np.random.default_rng(2)
+    grid = CubicalGrid([-3.0, -3.0], [3.0, 3.0], (64, 64))
+    centers = rng.uniform(-2.7, 2.7, (160, 2))
+    rise = rng.permutation(48) * 0.1 + 0.1
+    sets = [drawn.morse_set(grid, c, 0.01 * k, attractor=True) for k, c in enumerate(centers[:48])]
+    sets += [drawn.morse_set(grid, centers[48 + k], 0.01 * k + rise[k], index=1) for k in range(48)]
+    sets += [
+        drawn.morse_set(grid, c, 9 + 0.1 * k, resolved=False) for k, c in enumerate(centers[96:])
+    ]
+    edges = [(48 + k, k) for k in range(48)]
+    edges += [(96 + k, 48 + int(j)) for k in range(64) for j in rng.choice(48, 5, replace=False)]
+    labels = np.full(grid.size, -1)
+    labels[: 48 * 64] = np.repeat(np.arange(48), 64)
+    height = lambda p: np.square(p).sum(-1)  # noqa: E731
+    return drawn.analysis(grid, sets, edges, labels, height), set(np.argsort(-rise)[:12].tolist())
+
+
+@pytest.mark.parametrize("width", [700, 1280])
+def test_of_a_large_graph_the_highest_barriers_are_drawn_side_by_side(show, tmp_path, width):
+    result, highest = many_wells()
+    page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))
+    page.resize(width, 800)
+    page.run("new Promise(r => setTimeout(r, 300))")
+    boxes = {n: box for n, *box in page.run(CENTERS)}
+    assert len(boxes) == 30
+    assert highest | {48 + n for n in highest} <= boxes.keys()
+    ordered = sorted(boxes.values())
+    for k, a in enumerate(ordered):
+        assert not any(b[0] < a[1] and b[2] < a[3] and a[2] < b[3] for b in ordered[k + 1 :])
+    left, right = page.run(
+        "(() => {const r = document.querySelector('.graph svg').getBoundingClientRect();"
+        "return [r.left, r.right]})()"
+    )
+    assert all(left <= box[0] and box[1] <= right for box in ordered)
+    note = page.run("document.querySelector('.graph .note').innerText")
+    assert "130 more Morse sets are not drawn: none has a higher barrier." in note
+    # What does not fit is scrolled, within its card.
+    assert page.run("document.documentElement.scrollWidth") <= width
+
+
 def test_exits_are_marked_with_their_share(show, tmp_path):
     result = dataclasses.replace(drawn.plane(), exit_volumes=np.array([[0.25, 0], [0, 0.1]]))
     page = show(run_of(tmp_path / "v0", make=lambda: result, steps=1))

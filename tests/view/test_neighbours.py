@@ -285,15 +285,19 @@ def test_no_command_keeps_more_than_one_record(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["report", "analyze"])
-def test_an_output_that_is_a_folder_is_noticed_before_the_work(name, tmp_path):
+@pytest.mark.parametrize("kind", ["a folder", "a named pipe"])
+def test_an_output_that_is_no_regular_file_is_noticed_before_the_work(name, kind, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir() if kind == "a folder" else os.mkfifo(out)
     write_run(tmp_path / "v", 1)
     (tmp_path / "losses.py").write_text("def f(x):\n    raise SystemExit('the loss was asked')\n")
     what = [tmp_path / "v"]
     if name == "analyze":
         what = ["--callable", "losses:f", "--lower", "-1", "--upper", "1"]
-    done = command(name, *what, "-o", tmp_path, cwd=tmp_path)
+    done = command(name, *what, "-o", out, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "it is a folder; --output must be a file" in done.stderr
+    assert f"it is {kind}; --output must be a file" in done.stderr
+    assert not out.is_file()
 
 
 def test_claims_and_names_reach_the_terminal_as_plain_text(tmp_path):

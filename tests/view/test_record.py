@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from lightning_morse.analysis.sentence import sentence
-from lightning_morse.conley.reach import Reach
+from lightning_morse.conley.basins import escaping_volumes
+from lightning_morse.conley.reach import ESCAPES, Reach
+from lightning_morse.files.schema import DamagedFile
+from lightning_morse.grids.cubical import CubicalGrid
+from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.plotting.style import attractor_colors
+from lightning_morse.result import MorseAnalysis
 from lightning_morse.view import record as view_record
 from lightning_morse.view.encoding import encode
 from lightning_morse.view.packing import MAX_CELLS
@@ -363,7 +368,7 @@ def changed_part(part, **changes):
             '"sets 0: index" .* at most axes.* got 3',
         ),
         (changed_set(attractor=1), '"sets 0: attractor" should be true or false, got 1'),
-        (changed_set(volume=None), '"sets 0: volume" should be finite number'),
+        (changed_set(volume=None), '"sets 0: volume" should be share'),
         (changed_set(mu=7), '"sets 0: mu" should be finite number, at least 0, at most 1'),
         (changed_set(mu=-0.1), '"sets 0: mu" should be finite number, at least 0, at most 1'),
         (changed_set(basin=None), '"basin of set 0"'),
@@ -432,3 +437,56 @@ def test_reading_needs_no_torch_and_no_drawing():
     subprocess.run(
         [sys.executable, "-c", code], check=True, input=encode(drawn.plane(8)), text=True
     )
+
+
+def everything_escapes():
+    """Boxes inside boxes of which every cell leaves, through one face; volumes sum to over 1."""
+    outer = dataclasses.replace(
+        drawn.nothing(),
+        grid=CubicalGrid([-1.1, -2.3], [1.6, 0.9], (9, 9)),
+        labels=np.full(81, ESCAPES, dtype=np.int32),
+        mean_loss=np.ones((10, 10)),
+        loss_deviation=None,
+        diverged=np.zeros(81, dtype=bool),
+        morse_sets=(),
+    )
+    boxes = [((-0.8, -2.0), (1.0, 0.2), 0, 96), ((-0.5, -1.6), (0.3, -0.3), 1, 96)]
+    result = with_boxes(
+        outer, boxes, lambda x: np.full(len(x), ESCAPES), lambda p: np.ones(p.shape[:-1])
+    )
+    nested = NestedGrid(tuple(b.grid for b in result.boxes), tuple(b.parent for b in result.boxes))
+    through = np.zeros((nested.size, 2, 2), dtype=bool)
+    through[:, 0, 0] = True
+    labels = np.full(nested.size, ESCAPES, dtype=np.int32)
+    exits = escaping_volumes(through, labels, volumes=nested.volumes)
+    return dataclasses.replace(result, exit_volumes=exits)
+
+
+def test_where_everything_escapes_record_and_file_are_read_again(tmp_path):
+    result = everything_escapes()
+    assert result.escape == 1
+    assert decode(encode(result)).exits.tolist() == [[1, 0], [0, 0]]
+    result.save(tmp_path / "a.npz")
+    assert MorseAnalysis.load(tmp_path / "a.npz").exit_volumes.tolist() == [[1, 0], [0, 0]]
+
+
+def test_a_share_that_rounding_has_put_outside_is_read_as_none_or_all(tmp_path):
+    """As earlier versions wrote it; more than rounding is damage."""
+    result = drawn.plane(16)
+    wrong = dataclasses.replace(result, exit_volumes=np.array([[1 + 1.4e-13, -1e-15], [0, 0.5]]))
+    assert decode(encode(wrong)).exits.tolist() == [[1, 0], [0, 0.5]]
+    wrong.save(tmp_path / "a.npz")
+    back = MorseAnalysis.load(tmp_path / "a.npz")
+    assert back.exit_volumes.tolist() == [[1, 0], [0, 0.5]]
+    raw = json.loads(encode(result))
+    raw["facts"]["escape"] = raw["summary"]["escape"] = 1 + 1.4e-13
+    raw["sets"][0]["volume"] = 1 + 1e-12
+    text = json.dumps(raw, separators=(",", ":"))
+    assert decode(text).facts["escape"] == decode(text).sets[0]["volume"] == 1
+    assert view_record.read_summary(text.encode(), b"}")["escape"] == 1
+    damaged = dataclasses.replace(result, exit_volumes=np.array([[1 + 1e-6, 0], [0, 0]]))
+    with pytest.raises(DamagedFile, match='"exits" should be share from 0 to 1'):
+        decode(encode(damaged))
+    damaged.save(tmp_path / "a.npz")
+    with pytest.raises(DamagedFile, match='"exit_volumes" should be share from 0 to 1'):
+        MorseAnalysis.load(tmp_path / "a.npz")

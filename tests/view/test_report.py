@@ -1,6 +1,7 @@
 """Runs are read as they are on disk, and a report holds all of them, safely and in little space."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -245,3 +246,11 @@ def test_text_from_data_is_never_parsed_as_html():
     ways = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"]
     for name in asset_names():
         assert not [way for way in ways if way in asset(name)], name
+
+
+def test_a_pipe_is_not_waited_for_and_not_replaced(tmp_path):
+    write_run(tmp_path / "v", 1)
+    os.mkfifo(tmp_path / "r.html")
+    with pytest.raises(OSError, match=r"r\.html must be a new file .*, but it is a named pipe"):
+        write_report(read_runs(tmp_path / "v"), tmp_path / "r.html")
+    assert (tmp_path / "r.html").is_fifo()

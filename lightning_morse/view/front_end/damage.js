@@ -6,7 +6,8 @@ const isList = Array.isArray;
 const isWhole = Number.isSafeInteger;
 const isNumber = Number.isFinite; // of no text, and of no null
 const isObject = (v) => typeof v === "object" && v !== null && !isList(v);
-const isShare = (v) => isNumber(v) && v >= 0 && v <= 1;
+// Shares of older records may lie outside by a rounding.
+const isShare = (v) => isNumber(v) && v >= -1e-9 && v <= 1 + 1e-9;
 const isPoint = (v, d) => isList(v) && v.length === d && v.every(isNumber);
 const isText = (text, length) => typeof text === "string" && text.length === length;
 const product = (values) => values.reduce((a, b) => a * b, 1);

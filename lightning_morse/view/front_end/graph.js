@@ -7,7 +7,9 @@ import { layered, shownGraph } from "./graph_layout.js";
 import { percent, short } from "./numbers.js";
 import { kind } from "./words.js";
 
-const LEAST_WIDTH = 280, BEND_WIDTH = 14, NARROWEST_NODE = 24, PADDING = 6;
+const LEAST_WIDTH = 280, NARROWEST_NODE = 24, PADDING = 6;
+// Pixels of an edge that passes a row: where there is room, and where there is none.
+const BEND_WIDTH = 14, NARROWEST_BEND = 4;
 // Pixels between rows: as many as the height of the slice leaves, within these bounds.
 const LEAST_GAP = 46, LARGEST_GAP = 120;
 // Pixels of the window that headings and the diagram below take: fixed, and per attractor.
@@ -26,31 +28,49 @@ export function drawGraph(root, record, { room, selected, onSelect }) {
     root.append(html("p", { class: "message" }, `No Morse set: ${why}.`));
     return;
   }
-  const width = Math.max(LEAST_WIDTH, room), graph = shownGraph(record);
-  const { rows, ways } = layered(record, graph, Math.floor(width / NARROWEST_NODE));
+  const page = Math.max(LEAST_WIDTH, room), graph = shownGraph(record);
+  const { rows, ways } = layered(record, graph, Math.floor(page / NARROWEST_NODE));
+  // What is wider than the card is scrolled: no row is narrower than its nodes and bends.
+  const width = Math.max(page, ...rows.map(leastWidth));
   const { boxes, height } = placed(rows, width, attractorsOf(record).length);
   const look = { width, height, role: "group", "aria-label": "Morse graph, downhill" };
-  const page = svg("svg", look, svg("defs", {}, arrowHead()));
-  page.append(...ways.map((way) => edge(way, boxes, selected)));
-  page.append(...graph.shown.map((n) => node(record, n, boxes.get(n), n === selected, onSelect)));
-  root.append(page, html("p", { class: "note" }, notes(record, graph.hidden)));
+  const drawing = svg("svg", look, svg("defs", {}, arrowHead()));
+  drawing.append(...ways.map((way) => edge(way, boxes, selected)));
+  const isIt = (n) => n === selected;
+  drawing.append(...graph.shown.map((n) => node(record, n, boxes.get(n), isIt(n), onSelect)));
+  const note = html("p", { class: "note" }, notes(record, graph.hidden));
+  root.append(html("div", { class: "wide" }, drawing), note);
 }
 
 function notes(record, hidden) {
   const said = ["Arrows point downhill. Select a set to highlight its cells and its basin."];
   const open = record.sets.some((m) => !m.resolved);
   if (open) said.push("Dashed: may hide a minimum.");
-  const sets = hidden === 1 ? "set of higher loss is" : "sets of higher loss are";
-  if (hidden) said.push(`${hidden} Morse ${sets} that may hide minima not drawn.`);
+  const sets = hidden === 1 ? "Morse set is" : "Morse sets are";
+  if (hidden) said.push(`${hidden} more ${sets} not drawn: none has a higher barrier.`);
   return said.join(" ");
+}
+
+const isNode = (n) => typeof n === "number";
+
+function leastWidth(row) {
+  const nodes = row.filter(isNode).length;
+  return NARROWEST_NODE * nodes + NARROWEST_BEND * (row.length - nodes);
+}
+
+// Pixels of each bend of a row: fewer where its nodes would get too little.
+function bendWidth(row, width) {
+  const nodes = row.filter(isNode).length, bends = Math.max(1, row.length - nodes);
+  const left = (width - ROOM_FOR_BRIEF_TEXT * nodes) / bends;
+  return Math.min(BEND_WIDTH, Math.max(NARROWEST_BEND, left));
 }
 
 // Middle, top and style of each node and bend, and the height of all.
 function placed(rows, width, attractors) {
-  const isNode = (n) => typeof n === "number";
-  const styles = rows.map((row) => {
+  const bends = rows.map((row) => bendWidth(row, width));
+  const styles = rows.map((row, r) => {
     const nodes = row.filter(isNode).length;
-    return nodeStyle((width - BEND_WIDTH * (row.length - nodes)) / nodes);
+    return nodeStyle((width - bends[r] * (row.length - nodes)) / nodes);
   });
   const tall = styles.reduce((sum, style) => sum + style.high, 0);
   const below = HEIGHT_OF_THE_REST + HEIGHT_OF_A_LANE * Math.min(attractors, MAX_LANES);
@@ -60,7 +80,7 @@ function placed(rows, width, attractors) {
   const boxes = new Map();
   let top = PADDING;
   rows.forEach((row, r) => {
-    const room = row.map((n) => (isNode(n) ? styles[r].wide : BEND_WIDTH));
+    const room = row.map((n) => (isNode(n) ? styles[r].wide : bends[r]));
     const space = (width - room.reduce((a, b) => a + b, 0)) / row.length;
     let at = space / 2;
     row.forEach((n, k) => {

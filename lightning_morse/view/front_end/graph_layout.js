@@ -1,23 +1,46 @@
 // Which Morse sets are drawn, and the rows they stand in.
 
-// Above this many Morse sets only the unresolved ones of least loss are drawn.
-const MAX_DRAWN = 30, MAX_UNRESOLVED = 20;
+// Of more Morse sets those of the highest barriers are drawn, as in the figure of a Morse graph
+// (plotting/graph_choice.py), and so many attractors before all passes.
+const MAX_DRAWN = 30, MAX_ATTRACTORS = 12;
 // Sweeps to reduce crossings; more bring nothing at these sizes.
 const SWEEPS = 12;
 
+// Compares for an order from the highest down; infinities are equal.
+const downward = (u, v) => Number(u < v) - Number(u > v);
+
 // Sets worth drawing and the edges between them; paths through those left out become edges.
 export function shownGraph(record) {
-  const all = record.sets.map((_, i) => i), loss = (i) => record.sets[i].loss;
-  const open = all.filter((i) => !record.sets[i].attractor && !record.sets[i].resolved);
-  const left = all.length > MAX_DRAWN ? open.sort((i, j) => loss(i) - loss(j)) : [];
-  const hidden = new Set(left.slice(MAX_UNRESOLVED)), shown = all.filter((i) => !hidden.has(i));
-  if (!hidden.size) return { shown, edges: record.edges, hidden: 0 };
+  const all = record.sets.map((_, i) => i);
+  if (all.length <= MAX_DRAWN) return { shown: all, edges: record.edges, hidden: 0 };
   const below = reachable(all.length, record.edges), edges = [];
+  const drawn = new Set(byBarrier(record.sets, below).slice(0, MAX_DRAWN));
+  const shown = all.filter((i) => drawn.has(i));
   for (const u of shown) {
-    const reached = [...below[u]].filter((v) => !hidden.has(v));
+    const reached = shown.filter((v) => below[u].has(v));
     for (const v of reached) if (!reached.some((k) => below[k].has(v))) edges.push([u, v]);
   }
-  return { shown, edges, hidden: hidden.size };
+  return { shown, edges, hidden: all.length - shown.length };
+}
+
+// First what a reader would miss most: attractors by the rise in loss up to their lowest pass, with
+// these passes; what carries no barrier last, and what may hide a minimum after what may not.
+function byBarrier(sets, below) {
+  const all = sets.map((_, i) => i), loss = (i) => sets[i].loss ?? Infinity;
+  const isPass = (i) => sets[i].index === null || sets[i].index <= 1;
+  const rise = new Map(), pass = new Map();
+  for (const a of all.filter((i) => sets[i].attractor)) {
+    const passes = all.filter((i) => below[i].has(a) && isPass(i));
+    pass.set(a, passes.sort((i, j) => downward(loss(j), loss(i)))[0]);
+    rise.set(a, passes.length ? loss(pass.get(a)) - loss(a) : Infinity);
+  }
+  const attractors = [...rise.keys()];
+  attractors.sort((i, j) => downward(rise.get(i), rise.get(j)) || downward(loss(j), loss(i)));
+  const first = attractors.slice(0, MAX_ATTRACTORS);
+  const passes = first.map((a) => pass.get(a)).filter((i) => i !== undefined);
+  const rest = [...all].sort((i, j) => sets[j].resolved - sets[i].resolved
+    || downward(loss(j), loss(i)));
+  return [...new Set([...first, ...passes, ...attractors, ...rest])];
 }
 
 // For each vertex, all that paths of at least one edge lead to.
