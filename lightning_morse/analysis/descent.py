@@ -19,7 +19,8 @@ from lightning_morse.grids.cubical import CubicalGrid
 _STEP = 0.7
 _MOST_STEPS = 1500
 _PATIENCE = 12
-# Means of neighbouring boxes may send it back and forth: so often it may change boxes.
+# Means of neighbouring boxes may send it back and forth: so often it may change boxes. Then they
+# contradict each other, and the outer one, which knows that place from outside alone, is in doubt.
 _MOST_MOVES = 20
 
 
@@ -29,7 +30,7 @@ class Descent:
 
     Attributes:
         path: Points on the way, shape ``(n, d)``; the last one is where it rests or leaves.
-        box: Number of the box in which it ends.
+        box: Number of the box in which it ends; where it goes back and forth, of the outer one.
         face: Axis and side (0 lower, 1 upper) of the face of the outermost box that it leaves
             through; None if it does not.
     """
@@ -100,7 +101,7 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
 
     point = np.array(start, dtype=np.float64)
     path, k = [point], innermost(point)
-    lowest, since, best, moves = np.inf, 0, 1, 0
+    lowest, since, best, moves, before = np.inf, 0, 1, 0, k
     for _ in range(_MOST_STEPS):
         velocity, height = fields[k].at(point)
         speed = np.abs(velocity).max()
@@ -118,10 +119,11 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
             return Descent(np.array(path), 0, _face_crossed(point, ahead, grid))
         if now != k:
             # Heights in another box are in units of another warp.
-            k, lowest, since, moves = now, np.inf, 0, moves + 1
+            before, k, lowest, since, moves = k, now, np.inf, 0, moves + 1
         point = ahead
         path.append(point)
-    return Descent(np.array(path[:best]), fields[innermost(path[best - 1])].box)
+    ends = [innermost(path[best - 1]), *[before, k] * (moves > _MOST_MOVES)]
+    return Descent(np.array(path[:best]), min(fields[j].box for j in ends))
 
 
 def undecided_part(portrait: PhasePortrait, way: Descent) -> Descent:

@@ -252,7 +252,7 @@ class Explorer:
             for j, other in enumerate(self._tower.boxes)
             if other.parent == k
             and ((low <= other.upper) & (up >= other.lower)).all()
-            and not portrait.names_a_basin_in(self._tower.inside(j))
+            and not portrait.is_certain_in(self._tower.inside(j))
         ]
         for j in idle:
             if not self.sampler.is_full(j):

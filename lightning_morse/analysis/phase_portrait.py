@@ -121,9 +121,14 @@ class PhasePortrait:
         """Whether it is certain what becomes of a point, shape ``(d,)``."""
         return self.label_at(point) != UNDECIDED
 
-    def names_a_basin_in(self, boxes: Sequence[int]) -> bool:
-        """Whether a certain basin reaches into one of some boxes."""
-        return any((self.labels[self.nested.part(k)] >= 0).any() for k in boxes)
+    def is_certain_in(self, boxes: Sequence[int]) -> bool:
+        """Whether a certain basin reaches into one of some boxes, or nothing stays in them."""
+        certain = self.labels >= 0
+        recurrent = np.zeros(self.nested.size + 1, dtype=bool)
+        recurrent[np.concatenate([np.zeros(0, np.int64), *self.found.morse_sets])] = True
+        parts = [self.nested.part(k) for k in boxes]
+        passed = not any(recurrent[part].any() for part in parts)
+        return passed or any(certain[part].any() for part in parts)
 
     @property
     def well_number(self) -> int:

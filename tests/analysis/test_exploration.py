@@ -229,7 +229,7 @@ def test_a_box_that_the_way_has_left_is_filled_and_then_gives_way():
     explorer = Explorer(sampler)
     assert sampler.open(np.array([-0.6, -0.6]), np.array([0.2, 0.2]), 0, 160)
     nested = tower.nested(settings.grid)
-    portrait = SimpleNamespace(nested=nested, names_a_basin_in=lambda boxes: False)
+    portrait = SimpleNamespace(nested=nested, is_certain_in=lambda boxes: False)
     way = Descent(np.array([[0.1, 0.1], [0.3, 0.3]]), 0)
     assert explorer._open_inside(way, 0, portrait) == 1
     sampler.fill(1, 16)
