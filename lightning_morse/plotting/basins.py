@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +17,14 @@ from numpy.typing import ArrayLike
 from lightning_morse._typing import Array
 from lightning_morse.arguments import course_in_slice
 from lightning_morse.conley.reach import UNDECIDED
-from lightning_morse.plotting.marks import legend_handles
+from lightning_morse.plotting.marks import Seen, legend_handles
 from lightning_morse.plotting.sections import (
     FRAME_COLOR,
     Picture,
     draw_line,
     draw_section,
     label_contours,
+    seen_in_sections,
 )
 from lightning_morse.plotting.style import (
     PAGE,
@@ -43,6 +45,10 @@ _WIDER_PAGE = (6.2, 4.65)  # inches, of several panels; of the shape of PAGE
 _GAP = 0.06  # inches between panels and what stands beside
 _WIDTHS = (1.25, 1)  # of the whole box and of the one inside beside it
 _LEGEND_COLUMNS = 3  # of a legend below
+_SECTIONS = ((0, 1), (1, 2), (2, 0))  # each axis lies across once, with its whole label
+_TICKS = (4, 3, 2, 1)  # intervals between ticks of a section: as many as there is room for
+
+_PLAIN = (-2, 3)  # powers of ten whose numbers are written out there
 
 
 def plot_basins(
@@ -58,8 +64,8 @@ def plot_basins(
 
     Boxes inside are drawn in place, each at its own resolution and in a thin frame; in one and two
     dimensions a second panel enlarges the innermost one at the current weights (else at the lowest
-    attractor, else the last). In three dimensions sections show that box if a larger share of it is
-    decided than of the whole.
+    attractor, else the last). In three dimensions sections show that box if there are current
+    weights and a larger share of it is decided than of the whole.
 
     In one dimension: the loss curve over bands for the basins. In two: the plane. In three: the
     three axis-aligned sections through ``current`` (clipped to the box), else through the attractor
@@ -98,15 +104,18 @@ def plot_basins(
         figure.suptitle("\n".join([*heading, facts]), fontsize=TEXT)
         if result.grid.dim == 3:
             contours: list[Any] = []
-            legend = _draw_three_sections(figure, picture, inset)
+            legend, seen = _draw_three_sections(figure, picture, inset)
         else:
             contours, legend = _draw_whole(figure, picture, inset)
+            seen = Seen.everything(result)
         handles = legend_handles(
-            result, picture.colors, identities or {}, len(picture.path) > 0, picture.now
+            result, picture.colors, identities or {}, len(picture.path) > 0, picture.now, seen
         )
         figure.legend(
             handles=handles, fontsize=SMALL_TEXT, frameon=False, handlelength=1.6, **legend
         )
+        if result.grid.dim == 3:
+            _thin_ticks(figure)
         if contours:
             # Gaps and angles of the labels are measured on the page: it must be laid out first.
             for _ in range(2):  # panels of equal scales are placed where the first layout ends
@@ -204,22 +213,29 @@ def _name_of_box(result: MorseAnalysis, k: int) -> str:
     return f"inside box {k}: 1/{ratio:.{0 if ratio >= 10 else 1}f} of the width"
 
 
-def _draw_three_sections(figure: Figure, picture: Picture, inset: int) -> dict[str, Any]:
-    """Draw the three sections of a box with three axes; return where the legend goes."""
-    shown = _tells_more(picture.result, inset)
+def _draw_three_sections(
+    figure: Figure, picture: Picture, inset: int
+) -> tuple[dict[str, Any], Seen]:
+    """Draw the three sections of a box with three axes.
+
+    Returns:
+        Where the legend goes, and what is seen.
+    """
+    # Who asks about no point asks about the whole.
+    shown = 0 if picture.now is None else _tells_more(picture.result, inset)
     point = _section_point(picture, shown)
     names = [label.partition(" (")[0] for label in picture.labels]
-    # Each axis lies across once, with its whole label.
-    for ax, axes in zip(figure.subplots(1, 3), ((0, 1), (1, 2), (2, 0)), strict=True):
+    for ax, axes in zip(figure.subplots(1, 3), _SECTIONS, strict=True):
         draw_section(ax, picture, axes, point, shown)
         across, upwards = axes
         ax.set_xlabel(textwrap.fill(picture.labels[across], _AXIS_LABEL_LENGTH))
         ax.set_ylabel(names[upwards])
         fixed = 3 - sum(axes)
         ax.set_title(f"at {names[fixed]} = {point[fixed]:.2g}", fontsize=TEXT)
-        ax.locator_params(nbins=4)
+        ax.locator_params(nbins=_TICKS[0])
+        ax.ticklabel_format(scilimits=_PLAIN)
     note = "sections: Morse sets where one meets them, path projected"
-    return {
+    where = {
         "loc": "outside lower center",
         "title": f"{_name_of_box(picture.result, shown)}; {note}" if shown else note,
         "title_fontsize": SMALL_TEXT,
@@ -227,6 +243,30 @@ def _draw_three_sections(figure: Figure, picture: Picture, inset: int) -> dict[s
         "columnspacing": 0.8,
         "handletextpad": 0.4,
     }
+    return where, seen_in_sections(picture.result, _SECTIONS, point, shown)
+
+
+def _thin_ticks(figure: Figure) -> None:
+    """Leave out ticks until no two labels below a panel meet; a factor stands below the name."""
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        factor = ax.xaxis.get_offset_text()
+        if factor.get_text():  # where it would be printed over the name
+            ax.set_xlabel(f"{ax.get_xlabel()}\n({factor.get_text()})")
+            factor.set_visible(False)
+    for most in _TICKS[1:]:
+        figure.draw_without_rendering()  # how wide a label is depends on the numbers
+        crowded = [ax for ax in figure.axes if _labels_meet(ax)]
+        for ax in crowded:
+            ax.locator_params(axis="x", nbins=most)
+        if not crowded:
+            return
+
+
+def _labels_meet(ax: Axes) -> bool:
+    labels = [label for label in ax.get_xticklabels() if label.get_text()]
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+    return any(a.x1 + a.height / 3 > b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def _tells_more(result: MorseAnalysis, inset: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,29 @@ NOW: dict[str, Any] = {
 _SADDLE_FACES: dict[int | None, str] = {None: "#9a9a9a", 1: "white"}
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What of an analysis its figure shows.
+
+    Attributes:
+        labels: Labels of cells, with :data:`DIVERGED`.
+        sets: Numbers of Morse sets.
+        exits: Whether faces are named through which the box may be left.
+    """
+
+    labels: Collection[int]
+    sets: Collection[int]
+    exits: bool = True
+
+    @classmethod
+    def everything(cls, result: MorseAnalysis) -> Seen:
+        """All of it."""
+        labels = {int(v) for box in result.boxes for v in np.unique(box.labels)}
+        if any(box.diverged.any() for box in result.boxes):
+            labels.add(DIVERGED)
+        return cls(labels, range(result.n_morse_sets))
+
+
 def area_looks(colors: Mapping[int, str]) -> dict[int, dict[str, Any]]:
     """Properties of the patch for each label of a cell: a basin, undecided, escapes, diverged."""
     looks: dict[int, dict[str, Any]] = {
@@ -76,6 +100,7 @@ def legend_handles(
     identities: Mapping[int, int],
     trajectory: bool,
     now: Array | None,
+    seen: Seen,
 ) -> list[Artist]:
     """Legend of what the figure shows, and of nothing else.
 
@@ -85,19 +110,19 @@ def legend_handles(
         identities: Identity of each attractor across analyses; empty if there are none.
         trajectory: Whether a trajectory is drawn.
         now: Current weights in coordinates of the box, shape ``(d,)``, if they are drawn.
+        seen: What of the analysis is drawn.
     """
     dim = result.grid.dim
-    handles: list[Artist] = list(_attractor_handles(result, colors, identities))
-    others = [m for m in result.morse_sets if not m.is_attractor]
+    handles: list[Artist] = list(_attractor_handles(result, colors, identities, seen))
+    others = [m for i, m in enumerate(result.morse_sets) if i in seen.sets and not m.is_attractor]
     kinds = {kind_with_index(m.resolved, m.index, dim): m for m in others}
     for kind, m in sorted(kinds.items()):
         handles.append(Line2D([], [], **set_look(m, dim, None) | {"ms": 8}, label=kind))
     looks = area_looks(colors)
     for value, name in ((UNDECIDED, "undecided"), (ESCAPES, "escapes"), (DIVERGED, "diverged")):
-        shown = (b.diverged if value == DIVERGED else b.labels == value for b in result.boxes)
-        if any(map(np.any, shown)):
+        if value in seen.labels:
             handles.append(Patch(**looks[value], label=name))
-    if dim > 1 and result.exit_volumes.any():
+    if dim > 1 and seen.exits and result.exit_volumes.any():
         handles.append(Line2D([], [], linestyle="none", label="→ share that may leave"))
     if dim == 1:
         handles.append(Line2D([], [], **SAMPLE, label="loss samples"))
@@ -112,12 +137,13 @@ def legend_handles(
 
 
 def _attractor_handles(
-    result: MorseAnalysis, colors: Mapping[int, str], identities: Mapping[int, int]
+    result: MorseAnalysis, colors: Mapping[int, str], identities: Mapping[int, int], seen: Seen
 ) -> Iterator[Line2D]:
-    """The attractors with the certain shares of their basins; those past the limit summed up."""
+    """The attractors seen with the certain shares of their basins; others, and many, summed up."""
     shares = result.basin_volumes
     named_as_numbered = all(k == v for k, v in identities.items())
-    listed, rest = result.attractors[:MAX_LEGEND], result.attractors[MAX_LEGEND:]
+    listed = [i for i in result.attractors if i in seen.sets or i in seen.labels][:MAX_LEGEND]
+    rest = [i for i in result.attractors if i not in listed]
     for i in listed:
         look = set_look(result.morse_sets[i], result.grid.dim, colors[i]) | {"ms": 9}
         known = "" if named_as_numbered else f" (identity {identities[i]})"

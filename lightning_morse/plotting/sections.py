@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from lightning_morse._typing import Array, Mask
 from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.plotting.levels import contour_levels
-from lightning_morse.plotting.marks import DIVERGED, NOW, SAMPLE, START, area_looks, set_look
+from lightning_morse.plotting.marks import (
+    DIVERGED,
+    NOW,
+    SAMPLE,
+    START,
+    Seen,
+    area_looks,
+    set_look,
+)
 from lightning_morse.plotting.style import DARK, ink
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import percent
@@ -128,8 +136,7 @@ def draw_section(
         The contour set of the box, or None if its loss has no levels to draw.
     """
     result = picture.result
-    found = (_Plane.through(result, k, axes, point) for k in boxes_within(result, shown))
-    planes = [plane for plane in found if plane is not None]
+    planes = _planes(result, axes, point, shown)
     levels, met, contours = _levels(planes[0].loss), set[int](), None
     for k, plane in enumerate(planes):
         # Labels of contours lie above all areas: none may belong to a line that is covered.
@@ -152,6 +159,35 @@ def draw_section(
     sides = np.array([x[-1] - x[0], y[-1] - y[0]])
     ax.set_aspect("equal" if sides.max() <= WIDEST_TRUE_ASPECT * sides.min() else "auto")
     return contours
+
+
+def _planes(result: MorseAnalysis, axes: tuple[int, int], point: Array, shown: int) -> list[_Plane]:
+    """The planes of a box and of those inside that are met, each after the one around it."""
+    found = (_Plane.through(result, k, axes, point) for k in boxes_within(result, shown))
+    return [plane for plane in found if plane is not None]
+
+
+def seen_in_sections(
+    result: MorseAnalysis, sections: Sequence[tuple[int, int]], point: Array, shown: int
+) -> Seen:
+    """What :func:`draw_section` shows in several planes of a box.
+
+    Args:
+        result: The analysis.
+        sections: For each plane its two axes.
+        point: A point of all planes, shape ``(d,)``.
+        shown: Number of the box.
+    """
+    labels, sets = set[int](), set[int]()
+    for axes in sections:
+        planes = _planes(result, axes, point, shown)
+        for k, plane in enumerate(planes):
+            hidden = np.zeros(plane.field.shape, dtype=bool)
+            for other in planes[k + 1 :]:
+                hidden[np.ix_(*plane.covered_by(other))] = True
+            labels |= set(plane.field[~hidden].tolist())
+            sets |= set(plane.owner[plane.owner >= 0].tolist())
+    return Seen(labels, sets, exits=shown == 0)
 
 
 def draw_frame(ax: Axes, x: Array, y: Array, transform: Transform | None = None) -> None:
@@ -235,6 +271,15 @@ class _Plane:
             owner=cut(np.full(grid.size, -1) if box.sets is None else box.sets),
             loss=np.ma.masked_invalid(loss.T if axes[0] > axes[1] else loss),
         )
+
+    def covered_by(self, other: _Plane) -> tuple[Mask, Mask]:
+        """Which columns and rows of cells another plane lies over, if it lies inside this one."""
+        middles = ((0.5 * (edges[:-1] + edges[1:])) for edges in (self.x, self.y))
+        across, upwards = (
+            (own > its[0]) & (own < its[-1])
+            for own, its in zip(middles, (other.x, other.y), strict=True)
+        )
+        return across, upwards
 
     def mask_loss_under(self, others: Sequence[_Plane]) -> None:
         """Mask the loss at the vertices that planes of boxes inside cover."""

@@ -1,6 +1,7 @@
 """Figures state what the analysis holds, and nothing on the page covers anything else."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from itertools import combinations, pairwise
@@ -616,8 +617,9 @@ class TestBoxesInside:
 
     def test_sections_show_the_box_that_tells_more(self):
         result = solid_tower()
-        ax, legend = (figure := plot_basins(result)).axes[0], figure.legends[0]
         grid = result.inner[0].grid
+        now = (grid.lower + grid.upper) / 2
+        ax, legend = (figure := plot_basins(result, current=now)).axes[0], figure.legends[0]
         assert ax.get_xlim() == (grid.lower[0], grid.upper[0])
         assert legend.get_title().get_text().startswith("inside box 1: 1/3.5 of the width; ")
         open_ = dataclasses.replace(result.inner[0], labels=np.full(grid.size, -1))
@@ -627,6 +629,39 @@ class TestBoxesInside:
         assert figure.legends[0].get_title().get_text().startswith("sections: ")
         away = plot_basins(dataclasses.replace(result, inner=(open_,)), current=(1.5, 1.5, 1.5))
         assert frames(away.axes[0]) == []  # the plane does not meet the box
+
+    def test_without_current_weights_sections_show_the_whole_box(self):
+        result = solid_tower()
+        (lowest, *_), figure = result.attractors, plot_basins(solid_tower())
+        for ax, fixed in zip(figure.axes, (2, 0, 1), strict=True):
+            assert ax.get_xlim() == ax.get_ylim() == (-2.0, 2.0)
+            at = result.morse_sets[lowest].center[fixed]
+            assert ax.get_title() == f"at direction {fixed + 1} = {at:.2g}"
+
+    def test_the_legend_of_sections_names_what_they_meet(self):
+        result = double_well()
+        top = next(i for i, m in enumerate(result.morse_sets) if m.index == 3)
+        named = {t.get_text().partition(":")[0] for t in plot_basins(result).legends[0].get_texts()}
+        assert {"attractor 0", "saddle (index 1)", "saddle (index 2)"} <= named
+        assert "repeller" not in named  # it is in the middle
+        away = [a for a in result.attractors if (result.morse_sets[a].center > 0).all()]
+        assert not named & {f"attractor {a}" for a in away}
+        figure = plot_basins(result, current=result.morse_sets[top].center)
+        assert "repeller" in {t.get_text() for t in figure.legends[0].get_texts()}
+
+    @pytest.mark.parametrize("width", [1.0, 4.0, 1e-3, 1e4])
+    def test_ticks_of_sections_do_not_meet(self, width):
+        grid = CubicalGrid([-1.5 * width] * 3, [-0.5 * width] * 3, (4, 4, 4))
+        result = analysis(grid, [], [], np.full(64, -2), lambda p: p.sum(-1))
+        figure = plot_basins(result)
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            boxes = [t.get_window_extent() for t in ax.get_xticklabels() if t.get_text()]
+            assert boxes
+            assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+            factor = ax.xaxis.get_offset_text()
+            assert not factor.get_visible() or not factor.get_text()
+            assert (f"({factor.get_text()})" in ax.get_xlabel()) == bool(factor.get_text())
 
     def test_the_legend_names_areas_that_only_a_box_inside_has(self):
         boxes = [((0.3, 0.3), (0.6, 0.6), 0, 8)]

@@ -58,10 +58,10 @@ function leastWidth(row) {
   return NARROWEST_NODE * nodes + NARROWEST_BEND * (row.length - nodes);
 }
 
-// Pixels of each bend of a row: fewer where its nodes would get too little.
+// Pixels of each bend of a row: fewer where there would be none for its nodes.
 function bendWidth(row, width) {
   const nodes = row.filter(isNode).length, bends = Math.max(1, row.length - nodes);
-  const left = (width - ROOM_FOR_BRIEF_TEXT * nodes) / bends;
+  const left = (width - NARROWEST_NODE * nodes) / bends;
   return Math.min(BEND_WIDTH, Math.max(NARROWEST_BEND, left));
 }
 
