@@ -148,3 +148,11 @@ def test_a_view_with_other_answers_is_refused(doubling, numbers):
     )
     with pytest.raises(lm.DamagedFile, match="unknown of reach"):
         decode(text.replace("None", "null"))
+
+
+def test_figures_call_it_unknown_and_speak_of_no_loss(doubling):
+    figure = lm.plot_basins(doubling)
+    said = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "unknown" in said
+    assert not {"diverged", "loss samples"} & set(said)
+    assert figure.axes[0].get_ylabel() == ""
