@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
 from lightning_morse.analysis.verdict import Verdict, verdict
-from lightning_morse.facts import LIKELY_KINKED, MapFacts
+from lightning_morse.facts import LIKELY_KINKED
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import percent
@@ -154,8 +154,8 @@ class _Telling:
         return f" Nearly all of the box is undecided otherwise; {more}."
 
     def descends(self) -> str:
-        found, is_map = self.found, _is_map(self.result)
-        said = "Still moving" if is_map else "Still descending"
+        found = self.found
+        said = "Still moving" if self.result.is_map else "Still descending"
         faces = found.faces if found.face is None else (found.face,)
         through = f" through {_listed([self._face(f) for f in faces], 'or')}" if faces else ""
         said += f": leaves{through}" if through else ": leaves the box"
@@ -188,12 +188,15 @@ class _Telling:
         return f"Certainly goes on descending at first, {far}; where it ends is undecided: {why}"
 
     def _why_undecided(self) -> str:
-        found, n = self.found, len(self.result.samples)
-        data = "the runs" if _is_map(self.result) else f"{n} samples"
+        found, data = self.found, _data(self.result)
         if found.reason == "unknown":
             return "Undecided; a file of this age does not say why."
         if found.reason == "refuted":
-            return f"Undecided: {_CONTRADICTED if _is_map(self.result) else _ROUGH}.{self._seen()}"
+            return f"Undecided: {_CONTRADICTED if self.result.is_map else _ROUGH}.{self._seen()}"
+        if found.reason == "unexplored":
+            rest = f", or settle in {_sets(found.sets, 'or')}" if found.sets else ""
+            more = _sentence(_more(self.result))
+            return f"Undecided: it may come to where {data} say too little{rest}. {more}"
         if found.reason == "edge":
             through = f" through {self._either_face()}" if found.faces else ""
             return (
@@ -203,7 +206,8 @@ class _Telling:
         if found.reason == "unresolved":
             which = _sets(found.unresolved, "or")
             each = "each" if len(found.unresolved) > 1 else "it"
-            why = f"it may settle in {which}, and {data} cannot tell whether {each} holds a minimum"
+            holds = f"{each} holds {_goal(self.result)}"
+            why = f"it may settle in {which}, and {data} cannot tell whether {holds}"
             more = _to_count(self.result, self.time_was_up)
         else:
             why = f"{data} cannot tell whether it settles in {_sets(found.sets, 'or')}"
@@ -213,7 +217,7 @@ class _Telling:
     def _seen(self) -> str:
         """What can be said of the loss where nothing is certain of the flow."""
         losses = self._finite_losses
-        if _is_map(self.result) or not losses.size or not _known(self.loss_now):
+        if self.result.is_map or not losses.size or not _known(self.loss_now):
             return ""
         assert self.loss_now is not None, "it is known"
         lowest, now = f"{losses.min():.3g}", f"{self.loss_now:.3g}"
@@ -225,7 +229,7 @@ class _Telling:
         return "Outside the box, where nothing is known. A larger box (extent) would hold it."
 
     def diverged(self) -> str:
-        if _is_map(self.result):
+        if self.result.is_map:
             return "The runs say too little here. More recorded runs may help."
         return (
             "The loss diverged here or next to it: infinite, NaN or an error. Lower the learning "
@@ -264,16 +268,20 @@ def _advice(gain: float, barrier: float, is_known: bool) -> str:
 
 def _about_the_box(result: MorseAnalysis) -> str:
     """The sentence where there are no current weights."""
-    n, is_map = result.n_attractors, _is_map(result)
+    n, is_map = result.n_attractors, result.is_map
     if all(box.calibration >= PLAINLY_WRONG for box in result.boxes):
         return f"Nothing is certain: {_CONTRADICTED if is_map else _ROUGH}."
     more, unresolved = _sentence(_to_count(result)), result.n_unresolved
     if not n and unresolved:
-        data = "the runs" if is_map else f"{len(result.samples)} samples"
+        one, several = _goal(result), _goals(result)
         places = (
-            "one place holds a minimum" if unresolved == 1 else f"{unresolved} places hold minima"
+            f"one place holds {one}" if unresolved == 1 else f"{unresolved} places hold {several}"
         )
-        return f"No certain attractor: {data} cannot tell whether {places}. {more}"
+        return f"No certain attractor: {_data(result)} cannot tell whether {places}. {more}"
+    if not n and not result.is_exact:
+        share = percent(float(result.diverged.mean()))
+        where = "anywhere" if result.diverged.all() else f"in {share} of the box"
+        return f"No certain attractor: the runs say too little {where}. {more}"
     if not n:
         whole = result.escape == 1 and not result.diverged.any()
         leaves = "everything leaves the box" if whole else _shares(result)
@@ -284,19 +292,19 @@ def _about_the_box(result: MorseAnalysis) -> str:
     if not unresolved:
         return said
     places = "1 place" if unresolved == 1 else f"{unresolved} places"
-    return f"{said} {places} may hide a further minimum. {more}"
+    goal = _goal(result).partition(" ")[2]
+    return f"{said} {places} may hide a further {goal}. {more}"
 
 
 def _shares(result: MorseAnalysis) -> str:
-    leaves = (
-        "leaves it or comes to where the loss diverged" if result.diverged.any() else "leaves it"
-    )
+    has_diverged = not result.is_map and result.diverged.any()
+    leaves = "leaves it or comes to where the loss diverged" if has_diverged else "leaves it"
     return f"{percent(result.escape)} {leaves}, {percent(result.undecided)} is undecided"
 
 
 def _more(result: MorseAnalysis, time_was_up: bool = False) -> str:
     """What would help where more must be known."""
-    if _is_map(result):
+    if result.is_map:
         return "more recorded runs may"
     if time_was_up:
         return "more time for its samples may (a larger max_overhead)"
@@ -318,8 +326,18 @@ def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _is_map(result: MorseAnalysis) -> bool:
-    return isinstance(result.surrogate, MapFacts)
+def _data(result: MorseAnalysis) -> str:
+    """What the analysis knows its object from."""
+    return "the runs" if result.is_map else f"{len(result.samples)} samples"
+
+
+def _goal(result: MorseAnalysis) -> str:
+    """What an unresolved Morse set may hold: of a map it need not be a minimum of anything."""
+    return "an attractor" if result.is_map else "a minimum"
+
+
+def _goals(result: MorseAnalysis) -> str:
+    return "attractors" if result.is_map else "minima"
 
 
 def _sets(numbers: Sequence[int], word: str) -> str:

@@ -5,12 +5,16 @@ its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
 
 * ``"refuted"``: its box, or one that holds an unresolved Morse set it may reach, has a surrogate
   that the samples refute. More samples alone may not help: the loss is not of the kind supposed.
+* ``"unexplored"``: of a learnt map, it may come to unknown cells, where the runs say too little.
+  More recorded runs help.
 * ``"unresolved"``: it may reach a Morse set that may hide an attractor.
 * ``"edge"``: it may leave the box, or end in Morse sets that are resolved or lie right at the face
   that it may leave through. More samples hardly help, a larger box does.
 * ``"band"``: it stays, but may reach several resolved sets, or one that is no attractor. The flows
   within the band part there; more samples make the band thinner.
 * ``"unknown"``: the analysis is from an older file that does not say what cells may reach.
+
+The first of these that applies.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.result import Box, MorseAnalysis, WayOut
 
 Kind = Literal["basin", "descends", "diverges", "undecided", "outside", "diverged"]
-Reason = Literal["refuted", "unresolved", "edge", "band", "unknown"]
+Reason = Literal["refuted", "unexplored", "unresolved", "edge", "band", "unknown"]
 
 # Within so many cells of a face a set lies at it.
 _AT_FACE = 3
@@ -159,6 +163,8 @@ def _undecided(
     reason: Reason
     if k in refuted or any(_meets(result, i, j) for i in unresolved for j in refuted):
         reason = "refuted"
+    elif reach.comes_to_unknown(cell):
+        reason = "unexplored"
     elif unresolved and not all(_at_face(result, i, faces) for i in unresolved):
         reason = "unresolved"
     else:

@@ -17,7 +17,8 @@ from lightning_morse.plotting.style import DARK, DIVERGED_COLOR, ESCAPE_COLOR, t
 from lightning_morse.result import MorseAnalysis, MorseSet
 from lightning_morse.words import kind_with_index, percent
 
-DIVERGED = -3  # label of cells where the loss is not finite, beside ESCAPES and UNDECIDED
+# Label of cells where the loss is not finite or a map is unknown, beside ESCAPES and UNDECIDED.
+DIVERGED = -3
 
 MAX_LEGEND = 6  # attractors listed by name: more would be taller than the figure
 
@@ -119,12 +120,13 @@ def legend_handles(
     for kind, m in sorted(kinds.items()):
         handles.append(Line2D([], [], **set_look(m, dim, None) | {"ms": 8}, label=kind))
     looks = area_looks(colors)
-    for value, name in ((UNDECIDED, "undecided"), (ESCAPES, "escapes"), (DIVERGED, "diverged")):
+    diverged = "unknown" if result.is_map else "diverged"
+    for value, name in ((UNDECIDED, "undecided"), (ESCAPES, "escapes"), (DIVERGED, diverged)):
         if value in seen.labels:
             handles.append(Patch(**looks[value], label=name))
     if dim > 1 and seen.exits and result.exit_volumes.any():
         handles.append(Line2D([], [], linestyle="none", label="→ share that may leave"))
-    if dim == 1:
+    if dim == 1 and not result.is_map:
         handles.append(Line2D([], [], **SAMPLE, label="loss samples"))
     if trajectory:
         handles.append(Line2D([], [], color="black", marker=".", ms=5, label="trajectory"))

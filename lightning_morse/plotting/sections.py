@@ -63,7 +63,7 @@ class Picture:
 
 
 def draw_line(ax: Axes, picture: Picture, shown: int = 0) -> None:
-    """Draw one box of a one-dimensional slice: the loss curve over bands for the basins.
+    """Draw one box of one dimension: the loss curve, if there is one, over bands for the basins.
 
     Boxes inside are drawn in place, between thin lines.
 
@@ -98,6 +98,8 @@ def draw_line(ax: Axes, picture: Picture, shown: int = 0) -> None:
 
     now = picture.now
     ax.set(xlim=(low, up), xlabel=picture.labels[0], ylabel="loss")
+    if result.is_map:  # which has no loss
+        ax.set(ylabel="", yticks=[])
     ax.margins(y=0.08)
     _draw_trajectory(ax, on_curve(picture.path), None if now is None else on_curve(now))
     marked = {i: (m.center[0], m.loss) for i, m in enumerate(result.morse_sets)}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_morse import facts
-from lightning_morse.conley.reach import Reach
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED, Reach
 from lightning_morse.files import archive
 from lightning_morse.files.archive import Archive
 from lightning_morse.files.schema import Check
@@ -21,6 +21,7 @@ from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import layout
 from lightning_morse.result.parts import Box, Curvature, Ladder, MorseSet, WayOut
 from lightning_morse.result.record import MorseAnalysis
+from lightning_morse.words import NO_CLAIM
 
 
 def write(result: MorseAnalysis, path: str | os.PathLike[str]) -> None:
@@ -130,6 +131,8 @@ def _arrays_of_box(box: Box) -> dict[str, NDArray[Any]]:
         arrays["loss_deviation"] = box.loss_deviation
     if box.reach is not None:
         arrays.update(reach_kinds=box.reach.kinds, reach_of=box.reach.of)
+        if box.reach.unknown is not None:
+            arrays["reach_unknown"] = box.reach.unknown
     if box.sets is not None:
         arrays["sets"] = box.sets
     if box.faces is not None:
@@ -162,17 +165,15 @@ def _analysis(
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(sets)))
     graph.add_edges_from(plain["edges"])
-    # Older files give a level where nothing is claimed.
-    claimed = any(m.is_attractor for m in sets) or all(m.resolved for m in sets)
     root = _box({**plain, "parent": -1, "n_samples": 0}, arrays, sets, check)
-    return MorseAnalysis(
+    result = MorseAnalysis(
         grid=root.grid,
         morse_sets=sets,
         graph=graph,
         labels=root.labels,
         diverged=root.diverged,
         exit_volumes=arrays["exit_volumes"],
-        mu=plain["mu"] if claimed else 0.0,
+        mu=plain["mu"],
         confidence=plain["confidence"],
         mean_loss=root.mean_loss,
         samples=arrays["samples"],
@@ -190,6 +191,24 @@ def _analysis(
         evidence=facts.Evidence(**plain["evidence"]) if plain["evidence"] else None,
         curvature=_curvature(plain["curvature"]),
     )
+    return _as_of_today(result)
+
+
+def _as_of_today(result: MorseAnalysis) -> MorseAnalysis:
+    """What an older file says, without what is not claimed any more."""
+    if result.claim == NO_CLAIM and result.mu:
+        result = dataclasses.replace(result, mu=0.0)
+    if not (result.is_map and result.diverged.any()):
+        return result
+    reach = result.reach
+    if reach is not None and reach.unknown is not None:
+        return result
+    # It does not tell leaving the box from coming to an unknown cell.
+    if reach is not None:
+        reach = Reach(reach.kinds, reach.of, reach.kinds[:, -1].copy())
+    labels = np.where(result.labels == ESCAPES, np.int32(UNDECIDED), result.labels)
+    none = np.zeros_like(result.exit_volumes)
+    return dataclasses.replace(result, labels=labels, reach=reach, exit_volumes=none)
 
 
 def _inner(
@@ -280,7 +299,7 @@ def _reach(arrays: Mapping[str, Any], sets: tuple[MorseSet, ...], check: Check) 
     """The reach of the cells as an archive has it, which must agree with the labels."""
     if "reach_of" not in arrays:
         return None
-    reach = Reach(arrays["reach_kinds"], arrays["reach_of"])
+    reach = Reach(arrays["reach_kinds"], arrays["reach_of"], arrays.get("reach_unknown"))
     implied = reach.labels(i for i, m in enumerate(sets) if m.is_attractor)
     same = np.array_equal(implied, arrays["labels"])
     check.expect(same, "labels", "those of what its cells may reach", "others")

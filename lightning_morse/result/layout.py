@@ -160,7 +160,12 @@ BOX_ARRAYS = (
         low=ESCAPES,
         refers_to="sets",
     ),
-    Member("diverged", "flag", "cells whose nearest loss is not finite", ("cells",)),
+    Member(
+        "diverged",
+        "flag",
+        "cells whose nearest loss is not finite; of a learnt map those that are unknown",
+        ("cells",),
+    ),
     Member("mean_loss", "number", "the surrogate's, at the vertices", ("vertices",)),
     Member("loss_deviation", "number", "its deviation there", ("vertices",), low=0, needed=False),
     Member("reach_kinds", "flag", "the distinct answers", ("kinds", "columns"), needed=False),
@@ -170,6 +175,13 @@ BOX_ARRAYS = (
         "the answer for each cell; with `reach_kinds`",
         ("cells",),
         refers_to="kinds",
+        needed=False,
+    ),
+    Member(
+        "reach_unknown",
+        "flag",
+        "whether that may be unknown cells; of a learnt map that has some",
+        ("kinds",),
         needed=False,
     ),
     Member(
@@ -225,6 +237,12 @@ def _enough_samples(m: Mapping[str, Any]) -> bool:
     return bool(inside + (m["n_measured"] or 0) <= len(m["samples"]))
 
 
+def _unknown_is_exterior(m: Mapping[str, Any]) -> bool:
+    if "reach_unknown" not in m:
+        return True
+    return "reach_kinds" in m and not (m["reach_unknown"] & ~m["reach_kinds"][:, -1]).any()
+
+
 def _has_width(m: Mapping[str, Any]) -> bool:
     with np.errstate(over="ignore"):
         return bool(np.isfinite(m["upper"] - m["lower"]).all())
@@ -260,6 +278,10 @@ BOX_RELATIONS = (
     Relation(
         "`reach_kinds` and `reach_of` come together",
         lambda m: ("reach_kinds" in m) == ("reach_of" in m),
+    ),
+    Relation(
+        "`reach_unknown` comes with them, and only what may reach the exterior is unknown",
+        _unknown_is_exterior,
     ),
 )
 # Checked where boxes are put together, see lightning_morse.result.file.

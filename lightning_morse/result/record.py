@@ -40,9 +40,11 @@ class MorseAnalysis:
         graph: Directed graph on ``range(n_morse_sets)``, edges downhill, transitively reduced.
         labels: For each cell the number of the attractor whose basin certainly contains it, -1
             where undecided, -2 where every path leaves the box or comes to a diverged cell; shape
-            ``(grid.size,)``.
-        diverged: Cells whose nearest sample has a loss that is not finite, shape ``(grid.size,)``.
-            They count as exterior.
+            ``(grid.size,)``. For a learnt map, -2 is for leaving alone: where a path may come to an
+            unknown cell nothing is decided.
+        diverged: Cells whose nearest sample has a loss that is not finite, shape ``(grid.size,)``;
+            for a learnt map, unknown cells: those where the pairs say too little. They count as
+            exterior: a set that may get there is no attractor.
         exit_volumes: Fraction of the box that escapes and can do so through each face, shape
             ``(d, 2)``: axis, then lower and upper face.
         mu: Lower bound on the probability that ``claim`` is true of attractors wider than
@@ -174,7 +176,7 @@ class MorseAnalysis:
 
     @property
     def n_attractors(self) -> int:
-        """Number of attractors; exact if ``n_unresolved`` is 0, else a lower bound."""
+        """Number of attractors; a lower bound unless ``is_exact``."""
         return len(self.attractors)
 
     @property
@@ -184,8 +186,21 @@ class MorseAnalysis:
 
     @property
     def n_unresolved(self) -> int:
-        """Number of Morse sets that may hide a further attractor; 0: the count is exact."""
+        """Number of Morse sets that may hide a further attractor."""
         return sum(not m.resolved for m in self.morse_sets)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether this is the analysis of a learnt map, which has no loss."""
+        return isinstance(self.surrogate, MapFacts)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the number of attractors is exact, not a lower bound.
+
+        It is if no Morse set may hide a further one and, for a learnt map, no cell is unknown.
+        """
+        return not self.n_unresolved and not (self.is_map and bool(self.diverged.any()))
 
     @property
     def claim(self) -> str:
@@ -195,9 +210,9 @@ class MorseAnalysis:
         ``mu`` is 0.
         """
         n = self.n_attractors
-        if n == 0 and self.n_unresolved:
+        if n == 0 and not self.is_exact:
             return NO_CLAIM
-        how = "" if self.mu == 0 else ("at least " if self.n_unresolved else "exactly ")
+        how = "" if self.mu == 0 else ("exactly " if self.is_exact else "at least ")
         number = f"{how}{n} attractor{'' if n == 1 else 's'}"
         return number if how else f"{number}, not certain"
 
@@ -218,7 +233,7 @@ class MorseAnalysis:
 
     @property
     def escape(self) -> float:
-        """Fraction of the box that certainly leaves it."""
+        """Fraction of the box labelled -2 (see ``labels``): that certainly leaves it."""
         return self._share(ESCAPES)
 
     @property

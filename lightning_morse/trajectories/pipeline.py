@@ -19,7 +19,6 @@ from lightning_morse.result.frame import Frame
 from lightning_morse.stopwatch import Stopwatch, one_thread
 from lightning_morse.trajectories.description import described, facts_of
 from lightning_morse.trajectories.ladder import MapAtLevel, MapClimb, climb_map
-from lightning_morse.trajectories.local_map import LocalMap
 from lightning_morse.trajectories.pairs import Pairs, pairs_of_runs
 from lightning_morse.trajectories.portrait import MapPortrait, map_portrait
 from lightning_morse.trajectories.settings import Settings, check_numbers, grid_on
@@ -56,7 +55,9 @@ def analyze_trajectories(
     ``result.surrogate.betti``. Cells where the pairs say too little
     (:meth:`TrajectoryMap.unknown_cells
     <lightning_morse.trajectories.learned_map.TrajectoryMap.unknown_cells>`) are in
-    ``result.diverged`` and count as exterior: a set that may get there is no attractor.
+    ``result.diverged``. Nothing is claimed of what may get there: a set that may is no attractor,
+    and its cells are undecided. Where no attractor is certain and a Morse set or an unknown cell is
+    left, nothing is claimed, and ``result.mu`` is 0.
 
     The record is that of :func:`lightning_morse.analyze`. There is no loss here: ``mean_loss``,
     ``sample_losses`` and the losses of the Morse sets are NaN, indices are None. No Morse set is
@@ -160,7 +161,7 @@ def analyze_pairs(
         with clock("ladder"):
             climbed = _climbed(portrait, settings)
         with clock("record"):
-            each, mu = _confidences(portrait.model, climbed)
+            each, mu = _confidences(portrait, climbed)
             periods = [period(portrait.image, cells) for cells in portrait.found.morse_sets]
             sets = described(portrait, periods, each)
             facts = facts_of(portrait, settings, used, len(pairs), periods)
@@ -215,8 +216,14 @@ def _climbed(portrait: MapPortrait, settings: Settings) -> MapClimb:
     )
 
 
-def _confidences(model: LocalMap, climbed: MapClimb) -> tuple[Array, float]:
-    """Confidence of each attractor and of their number; none where the samples refute the model."""
-    if model.factors.max() < PLAINLY_WRONG:
-        return climbed.each, climbed.together
-    return 0 * climbed.each, 0.0
+def _confidences(portrait: MapPortrait, climbed: MapClimb) -> tuple[Array, float]:
+    """Confidence of each attractor and of the claim about their number.
+
+    None where the samples refute the model. That of the claim is also 0 where none is made: there
+    is no certain attractor, and a Morse set or an unknown cell may hide one.
+    """
+    if portrait.model.factors.max() >= PLAINLY_WRONG:
+        return 0 * climbed.each, 0.0
+    found = portrait.found
+    is_open = len(found.morse_sets) > 0 or bool(portrait.unknown.any())
+    return climbed.each, 0.0 if is_open and not found.attractors else climbed.together

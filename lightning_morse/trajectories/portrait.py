@@ -12,11 +12,12 @@ from scipy.sparse import csr_array
 from lightning_morse._typing import Array, Mask
 from lightning_morse.bands.value import ValueBand
 from lightning_morse.conley.basins import exit_volumes, reach_of_cells
-from lightning_morse.conley.combinatorial_map import outer_approximation
+from lightning_morse.conley.combinatorial_map import cells_met, outer_approximation
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
 from lightning_morse.conley.reach import Reach
 from lightning_morse.conley.recurrence import drifts
 from lightning_morse.gp.process import SurrogateError
+from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.grids.lattice import Lattice
 from lightning_morse.stopwatch import Stopwatch
 from lightning_morse.trajectories.local_fit import fit_local_map
@@ -42,7 +43,8 @@ class MapPortrait:
         unknown: Cells where the pairs say too little, shape ``(grid.size,)``; they are exterior.
         image: The outer approximation.
         found: Its Morse graph, attractors first, without the components that drift.
-        reach: The Morse sets each cell may reach, and whether it may leave the box.
+        reach: The Morse sets each cell may reach, whether it may leave the box, and whether it may
+            come to an unknown cell.
         exits: Fraction of the box that leaves through each face, shape ``(d, 2)``.
     """
 
@@ -88,8 +90,32 @@ def map_portrait(pairs: Pairs, settings: Settings, clock: Stopwatch) -> MapPortr
         reach = reach_of_cells(found, {old: new for new, old in enumerate(order)})
         found = found.renumbered(order)
         faces = np.stack([low < grid.lower, up > grid.upper], axis=2) & ~unknown[:, None, None]
+        if unknown.any():
+            next_to = _next_to_unknown(image, low, up, grid, unknown)
+            may_come = found.condensation.reaching(np.flatnonzero(next_to))[:-1]
+            reach = reach.coming_to_unknown(may_come)
         exits = exit_volumes(found, reach.labels(found.attractors), faces)
     return MapPortrait(model, lattice, bands, unknown, image, found, reach, exits)
+
+
+def _next_to_unknown(
+    image: csr_array, low: Array, up: Array, grid: CubicalGrid, unknown: Mask
+) -> Mask:
+    """Cells that are unknown, or whose image boxes meet a cell that is; shape ``(grid.size,)``.
+
+    In the outer approximation both count as leaving, like an image that crosses a face.
+    """
+    exterior = image.shape[0] - 1
+    rows = np.repeat(np.arange(exterior + 1), np.diff(image.indptr))
+    met = np.zeros(exterior + 1, dtype=bool)
+    met[rows[image.indices == exterior]] = True
+    found: Mask = met[:-1]
+    # An image that crosses a face has to be looked at; one that crosses none meets the unknown.
+    crossing = np.flatnonzero(((low < grid.lower) | (up > grid.upper)).any(axis=1) & ~unknown)
+    cells, counts = cells_met(low[crossing], up[crossing], grid)
+    found[crossing] = False
+    found[np.repeat(crossing, counts)[unknown[cells]]] = True
+    return found
 
 
 def _without_drift(found: MorseGraph, image: csr_array, low: Array, up: Array) -> MorseGraph:

@@ -67,11 +67,16 @@ BOX = (
     Member("upper", "finite", "upper corner, above it on every axis", ("axes",)),
     Member("labels", "runs", "attractor of each cell, -1 undecided, -2 escapes"),
     Member("owner", "runs", "Morse set of each cell, -1 none"),
-    Member("diverged", "runs", "1 where the nearest loss is not finite"),
+    Member("diverged", "runs", "1 where the nearest loss is not finite, or a map is unknown"),
     Member("loss", "packed", "on a lattice, 16 bits a value, scaled by `low`, `scale`, `top`"),
     Member("levels", "finite", "losses at which contours are drawn", (None,)),
     Member("deviation", "packed", "of the loss, 8 bits a value", needed=False),
-    Member("reach", "packed", "`kinds`: masks of sets; `of`: runs of masks", needed=False),
+    Member(
+        "reach",
+        "packed",
+        "`kinds`: masks of sets; `of`: runs of masks; `unknown`: masks for unknown cells, of a map",
+        needed=False,
+    ),
 )
 
 SETS = Member(

@@ -174,8 +174,14 @@ def _codes(data: Any, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[
 
 
 def pack_reach(reach: Reach) -> dict[str, Any]:
-    """Return the distinct answers as masks in hexadecimal, and runs of which cell has which."""
-    return {"kinds": _masks(reach.kinds), "of": pack_runs(reach.of)}
+    """Return the distinct answers as masks in hexadecimal, and runs of which cell has which.
+
+    For a learnt map also the numbers of the answers that may be unknown cells.
+    """
+    packed: dict[str, Any] = {"kinds": _masks(reach.kinds), "of": pack_runs(reach.of)}
+    if reach.unknown is not None:
+        packed["unknown"] = np.flatnonzero(reach.unknown).tolist()
+    return packed
 
 
 def _masks(kinds: Mask) -> list[str]:
@@ -189,7 +195,8 @@ def unpack_reach(raw: Mapping[str, Any], size: int, n_sets: int) -> Reach:
     """Return which of ``n_sets`` Morse sets each of ``size`` cells may reach.
 
     Raises:
-        DamagedFile: If a mask is of another size or names a set that is not there.
+        DamagedFile: If a mask is of another size or names a set that is not there, or an answer
+            that is to be unknown does not reach the exterior.
     """
     texts, length = raw["kinds"], n_sets // 4 + 1
     wanted = f"masks of {length} hexadecimal digits"
@@ -199,4 +206,11 @@ def unpack_reach(raw: Mapping[str, Any], size: int, n_sets: int) -> Reach:
     digits = np.array([[int(c, 16) for c in t] for t in texts])
     bits = (digits[:, :, None] >> np.arange(4) & 1).reshape(len(texts), -1) == 1
     expect(not bits[:, n_sets + 1 :].any(), "kinds of reach", texts, f"{n_sets + 1} bits each")
-    return Reach(bits[:, : n_sets + 1], unpack_runs(raw, "of", size, 0, len(texts) - 1))
+    kinds, unknown = bits[:, : n_sets + 1], None
+    if "unknown" in raw:
+        numbers, leaving = raw["unknown"], np.flatnonzero(kinds[:, -1]).tolist()
+        right = isinstance(numbers, list) and all(type(k) is int for k in numbers)
+        right = right and set(numbers) <= set(leaving)
+        expect(right, "unknown of reach", numbers, "numbers of kinds that reach the exterior")
+        unknown = np.isin(np.arange(len(kinds)), numbers)
+    return Reach(kinds, unpack_runs(raw, "of", size, 0, len(texts) - 1), unknown)

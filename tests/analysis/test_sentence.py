@@ -46,6 +46,13 @@ def learnt(result):
     return dataclasses.replace(result, surrogate=facts, morse_sets=tuple(sets))
 
 
+def unknown(result):
+    """The same where all that may leave may come to unknown cells."""
+    reach = result.reach.coming_to_unknown(np.ones(8, dtype=bool))
+    labels = reach.labels(result.attractors)
+    return dataclasses.replace(result, reach=reach, labels=labels)
+
+
 def way(loss=0.31, deviation=0.0):
     return WayOut(np.array([6.5]), np.array([8.0]), (0, 1), loss, deviation)
 
@@ -353,6 +360,12 @@ CASES = {
         "The loss diverged here or next to it: infinite, NaN or an error. Lower the learning rate, "
         "and look for what diverges.",
     ),
+    "a learnt map that may come to where the runs say too little": (
+        unknown(learnt(of(**TWO, reached=[0, 1], leaves=True))),
+        IN,
+        "Undecided: it may come to where the runs say too little, or settle in sets 0 or 1. More "
+        "recorded runs may.",
+    ),
     "a learnt map, too few runs": (
         learnt(of(**TWO, reached=[0, 1], diverged=True)),
         IN,
@@ -405,12 +418,22 @@ CASES = {
         {},
         f"Nothing is certain: {ROUGH}",
     ),
+    "a box of a learnt map that is unknown": (
+        unknown(learnt(of([], [], leaves=True, diverged=True))),
+        {},
+        "No certain attractor: the runs say too little anywhere. More recorded runs may.",
+    ),
+    "a box of a learnt map with an attractor": (
+        learnt(of([OPEN | ATTRACTOR | {"resolved": False}], [0])),
+        {},
+        "100 % of the box certainly leads to attractor 0, 0 % leaves it, 0 % is undecided. 1 place "
+        "may hide a further attractor. More recorded runs may.",
+    ),
     "a box of a learnt map, all hatched": (
         learnt(of([OPEN, OPEN], [0, 1])),
         {},
-        "No certain attractor: the runs cannot tell whether 2 places hold minima. More "
-        "recorded runs "
-        "may.",
+        "No certain attractor: the runs cannot tell whether 2 places hold attractors. More "
+        "recorded runs may.",
     ),
 }
 

@@ -755,3 +755,31 @@ def test_a_small_loss_has_room_in_its_node(show, tmp_path):
     page = show(read_runs(tmp_path / "v0"))
     said = page.run("[...document.querySelectorAll('#view svg text')].map(t => t.textContent)")
     assert any("6.31e-6" in text for text in said)
+
+
+def test_a_learnt_map_is_shown_without_a_loss_and_unknown_where_it_is(show, tmp_path):
+    """x -> 2x or so is known on [-1, 1] only: it leaves below, and above nobody knows."""
+    x = np.random.default_rng(0).uniform(-1, 1, (40, 1))
+    runs = list(np.stack([x, 2 * x + 0.08 * np.sin(10 * x)], axis=1))
+    result = lm.analyze_trajectories(runs, lower=[-1.0], upper=[3.0], resolution=64)
+    assert result.diverged.any()
+    page = show(run_of(tmp_path / "v0", make=lambda: result))
+    assert page.run("document.querySelector('.slice').closest('section').innerText").startswith(
+        "Map of recorded runs"
+    )
+    legend = page.run("document.querySelector('.legend').innerText").split("\n")
+    assert {"undecided", "leaves the box", "unknown"} <= {line.strip() for line in legend}
+    text = page.run("document.body.innerText")
+    assert "diverged" not in text
+    assert "exactly" not in text
+    box = json.loads(
+        page.run("JSON.stringify(document.querySelector('.slice svg').getBoundingClientRect())")
+    )
+    said = []
+    for share in (0.1, 0.4, 0.9):
+        page.move(box["x"] + 52 + share * (box["width"] - 68), box["y"] + 40)
+        said.append(page.run("document.querySelector('.probe').innerText").split("\n")[0])
+    assert said[0] == "leaves the box"
+    assert said[1].startswith("undecided: may")
+    assert said[1].endswith("come to what is unknown")
+    assert said[2] == "unknown"

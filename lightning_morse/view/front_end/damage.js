@@ -82,6 +82,9 @@ function checkReach(reach, size, sets) {
   const isMask = (mask) => isText(mask, length) && /^[0-9a-f]*$/.test(mask);
   expect(isObject(reach) && isList(reach.kinds) && reach.kinds.every(isMask), "reach");
   expect(areRuns(reach.of, size, 0, reach.kinds.length - 1), "reach");
+  const isKind = (k) => isWhole(k) && k >= 0 && k < reach.kinds.length;
+  const { unknown } = reach;
+  expect(unknown === undefined || (isList(unknown) && unknown.every(isKind)), "reach");
 }
 
 // A layout of the graph never ends where there is a cycle, and drawing an edge often is no use.

@@ -142,13 +142,18 @@ function bendAt(record, at) {
   return sum;
 }
 
-// Morse sets that a cell may reach, and whether it may leave the box; null if the record does not
-// say.
+// Whether a record is that of a map learnt from recorded runs: such a map has no loss anywhere.
+export const isMap = (record) => record.boxes[0].lossValues.every(Number.isNaN);
+
+// Morse sets that a cell may reach, and whether it may leave the box or come to where nothing is
+// known; null if the record does not say.
 export function reachAt(record, cell) {
   if (!record.reachOf) return null;
   const mask = record.reach.kinds[record.reachOf[cell]], n = record.sets.length;
   const has = (i) => (parseInt(mask[i >> 2], 16) >> (i & 3)) & 1;
-  return { sets: record.sets.map((_, i) => i).filter(has), leaves: Boolean(has(n)) };
+  const sets = record.sets.map((_, i) => i).filter(has);
+  const unknown = Boolean(record.reach.unknown?.includes(record.reachOf[cell]));
+  return { sets, leaves: Boolean(has(n)), unknown };
 }
 
 export const attractorsOf = (record) =>

@@ -1,7 +1,7 @@
 // The card with the Morse graph.
 
 import { ink } from "./colors.js";
-import { attractorsOf } from "./data.js";
+import { DIVERGED, attractorsOf, isMap } from "./data.js";
 import { html, svg, svgText } from "./elements.js";
 import { layered, shownGraph } from "./graph_layout.js";
 import { percent, short } from "./numbers.js";
@@ -23,9 +23,7 @@ const ROOM_FOR_TEXT = 140, ROOM_FOR_SHORTER_TEXT = 100, ROOM_FOR_BRIEF_TEXT = 52
 export function drawGraph(root, record, { room, selected, onSelect }) {
   root.replaceChildren();
   if (!record.sets.length) {
-    const escapes = record.facts.escape === 1;
-    const why = escapes ? "every trajectory leaves the box" : "nothing is certain";
-    root.append(html("p", { class: "message" }, `No Morse set: ${why}.`));
+    root.append(html("p", { class: "message" }, `No Morse set: ${whyNone(record)}.`));
     return;
   }
   const page = Math.max(LEAST_WIDTH, room), graph = shownGraph(record);
@@ -40,6 +38,13 @@ export function drawGraph(root, record, { room, selected, onSelect }) {
   drawing.append(...graph.shown.map((n) => node(record, n, boxes.get(n), isIt(n), onSelect)));
   const note = html("p", { class: "note" }, notes(record, graph.hidden));
   root.append(html("div", { class: "wide" }, drawing), note);
+}
+
+function whyNone(record) {
+  if (record.facts.escape !== 1) return "nothing is certain";
+  // Older records of maps say of the unknown, too, that trajectories leave there.
+  const unknown = isMap(record) && record.field.includes(DIVERGED);
+  return unknown ? "nothing is certain" : "every trajectory leaves the box";
 }
 
 function notes(record, hidden) {

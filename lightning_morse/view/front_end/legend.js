@@ -5,7 +5,7 @@ import { html, svg, svgLine } from "./elements.js";
 import { marker, star } from "./markers.js";
 import { percent } from "./numbers.js";
 import { term } from "./terms.js";
-import { kind } from "./words.js";
+import { kind, nameOfDiverged } from "./words.js";
 
 // More attractors than this are counted instead of listed.
 const MAX_LISTED = 12;
@@ -40,7 +40,9 @@ function areaItems(record) {
   const hatch = svg("path", { d: OBLIQUE, stroke: "var(--hatch)" });
   if (seen.has(UNDECIDED)) items.push([chip(patch("var(--void)"), hatch), "undecided"]);
   if (seen.has(ESCAPES)) items.push([chip(patch("var(--escape)")), "leaves the box"]);
-  if (seen.has(DIVERGED)) items.push([chip(patch("var(--diverged)")), "diverged"]);
+  if (seen.has(DIVERGED)) {
+    items.push([chip(patch("var(--diverged)")), nameOfDiverged(record)]);
+  }
   if (record.exits.flat().some((share) => share)) {
     const arrow = svg("path", { class: "exit", d: "M3 10L18 3V17z" });
     items.push([chip(arrow), "exit, share that may take it"]);

@@ -1,7 +1,7 @@
 // What lies over the cells of a slice: axes, trajectory, Morse sets, exits, the current weights.
 
 import { ink } from "./colors.js";
-import { ESCAPES, boxAt, boxesWithin, contains, lossAt } from "./data.js";
+import { ESCAPES, boxAt, boxesWithin, contains, isMap, lossAt } from "./data.js";
 import { svg, svgLine, svgText } from "./elements.js";
 import { marker, star } from "./markers.js";
 import { percent, short } from "./numbers.js";
@@ -20,7 +20,7 @@ export function overlayItems(section, layout, selected) {
   const view = `${box.left} ${box.top} ${box.width} ${box.height}`;
   const at = { x: box.left, y: box.top, width: box.width, height: box.height };
   const inside = svg("svg", { ...at, viewBox: view });
-  if (!section.planar) inside.append(graphOfLoss(section, scale));
+  if (!section.planar && !isMap(section.record)) inside.append(graphOfLoss(section, scale));
   inside.append(...trajectoryItems(section.record, scale));
   const { others, attractors } = setItems(section, scale, selected);
   inside.append(...exitItems(section, box));
@@ -38,7 +38,9 @@ function scaleOf(section, { box, frame }) {
   const x = (v) => box.left + ((v - lower[a]) / (upper[a] - lower[a])) * box.width;
   const [low, high] = planar ? [lower[b], upper[b]] : lossRange(record);
   const y = (v) => box.top + box.height - ((v - low) / (high - low)) * box.height;
-  const onCurve = (p) => [x(p[0]), y(lossAt(boxAt(record, p), p))];
+  // A map has no loss: all stands half-way up.
+  const height = isMap(record) ? () => (low + high) / 2 : (p) => lossAt(boxAt(record, p), p);
+  const onCurve = (p) => [x(p[0]), y(height(p))];
   const place = planar ? (p) => [x(p[a]), y(p[b])] : onCurve;
   return { x, y, place, upwards: planar ? [frame.lower[b], frame.upper[b]] : [low, high] };
 }
@@ -63,12 +65,13 @@ function axisItems({ record, axes, planar }, { plot, frame }, { x, y, upwards })
     items.push(svgLine(x(t), floor, x(t), floor + 4, { class: "axis" }));
     items.push(svgText(x(t), floor + 17, short(t), { "text-anchor": "middle" }));
   }
+  const name = { "text-anchor": "middle", class: "faint" };
+  items.push(svgText(plot.left + plot.width / 2, floor + 35, record.axes[a], name));
+  if (!planar && isMap(record)) return items;
   for (const t of ticks(...upwards, plot.height / TICK_HEIGHT)) {
     items.push(svgLine(plot.left - 4, y(t), plot.left, y(t), { class: "axis" }));
     items.push(svgText(plot.left - 7, y(t) + 4, short(t), { "text-anchor": "end" }));
   }
-  const name = { "text-anchor": "middle", class: "faint" };
-  items.push(svgText(plot.left + plot.width / 2, floor + 35, record.axes[a], name));
   const upright = { ...name, transform: `rotate(-90 12 ${middle})` };
   items.push(svgText(12, middle, planar ? record.axes[b] : "loss", upright));
   return items;

@@ -1,6 +1,6 @@
 // The card with a slice of the loss: choice of the section, layout, and the cell pointed at.
 
-import { boxAround, boxesWithin } from "./data.js";
+import { boxAround, boxesWithin, isMap } from "./data.js";
 import { html, svg } from "./elements.js";
 import { short } from "./numbers.js";
 import { overlayItems } from "./overlay.js";
@@ -13,12 +13,13 @@ import { areaText, kind, lossText } from "./words.js";
 // An arrow key goes this many pixels beyond the edge of a cell.
 const BEYOND = 1e-3;
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+const HEADINGS = { loss: "Slice of the loss", map: "Map of recorded runs" };
 // Axes across and upwards of the sections of a slice of three dimensions.
 const PAIRS_OF_AXES = [[0, 1], [0, 2], [2, 1]];
 
 export class Slice {
-  // onProbe: is told about the cell pointed at, or null.
-  constructor(onProbe, heading = "Slice of the loss") {
+  // onProbe: is told about the cell pointed at, or null. heading: says what is shown if left out.
+  constructor(onProbe, heading = null) {
     this.canvas = html("canvas", { "aria-hidden": "true" });
     this.overlay = svg("svg", { role: "group", tabindex: 0 });
     this.flat = html("div", { class: "flat" }, this.canvas, this.overlay);
@@ -37,7 +38,9 @@ export class Slice {
     this.cut = html("span", { class: "cut" }, this.pair, depth);
     this.hint = html("span", { class: "note" });
     this.controls = html("div", { class: "section" }, this.cut, this.zoom, this.hint);
-    const head = html("div", { class: "head" }, html("h2", {}, heading), this.space);
+    this.givenHeading = heading;
+    this.heading = html("h2", {}, heading ?? HEADINGS.loss);
+    const head = html("div", { class: "head" }, this.heading, this.space);
     const parts = [head, this.controls, this.box];
     this.root = html("section", { class: "card", "aria-label": "slice" }, ...parts);
     this.onProbe = onProbe;
@@ -112,6 +115,7 @@ export class Slice {
       return;
     }
     this.whole = record;
+    this.heading.textContent = this.givenHeading ?? HEADINGS[isMap(record) ? "map" : "loss"];
     this.offerBoxes();
     this.cut.hidden = record.shape.length !== 3;
     this.controls.hidden = this.cut.hidden && this.zoom.hidden;

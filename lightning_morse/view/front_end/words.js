@@ -1,6 +1,6 @@
 // Facts about cells and Morse sets in words.
 
-import { DIVERGED, ESCAPES, UNDECIDED, deviationAt, lossAt, reachAt } from "./data.js";
+import { DIVERGED, UNDECIDED, deviationAt, isMap, lossAt, reachAt } from "./data.js";
 import { short } from "./numbers.js";
 
 // More ranges of Morse sets than this are counted instead of listed.
@@ -24,16 +24,19 @@ export function lossText(record, point) {
   return `${written} ± ${Number(error.toPrecision(2))}`;
 }
 
+// Of a map these are the cells where the runs say too little.
+export const nameOfDiverged = (record) => (isMap(record) ? "unknown" : "diverged");
+
 export function areaText(record, cell) {
   const value = record.field[cell];
   const reach = value === UNDECIDED ? reachAt(record, cell) : null;
+  if (value === DIVERGED) return nameOfDiverged(record);
   return areaName(value) + (reach ? reachText(reach) : "");
 }
 
 function areaName(value) {
   if (value >= 0) return `basin of attractor ${value}`;
-  const names = { [UNDECIDED]: "undecided", [ESCAPES]: "leaves the box", [DIVERGED]: "diverged" };
-  return names[value];
+  return value === UNDECIDED ? "undecided" : "leaves the box";
 }
 
 function reachText(reach) {
@@ -47,7 +50,8 @@ function reachText(reach) {
   const more = ranges.slice(MAX_RANGES_LISTED).reduce((sum, [a, b]) => sum + b - a + 1, 0);
   const where = [];
   if (listed.length) where.push(`reach ${listed.join(", ")}${more ? ` and ${more} more` : ""}`);
-  if (reach.leaves) where.push("leave the box");
+  if (reach.unknown) where.push("come to what is unknown");
+  else if (reach.leaves) where.push("leave the box");
   return where.length ? `: may ${where.join(" or ")}` : "";
 }
 
