@@ -227,10 +227,11 @@ class MorseMonitor(TellingCallback):
         dynamics: ``"gradient"``: the gradient flow of the loss on the slice. ``"trajectory"``: the
             map from one snapshot of this run to the next, in the same plane; the loss is not
             evaluated. A single run says little
-            (:mod:`lightning_morse.monitoring.snapshot_map`), and what it says nothing about counts
-            as exterior. ``"both"``: the first, and beside it ``trajectory_attractors``,
-            ``trajectory_mu``, ``trajectory_basin_current``, ``trajectory_undecided`` and
-            ``trajectory_unknown`` from the second.
+            (:mod:`lightning_morse.monitoring.snapshot_map`): ``trajectory_unknown`` is the share of
+            the box of which it says too little, and what may get there is undecided. ``"both"``:
+            the first, and beside it ``trajectory_attractors``, ``trajectory_mu``,
+            ``trajectory_basin_current``, ``trajectory_undecided`` and ``trajectory_unknown`` from
+            the second.
         batch_norm: ``"batch"``: layers that keep running statistics (batch norm, and instance norm
             that tracks them) use those of each batch, as in a training step, and update nothing.
             ``"running"``: they use the running ones, for the loss of the network as deployed.

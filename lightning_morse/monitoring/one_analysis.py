@@ -38,6 +38,7 @@ from lightning_morse.monitoring.snapshot_map import (
     analyze_snapshots,
     before_first,
     flow_readings,
+    map_readings,
     trajectory_readings,
 )
 from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked, untracked
@@ -196,7 +197,8 @@ class OneAnalysis:
     def _explore(self, loss: Loss, look: Look) -> Explored:
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             half = self._half_widths(look.chosen)
-            return Explored(look, self._snapshot_map(look.trajectory.numpy(), half), math.nan, {})
+            result = self._snapshot_map(look.trajectory.numpy(), half)
+            return Explored(look, result, math.nan, map_readings(result))
         look, result, loss_now = self._explore_loss(loss, look)
         return Explored(look, result, loss_now, self._compare_with_training(result, look))
 

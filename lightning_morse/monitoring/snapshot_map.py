@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array
-from lightning_morse.conley.reach import ESCAPES
+from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.monitoring.flow_check import UNKNOWN, FlowCheck
 from lightning_morse.monitoring.scalars import BELOW_ONE
@@ -26,12 +26,18 @@ from lightning_morse.trajectories.pipeline import analyze_pairs
 DYNAMICS = ("gradient", "trajectory", "both")
 
 _FLOW = {"flow_angle": UNKNOWN, "flow_length": UNKNOWN}
+_OF_ANY_MAP = {"trajectory_unknown": 1.0}
 _SIDE_BY_SIDE = {
     "trajectory_attractors": 0.0,
     "trajectory_mu": 0.0,
-    "trajectory_basin_current": float(ESCAPES),
-    "trajectory_undecided": 0.0,
-    "trajectory_unknown": 1.0,
+    "trajectory_basin_current": float(UNDECIDED),
+    "trajectory_undecided": 1.0,
+}
+# By choice of dynamics.
+_BEFORE_FIRST = {
+    "gradient": _FLOW,
+    "trajectory": {**_FLOW, **_OF_ANY_MAP},
+    "both": {**_FLOW, **_SIDE_BY_SIDE, **_OF_ANY_MAP},
 }
 
 
@@ -41,7 +47,7 @@ def before_first(dynamics: str) -> dict[str, float]:
     Args:
         dynamics: ``"gradient"``, ``"trajectory"`` or ``"both"``.
     """
-    return {**_FLOW, **(_SIDE_BY_SIDE if dynamics == "both" else {})}
+    return dict(_BEFORE_FIRST[dynamics])
 
 
 def analyze_snapshots(
@@ -61,7 +67,8 @@ def analyze_snapshots(
         seed: As there.
 
     Returns:
-        The analysis; cells about which the run says too little count as exterior.
+        The analysis; it is undecided what becomes of what may come to cells about which the run
+        says too little.
 
     Raises:
         ValueError: If there are too few snapshots in the box, or nothing can be learnt from them.
@@ -78,21 +85,28 @@ def analyze_snapshots(
     return analyze_pairs(pairs_of_runs([states]), grid, confidence, seed)
 
 
-def trajectory_readings(result: MorseAnalysis | None, current: Array) -> dict[str, float]:
+def map_readings(result: MorseAnalysis) -> dict[str, float]:
+    """The scalars of any analysis of snapshots, also of one made instead of that of the loss.
+
+    Args:
+        result: The analysis of the snapshots.
+    """
+    return {"trajectory_unknown": float(result.diverged.mean())}
+
+
+def trajectory_readings(result: MorseAnalysis, current: Array) -> dict[str, float]:
     """The scalars of an analysis of snapshots made beside one of the loss.
 
     Args:
-        result: The analysis of the snapshots; None if there was none.
+        result: The analysis of the snapshots.
         current: The weights in slice coordinates, shape ``(d,)``.
     """
-    if result is None:
-        return dict(_SIDE_BY_SIDE)
     return {
         "trajectory_attractors": float(result.n_attractors),
         "trajectory_mu": min(result.mu, BELOW_ONE),
         "trajectory_basin_current": float(result.basin_of(current[None])[0]),
         "trajectory_undecided": result.undecided,
-        "trajectory_unknown": float(result.diverged.mean()),
+        **map_readings(result),
     }
 
 

@@ -130,6 +130,7 @@ def test_the_attractor_of_a_swinging_run_is_certain(tmp_path):
     # The loss was not evaluated: there is none to report, and no flow to compare with.
     assert found["morse/barrier"] == found["morse/headroom"] == 0
     assert found["morse/flow_angle"] == -1
+    assert found["morse/trajectory_unknown"] == monitor.result.diverged.mean() < 0.5
     assert np.isnan(monitor.result.mean_loss).all()
     assert monitor.figures().keys() == {"basins", "graph", "merge", "timeline"}
 
@@ -164,7 +165,8 @@ def test_too_few_snapshots_are_said_and_training_goes_on(tmp_path, caplog):
     assert found["morse/failed"] == 0
     assert found["morse/attractors"] == 1
     assert found["morse/flow_angle"] >= 0
-    assert found["morse/trajectory_unknown"] == 1
+    assert found["morse/trajectory_unknown"] == found["morse/trajectory_undecided"] == 1
+    assert found["morse/trajectory_basin_current"] == -1
     assert caplog.text.count("no reading of the snapshots (SurrogateError: at least 8 pairs") == 1
 
     caplog.clear()
@@ -173,6 +175,7 @@ def test_too_few_snapshots_are_said_and_training_goes_on(tmp_path, caplog):
             tmp_path, sgd(lr=0.1), dynamics="trajectory", max_snapshots=4, on_error="warn"
         )
     assert alone.history[-1]["morse/failed"] == 1
+    assert alone.history[-1]["morse/trajectory_unknown"] == 1
     assert caplog.text.count("no analysis, training goes on (SurrogateError: at least 8") == 1
 
 
