@@ -21,10 +21,10 @@ separable classes grow forever. It is therefore no failure if no attractor is ce
 
 Columns of the table: recurrent sets of the map; how many of them are certainly attractors, and the
 bound on their confidence; fraction, mean final training loss and test accuracy of the runs that
-start in the basin of each attractor, in undecided cells, or where they leave the known part of the
-box; the unknown fraction of the box; noise relative to the size of the displacements; residuals
-relative to their largest expected size (from 2 on ``mu`` is 0); and what the mean of the surrogate
-claims by itself: attractors, and the fraction of the runs in their basins.
+start in the basin of each attractor, in undecided cells, or where they certainly leave the box; the
+unknown fraction of the box; noise relative to the size of the displacements; residuals relative to
+their largest expected size (from 2 on ``mu`` is 0); and what the mean of the surrogate claims by
+itself: attractors, and the fraction of the runs in their basins.
 """
 
 from __future__ import annotations

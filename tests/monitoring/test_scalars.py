@@ -32,7 +32,7 @@ def test_the_page_explains_each_of_them():
     rows = re.findall(r"^\| (`.+?) \| ", PAGE.read_text(encoding="utf-8"), re.M)
     explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert len(set(explained)) == len(explained)
-    assert set(explained) == {*UNKNOWN, *before_first("gradient"), "age"}
+    assert set(explained) == {*UNKNOWN, *before_first("trajectory"), "age"}
 
 
 @pytest.mark.parametrize("dynamics", ["gradient", "trajectory", "both"])
