@@ -58,6 +58,18 @@ def is_dry_run(trainer: TrainerLike) -> bool:
     return bool(undeclared.fast_dev_run)
 
 
+def resumes(trainer: TrainerLike) -> bool:
+    """Whether a fit goes on from a checkpoint, once callbacks have got their states of it."""
+    undeclared: Any = trainer
+    return bool(undeclared.ckpt_path)
+
+
+def restores_later(trainer: TrainerLike) -> bool:
+    """Whether callbacks get their states of a checkpoint only after ``on_fit_start``."""
+    undeclared: Any = trainer
+    return bool(getattr(undeclared.strategy, "restore_checkpoint_after_setup", False))
+
+
 def callbacks_of(trainer: TrainerLike) -> Sequence[Any]:
     """All callbacks of a trainer."""
     undeclared: Any = trainer  # as above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class DeepLinearMonitor(UnifiedCallback):
         history: One row per report: ``step``, ``epoch`` and the scalars.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is of another type or out of range.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -142,8 +143,14 @@ class DeepLinearMonitor(UnifiedCallback):
         for name, function in (("target_fn", target_fn), ("loss_fn", loss_fn)):
             if function is not None and not callable(function):
                 raise ValueError(f"{name} must be callable, got {function!r}")
-        if not isinstance(linearity, int | float) or not 0 < linearity <= 1:
-            raise ValueError(f"linearity must lie in (0, 1], got {linearity!r}")
+        is_number = isinstance(linearity, Real) and not isinstance(linearity, bool)
+        if not is_number or not 0 < linearity <= 1:
+            raise ValueError(f"linearity must be a number in (0, 1], got {linearity!r}")
+        if network is not None and not (isinstance(network, str) and network):
+            raise ValueError(
+                f"network must be the name of a submodule, got {network!r}. Give it as in "
+                "named_modules(), such as 'net', or leave it out"
+            )
         self.network = network
         self.target_fn = target_fn
         self.loss_fn = loss_fn
@@ -188,9 +195,9 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Find the layers, add the batch to the moments, and note the weights."""
-        if is_dry_run(trainer):
-            return
         with self._guarded("looking at a batch"):
+            if is_dry_run(trainer):
+                return
             self._energy.cancel()
             if self.stack is None and not self._run.names:
                 self._run.find(pl_module, batch)
@@ -204,26 +211,26 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, optimizer: Any
     ) -> None:
         """Note the gradient of a step whose energy is measured."""
-        if is_dry_run(trainer) or trainer.global_step % self.energy_every:
-            return
         with self._guarded("measuring a gradient"):
+            if is_dry_run(trainer) or trainer.global_step % self.energy_every:
+                return
             self._energy.begin(pl_module)
 
     def on_train_batch_end(
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Account for the step; report at the end of a period."""
-        if is_dry_run(trainer):
-            return
-        if trainer.global_step != self._seen_step:
-            self._seen_step = trainer.global_step
-            with self._guarded("accounting for a step"):
+        with self._guarded("accounting for a step"):
+            if is_dry_run(trainer):
+                return
+            if trainer.global_step != self._seen_step:
+                self._seen_step = trainer.global_step
                 self._run.after_step(pl_module)
                 if self._energy.pending:
                     self._energy.finish(pl_module, batch, first_learning_rate(trainer.optimizers))
-        if self.period.is_over(trainer, self._last_step):
-            self._last_step = trainer.global_step
-            with self._guarded("reporting"):
+        with self._guarded("reporting"):
+            if self.period.is_over(trainer, self._last_step):
+                self._last_step = trainer.global_step
                 self._report(trainer, pl_module, batch)
 
     def on_train_end(self, trainer: TrainerLike, pl_module: Any) -> None:
@@ -234,22 +241,29 @@ class DeepLinearMonitor(UnifiedCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
-        return {
-            **self._run.state_dict(),
-            "first_epoch": self._first_epoch,
-            "last_step": self._last_step,
-            "scalars": dict(self._scalars),
-            "history": [dict(row) for row in self.history],
-        }
+        with self._guarded("saving the state"):
+            return {
+                **self._run.state_dict(),
+                "first_epoch": self._first_epoch,
+                "last_step": self._last_step,
+                "scalars": dict(self._scalars),
+                "history": [dict(row) for row in self.history],
+            }
+        return {}  # no state to go on from
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint; from one that cannot be read nothing is taken over."""
         self._forget()
-        self._run.load_state_dict(state_dict)
-        self._first_epoch = state_dict["first_epoch"]
-        self._last_step = state_dict["last_step"]
-        self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
-        self.history = [dict(row) for row in state_dict["history"]]
+        with self._guarded("going on from a checkpoint"):
+            try:
+                self._run.load_state_dict(state_dict)
+                self._first_epoch = state_dict["first_epoch"]
+                self._last_step = state_dict["last_step"]
+                self._scalars = {**BEFORE_FIRST, **state_dict["scalars"]}
+                self.history = [dict(row) for row in state_dict["history"]]
+            except Exception:
+                self._forget()
+                raise
 
     # ---------------------------------------------------------------- reports
 

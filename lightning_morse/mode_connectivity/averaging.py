@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Average:
 
 def average(
     module: nn.Module,
-    batches: Sequence[Any],
+    batches: Iterable[Any],
     weights: Sequence[Weights],
     *,
     loss_fn: Callable[[Any, Any], Tensor | None] | None = None,

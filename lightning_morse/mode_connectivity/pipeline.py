@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -36,7 +36,7 @@ _RECORDED = SHARES[::8]
 
 def connectivity(
     module: nn.Module,
-    batches: Sequence[Any],
+    batches: Iterable[Any],
     weights: Sequence[Weights],
     *,
     loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
@@ -69,7 +69,8 @@ def connectivity(
     Args:
         module: The network; only read. Its frozen parameters and buffers are replaced, in a copy,
             by those of the sets, where they have them.
-        batches: Batches on the device of the module; together they define the loss.
+        batches: Batches on the device of the module, in any finite iterable; together they define
+            the loss.
         weights: Two or more sets: flat tensors of the trainable weights, state dicts, checkpoints
             of Lightning, or paths of these.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch; by default the step of
@@ -86,10 +87,12 @@ def connectivity(
         The record.
 
     Raises:
-        ValueError: If there are fewer than two sets, one cannot be read, does not fit the module or
-            is not finite; if they differ in frozen parameters; if the loss is not finite at one of
-            them, or differs between two evaluations at the same weights by more than a tenth of
-            the tolerance; or an argument is out of range.
+        ValueError: If there are fewer than two sets, one cannot be read, does not fit the module,
+            is not finite or holds no floating-point numbers (but integers, say, or nothing, as on
+            the meta device); if the module has complex weights; if the sets differ in frozen
+            parameters; if the loss is not finite at one of them, or differs between two evaluations
+            at the same weights by more than a tenth of the tolerance; or an argument is out of
+            range.
 
     Example:
         >>> import torch

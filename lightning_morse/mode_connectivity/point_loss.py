@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,7 +69,7 @@ class LossAtWeights:
     def __init__(
         self,
         module: nn.Module,
-        batches: Sequence[Any],
+        batches: Iterable[Any],
         loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
         kept: Mapping[str, Tensor] | None = None,

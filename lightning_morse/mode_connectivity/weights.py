@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_morse.mode_connectivity.point_loss import recomputed_layers
 from lightning_morse.slices.given_vectors import (
     Weights,
+    check_numbers,
     flat_weights,
     listed,
     read_checkpoint,
@@ -52,8 +53,9 @@ def given_weights(module: nn.Module, weights: Sequence[Weights]) -> GivenWeights
             Lightning, or paths of these.
 
     Raises:
-        ValueError: If there are fewer than two, one cannot be read, does not fit the module or is
-            not finite, or they differ in frozen parameters, or in nothing but buffers.
+        ValueError: If there are fewer than two, one cannot be read, does not fit the module, is
+            not finite or holds no floating-point numbers, the module has complex weights or none in
+            memory, or they differ in frozen parameters, or in nothing but buffers.
     """
     given = listed(weights, "weights")
     if len(given) < 2:
@@ -61,6 +63,7 @@ def given_weights(module: nn.Module, weights: Sequence[Weights]) -> GivenWeights
             f"weights must hold at least two sets of weights to compare, got {len(given)}"
         )
     trainable = dict(trainable_parameters(module))
+    _check_real(trainable)
     names = tuple(_named(one, i) for i, one in enumerate(given))
     called = [
         f"weights[{i}]" + (f" ({name})" if name != str(i) else "") for i, name in enumerate(names)
@@ -75,6 +78,7 @@ def given_weights(module: nn.Module, weights: Sequence[Weights]) -> GivenWeights
         if isinstance(state := state_in(one), Mapping)
     }
     kept, notes = _kept(module, states, set(trainable), _all_same(flats))
+    notes += _unused(module, states)
     notes += [
         f"{called[i]} and {called[j]} are identical"
         for j in range(len(flats))
@@ -82,6 +86,33 @@ def given_weights(module: nn.Module, weights: Sequence[Weights]) -> GivenWeights
         if torch.equal(flats[i], flats[j])
     ]
     return GivenWeights(names, flats, kept, tuple(found), tuple(notes))
+
+
+def _check_real(trainable: Mapping[str, Tensor]) -> None:
+    for name, parameter in trainable.items():
+        if parameter.is_meta:
+            raise ValueError(
+                f"module must have weights in memory, got {name!r} on the meta device. Make it on "
+                "the device of the batches"
+            )
+        if parameter.is_complex():
+            raise ValueError(
+                f"module must have real weights, got {parameter.dtype} in {name!r}. Lines between "
+                "complex weights are not evaluated; hold their two parts as parameters"
+            )
+
+
+def _unused(module: nn.Module, states: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Notes on entries of sets that nothing in the module has the name of."""
+    own = {n for n, _ in module.named_parameters(remove_duplicate=False)}
+    own |= {n for n, _ in module.named_buffers(remove_duplicate=False)}
+    notes = []
+    for called, state in states.items():
+        extra = [k for k in state if k not in own and not str(k).endswith("_extra_state")]
+        if extra:
+            more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+            notes.append(f"{called} has {extra[0]!r}{more}, which the module has not: not used")
+    return notes
 
 
 def _named(one: Any, i: int) -> str:
@@ -135,6 +166,8 @@ def _kept(
                 f"{first[0]}[{name!r}] must have shape {tuple(own[name].shape)} as in the module, "
                 f"got {tuple(first[1].shape)}. All sets must be weights of this architecture"
             )
+        for called, value in values.items():
+            check_numbers(value, f"{called}[{name!r}]", own[name], integers=True)
         kept[name] = first[1]
         for called, value in others:
             if not (value.shape == first[1].shape and _equal(value, first[1])):
@@ -165,7 +198,10 @@ def _kept(
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """Whether tensors hold the same values; NaN equals NaN."""
+    """Whether tensors hold the same values, wherever they are; NaN equals NaN."""
+    a, b = (t.detach().cpu() for t in (a, b))
+    if a.layout != torch.strided:  # torch compares dense tensors only
+        a, b = a.to_dense(), b.to_dense()
     if a.is_floating_point() and b.is_floating_point():
         return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
     return torch.equal(a, b)

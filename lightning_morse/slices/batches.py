@@ -20,6 +20,31 @@ from lightning_morse.slices.stand_ins import Untouchable
 _ONLY_ONCE = (types.GeneratorType, io.IOBase)
 
 
+def listed_batches(batches: Any) -> tuple[Any, ...]:
+    """The batches in any finite iterable, such as a list, a loader or a generator; one pass.
+
+    Args:
+        batches: The iterable.
+
+    Raises:
+        ValueError: If it is none, or is a mapping or a text, whose keys or letters are no batches.
+
+    Example:
+        >>> listed_batches(torch.full((2,), n) for n in (1, 2))
+        (tensor([1, 1]), tensor([2, 2]))
+    """
+    try:
+        if isinstance(batches, Mapping | str | bytes):
+            raise TypeError
+        found = iter(batches)
+    except TypeError:
+        raise ValueError(
+            f"batches must be a list of batches or another iterable, got {type(batches).__name__}. "
+            "Put a single batch into a list"
+        ) from None
+    return tuple(found)
+
+
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A copy of a batch with its tensors changed.
 

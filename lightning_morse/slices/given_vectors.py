@@ -129,6 +129,37 @@ def flat_weights(given: Any, name: str, parameters: Mapping[str, Tensor]) -> Ten
     return _flat(given, parameters, name, is_direction=False)
 
 
+def check_numbers(given: Tensor, name: str, like: Tensor, *, integers: bool) -> None:
+    """Refuse a tensor whose entries cannot stand for those of a tensor of the network.
+
+    Args:
+        given: The tensor.
+        name: What to call it.
+        like: The tensor of the network, or one of its type.
+        integers: Whether integers and truth values will do.
+
+    Raises:
+        ValueError: If it has no entries in memory, holds them in another layout, or they are of
+            another kind.
+
+    Example:
+        >>> check_numbers(torch.ones(2), "weights[0]", torch.zeros(2), integers=False)
+    """
+    numbers = "numbers" if integers else "floating-point numbers"
+    if given.is_meta:
+        got, change = "a meta tensor, which holds none", "Load the weights themselves"
+    elif given.layout != like.layout or given.is_quantized or given.is_nested:
+        kind = "quantized" if given.is_quantized else f"{given.layout}".removeprefix("torch.")
+        got, change = f"a tensor of another form ({kind})", "Make it dense first"
+    elif given.is_complex() and not like.is_complex():
+        got, change = f"{given.dtype}", "Give its real part, if that is meant"
+    elif not integers and not (given.is_floating_point() or given.is_complex()):
+        got, change = f"{given.dtype}", "Convert it with .float(), if these are weights"
+    else:
+        return
+    raise ValueError(f"{name} must hold {numbers} as the module does, got {got}. {change}")
+
+
 def _flat(given: Any, parameters: Mapping[str, Tensor], name: str, *, is_direction: bool) -> Tensor:
     """Check one weight vector against the network and return it flat, on the CPU.
 
@@ -145,6 +176,7 @@ def _flat(given: Any, parameters: Mapping[str, Tensor], name: str, *, is_directi
                 f"weights of the module in the order of its parameters(), got shape "
                 f"{tuple(given.shape)}"
             )
+        check_numbers(given, name, torch.empty(0, dtype=dtype), integers=is_direction)
         return given.detach().cpu().to(dtype)
     if not isinstance(given, Mapping):
         raise ValueError(
@@ -166,5 +198,6 @@ def _flat(given: Any, parameters: Mapping[str, Tensor], name: str, *, is_directi
                 f"{name}[{key!r}] must be a tensor of shape {tuple(parameter.shape)} like the "
                 f"parameter, got {tuple(part.shape) if isinstance(part, Tensor) else part!r}"
             )
+        check_numbers(part, f"{name}[{key!r}]", parameter, integers=is_direction)
         parts.append(part.detach().cpu().to(dtype).reshape(-1))
     return torch.cat(parts)

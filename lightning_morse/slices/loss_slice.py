@@ -6,7 +6,7 @@ Everything is evaluated on a shadow copy: the network that is being trained is o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class LossSlice:
         self,
         module: nn.Module,
         subspace: AffineSubspace,
-        batches: Sequence[Any],
+        batches: Iterable[Any],
         loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
         indices: Sequence[int] | None = None,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
-from lightning_morse.slices.batches import batch_size, mapped
+from lightning_morse.slices.batches import batch_size, listed_batches, mapped
 from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import seed_everything
 from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
@@ -43,7 +43,7 @@ class ShadowLoss:
 
     Args:
         module: The network; read once, at construction, and never changed.
-        batches: The probe set, on the device of the module.
+        batches: The probe set, on the device of the module; any finite iterable.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch as a tensor with one
             element. It must use the module it is given. Default: :func:`loss_from_steps`.
         seed: Seed of the random numbers a stochastic loss draws.
@@ -73,7 +73,7 @@ class ShadowLoss:
     def __init__(
         self,
         module: nn.Module,
-        batches: Sequence[Any],
+        batches: Iterable[Any],
         loss_fn: Callable[[Any, Any], Tensor | None] | None = None,
         seed: int = 0,
         copy_of: Callable[[nn.Module, World], nn.Module] = shadow_copy,
@@ -86,10 +86,10 @@ class ShadowLoss:
         trains = [p.requires_grad for p in module.parameters()]
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
-        if not batches:
+        self.batches = listed_batches(batches)
+        if not self.batches:
             raise ValueError("batches must hold at least one probe batch, got none")
-        self.batches = tuple(batches)
-        self._indices = tuple(range(len(batches)) if indices is None else indices)
+        self._indices = tuple(range(len(self.batches)) if indices is None else indices)
         self._sizes = [batch_size(batch) for batch in self.batches]
         if 0 in self._sizes:
             raise ValueError(

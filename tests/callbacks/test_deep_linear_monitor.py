@@ -236,7 +236,11 @@ def test_fast_dev_run_is_left_alone(tmp_path):
         ({"every_n_steps": 0}, "every_n_steps must be an integer of at least 1"),
         ({"energy_every": 1.5}, "energy_every must be an integer"),
         ({"target_fn": 3}, "target_fn must be callable"),
-        ({"linearity": 0.0}, r"linearity must lie in \(0, 1\]"),
+        ({"linearity": 0.0}, r"linearity must be a number in \(0, 1\], got 0.0"),
+        ({"linearity": True}, r"linearity must be a number in \(0, 1\], got True"),
+        ({"linearity": "high"}, r"linearity must be a number in \(0, 1\], got 'high'"),
+        ({"network": 3}, "network must be the name of a submodule, got 3. Give it as in"),
+        ({"network": ""}, "network must be the name of a submodule, got ''"),
     ],
 )
 def test_arguments(options, message):

@@ -166,7 +166,7 @@ def test_a_resumed_run_goes_on_in_its_file(tmp_path):
     assert np.array_equal(run.states[: part.sum()], whole.states[part])
     state = torch.load(tmp_path / "c" / "epoch=1.ckpt", weights_only=True)
     (kept,) = [v for k, v in state["callbacks"].items() if "WeightRecorder" in k]
-    assert set(kept) == {"run_id", "stride", "due", "last_step"}
+    assert set(kept) == {"run_id", "stride", "due", "last_step", "weights"}
 
 
 def test_a_lost_file_is_said_and_recording_starts_again(tmp_path, caplog):
@@ -208,11 +208,18 @@ def test_it_works_under_the_other_name_of_lightning(tmp_path):
         ({"max_records": 2}, "max_records must be an integer of at least 3, got 2"),
         ({"run_id": "../up"}, "run_id must be a name of letters"),
         ({"run_id": ""}, "run_id must be a name of letters"),
+        ({"subspace": 3}, "subspace must be an AffineSubspace, got 3. Make one"),
+        ({"subspace": "pca"}, "subspace must be an AffineSubspace, got 'pca'"),
+        ({"subspace": torch.eye(3)}, "subspace must be an AffineSubspace, got Tensor"),
+        ({"seed": "x"}, "seed must be an integer of at least 0, got 'x'"),
+        ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
+        ({"seed": True}, "seed must be an integer of at least 0, got True"),
+        ({"folder": 3}, "folder must be the path of a folder, got 3"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        lm.WeightRecorder(tmp_path, **options)
+        lm.WeightRecorder(**{"folder": tmp_path, **options})
 
 
 def test_recorded_runs_can_be_analysed(tmp_path):

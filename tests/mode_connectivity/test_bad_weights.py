@@ -94,6 +94,91 @@ def test_frozen_parts_of_another_shape():
         compare(net, wide)
 
 
+def test_generators_and_loaders_are_batches():
+    given = [batches(), (b for b in batches()), iter(batches())]
+    found = [
+        lm.connectivity(mlp(0), each, states(), loss_fn=cross_entropy).losses.tolist()
+        for each in given
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("given", "kind"), [(3, "int"), (None, "NoneType"), ({"x": 1}, "dict")])
+def test_what_is_no_list_of_batches(given, kind):
+    with pytest.raises(ValueError, match=f"batches must be a list of batches .* got {kind}. Put"):
+        lm.connectivity(mlp(0), given, states(), loss_fn=cross_entropy)
+
+
+def test_a_generator_that_is_used_up():
+    with pytest.raises(ValueError, match="batches must hold at least one probe batch, got none"):
+        lm.connectivity(mlp(0), iter([]), states(), loss_fn=cross_entropy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.to("meta"), "got a meta tensor, which holds none. Load"),
+        (lambda t: t.int(), r"got torch.int32. Convert it with .float\(\)"),
+        (lambda t: t > 0, "got torch.bool. Convert"),
+        (lambda t: t.to(torch.complex64), "got torch.complex64. Give its real part"),
+        (lambda t: t.to_sparse(), r"another form \(sparse_coo\). Make it dense"),
+        (
+            lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+            r"another form \(quantized\). Make it dense",
+        ),
+    ],
+)
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_tensors_that_hold_no_weights(change, said, flat):
+    one, other = states()
+    if flat:
+        other = change(torch.cat([t.reshape(-1) for t in other.values()]))
+    else:
+        other["2.bias"] = change(other["2.bias"])
+    name = r"weights\[1\]" + ("" if flat else r"\['2.bias'\]")
+    with pytest.raises(ValueError, match=name + " must hold floating-point numbers .*" + said):
+        compare(mlp(0), [one, other])
+
+
+def test_frozen_parts_without_numbers():
+    net = mlp(0)
+    net[0].requires_grad_(False)
+    one, other = states()
+    other = {**one, "2.bias": other["2.bias"], "0.bias": one["0.bias"].to("meta")}
+    with pytest.raises(ValueError, match=r"weights\[1\]\['0.bias'\] must hold numbers .* meta"):
+        compare(net, [one, other])
+
+
+def test_entries_that_the_module_has_not_are_noted():
+    one, other = states()
+    more = {**other, "4.weight": torch.zeros(2), "epoch": 3}
+    found = compare(mlp(0), [one, more])
+    assert found.notes == (
+        "weights[1] has '4.weight' and 1 more, which the module has not: not used",
+    )
+    assert compare(mlp(0), [one, other]).notes == ()
+
+
+def test_modules_without_real_weights():
+    net = nn.Linear(2, 2, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"real weights, got torch\.complex64 in 'weight'"):
+        compare(net, [net.state_dict()] * 2)
+    with pytest.raises(ValueError, match=r"weights in memory, got '0\.weight' on the meta"):
+        compare(mlp(0).to("meta"), states())
+
+
+def test_sparse_buffers_are_compared():
+    def graph(scale):
+        made = Scaled(1.0)
+        made.register_buffer("graph", (scale * torch.eye(2)).to_sparse())
+        return made
+
+    one, other = graph(1.0), graph(1.0)
+    other.inner.load_state_dict(mlp(1).state_dict())
+    assert compare(graph(3.0), [one.state_dict(), other.state_dict()]).notes == ()
+
+
 class Scaled(nn.Module):
     def __init__(self, scale):
         super().__init__()
