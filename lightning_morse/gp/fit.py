@@ -31,9 +31,6 @@ _SHORTEST, _LONGEST = 0.02, 30.0
 _NOISE_FLOOR, _NOISE_FLOOR_PER_SAMPLE = 1e-11, 200
 # The floor of the warp stays below the smallest sample by at least this share of their range.
 _LEAST_MARGIN = 1e-12
-# A positive loss is next to nothing below this share of the median of the samples. A loss that may
-# as well be negative has its lowest sample so near to zero in about one of twenty cases.
-_VANISHING = 0.05
 # A spread of the losses below this many roundings is none.
 _CONSTANT = 64
 # Losses whose range or its inverse exceeds this are refused: its square, cube and their like have
@@ -66,10 +63,7 @@ def fit(
 
     The warp's floor is kept below the smallest sample by at least the distance from there to the
     ``2 d + 1``-th smallest: near a minimum, that is several times the height at which the lowest
-    sample is expected to lie above it. Losses that are all positive, with one that is next to
-    nothing beside most of them, are those of a loss that is bounded by zero, such as a
-    cross-entropy on its way to infinity: then zero may be the floor, too. *The loss is assumed to
-    stay above the floor.*
+    sample is expected to lie above it. *The loss is assumed to stay above the floor.*
 
     Args:
         x: Sample points, shape ``(n, d)``.
@@ -97,10 +91,7 @@ def fit(
     z = (loss - origin) / span
     evidence = _Evidence(points, z, kernel)
     noise_floor = max(_NOISE_FLOOR, _NOISE_FLOOR_PER_SAMPLE * EPS * n)
-    margin = float(np.partition(z, 2 * d)[2 * d])
-    if 0 < origin < _VANISHING * float(np.median(loss)):
-        margin = min(margin, origin / span)
-    margin = max(margin, _LEAST_MARGIN)
+    margin = max(float(np.partition(z, 2 * d)[2 * d]), _LEAST_MARGIN)
     bends = (margin, _NO_WARP) if warped else (_NO_WARP, _NO_WARP)
     bounds = [(math.log(_SHORTEST * w), math.log(_LONGEST * w)) for w in up - low]
     bounds += [(math.log(noise_floor), 0.0), (math.log(bends[0]), math.log(bends[1]))]

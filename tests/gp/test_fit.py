@@ -85,31 +85,3 @@ def test_duplicate_samples_with_different_losses_become_noise():
     rng = np.random.default_rng(0)
     gp = fit(x, bowl(x) + 0.05 * rng.standard_normal(64), [-1], [1])
     assert math.sqrt(gp.variance * gp.noise) == pytest.approx(0.05, rel=0.5)
-
-
-def vanishing(x):
-    """Falls by five orders of magnitude along the first axis, as what a network separates."""
-    return np.exp(-6 * x[:, 0] + 0.5 * np.sin(2 * x[:, 1]))
-
-
-def test_a_loss_that_vanishes_may_have_its_floor_at_zero():
-    x = design([-1.0, -1.0], [1.0, 1.0], 48, 0)
-    loss = vanishing(x)
-    surrogate = fit(x, loss, [-1, -1], [1, 1])
-    assert abs(surrogate.warp.floor) < 1e-2 * loss.min()
-    places = design([-0.9, -0.9], [0.9, 0.9], 256, 1)
-    found = surrogate.warp.inverse(surrogate.posterior(places).mean)
-    np.testing.assert_allclose(found, vanishing(places), rtol=0.02)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [lambda loss: loss + 1.0, lambda loss: loss - 3e-3, lambda loss: loss + 0.1 * np.median(loss)],
-    ids=["far from zero", "below zero", "not next to nothing"],
-)
-def test_other_losses_keep_their_distance_from_the_floor(other):
-    x = design([-1.0, -1.0], [1.0, 1.0], 48, 0)
-    loss = other(vanishing(x))
-    lowest = np.sort(loss)
-    warp = fit(x, loss, [-1, -1], [1, 1]).warp
-    assert warp.floor <= lowest[0] - (1 - 1e-9) * (lowest[4] - lowest[0])
