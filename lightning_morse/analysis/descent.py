@@ -122,7 +122,9 @@ def descend(portrait: PhasePortrait, start: Array) -> Descent:
             before, k, lowest, since, moves = k, now, np.inf, 0, moves + 1
         point = ahead
         path.append(point)
-    ends = [innermost(path[best - 1]), *[before, k] * (moves > _MOST_MOVES)]
+    ends = {innermost(path[best - 1])}
+    if moves > _MOST_MOVES:
+        ends |= {before, k}
     return Descent(np.array(path[:best]), min(fields[j].box for j in ends))
 
 

@@ -123,12 +123,9 @@ class PhasePortrait:
 
     def is_certain_in(self, boxes: Sequence[int]) -> bool:
         """Whether a certain basin reaches into one of some boxes, or nothing stays in them."""
-        certain = self.labels >= 0
-        recurrent = np.zeros(self.nested.size + 1, dtype=bool)
-        recurrent[np.concatenate([np.zeros(0, np.int64), *self.found.morse_sets])] = True
-        parts = [self.nested.part(k) for k in boxes]
+        recurrent, parts = _recurrent(self.found, self.nested), list(map(self.nested.part, boxes))
         passed = not any(recurrent[part].any() for part in parts)
-        return passed or any(certain[part].any() for part in parts)
+        return passed or any((self.labels[part] >= 0).any() for part in parts)
 
     @property
     def well_number(self) -> int:
@@ -324,12 +321,18 @@ def _holding(found: MorseGraph, member: int, possible: Cells, critical: Mask) ->
     return dataclasses.replace(found, morse_sets=tuple(sets))
 
 
+def _recurrent(found: MorseGraph, nested: NestedGrid) -> Mask:
+    """The cells of all Morse sets, shape ``(nested.size + 1,)``; the last one is no cell."""
+    mask = np.zeros(nested.size + 1, dtype=bool)
+    mask[np.concatenate([np.zeros(0, np.int64), *found.morse_sets])] = True
+    return mask
+
+
 def _kinked(
     found: MorseGraph, nested: NestedGrid, patches: Sequence[tuple[int, Patch]], counts: Mask
 ) -> float:
     """Probability of kinks around recurrent cells; in those left out, if there are any."""
-    recurrent = np.zeros(nested.size + 1, dtype=bool)
-    recurrent[np.concatenate([np.zeros(0, np.int64), *found.morse_sets])] = True
+    recurrent = _recurrent(found, nested)
     asked = np.array([recurrent[nested.numbers[k][patch.cells]].any() for k, patch in patches])
     charts = [patch.chart for _, patch in patches]
     left_out = asked & ~counts & np.array([c.trusted for c in charts])
