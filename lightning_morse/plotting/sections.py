@@ -186,7 +186,7 @@ def seen_in_sections(
         for k, plane in enumerate(planes):
             hidden = np.zeros(plane.field.shape, dtype=bool)
             for other in planes[k + 1 :]:
-                hidden[np.ix_(*plane.covered_by(other))] = True
+                hidden[np.ix_(*plane.cells_under(other))] = True
             labels |= set(plane.field[~hidden].tolist())
             sets |= set(plane.owner[plane.owner >= 0].tolist())
     return Seen(labels, sets, exits=shown == 0)
@@ -274,23 +274,22 @@ class _Plane:
             loss=np.ma.masked_invalid(loss.T if axes[0] > axes[1] else loss),
         )
 
-    def covered_by(self, other: _Plane) -> tuple[Mask, Mask]:
+    def cells_under(self, other: _Plane) -> tuple[Mask, Mask]:
         """Which columns and rows of cells another plane lies over, if it lies inside this one."""
-        middles = ((0.5 * (edges[:-1] + edges[1:])) for edges in (self.x, self.y))
-        across, upwards = (
-            (own > its[0]) & (own < its[-1])
-            for own, its in zip(middles, (other.x, other.y), strict=True)
-        )
-        return across, upwards
+        x, y = ((0.5 * (edges[:-1] + edges[1:])) for edges in (self.x, self.y))
+        return _within(x, other.x), _within(y, other.y)
 
     def mask_loss_under(self, others: Sequence[_Plane]) -> None:
         """Mask the loss at the vertices that planes of boxes inside cover."""
         for other in others:
-            across, upwards = (
-                (own > its[0]) & (own < its[-1])
-                for own, its in ((self.x, other.x), (self.y, other.y))
-            )
-            self.loss[np.ix_(across, upwards)] = np.ma.masked
+            covered = _within(self.x, other.x), _within(self.y, other.y)
+            self.loss[np.ix_(*covered)] = np.ma.masked
+
+
+def _within(places: Array, edges: Array) -> Mask:
+    """Which places lie between the first and the last of some edges."""
+    inside: Mask = (places > edges[0]) & (places < edges[-1])
+    return inside
 
 
 def _levels(loss: Any) -> Array:
