@@ -90,6 +90,16 @@ class Explorer:
                     portrait, target, self._plan.batch, self._reached(portrait, start)
                 )
 
+    def look_again(self, portrait: PhasePortrait, start: Array) -> None:
+        """Sample where the last picture leaves open where a point leads, though sketches did not.
+
+        Args:
+            portrait: The last picture.
+            start: The point, shape ``(d,)``.
+        """
+        way = undecided_part(portrait, descend(portrait, start))
+        self.sampler.place(portrait, way.box, self._plan.batch, self._reached(portrait, start))
+
     def seal(self, point: Array) -> bool:
         """Sample the walls around a point until it is certain that it stays, or samples run out.
 

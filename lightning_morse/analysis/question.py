@@ -172,4 +172,6 @@ def judged(
         final = final_portrait(sampler.tower, sampler.clock, point)
         if not sampler.left(sampler.plan.most) or is_enough(final.portrait):
             break
+        if point is not None:
+            Explorer(sampler).look_again(final.portrait, point)
     return final

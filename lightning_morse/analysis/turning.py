@@ -1,10 +1,12 @@
-"""An analysis that may turn its box: along the valley that the flow from a point leads into.
+"""An analysis that may turn its box: along the way of the flow from a point, or along its valley.
 
-First the flow is followed in the box that was asked for. If a good part of the samples leaves it
-open where it leads, the rest goes to a box along the axes of the valley
-(:mod:`lightning_morse.analysis.valley`), and if that answers, it is the picture. If it does not,
-what is left is to show that the flow stays (:mod:`lightning_morse.analysis.wells`). A rotation is
-orthogonal, so the gradient flow in turned coordinates is the gradient flow.
+First the flow is followed in the box that was asked for. If some of the samples leave it open where
+it leads, and it seems to leave, more go to narrow boxes along its way
+(:mod:`lightning_morse.analysis.corridor`). If it seems to rest, and a good part of the samples
+leaves it open where, the others go to a box along the axes of the valley
+(:mod:`lightning_morse.analysis.valley`); if that does not answer either, what is left is to show
+that the flow stays (:mod:`lightning_morse.analysis.wells`). The turned box that answers is the
+picture. A rotation is orthogonal, so the gradient flow in turned coordinates is the gradient flow.
 
 **Confidence.** Which picture is shown depends on the samples, so each may be wrong with no more
 than a share, fixed beforehand, of ``1 - confidence``. By the union bound the one that is shown is
@@ -22,22 +24,25 @@ import torch
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Loss
+from lightning_morse.analysis.corridor import corridor_along
+from lightning_morse.analysis.descent import descend
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.pipeline import begun
 from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
-from lightning_morse.analysis.valley import Valley, valley_at
+from lightning_morse.analysis.valley import TurnedBox, valley_at
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseAnalysis
 
-# Share of `1 - confidence` for all turned boxes, and how many there are at most: some to find out
-# where the flow leads, and one to show that it stays.
-_SHARE_OF_TURNED, _MOST_ASKED, _MOST_TURNED = 0.4, 2, 3
+# Share of `1 - confidence` for all turned boxes, and how many there are at most: so many along the
+# way of a flow that leaves, else some to find out where it leads, and one to show that it stays.
+_SHARE_OF_TURNED, _MOST_TURNED, _MOST_ASKED = 0.4, 3, 2
 # A question that is open is asked in a turned box after this share of the samples, and not before
-# there are so many, by dimension. On two axes most questions are decided by then; on three, few.
-_PATIENCE = {2: 0.6, 3: 0.2}
-_AT_LEAST = {2: 112, 3: 48}
+# there are so many, by dimension: where the flow seems to leave, and where it seems to rest. On two
+# axes most questions of the second kind are decided by then; on three, few.
+_SOON, _SOONEST = {2: 0.25, 3: 0.2}, {2: 48, 3: 48}
+_PATIENCE, _AT_LEAST = {2: 0.6, 3: 0.2}, {2: 112, 3: 48}
 # Share of the samples that is kept to show that the point at least stays in a box, by dimension.
 _SHARE_FOR_WALLS = {2: 0.1, 3: 0.35}
 # How far that box reaches, over how far a paraboloid takes to rise to the height of the point.
@@ -187,23 +192,41 @@ def _turned(
     """The answer in a turned box; None if the first box answers already, or no turned one does."""
     dim, sampler = len(question.point), question.sampler
     whole = sampler.plan
-    picture = question.ask(max(int(_PATIENCE[dim] * whole.most), _AT_LEAST[dim]))
-    if picture is None or picture.is_decided(question.point):
+    picture = _open_after_a_while(question)
+    if picture is None:
         return None
+    leaves = descend(picture, question.point).leaves
     none = Samples(np.empty((0, dim)), np.empty(0))
     low, up = (question.frame.points_in_units(corner) for corner in question.limits)
     stage = _Stage(np.eye(dim), question, picture, none, (low, up), reach)
     before, left = len(loss), sampler.left(whole.most)
     # What the first box would still need to be judged and measured is kept for it.
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
-    first = max(0, left - int(_SHARE_FOR_WALLS[dim] * whole.most))
+    # Where the flow seems to leave nothing is kept to show that it stays.
+    kept = 0 if leaves else int(_SHARE_FOR_WALLS[dim] * whole.most)
+    parts = _parts(max(0, left - kept), _FEWEST[dim], even=leaves)
     try:
-        found, stage = _answer(loss, stage, level, _parts(first, _FEWEST[dim]), plan)
-        return found or _sealed(loss, stage, level, plan, question.n_leaks)
+        found, stage = _answer(loss, stage, level, parts, plan)
+        if found is not None or leaves:
+            return found
+        return _sealed(loss, stage, level, plan, question.n_leaks)
     except (ValueError, np.linalg.LinAlgError):
         return None  # too little is known in a turned box, or it is no box; the first one stands
     finally:  # what has been spent there is not spent again
         sampler.plan = dataclasses.replace(whole, most=whole.most - (len(loss) - before))
+
+
+def _open_after_a_while(question: Question) -> PhasePortrait | None:
+    """The picture of the first box once it is time to turn; None if it answers, or is none."""
+    point, most = question.point, question.sampler.plan.most
+    dim = len(point)
+    picture = question.ask(max(int(_SOON[dim] * most), _SOONEST[dim]))
+    if picture is None or question.is_answered(picture):
+        return None
+    if descend(picture, point).leaves:
+        return picture
+    picture = question.ask(max(int(_PATIENCE[dim] * most), _AT_LEAST[dim]))
+    return None if picture is None or question.is_answered(picture) else picture
 
 
 def _answer(
@@ -270,10 +293,10 @@ def _sealed(
 def _following(
     loss: Loss, stage: _Stage, level: float, n_samples: int, whole: Plan
 ) -> _Stage | None:
-    """Ask further in a turned box that holds an attractor, else in the box along the valley.
+    """Ask further in a turned box that holds an attractor, else in one along the way or the valley.
 
     Returns:
-        None if the picture shows no valley, samples have run out, or time is up.
+        None if the picture shows neither, samples have run out, or time is up.
 
     Raises:
         SurrogateError: As :func:`_answer`.
@@ -287,22 +310,26 @@ def _following(
     if whole.most - len(stage.pool) < _FEWEST[len(question.point)]:
         return None
     with question.sampler.clock("sampling"):
-        valley = valley_at(picture, question.point)
-    if valley is None:
+        way = descend(picture, question.point)
+        if way.leaves:
+            box: TurnedBox | None = corridor_along(picture, way)
+        else:
+            box = valley_at(picture, question.point)
+    if box is None:
         return None
-    return _asked_in(valley, loss, stage, level, n_samples, whole)
+    return _asked_in(box, loss, stage, level, n_samples, whole)
 
 
 def _asked_in(
-    valley: Valley, loss: Loss, stage: _Stage, level: float, n_samples: int, whole: Plan
+    box: TurnedBox, loss: Loss, stage: _Stage, level: float, n_samples: int, whole: Plan
 ) -> _Stage:
-    """Ask in the box of a valley; raises as :func:`_answer`."""
+    """Ask in a turned box; raises as :func:`_answer`."""
     question, frame = stage.question, stage.question.frame
-    axes, pool = stage.axes @ valley.axes, stage.pool
-    point = frame.points_in_units(question.point) @ valley.axes
+    axes, pool = stage.axes @ box.axes, stage.pool
+    point = frame.points_in_units(question.point) @ box.axes
     low, up = stage.limits_of(axes, point)
-    lower = np.maximum(frame.points_in_units(valley.lower), low)
-    upper = np.minimum(frame.points_in_units(valley.upper), up)
+    lower = np.maximum(frame.points_in_units(box.lower), low)
+    upper = np.minimum(frame.points_in_units(box.upper), up)
     points = pool.points @ axes
     inside = np.asarray(((points >= lower) & (points <= upper)).all(axis=1))
     n_known = int(inside.sum())
@@ -333,8 +360,18 @@ def _to_limits(axes: Array, point: Array, limits: tuple[Array, Array]) -> tuple[
     return back, forth
 
 
-def _parts(left: int, fewest: int) -> list[int]:
-    """So many samples for a first box, which shows the valley better, and the rest for another."""
+def _parts(left: int, fewest: int, *, even: bool) -> list[int]:
+    """So many samples for each turned box.
+
+    Args:
+        left: Samples there are.
+        fewest: Those that a box has at least.
+        even: Whether all boxes have as many; else a first one, which shows the valley better, has
+            few, and another one the rest.
+    """
     if left < fewest:
         return []
+    if even:
+        n = min(_MOST_TURNED, left // fewest)
+        return [left // n] * n
     return [fewest, left - fewest] if left >= _MOST_ASKED * fewest else [left]

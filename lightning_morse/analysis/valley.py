@@ -29,12 +29,12 @@ _SMALLEST = 1 / 8
 
 
 @dataclass(frozen=True, eq=False)
-class Valley:
-    """A box along the axes of a valley, that holds its bottom and a point on its side.
+class TurnedBox:
+    """A box along other axes.
 
     Attributes:
-        axes: Orthonormal columns, shape ``(d, d)``, the flattest first: a point ``x`` has the
-            coordinates ``axes.T @ x``.
+        axes: Orthonormal columns, shape ``(d, d)``: a point ``x`` has the coordinates
+            ``axes.T @ x``.
         lower: Lower corner, in these coordinates, shape ``(d,)``.
         upper: Upper corner, likewise.
     """
@@ -44,8 +44,8 @@ class Valley:
     upper: Array
 
 
-def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> Valley | None:
-    """The valley into which the mean flow from a point leads, as far as surrogates tell.
+def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> TurnedBox | None:
+    """A box along the valley into which the mean flow from a point leads: bottom, point and walls.
 
     Args:
         portrait: The portrait so far.
@@ -54,7 +54,8 @@ def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> V
             rise to the height of the point: beyond 1 the loss is higher on all faces.
 
     Returns:
-        None if the mean curves downwards along all axes where that flow ends.
+        The box, the flattest axis first, as far as surrogates tell the valley. None if the mean
+        curves downwards along all axes where that flow ends.
     """
     way, d = descend(portrait, point), len(point)
     surrogate = portrait.charts[way.box].at(way.end).surrogate
@@ -75,4 +76,4 @@ def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> V
     half *= max(1.0, least / float(half.max())) if half.any() else 0.0
     half = half if half.any() else least * bends.min() / bends
     bottom = axes.T @ way.end
-    return Valley(axes, bottom - half, bottom + half)
+    return TurnedBox(axes, bottom - half, bottom + half)

@@ -21,7 +21,7 @@ from lightning_morse.grids.cubical import CubicalGrid
 
 # Share of the loss at the point of interest that counts as nothing. Means of cross-entropies in
 # single precision are known to some 5e-9.
-_NOTHING = 1e-4
+NOTHING = 1e-4
 # The last part of a way, by which it is foreseen where that will be, begins here.
 _BEFORE_LAST_PART = 0.75
 # Shorter ways, in widths of the box, tell no rate.
@@ -47,7 +47,7 @@ def drawn_in(grid: CubicalGrid, samples: Samples, start: Array) -> CubicalGrid:
     if not len(known) or known.losses.min() < 0:
         return grid
     here = known.losses[np.square(known.points - start).sum(axis=1).argmin()]
-    vanished = known.points[known.losses <= _NOTHING * here] - start
+    vanished = known.points[known.losses <= NOTHING * here] - start
     below, above = start - grid.lower, grid.upper - start
     nearest = _NEAREST * below, _NEAREST * above
     if here <= 0 or not len(vanished) or not (below.min() > 0 and above.min() > 0):
@@ -62,6 +62,21 @@ def drawn_in(grid: CubicalGrid, samples: Samples, start: Array) -> CubicalGrid:
         else:
             above[axis] = max(nearest[1][axis], _SHORT_OF_IT * way[axis])
     return CubicalGrid(start - below, start + above, grid.shape)
+
+
+def mean_losses(portrait: PhasePortrait, points: Array) -> Array:
+    """What the outermost box's mean says of the loss at some points, shape ``(n,)``.
+
+    Args:
+        portrait: The portrait so far.
+        points: Shape ``(n, d)``, in that box.
+    """
+    root, losses = portrait.charts[0], np.empty(len(points))
+    surrogates = [root.at(point).surrogate for point in points]
+    for one in {id(each): each for each in surrogates}.values():
+        own = np.array([each is one for each in surrogates])
+        losses[own] = one.warp.inverse(one.posterior(points[own]).mean)
+    return losses
 
 
 def worth_following(portrait: PhasePortrait, way: Descent) -> float:
@@ -81,12 +96,9 @@ def worth_following(portrait: PhasePortrait, way: Descent) -> float:
     root, n = portrait.charts[0], len(way.path)
     grid = root.grid
     at = np.stack([way.path[0], way.path[int(_BEFORE_LAST_PART * (n - 1))], way.path[-1]])
+    first, before, last = mean_losses(portrait, at).tolist()
+    nothing = NOTHING * first
     surrogates = [root.at(point).surrogate for point in at]
-    first, before, last = (
-        float(one.warp.inverse(one.posterior(point[None]).mean)[0])
-        for one, point in zip(surrogates, at, strict=True)
-    )
-    nothing = _NOTHING * first
     if first <= 0 or any(one.warp.inverse(one.y).min() < -nothing for one in surrogates):
         return math.inf
     if min(before, last) <= nothing:

@@ -32,8 +32,9 @@ def rotation(degrees):
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def oblique():
-    return Valley([1e-3, 3.0], rotation(34), [0.6, 0.1])
+def oblique(degrees=38):
+    # Which valleys are answered hangs on rounding: of 12 angles from 12 to 78 degrees most are.
+    return Valley([1e-3, 3.0], rotation(degrees), [0.6, 0.1])
 
 
 def box(d):
@@ -90,6 +91,42 @@ def test_labels_of_a_turned_box_hold_for_the_true_flow(turned):
             assert ((there >= lower) & (there <= upper)).all()
 
 
+class Separated:
+    """Cross-entropies of data that a network separates; they have no critical point.
+
+    All margins grow along one direction, some ten times as fast as others.
+    """
+
+    def __init__(self, seed, turn):
+        rng = np.random.default_rng(seed)
+        angles = np.deg2rad(turn) + rng.uniform(-1.4, 1.4, 60)
+        lengths = 8 * rng.uniform(0.6, 1.4, 60)
+        rates = np.stack([np.cos(angles), np.sin(angles)]) * lengths
+        self.rates, self.margins = torch.from_numpy(rates), torch.from_numpy(rng.normal(3, 1, 60))
+        self.count = 0
+
+    def __call__(self, x):
+        self.count += len(x)
+        return torch.nn.functional.softplus(-(x @ self.rates + self.margins)).mean(1)
+
+
+@pytest.mark.slow
+def test_a_flow_that_goes_on_for_ever_is_answered_along_its_way():
+    loss = Separated(0, 34)
+    analyze_from(loss, *box(2), 112, 64, most=320)
+    without, loss.count = loss.count, 0
+    result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
+    assert axes is not None
+    assert len(result.samples) == loss.count < 0.7 * without
+    assert result.basin_of([[0.0, 0.0]])[0] == -2
+    assert result.n_attractors == 0
+    # The way is along the first axis, which all margins grow along, to where nothing is left.
+    assert (axes[:, 0] @ loss.rates.numpy() > 0).all()
+    assert result.way_out.face == (0, 1)
+    now = loss(torch.zeros(1, 2, dtype=torch.float64)).item()
+    assert 0 < result.way_out.loss < 2e-4 * now
+
+
 def test_what_is_decided_at_first_is_not_turned():
     bowl = Valley([1.0, 1.5], rotation(30), [0.3, 0.2])
     result, axes = analyze_turning(bowl, *box(2), 112, 64, most=320)
@@ -134,7 +171,7 @@ def test_the_number_of_samples_is_a_hard_limit(most, kinks, times, asked):
 def test_all_boxes_together_keep_to_the_limit(asked, monkeypatch):
     """Two to find out where the flow leads, one to show that it stays, and the first one again."""
     monkeypatch.setattr(turning._Stage, "is_answered", property(lambda stage: False))
-    loss, sealed = oblique(), []
+    loss, sealed = oblique(34), []  # no box holds an attractor before the last one
     seal = Explorer.seal
     monkeypatch.setattr(Explorer, "seal", lambda *args: sealed.append(seal(*args)) or sealed[-1])
     result, _ = analyze_turning(loss, *box(2), 112, 64, most=400)
@@ -200,6 +237,14 @@ def test_a_turned_box_goes_as_far_as_the_trajectory_reaches_along_its_axes():
     result, axes = analyze_turning(loss, *box(2)[:3], limits, **options)
     assert axes is not None
     assert result.basin_of([[0.0, 0.0]])[0] == -2
+
+
+def test_samples_of_turned_boxes():
+    parts = turning._parts
+    assert parts(47, 48, even=True) == parts(47, 48, even=False) == []
+    assert parts(95, 48, even=True) == parts(95, 48, even=False) == [95]
+    assert parts(200, 48, even=True) == [66, 66, 66]
+    assert parts(200, 48, even=False) == [48, 152]
 
 
 @pytest.mark.slow
