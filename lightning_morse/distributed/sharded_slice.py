@@ -17,8 +17,8 @@ from lightning_morse.distributed.sharding import flat_shards, is_unit, parameter
 from lightning_morse.distributed.shards import Shards
 from lightning_morse.distributed.unsharded_copy import Unit, copy_without_fsdp, forward_methods
 from lightning_morse.slices.loss_slice import LossSlice
-from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.subspace import AffineSubspace
+from lightning_morse.slices.world import World
 
 # Labels exchanges for weights outside of all units; the units are numbered from 1.
 _OUTSIDE = 0

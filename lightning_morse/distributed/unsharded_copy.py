@@ -17,7 +17,8 @@ from lightning_morse._compat_torch import (
 )
 from lightning_morse.distributed.sharding import is_unit
 from lightning_morse.slices.module_copy import shadow_copy
-from lightning_morse.slices.stand_ins import Silence, World
+from lightning_morse.slices.stand_ins import Silence
+from lightning_morse.slices.world import World
 
 # Protocol of object.__reduce_ex__ that copy.copy uses; its third item is the state of the object.
 _COPY_PROTOCOL = 4

@@ -16,7 +16,7 @@ from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights
 from lightning_morse.slices.shadow_loss import ShadowLoss
 from lightning_morse.slices.silence import quiet
-from lightning_morse.slices.stand_ins import World
+from lightning_morse.slices.world import World
 
 
 def recomputed_layers(module: nn.Module) -> list[str]:

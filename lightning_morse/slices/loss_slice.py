@@ -19,8 +19,9 @@ from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
 from lightning_morse.slices.silence import quiet
-from lightning_morse.slices.stand_ins import UntouchableError, World
+from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.subspace import AffineSubspace
+from lightning_morse.slices.world import World
 
 
 class LossSlice:

@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_morse.slices.isolation import is_generator
 from lightning_morse.slices.own_classes import give_own_class, users_bases
-from lightning_morse.slices.stand_ins import World
+from lightning_morse.slices.world import World
 
 # Where a LightningModule keeps what it does not own; it drops these when it is copied.
 _BACK_REFERENCES = ("_trainer", "_fabric", "_fabric_optimizers")

@@ -9,7 +9,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from lightning_morse.slices.copying import holds_something, is_atomic
-from lightning_morse.slices.stand_ins import Silence, World
+from lightning_morse.slices.stand_ins import Silence
+from lightning_morse.slices.world import World
 
 # Attributes of a class that are no data.
 _CODE = (FunctionType, MethodType, staticmethod, classmethod, property, type)

@@ -19,8 +19,8 @@ from lightning_morse.slices.own_classes import take_own_classes
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.requests import ending_nothing
 from lightning_morse.slices.silence import quiet
-from lightning_morse.slices.stand_ins import World
 from lightning_morse.slices.steps import described, loss_from_steps
+from lightning_morse.slices.world import World
 
 # How autograd complains about a loss that differentiates by weights without gradients.
 _NEEDS_GRADIENTS = ("does not require grad", "not have been used in the graph")

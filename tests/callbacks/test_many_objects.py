@@ -13,7 +13,7 @@ from lightning_morse import MorseMonitor
 from lightning_morse.callbacks import _schedule
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.module_copy import shadow_copy
-from lightning_morse.slices.stand_ins import World
+from lightning_morse.slices.world import World
 from tests.callback_models import Net, fit, rng_state, seed_all
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -398,7 +398,7 @@ def test_a_loss_function_that_belongs_to_the_module_is_one_of_the_copy():
 
 
 def test_a_function_shares_what_is_large_or_has_no_copy_but_not_what_is_used_up(monkeypatch):
-    monkeypatch.setattr("lightning_morse.slices.stand_ins._LARGE_BYTES", 100)
+    monkeypatch.setattr("lightning_morse.slices.world._LARGE_BYTES", 100)
     small, large, handle = torch.ones(2), torch.ones(99), Handle()
     numbers = (n for n in range(1, 9))
 
