@@ -207,8 +207,10 @@ def _turned(
     parts = _parts(max(0, left - kept), _FEWEST[dim], even=leaves)
     try:
         found, stage = _answer(loss, stage, level, parts, plan)
-        if found is not None or leaves:
+        if found is not None:
             return found
+        if leaves:
+            return _as_far_as_it_is_certain(stage)
         return _sealed(loss, stage, level, plan, question.n_leaks)
     except (ValueError, np.linalg.LinAlgError):
         return None  # too little is known in a turned box, or it is no box; the first one stands
@@ -252,6 +254,18 @@ def _answer(
                 return (question.conclude(final), stage.axes), stage
             return None, stage
     return None, stage
+
+
+def _as_far_as_it_is_certain(stage: _Stage) -> tuple[MorseAnalysis, Array] | None:
+    """The last turned box, if the point certainly leaves it, though not as far as was asked for."""
+    question, picture = stage.question, stage.picture
+    is_turned = bool((stage.axes != np.eye(len(stage.axes))).any())
+    if not is_turned or picture is None or not picture.is_decided(question.point):
+        return None
+    final = question.decide()
+    if not final.portrait.is_decided(question.point):
+        return None
+    return question.conclude(final), stage.axes
 
 
 def _sealed(
