@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -67,3 +68,15 @@ def _reach(labels, n_sets):
     kinds = np.vstack([np.eye(n_sets + 1, dtype=bool), np.ones(n_sets + 1, dtype=bool)])
     row = np.where(labels == UNDECIDED, n_sets + 1, labels % (n_sets + 2))
     return Reach(kinds, np.where(labels == -2, n_sets, row).astype(np.int32))
+
+
+def known_portrait(loss_at, grid, y=(1.0,)):
+    """A portrait of one box whose surrogate knows the loss, of samples with the losses ``y``."""
+    surrogate = SimpleNamespace(
+        warp=SimpleNamespace(inverse=np.asarray),
+        y=np.array(y),
+        posterior=lambda x: SimpleNamespace(mean=loss_at(x)),
+    )
+    chart = SimpleNamespace(surrogate=surrogate, grid=grid)
+    chart.at = lambda point: chart
+    return SimpleNamespace(charts=(chart,), nested=SimpleNamespace(grids=(grid,)))

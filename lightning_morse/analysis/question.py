@@ -166,11 +166,11 @@ def judged(
         is_enough: Whether a picture decides it.
         point: The point that is asked about, shape ``(d,)``, if any.
     """
-    for _ in range(_MOST_JUDGEMENTS):
+    for to_come in reversed(range(_MOST_JUDGEMENTS)):
         sample()
         sampler.judge()
         final = final_portrait(sampler.tower, sampler.clock, point)
-        if not sampler.left(sampler.plan.most) or is_enough(final.portrait):
+        if not (to_come and sampler.left(sampler.plan.most)) or is_enough(final.portrait):
             break
         if point is not None:
             Explorer(sampler).look_again(final.portrait, point)

@@ -31,7 +31,7 @@ from lightning_morse.analysis.pipeline import begun
 from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
-from lightning_morse.analysis.valley import TurnedBox, valley_at
+from lightning_morse.analysis.valley import TurnedBox, valley_of
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseAnalysis
 
@@ -91,8 +91,8 @@ def analyze_turning(
         point ``x`` of the given box has the coordinates ``axes.T @ x`` there. None unless the box
         was turned. Then the point lies in a certain basin; or it certainly leaves the turned box,
         which, as far as the mean flow tells, it does at the limits or where next to nothing is left
-        of the loss; or time was up. All evaluations are among the samples, those in other boxes
-        too.
+        of the loss, unless samples or time were up before. All evaluations are among the samples,
+        those in other boxes too.
 
     Raises:
         ValueError: As :func:`lightning_morse.analysis.pipeline.analyze_from`.
@@ -171,6 +171,11 @@ class _Stage:
         back, forth = _to_limits(axes, axes @ point, self.limits)
         far = np.zeros(len(point)) if self.reach is None else self.reach(axes)
         return np.minimum(point - back, -far), np.maximum(point + forth, far)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether its axes are others than those of the slice."""
+        return bool((self.axes != np.eye(len(self.axes))).any())
 
     @property
     def is_answered(self) -> bool:
@@ -259,8 +264,7 @@ def _answer(
 def _as_far_as_it_is_certain(stage: _Stage) -> tuple[MorseAnalysis, Array] | None:
     """The last turned box, if the point certainly leaves it, though not as far as was asked for."""
     question, picture = stage.question, stage.picture
-    is_turned = bool((stage.axes != np.eye(len(stage.axes))).any())
-    if not is_turned or picture is None or not picture.is_decided(question.point):
+    if not stage.is_turned or picture is None or not picture.is_decided(question.point):
         return None
     final = question.decide()
     if not final.portrait.is_decided(question.point):
@@ -292,7 +296,7 @@ def _sealed(
     if plan.most - len(stage.pool) < _FEWEST[len(question.point)]:
         return None
     with question.sampler.clock("sampling"):
-        valley = valley_at(picture, question.point, _WALLS)
+        valley = valley_of(picture, descend(picture, question.point), _WALLS)
     if valley is None:
         return None
     other = _asked_in(valley, loss, stage, level, 0, plan)
@@ -318,8 +322,7 @@ def _following(
     question, picture = stage.question, stage.picture
     if picture is None or question.sampler.is_out_of_time:
         return None
-    is_turned = bool((stage.axes != np.eye(len(stage.axes))).any())
-    if is_turned and picture.found.attractors:
+    if stage.is_turned and picture.found.attractors:
         return stage.further(n_samples)
     if whole.most - len(stage.pool) < _FEWEST[len(question.point)]:
         return None
@@ -328,7 +331,7 @@ def _following(
         if way.leaves:
             box: TurnedBox | None = corridor_along(picture, way)
         else:
-            box = valley_at(picture, question.point)
+            box = valley_of(picture, way)
     if box is None:
         return None
     return _asked_in(box, loss, stage, level, n_samples, whole)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_morse._typing import Array
-from lightning_morse.analysis.descent import descend
+from lightning_morse.analysis.descent import Descent
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.sharpness import slope_and_curvature
 
@@ -44,30 +44,30 @@ class TurnedBox:
     upper: Array
 
 
-def valley_at(portrait: PhasePortrait, point: Array, level: float = _LEVEL) -> TurnedBox | None:
-    """A box along the valley into which the mean flow from a point leads: bottom, point and walls.
+def valley_of(portrait: PhasePortrait, way: Descent, level: float = _LEVEL) -> TurnedBox | None:
+    """A box along the valley into which a way leads: its bottom, where the way begins, and walls.
 
     Args:
         portrait: The portrait so far.
-        point: Shape ``(d,)``, inside the outermost box.
+        way: The mean flow from a point.
         level: How far the box reaches along each axis at least, over how far a paraboloid takes to
             rise to the height of the point: beyond 1 the loss is higher on all faces.
 
     Returns:
         The box, the flattest axis first, as far as surrogates tell the valley. None if the mean
-        curves downwards along all axes where that flow ends.
+        curves downwards along all axes where the way ends.
     """
-    way, d = descend(portrait, point), len(point)
+    point = way.path[0]
     surrogate = portrait.charts[way.box].at(way.end).surrogate
     mean = surrogate.derivative_distribution(way.end[None])[0][0]
-    _, hessian = slope_and_curvature(mean, d, 1 / surrogate.warp.scale)
+    _, hessian = slope_and_curvature(mean, len(point), 1 / surrogate.warp.scale)
     if not np.isfinite(hessian).all():
         return None
     curvatures, axes = np.linalg.eigh(hessian)
     if not curvatures[-1] > 0:
         return None
     # The sign of an eigenvector is arbitrary: its largest entry shall be positive.
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(d)])
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(len(point))])
     bends = np.sqrt(np.maximum(curvatures, curvatures[-1] / _THINNEST**2))
     away = np.abs(axes.T @ (point - way.end))
     half = np.maximum(_BEYOND * away, level * float(np.linalg.norm(bends * away)) / bends)

@@ -1,25 +1,12 @@
 """Narrow boxes along ways that leave, of losses that are known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from lightning_morse.analysis.corridor import corridor_along
 from lightning_morse.analysis.descent import Descent
 from lightning_morse.grids.cubical import CubicalGrid
-
-
-def portrait(loss_at, grid):
-    """Of a surrogate that knows the loss."""
-    surrogate = SimpleNamespace(
-        warp=SimpleNamespace(inverse=np.asarray),
-        y=np.array([1.0]),
-        posterior=lambda x: SimpleNamespace(mean=loss_at(x)),
-    )
-    chart = SimpleNamespace(surrogate=surrogate, grid=grid)
-    chart.at = lambda point: chart
-    return SimpleNamespace(charts=(chart,), nested=SimpleNamespace(grids=(grid,)))
+from tests.towers import known_portrait as portrait
 
 
 def oblique(d):

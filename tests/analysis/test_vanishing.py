@@ -1,7 +1,5 @@
 """Boxes that end where a positive loss is as good as nothing."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.vanishing import drawn_in, worth_following
 from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.grids.cubical import CubicalGrid
+from tests.towers import known_portrait
 
 GRID = CubicalGrid([-4.0, -2.0], [4.0, 2.0], (32, 32))
 ZERO = np.zeros(2)
@@ -55,14 +54,7 @@ def test_a_loss_that_does_not_vanish_leaves_the_box_as_it_is(rows):
 
 
 def portrait(loss_at, y):
-    """Of a surrogate that knows the loss."""
-    warp = SimpleNamespace(inverse=np.asarray)
-    surrogate = SimpleNamespace(
-        warp=warp, y=np.array(y), posterior=lambda x: SimpleNamespace(mean=loss_at(x))
-    )
-    chart = SimpleNamespace(surrogate=surrogate, grid=GRID)
-    chart.at = lambda point: chart
-    return SimpleNamespace(charts=(chart,))
+    return known_portrait(loss_at, GRID, y)
 
 
 def way(end):
