@@ -2,7 +2,8 @@
 
 First the flow is followed in the box that was asked for. If some of the samples leave it open where
 it leads, and it seems to leave, more go to narrow boxes along its way
-(:mod:`lightning_morse.analysis.corridor`). If it seems to rest, and a good part of the samples
+(:mod:`lightning_morse.analysis.corridor`); the last of them is the picture if the point certainly
+leaves it, or the flow seems to rest there after all. If it seems to rest, and a good part of the samples
 leaves it open where, the others go to a box along the axes of the valley
 (:mod:`lightning_morse.analysis.valley`); if that does not answer either, what is left is to show
 that the flow stays (:mod:`lightning_morse.analysis.wells`). The turned box that answers is the
@@ -91,7 +92,8 @@ def analyze_turning(
         point ``x`` of the given box has the coordinates ``axes.T @ x`` there. None unless the box
         was turned. Then the point lies in a certain basin; or it certainly leaves the turned box,
         which, as far as the mean flow tells, it does at the limits or where next to nothing is left
-        of the loss, unless samples or time were up before. All evaluations are among the samples,
+        of the loss, unless samples or time were up before; or samples are up and it is open where
+        the point leads, though the flow seems to rest there. All evaluations are among the samples,
         those in other boxes too.
 
     Raises:
@@ -215,7 +217,7 @@ def _turned(
         if found is not None:
             return found
         if leaves:
-            return _as_far_as_it_is_certain(stage)
+            return _as_far_as_it_is_known(stage)
         return _sealed(loss, stage, level, plan, question.n_leaks)
     except (ValueError, np.linalg.LinAlgError):
         return None  # too little is known in a turned box, or it is no box; the first one stands
@@ -261,13 +263,21 @@ def _answer(
     return None, stage
 
 
-def _as_far_as_it_is_certain(stage: _Stage) -> tuple[MorseAnalysis, Array] | None:
-    """The last turned box, if the point certainly leaves it, though not as far as was asked for."""
+def _as_far_as_it_is_known(stage: _Stage) -> tuple[MorseAnalysis, Array] | None:
+    """The last turned box of a flow that seems to leave, though it does not answer.
+
+    Returns:
+        None unless the point certainly leaves that box, or the flow now seems to rest there. If so,
+        that it certainly leaves the first box says nothing of where it goes.
+    """
     question, picture = stage.question, stage.picture
-    if not stage.is_turned or picture is None or not picture.is_decided(question.point):
+    if not stage.is_turned or picture is None:
+        return None
+    seems_to_rest = not descend(picture, question.point).leaves
+    if not (seems_to_rest or picture.is_decided(question.point)):
         return None
     final = question.decide()
-    if not final.portrait.is_decided(question.point):
+    if not (seems_to_rest or final.portrait.is_decided(question.point)):
         return None
     return question.conclude(final), stage.axes
 

@@ -290,6 +290,20 @@ def test_a_flow_that_leaves_is_not_called_so_for_a_small_box():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_a_flow_that_seems_to_rest_beyond_the_box_is_not_said_to_leave(seed):
+    loss = Separated(seed, 34)
+
+    def regularized(x):  # a minimum near (1.8, 1.2)
+        return loss(x) + 1e-4 * (x**2).sum(1)
+
+    # With so few samples a narrow box may end before it is certain what the way leads to.
+    result, axes = analyze_turning(regularized, *box(2), 112, 64, most=112)
+    assert axes is not None
+    assert result.basin_of([[0.0, 0.0]])[0] != -2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [150, 210])
 def test_time_that_is_up_leaves_what_there_is(end, asked):
     loss = oblique()
