@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.loggers import Logger
 from sklearn.datasets import load_diabetes, load_digits, make_friedman1
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
@@ -229,7 +230,14 @@ class Module(pl.LightningModule):
         return self.optimizer(self.parameters())
 
 
-def train(name: str, seed: int, epochs: int, callback: pl.Callback, folder: str) -> None:
+def train(
+    name: str,
+    seed: int,
+    epochs: int,
+    callback: pl.Callback,
+    folder: str,
+    logger: Logger | bool = False,
+) -> None:
     """Train on the CPU with a callback, four fifths of the data.
 
     Args:
@@ -238,23 +246,26 @@ def train(name: str, seed: int, epochs: int, callback: pl.Callback, folder: str)
         epochs: Number of epochs.
         callback: Watches.
         folder: Where the trainer may write.
+        logger: The trainer's.
     """
     run = {**RUNS, **LONG}[name]
     pl.seed_everything(seed, verbose=False)
     module = Module(run)
     training, held_out = random_split(TensorDataset(*run.data()), [0.8, 0.2])
-    quiet_trainer(epochs, callback, folder).fit(
+    quiet_trainer(epochs, callback, folder, logger).fit(
         module, DataLoader(training, run.batch, shuffle=True), DataLoader(held_out, 256)
     )
 
 
-def quiet_trainer(epochs: int, callback: pl.Callback, folder: str) -> pl.Trainer:
+def quiet_trainer(
+    epochs: int, callback: pl.Callback, folder: str, logger: Logger | bool = False
+) -> pl.Trainer:
     """A trainer on the CPU that writes and shows nothing but what its callback does."""
     return pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         callbacks=[callback],
-        logger=False,
+        logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

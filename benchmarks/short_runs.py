@@ -8,8 +8,8 @@ keeps to its budget by the clock, so another machine makes other analyses.
 
 One row a run: epochs, seconds without (as its epochs would take) and with the callback, for each
 analysis its epoch, the number of samples and what is said of the weights (the number of the
-attractor whose basin they are in, -1 undecided, -2 leaving), and whether the last one is of the
-last weights.
+attractor whose basin they are in, -1 undecided, -2 leaving), whether the last one is of the last
+weights, and how many pictures of basins TensorBoard has in the end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from typing import Any
 from unittest import mock
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_monitor import Ends
@@ -68,10 +70,12 @@ def trained(name: str, seed: int, seconds: float) -> Row:
         before = Ends()
         train(name, seed, _TRIED, before, folder)
         epochs = max(4, round(seconds / before.an_epoch))
-        monitor, start = lm.MorseMonitor(), time.perf_counter()
+        monitor, logger = lm.MorseMonitor(), TensorBoardLogger(folder)
+        start = time.perf_counter()
         with evaluations_counted() as counts:
-            train(name, seed, epochs, monitor, folder)
+            train(name, seed, epochs, monitor, folder, logger)
         took = time.perf_counter() - start
+        n_pictures = pictures(logger.log_dir)
     analyses = [
         (row["epoch"] + 1, n, int(row["morse/basin_current"]))
         for row, n in zip(monitor.history, counts, strict=True)
@@ -83,8 +87,16 @@ def trained(name: str, seed: int, seconds: float) -> Row:
         "without": epochs * before.an_epoch,
         "with": took,
         "analyses": analyses,
+        "pictures": n_pictures,
         "sentence": monitor.sentence,
     }
+
+
+def pictures(folder: str) -> int:
+    """How many pictures of basins a logger has written."""
+    events = EventAccumulator(folder, size_guidance={"images": 0}).Reload()
+    shown = "morse/basins" in events.Tags()["images"]
+    return len(events.Images("morse/basins")) if shown else 0
 
 
 def in_a_process(name: str, seed: int, seconds: float) -> Row:
@@ -110,9 +122,8 @@ def line(row: Row) -> str:
     """A row of the table, in Markdown."""
     said = ", ".join(f"{epoch}: {label} ({n})" for epoch, n, label in row["analyses"])
     cells = row["run"], row["seed"], row["epochs"], f"{row['without']:.1f}, {row['with']:.1f}"
-    return (
-        f"| {' | '.join(map(str, cells))} | {said or 'none'} | {'yes' if is_last(row) else 'no'} |"
-    )
+    cells += said or "none", "yes" if is_last(row) else "no", row["pictures"]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -126,8 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     if given.child:
         print(json.dumps(trained(given.runs[0], given.seeds[0], given.seconds)))
         return []
-    print("| run | seed | epochs | seconds without, with | epoch: label (samples) | last weights |")
-    print("|---|---|---|---|---|---|")
+    columns = "run", "seed", "epochs", "seconds without, with", "epoch: label (samples)"
+    print(f"| {' | '.join(columns)} | last weights | pictures |")
+    print("|---|---|---|---|---|---|---|")
     rows = []
     for name in given.runs:
         for seed in given.seeds:
@@ -135,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             print(line(rows[-1]), flush=True)
     print(f"\nanalysed at the end: {interval(sum(map(is_last, rows)), len(rows))}")
     print(f"answered at the end: {interval(sum(map(is_answered, rows)), len(rows))}")
+    seen = sum(row["pictures"] > 0 for row in rows)
+    print(f"with a picture: {interval(seen, len(rows))}")
     return rows
 
 

@@ -258,7 +258,8 @@ def test_short_runs_say_what_is_seen(capsys):
     assert all(n > 0 for _, n, _ in row["analyses"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[2].startswith(f"| diabetes_adam | 0 | {row['epochs']} | ")
-    assert [line.partition(" at")[0] for line in printed[-2:]] == ["analysed", "answered"]
+    ends = ["analysed at the end", "answered at the end", "with a picture"]
+    assert [line.partition(":")[0] for line in printed[-3:]] == ends
 
 
 @pytest.mark.slow

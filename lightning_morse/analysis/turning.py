@@ -3,8 +3,8 @@
 First the flow is followed in the box that was asked for. If some of the samples leave it open where
 it leads, and it seems to leave, more go to narrow boxes along its way
 (:mod:`lightning_morse.analysis.corridor`); the last of them is the picture if the point certainly
-leaves it, or the flow seems to rest there after all. If it seems to rest, and a good part of the samples
-leaves it open where, the others go to a box along the axes of the valley
+leaves it, or the flow seems to rest there after all. If it seems to rest, and a good part of the
+samples leaves it open where, the others go to a box along the axes of the valley
 (:mod:`lightning_morse.analysis.valley`); if that does not answer either, what is left is to show
 that the flow stays (:mod:`lightning_morse.analysis.wells`). The turned box that answers is the
 picture. A rotation is orthogonal, so the gradient flow in turned coordinates is the gradient flow.

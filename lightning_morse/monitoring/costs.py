@@ -25,7 +25,7 @@ FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2.5e-9, 0.0076
 # The part of what surrounds the samples that comes after attractors have been recognised: files.
 FILES_SECONDS = 0.1
 # What drawing takes: the first figure, which says most, and all of an analysis.
-FIRST_FIGURE_SECONDS, FIGURES_SECONDS = 0.4, 1.0
+FIRST_FIGURE_SECONDS, FIGURES_SECONDS = 0.35, 0.7
 # What a slice costs whatever the number of snapshots (copies, setting up) is worth so many of them.
 _SNAPSHOTS_WORTH = 8
 # What is planned for what cannot be stopped half-way, over what has been measured: analyses differ.

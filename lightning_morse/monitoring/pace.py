@@ -161,7 +161,7 @@ class Pace:
         is_old = budget.elapsed() > _GUESS_AFTER * self._guessed
         if is_old and self._again is not None and not self.costs.is_measured:
             self._again()
-        limit, aim = self._limit(ahead, final), self._aim(n_made, ahead, final)
+        limit, aim = self._limit(n_made, ahead, final), self._aim(n_made, ahead, final)
         if self._needs_loss and not self._timed:
             # A step of training takes longer than the evaluation that is to be timed.
             if limit <= self.portions.least(final=final) + ahead.step:
@@ -223,7 +223,7 @@ class Pace:
         if n_made > self._before or not self._needs_loss:
             return None
         if final:
-            return self.portions.next_part(self._limit(ahead, final), at_end=False)
+            return self.portions.next_part(self._limit(n_made, ahead, final), at_end=False)
         at_end = self._room_at_end(ahead.known) if ahead.known else math.inf
         return self.portions.next_part(at_end, at_end=True)
 
@@ -240,12 +240,15 @@ class Pace:
 
     # ------------------------------------------------------------------ seconds
 
-    def _limit(self, ahead: Ahead, final: bool) -> float:
+    def _limit(self, n_made: int, ahead: Ahead, final: bool) -> float:
         """Seconds that an analysis may take."""
         now = self._budget.room()
-        if final:  # an answer without figures is better than figures without one
+        if final:
+            # An answer without figures is better than figures without one. But a run of which there
+            # is no picture at all leaves nothing to look at.
+            enough = self.portions.last() if n_made else self.portions.least(final=False)
             figure = PLANNED_OVER_MEASURED * self.costs.first_figure
-            return now - figure if now - figure > self.portions.last() + ahead.step else now
+            return now - figure if now - figure > enough + ahead.step else now
         return min(now, self._room_at_end(ahead.known) - self.portions.last())
 
     def _due_in(self, n_made: int, ahead: Ahead) -> float:
@@ -267,7 +270,7 @@ class Pace:
         """Seconds that an analysis should take."""
         figures = PLANNED_OVER_MEASURED * self.costs.figures
         if final:  # so that there is time for all figures; but an answer is worth more
-            limit = self._limit(ahead, final)
+            limit = self._limit(n_made, ahead, final)
             usual = self.portions.seconds_of_usual(limit)
             return min(limit, max(self._budget.room() - figures, usual))
         trained = self._budget.trained()

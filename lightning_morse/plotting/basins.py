@@ -119,11 +119,20 @@ def plot_basins(
         if contours:
             # Gaps and angles of the labels are measured on the page: it must be laid out first.
             for _ in range(2):  # panels of equal scales are placed where the first layout ends
-                figure.draw_without_rendering()
+                _lay_out(figure)
             figure.set_layout_engine("none")  # and must stay as it is
         for lines in contours:
             label_contours(lines)
     return figure
+
+
+def _lay_out(figure: Figure) -> None:
+    """What :meth:`Figure.draw_without_rendering` does to the layout, without the drawing."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    for ax in figure.axes:
+        ax.apply_aspect()
 
 
 def _wrapped(text: str) -> list[str]:

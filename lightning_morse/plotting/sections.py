@@ -323,16 +323,15 @@ def _draw_areas(
     looks = area_looks(colors)
     for value in np.unique(field):
         # Antialiasing would leave a white seam between neighbouring areas.
-        ax.add_patch(
-            PathPatch(
-                _rectangles(field == value, x, y),
-                transform=transform,
-                antialiased=False,
-                linewidth=0,
-                zorder=zorder,
-                **looks[int(value)],
-            )
+        patch = PathPatch(
+            _rectangles(field == value, x, y),
+            transform=transform,
+            antialiased=False,
+            linewidth=0,
+            zorder=zorder,
+            **looks[int(value)],
         )
+        ax.add_artist(patch)  # as a patch, each of its corners would be asked for the limits
 
 
 def _rectangles(mask: Mask, x: Array, y: Array) -> Path:

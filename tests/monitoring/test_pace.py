@@ -433,6 +433,16 @@ def test_where_an_analysis_takes_a_second_short_runs_see_two(weights, length):
     assert len(RunInParts(length, Parts(weights)).made) == 2
 
 
+@pytest.mark.parametrize("length", [5, 8, 10, 12])
+@pytest.mark.parametrize("weights", [1e4, 1e6])
+def test_the_only_analysis_of_a_run_leaves_time_for_a_figure(weights, length):
+    """There is none before; with fewer samples, but no fewer than are worth while."""
+    run = RunInParts(length, Parts(weights, speed=1.5))
+    (only,) = run.made
+    assert only.portion.most >= 48
+    assert run.figures >= 1
+
+
 def test_the_last_analysis_leaves_time_for_its_figures():
     """For the first of them; for all, once it has the usual number of samples.
 
