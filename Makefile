@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Small matrices and small networks: two processes with one thread each beat one with two.
+# Each takes half of the tests in order, and then from the other: what a module sets up is set up once.
 # Bytecode is kept: without it each process rewrites all assertions and compiles the package anew.
 KEPT := PYTHONDONTWRITEBYTECODE=
-PYTEST := $(KEPT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+PYTEST := $(KEPT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OLDEST := .venv-oldest
 ECOSYSTEM := .venv-ecosystem
@@ -24,7 +25,7 @@ quick: $(VENV)/.installed-test
 
 # The everyday tests with the oldest versions the package declares, torch excepted.
 test-oldest: $(OLDEST)/.installed
-	$(KEPT) OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses 2 -m "not slow"
+	$(KEPT) OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 # Short trainings inside libraries that build on Lightning, without and with the callback. The set-up
 # takes minutes; this is no part of the tests.

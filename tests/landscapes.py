@@ -56,9 +56,9 @@ def follow(gradient, x, *, steps, length):
     """Points reached by gradient flow, each step of RK4 at most ``length`` long."""
     x = np.array(x)
     for _ in range(steps):
-        speed = np.linalg.norm(gradient(x), axis=1, keepdims=True)
-        h = np.minimum(length / np.maximum(speed, 1e-12), 1e-2)
         k1 = -gradient(x)
+        speed = np.linalg.norm(k1, axis=1, keepdims=True)
+        h = np.minimum(length / np.maximum(speed, 1e-12), 1e-2)
         k2 = -gradient(x + h / 2 * k1)
         k3 = -gradient(x + h / 2 * k2)
         k4 = -gradient(x + h * k3)

@@ -24,6 +24,8 @@ from lightning_morse.words import percent
 SIDES = ("lower", "upper")
 # Morse sets named in a sentence; more are counted.
 _MOST_NAMED = 3
+# Faces of the box named in one: more are nearly all of them, and say no more than that it leaves.
+_MOST_FACES = 2
 # What is still to gain is next to nothing if it is this share of the barrier: the walls around.
 # Where there is no pass in the box, of the usual height in it.
 _NEXT_TO_NOTHING = 0.01
@@ -157,8 +159,9 @@ class _Telling:
         found = self.found
         said = "Still moving" if self.result.is_map else "Still descending"
         faces = found.faces if found.face is None else (found.face,)
-        through = f" through {_listed([self._face(f) for f in faces], 'or')}" if faces else ""
-        said += f": leaves{through}" if through else ": leaves the box"
+        named = 0 < len(faces) <= _MOST_FACES
+        through = f"through {_listed([self._face(f) for f in faces], 'or')}"
+        said += f": leaves {through if named else 'the box'}"
         if _known(found.loss):
             said += f" at loss {self._loss()}"
         said += self._now

@@ -220,6 +220,11 @@ CASES = {
         "Still descending: leaves through a (lower) or a (upper), and settles nowhere on the way. "
         "Go on training.",
     ),
+    "descending through any of four faces": (
+        of([], [], True, faces=np.ones((8, 2, 2), dtype=bool)),
+        {"point": [1.5]},
+        "Still descending: leaves the box, and settles nowhere on the way. Go on training.",
+    ),
     "descending, an older file": (
         of([], [], True),
         {"point": [1.5]},
