@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import tracemalloc
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -242,30 +241,28 @@ class Counts(Callback):
             self.found.append(alive())
 
 
-@contextmanager
+@pytest.fixture
 def traced():
-    """Everything takes several times as long meanwhile."""
     tracemalloc.start()
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
+    yield
+    tracemalloc.stop()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 def test_what_is_alive_does_not_grow_with_the_number_of_analyses(tmp_path):
     """But for the history, whose rows take 3 kB; records and pictures are given away."""
     watch = monitor(every_n_steps=1, n_samples=16, resolution=8, max_snapshots=4, probe_batches=1)
     counts = Counts(watch, (12, 20))
     logger = TensorBoardLogger(tmp_path, name="", version=0)
-    with traced():
-        fit(tmp_path, watch, counts, max_steps=20, max_epochs=-1, logger=logger)
+    fit(tmp_path, watch, counts, max_steps=20, max_epochs=-1, logger=logger)
     assert [row["morse/failed"] for row in watch.history] == [0] * 20
     grown, where = growth(*counts.found)
     assert grown < 8 * 4_000, where
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 def test_what_is_alive_does_not_grow_with_the_number_of_pictures(tmp_path, no_pictures):
     """What is lost is lost every time; caches of matplotlib fill and empty by up to 10 kB.
 
@@ -274,9 +271,8 @@ def test_what_is_alive_does_not_grow_with_the_number_of_pictures(tmp_path, no_pi
     watch = monitor(n_samples=16, resolution=8)
     fit(tmp_path, watch, max_epochs=1)
     found = []
-    with traced():
-        for _ in range(5):
-            dict(painted(watch.result, watch._account.view, watch.history))
-            found.append(alive())
+    for _ in range(5):
+        dict(painted(watch.result, watch._account.view, watch.history))
+        found.append(alive())
     grown, where = min(growth(*pair) for pair in pairwise(found))
     assert grown < 5_000, where
