@@ -160,8 +160,7 @@ class _Telling:
         said = "Still moving" if self.result.is_map else "Still descending"
         faces = found.faces if found.face is None else (found.face,)
         named = 0 < len(faces) <= _MOST_FACES
-        through = f"through {_listed([self._face(f) for f in faces], 'or')}"
-        said += f": leaves {through if named else 'the box'}"
+        said += f": leaves {f'through {self._any_of(faces)}' if named else 'the box'}"
         if _known(found.loss):
             said += f" at loss {self._loss()}"
         said += self._now
@@ -201,7 +200,7 @@ class _Telling:
             more = _sentence(_more(self.result))
             return f"Undecided: it may come to where {data} say too little{rest}. {more}"
         if found.reason == "edge":
-            through = f" through {self._either_face()}" if found.faces else ""
+            through = f" through {self._any_of(found.faces)}" if found.faces else ""
             return (
                 f"Undecided: at the edge of the box, it may leave{through} or settle in "
                 f"{_sets(found.sets, 'or')}. A larger box (extent) may tell.{self._seen()}"
@@ -239,8 +238,8 @@ class _Telling:
             "rate, and look for what diverges."
         )
 
-    def _either_face(self) -> str:
-        return _listed([self._face(f) for f in self.found.faces], "or")
+    def _any_of(self, faces: Sequence[tuple[int, int]]) -> str:
+        return _listed([self._face(f) for f in faces], "or")
 
     def _face(self, face: tuple[int, int]) -> str:
         axis, side = face

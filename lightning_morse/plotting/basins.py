@@ -257,14 +257,14 @@ def _draw_three_sections(
 
 def _thin_ticks(figure: Figure) -> None:
     """Leave out ticks until no two labels below a panel meet; a factor stands below the name."""
-    figure.draw_without_rendering()
+    _lay_out(figure)
     for ax in figure.axes:
         factor = ax.xaxis.get_offset_text()
         if factor.get_text():  # where it would be printed over the name
             ax.set_xlabel(f"{ax.get_xlabel()}\n({factor.get_text()})")
             factor.set_visible(False)
     for most in _TICKS[1:]:
-        figure.draw_without_rendering()  # how wide a label is depends on the numbers
+        _lay_out(figure)  # how wide a label is depends on the numbers
         crowded = [ax for ax in figure.axes if _labels_meet(ax)]
         for ax in crowded:
             ax.locator_params(axis="x", nbins=most)

@@ -142,11 +142,11 @@ class SlowLoss:
     """Ten times as dear after so many evaluations."""
 
     def __init__(self, clock, dear_from):
-        self.clock, self.dear_from, self.n = clock, dear_from, 0
+        self.clock, self.dear_from, self.noted = clock, dear_from, Outside(n=0)
 
     def __call__(self, module, batch):
-        self.n += 1
-        self.clock.now += 0.002 * (10 if self.n > self.dear_from else 1)
+        self.noted.n += 1
+        self.clock.now += 0.002 * (10 if self.noted.n > self.dear_from else 1)
         return torch.nn.functional.mse_loss(module.net(batch[0]), batch[1])
 
 
@@ -223,12 +223,12 @@ def test_a_loss_that_becomes_dear_breaks_no_promise(tmp_path, monkeypatch):
             clock.now += 0.5
             return super().training_step(batch, batch_idx)
 
-    watch = monitor(
-        loss_fn=SlowLoss(clock, 150), n_samples="auto", max_overhead=0.05, every_n_epochs=1
-    )
+    loss = SlowLoss(clock, 150)
+    watch = monitor(loss_fn=loss, n_samples="auto", max_overhead=0.05, every_n_epochs=1)
     fit(tmp_path, watch, module=Ticking(), max_epochs=12)
     budget = watch._schedule.budget
     assert watch.history
+    assert loss.noted.n > loss.dear_from
     assert budget.spent() <= 2 + 0.05 * budget.elapsed()
     assert watch.history[-1]["step"] == 71
 

@@ -41,15 +41,15 @@ def flow(slice_, x, half=np.inf, steps=250):
         return loss_gradient(origin + x @ D.T) @ D
 
     x, goes_on = np.array(x), np.arange(len(x))
-    stayed, rests = np.ones(len(x), dtype=bool), np.zeros(len(x), dtype=bool)
+    stayed = np.ones(len(x), dtype=bool)
     for step in range(steps):
         if step % 10 == 0:  # those at rest, or outside, are not followed any further
-            rests[goes_on] = np.linalg.norm(gradient(x[goes_on]), axis=1) < 1e-5
-            goes_on = goes_on[stayed[goes_on] & ~rests[goes_on]]
+            moves = np.linalg.norm(gradient(x[goes_on]), axis=1) >= 1e-5
+            goes_on = goes_on[stayed[goes_on] & moves]
             if not goes_on.size:
                 break
         x[goes_on] = follow(gradient, x[goes_on], steps=1, length=0.1)
-        stayed[goes_on] = (np.abs(x[goes_on]) <= half).all(axis=1)
+        stayed[goes_on] &= (np.abs(x[goes_on]) <= half).all(axis=1)
         x[goes_on] = np.clip(x[goes_on], -2 * half, 2 * half)
     return x, stayed, np.linalg.norm(gradient(x), axis=1) < 1e-3
 
