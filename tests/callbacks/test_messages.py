@@ -6,13 +6,11 @@ import logging
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from lightning_morse.callbacks._messages import LOG, Messages, close_console, open_console
-
-ROOT = Path(__file__).parents[2]
+from tests.forks import ROOT, run_forked
 
 
 @pytest.fixture(autouse=True)
@@ -43,52 +41,39 @@ SETUPS = {
     "handler": ("logging.getLogger('lightning_morse').addHandler(logging.NullHandler())", 0),
 }
 
-# A process for each of them, after imports that take longer than the run.
-RUNS = """
-import logging, os, sys
+IMPORTS = """
+import logging, sys
 import lightning_morse.callbacks._account as home
 import pytest
-from tests.callback_models import fit, monitor, stub_analysis
-
-stub_analysis(pytest.MonkeyPatch())
-home.QUIET_BELOW_SECONDS = 0.0
-log = logging.getLogger("lightning_morse")
-root, *setups = sys.argv[1:]
-for number, setup in enumerate(setups):
-    child = os.fork()
-    if not child:
-        with open(f"{root}/{number}.txt", "w") as said:
-            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
-        exec(setup)
-        before = log.handlers[:], log.level
-        fit(f"{root}/{number}", monitor(), max_epochs=1)
-        assert (log.handlers, log.level) == before
-        sys.exit()
-    if os.waitpid(child, 0)[1]:
-        sys.exit(open(f"{root}/{number}.txt").read())
+from tests.callback_models import draw_nothing, fit, monitor, stub_analysis
 """
 
-
-def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+RUN = """
+folder, setup = sys.argv[1:]
+patch = pytest.MonkeyPatch()
+stub_analysis(patch), draw_nothing(patch)
+home.QUIET_BELOW_SECONDS = 0.0
+log = logging.getLogger("lightning_morse")
+exec(setup)
+before = log.handlers[:], log.level
+fit(folder, monitor(), max_epochs=1)
+assert (log.handlers, log.level) == before
+"""
 
 
 @pytest.mark.slow
 def test_importing_everything_configures_no_logging():
-    run(IMPORT_ALL)
+    subprocess.run([sys.executable, "-c", IMPORT_ALL], cwd=ROOT, timeout=180, check=True)
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """What is printed, by the name of the set-up."""
     root = tmp_path_factory.mktemp("runs")
-    run(RUNS, str(root), *(setup for setup, _ in SETUPS.values()))
-    return {name: (root / f"{number}.txt").read_text() for number, name in enumerate(SETUPS)}
+    runs = [(str(root / name), setup) for name, (setup, _) in SETUPS.items()]
+    ends = run_forked(IMPORTS, RUN, runs, root)
+    assert not any(end.code for end in ends), ends
+    return {name: end.said for name, end in zip(SETUPS, ends, strict=True)}
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ from lightning_morse.monitoring.probed_loss import ProbedLoss
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, loader, seed_all, trainer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 BATCH = 64
 SECONDS = 0.02  # that an example is said to take
 

@@ -105,6 +105,7 @@ class EndsWhereTheLossIsHigh(Net):
         return loss
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("kind", ["stand-in", "optuna", "exit"])
 def test_a_step_that_ends_the_run_at_a_point_of_the_slice_ends_nothing(kind, tmp_path, caplog):
     watch = monitor(extent=3.0)
@@ -120,6 +121,7 @@ def test_a_step_that_ends_the_run_at_a_point_of_the_slice_ends_nothing(kind, tmp
     assert "at some points of the slice the loss cannot be evaluated" in caplog.text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_step_that_ends_the_run_wherever_it_is_evaluated_has_no_analysis(tmp_path, caplog):
     watch = monitor()
     EndsWhereTheLossIsHigh.kind = "at once"
@@ -129,6 +131,7 @@ def test_a_step_that_ends_the_run_wherever_it_is_evaluated_has_no_analysis(tmp_p
     assert "EndedByStepError: a step must not end the run" in caplog.text
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
 def test_a_signal_handler_that_exits_ends_the_run_in_an_analysis_too(tmp_path):
     """As those by which clusters end a job do."""

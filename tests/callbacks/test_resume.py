@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from lightning_morse import MorseAnalysis
 from lightning_morse.monitoring.scalars import UNKNOWN, published
 from lightning_morse.view.record import decode
 from tests.callback_models import Net, loader, monitor, seed_all, stub_analysis, trainer
+from tests.forks import run_forked
 
 CLOCKS = ("morse/seconds", "morse/overhead")
 
@@ -133,14 +132,16 @@ def test_a_run_of_0_1_goes_on(tmp_path, monkeypatch):
 
 # --------------------------------------------------------------------------------- killed
 
-KILLED = """
+IMPORTS = """
 import os, signal, sys
 from pathlib import Path
 from lightning_morse.callbacks._painter import Painter
 from lightning_morse.slices.steps import loss_from_steps
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tests.callback_models import fit, monitor
+"""
 
+KILLED = """
 root, place = sys.argv[1], sys.argv[2]
 logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[sys.argv[3]](root, "x", version=0)
 watch = monitor(n_samples=16, resolution=8, dim=1)
@@ -170,23 +171,31 @@ fit(root, watch, logger=logger, max_epochs=3)
 """
 
 
+KILLED_AT = [
+    ("analysis", "csv"),
+    ("analysis", "tensorboard"),
+    (".npz", "csv"),
+    (".json", "csv"),
+    ("-graph.png", "csv"),
+]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folders of runs that were killed, by where and what took their metrics."""
+    root = tmp_path_factory.mktemp("killed")
+    folders = {at: root / "-".join(at) for at in KILLED_AT}
+    runs = [(str(folder), *at) for at, folder in folders.items()]
+    ends = run_forked(IMPORTS, KILLED, runs, root)
+    assert [end.code for end in ends] == [-9] * len(ends), ends
+    return folders
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("place", "logger"),
-    [
-        ("analysis", "csv"),
-        pytest.param("analysis", "tensorboard", marks=pytest.mark.slow),
-        pytest.param(".npz", "csv", marks=pytest.mark.slow),
-        pytest.param(".json", "csv", marks=pytest.mark.slow),
-        pytest.param("-graph.png", "csv", marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_run_leaves_what_it_had_found(place, logger, tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path), place, logger]
-    root = Path(__file__).parents[2]
-    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
-    assert run.returncode == -9, run.stderr
-    folder = tmp_path / "x" / "version_0"
+@pytest.mark.parametrize("at", KILLED_AT, ids="-".join)
+def test_a_killed_run_leaves_what_it_had_found(at, killed):
+    place, logger = at
+    folder = killed[at] / "x" / "version_0"
     if logger == "tensorboard":
         events = EventAccumulator(str(folder))
         events.Reload()
