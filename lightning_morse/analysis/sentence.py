@@ -200,7 +200,8 @@ class _Telling:
             more = _sentence(_more(self.result))
             return f"Undecided: it may come to where {data} say too little{rest}. {more}"
         if found.reason == "edge":
-            through = f" through {self._any_of(found.faces)}" if found.faces else ""
+            named = 0 < len(found.faces) <= _MOST_FACES  # through any of all says nothing
+            through = f" through {self._any_of(found.faces)}" if named else ""
             return (
                 f"Undecided: at the edge of the box, it may leave{through} or settle in "
                 f"{_sets(found.sets, 'or')}. A larger box (extent) may tell.{self._seen()}"

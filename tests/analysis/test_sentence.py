@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lightning_morse.analysis.sentence import sentence
+from lightning_morse.analysis.verdict import Verdict
 from lightning_morse.facts import Evidence, MapFacts
 from lightning_morse.result import WayOut
 from tests.analysis.test_verdict import ATTRACTOR, FACES, OPEN, SADDLE, inner_box, made
@@ -455,3 +456,13 @@ def test_there_are_forty_kinds():
 def test_a_point_of_another_dimension_is_refused():
     with pytest.raises(ValueError, match="shape"):
         sentence(of(**VALLEY), [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("descends", None), ("undecided", "edge")])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_faces_are_named_only_where_few_are_possible(kind, reason, n, monkeypatch):
+    faces = ((0, 1), (1, 0), (1, 1), (0, 0))[:n]
+    found = Verdict(kind, faces=faces, reason=reason, sets=(0,))
+    monkeypatch.setattr("lightning_morse.analysis.sentence.verdict", lambda *_: found)
+    said = sentence(of([ATTRACTOR], [0], True), [0.5], ["PC 1", "PC 2"])
+    assert ("PC 1 (upper)" in said) == ("through" in said) == (n <= 2)
