@@ -231,7 +231,7 @@ class Module(pl.LightningModule):
 
 
 def train(
-    name: str,
+    run: str | Run,
     seed: int,
     epochs: int,
     callback: pl.Callback,
@@ -241,14 +241,14 @@ def train(
     """Train on the CPU with a callback, four fifths of the data.
 
     Args:
-        name: The run.
+        run: The run, or its name.
         seed: Of weights, split and batches, drawn from the global generators as users do.
         epochs: Number of epochs.
         callback: Watches.
         folder: Where the trainer may write.
         logger: The trainer's.
     """
-    run = {**RUNS, **LONG}[name]
+    run = {**RUNS, **LONG}[run] if isinstance(run, str) else run
     pl.seed_everything(seed, verbose=False)
     module = Module(run)
     training, held_out = random_split(TensorDataset(*run.data()), [0.8, 0.2])

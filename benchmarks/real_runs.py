@@ -1,12 +1,13 @@
 """How often does an analysis of an ordinary training say what becomes of the weights, and truly?
 
     python benchmarks/real_runs.py [--runs mlp_sgd ...] [--seeds 0 1 2] [--epochs 20] [--every 2]
-        [--truth 50] [--out rows.jsonl] [--dim 2] [--samples N] [--resolution 32]
+        [--others] [--truth 50] [--out rows.jsonl] [--dim 2] [--samples N] [--resolution 32]
     python benchmarks/real_runs.py --table rows.jsonl
 
-Ten trainings (`ordinary_runs.py`) with ``MorseMonitor``, default arguments apart from the period
-and ``max_overhead=1``. An analysis is *answered* if the weights are certainly in the basin of an
-attractor ("basin"), or certainly leave the box ("descends").
+Ten trainings (`ordinary_runs.py`; with ``--others`` the twenty of `other_runs.py`) with
+``MorseMonitor``, default arguments apart from the period and ``max_overhead=1``. An analysis is
+*answered* if the weights are certainly in the basin of an attractor ("basin"), or certainly leave
+the box ("descends").
 
 *Labels.* Up to ``--truth`` points with a certain label are followed along the exact gradient flow
 of the same loss on the same slice (`true_flow.py`): the current weights, then half of the others
@@ -57,6 +58,7 @@ from lightning_morse.slices.loss_slice import LossSlice
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ordinary_runs import LONG, RUNS, train
+from other_runs import OTHER
 from slice_slope import Slope
 from true_flow import LEFT, SETTLED, TOLERANCE, UNFINISHED, follow, lattice_minimum
 
@@ -149,7 +151,7 @@ def analyses(name: str, seed: int, given: argparse.Namespace) -> Iterator[Row]:
     monitor = lm.MorseMonitor(every_n_epochs=given.every, max_overhead=1.0, **chosen)
     epochs, truth = given.epochs, given.truth
     with tempfile.TemporaryDirectory() as folder, watched() as seen:
-        train(name, seed, epochs, monitor, folder)
+        train(OTHER.get(name, name), seed, epochs, monitor, folder)
     of_title = {one.title: one for one in seen}
     for scalars in monitor.history:
         epoch = scalars["epoch"] + 1
@@ -411,7 +413,8 @@ def told(row: Row) -> str:
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Make the runs asked for, or print the table of runs made before; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=[*RUNS, *LONG])
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=[*RUNS, *LONG, *OTHER])
+    parser.add_argument("--others", action="store_true", help="instead: the runs of other_runs.py")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--every", type=int, default=2, help="epochs between two analyses")
@@ -431,7 +434,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     rows = []
-    for name in given.runs:
+    for name in OTHER if given.others else given.runs:
         for seed in given.seeds:
             for row in analyses(name, seed, given):
                 print(told(row), flush=True)

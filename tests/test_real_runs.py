@@ -16,6 +16,7 @@ from tests.benchmark_files import load
 true_flow = load("true_flow")
 slice_slope = load("slice_slope")
 ordinary_runs = load("ordinary_runs")
+other_runs = load("other_runs")
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,20 @@ def test_gradients_are_those_of_the_loss_on_the_slice(name):
     differences = (ahead - behind) / (2 * apart)
     size = np.abs(differences).max()
     assert gradients / size == pytest.approx(differences / size, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", other_runs.OTHER)
+def test_other_runs_can_be_trained(name):
+    run = other_runs.OTHER[name]
+    torch.manual_seed(0)
+    module = ordinary_runs.Module(run)
+    inputs, targets = (values[: run.batch] for values in run.data())
+    loss = run.loss(module.net(inputs), targets)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
+    module.configure_optimizers().step()
+    assert run.loss(module.net(inputs), targets) != loss
 
 
 def test_networks_are_evaluated_together_where_that_agrees():

@@ -6,17 +6,19 @@ it leads, and it seems to leave, more go to narrow boxes along its way
 leaves it, or the flow seems to rest there after all. If it seems to rest, and a good part of the
 samples leaves it open where, the others go to a box along the axes of the valley
 (:mod:`lightning_morse.analysis.valley`); if that does not answer either, what is left is to show
-that the flow stays (:mod:`lightning_morse.analysis.wells`). The turned box that answers is the
-picture. A rotation is orthogonal, so the gradient flow in turned coordinates is the gradient flow.
+that the flow stays (:mod:`lightning_morse.analysis.wells`), on two axes before the last of the
+other boxes already. The turned box that answers is the picture. A rotation is orthogonal, so the
+gradient flow in turned coordinates is the gradient flow.
 
 **Confidence.** Which picture is shown depends on the samples, so each may be wrong with no more
-than a share, fixed beforehand, of ``1 - confidence``. By the union bound the one that is shown is
-right with probability at least ``confidence``.
+than a share, fixed beforehand, of ``1 - confidence``; a box that grows shares its own out. By the
+union bound the one that is shown is right with probability at least ``confidence``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,9 +38,10 @@ from lightning_morse.analysis.valley import TurnedBox, valley_of
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseAnalysis
 
-# Share of `1 - confidence` for all turned boxes, and how many there are at most: so many along the
-# way of a flow that leaves, else some to find out where it leads, and one to show that it stays.
-_SHARE_OF_TURNED, _MOST_TURNED, _MOST_ASKED = 0.4, 3, 2
+# Share of `1 - confidence` for all turned boxes, and how many there are at most: along the way of a
+# flow that leaves, and otherwise, to find out where it leads. Of those that it may be shown to stay
+# in there is one more in the first case, and up to two in the second.
+_SHARE_OF_TURNED, _MOST_ALONG, _MOST_ASKED, _MOST_TURNED = 0.4, 3, 2, 4
 # A question that is open is asked in a turned box after this share of the samples, and not before
 # there are so many, by dimension: where the flow seems to leave, and where it seems to rest. On two
 # axes most questions of the second kind are decided by then; on three, few.
@@ -48,6 +51,11 @@ _PATIENCE, _AT_LEAST = {2: 0.6, 3: 0.2}, {2: 112, 3: 48}
 _SHARE_FOR_WALLS = {2: 0.1, 3: 0.35}
 # How far that box reaches, over how far a paraboloid takes to rise to the height of the point.
 _WALLS = 1.7
+# Share of the samples that may go to it before other boxes have been tried, where the flow seems to
+# rest in one with no walls. On three axes others come first.
+_FOR_WALLS = {2: 0.25}
+# So often it grows, each time by this share of its width through faces where the loss is too low.
+_MOST_WALLED, _GROWTH = 3, 0.5
 # Samples that a turned box has at least.
 _FEWEST = {2: 48, 3: 64}
 
@@ -184,6 +192,22 @@ class _Stage:
         """Whether it is certain in which basin the point lies, or that it leaves for good."""
         return self.picture is not None and self.question.is_answered(self.picture)
 
+    @property
+    def needs_walls(self) -> bool:
+        """Whether the flow seems to rest where no attractor is known, and the box has no walls.
+
+        Then no samples in the box can show that it stays, but those in a larger one may.
+        """
+        point, picture = self.question.point, self.picture
+        if (
+            len(point) not in _FOR_WALLS
+            or picture is None
+            or picture.found.attractors
+            or descend(picture, point).leaves
+        ):
+            return False
+        return math.isinf(self.question.n_leaks)
+
     def further(self, n_samples: int) -> _Stage:
         """The same after so many more samples in the same box."""
         picture = self.question.ask(self.question.sampler.tower.n_samples + n_samples)
@@ -239,7 +263,7 @@ def _open_after_a_while(question: Question) -> PhasePortrait | None:
 
 
 def _answer(
-    loss: Loss, stage: _Stage, level: float, parts: list[int], plan: Plan
+    loss: _Recorded, stage: _Stage, level: float, parts: list[int], plan: Plan
 ) -> tuple[tuple[MorseAnalysis, Array] | None, _Stage]:
     """The answer in one of the boxes that are turned one after the other, and the last of them.
 
@@ -249,7 +273,11 @@ def _answer(
     Raises:
         SurrogateError: If the samples in one of them determine no surrogate.
     """
-    for n in parts:
+    for k, n in enumerate(parts, start=1):
+        if k == len(parts) and stage.needs_walls:
+            found, stage = _walls_tried(loss, stage, level, plan)
+            if found is not None:
+                return found, stage
         following = _following(loss, stage, level, n, plan)
         if following is None:
             return None, stage
@@ -282,6 +310,24 @@ def _as_far_as_it_is_known(stage: _Stage) -> tuple[MorseAnalysis, Array] | None:
     return question.conclude(final), stage.axes
 
 
+def _walls_tried(
+    loss: _Recorded, stage: _Stage, level: float, plan: Plan
+) -> tuple[tuple[MorseAnalysis, Array] | None, _Stage]:
+    """The answer in a box that the flow stays in, if a part of the samples shows that.
+
+    Returns:
+        None for an answer if they do not, and the stage with what has been sampled.
+    """
+    before, sampler = len(loss), stage.question.sampler
+    most = len(stage.pool) + int(_FOR_WALLS[len(stage.question.point)] * plan.most)
+    plan = dataclasses.replace(plan, most=min(plan.most, most))
+    found = _sealed(loss, stage, level, plan, math.inf)
+    new = Samples(loss.points[before:], loss.losses[before:])
+    sampler.plan = dataclasses.replace(sampler.plan, most=sampler.plan.most - len(new))
+    beside = stage.outside.followed_by(new.points, new.losses)
+    return found, dataclasses.replace(stage, outside=beside)
+
+
 def _sealed(
     loss: Loss, stage: _Stage, level: float, plan: Plan, n_leaks: float
 ) -> tuple[MorseAnalysis, Array] | None:
@@ -307,15 +353,37 @@ def _sealed(
         return None
     with question.sampler.clock("sampling"):
         valley = valley_of(picture, descend(picture, question.point), _WALLS)
-    if valley is None:
-        return None
-    other = _asked_in(valley, loss, stage, level, 0, plan)
-    if other.question.n_leaks >= n_leaks:
+    other = None if valley is None else _walled(loss, stage, level, plan, valley)
+    if other is None or other.question.n_leaks >= n_leaks:
         return None
     final = other.question.decide(sealing=True)
     if not final.portrait.label_at(other.question.point) >= 0:
         return None
     return other.question.conclude(final), other.axes
+
+
+def _walled(loss: Loss, stage: _Stage, level: float, plan: Plan, box: TurnedBox) -> _Stage | None:
+    """Ask in a turned box that grows until by the mean the loss is higher on all of its faces.
+
+    Returns:
+        None if it does not come to that.
+    """
+    level = 1 - (1 - level) / _MOST_WALLED
+    for _ in range(_MOST_WALLED):
+        stage = _asked_in(box, loss, stage, level, 0, plan)
+        question = stage.question
+        survey = question.sampler.survey(question.point)
+        if survey is None:
+            return None
+        open_faces = survey.open_faces()
+        if not open_faces.any():
+            return stage
+        grid = question.sampler.tower.settings.grid
+        beyond = _GROWTH * (grid.upper - grid.lower)
+        lower = grid.lower - open_faces[:, 0] * beyond
+        upper = grid.upper + open_faces[:, 1] * beyond
+        box = TurnedBox(np.eye(len(beyond)), lower, upper)
+    return None
 
 
 def _following(
@@ -399,6 +467,6 @@ def _parts(left: int, fewest: int, *, even: bool) -> list[int]:
     if left < fewest:
         return []
     if even:
-        n = min(_MOST_TURNED, left // fewest)
+        n = min(_MOST_ALONG, left // fewest)
         return [left // n] * n
     return [fewest, left - fewest] if left >= _MOST_ASKED * fewest else [left]

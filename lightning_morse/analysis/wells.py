@@ -233,6 +233,14 @@ class Survey:
             return None
         return self.relief.lattice.grid.cell_centers()[open_]
 
+    def open_faces(self) -> Mask:
+        """Faces of the box that the well around the point reaches by the mean, shape ``(d, 2)``."""
+        shape = self.relief.lattice.grid.shape
+        level = self.bounds_near.mean[self._part]
+        cells = self._connected(self.bounds.mean <= level).reshape(shape)
+        sides = [[cells.take(i, axis=j).any() for i in (0, -1)] for j in range(len(shape))]
+        return np.array(sides, dtype=bool)
+
     def unknown_bottom(self) -> Array | None:
         """Where the mean is lowest in the well around the point, if no cell certainly lies in it.
 

@@ -119,6 +119,12 @@ def test_nothing_is_held_where_the_loss_falls_towards_a_face():
     assert survey.leaks() is None
 
 
+def test_the_faces_are_open_through_which_the_mean_would_let_it_out():
+    tilted = survey_of(lambda x: x[:, 0] + 3 * x[:, 1] ** 2, [0.2, 0.0])
+    assert tilted.open_faces().tolist() == [[True, False], [False, False]]
+    assert not survey_of(double_well, [0.45, 0.1]).open_faces().any()
+
+
 def test_nothing_is_held_beside_a_place_where_the_loss_diverges():
     survey = survey_of(double_well, [0.45, 0.1], diverged=[0.5, 0.0])
     assert survey.well(0) is None
