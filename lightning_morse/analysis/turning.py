@@ -35,6 +35,7 @@ from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.valley import TurnedBox, valley_of
+from lightning_morse.analysis.vanishing import mean_losses
 from lightning_morse.grids.cubical import CubicalGrid
 from lightning_morse.result import MorseAnalysis
 
@@ -54,6 +55,8 @@ _WALLS = 1.7
 # Share of the samples that may go to it before other boxes have been tried, where the flow seems to
 # rest in one with no walls. On three axes others come first.
 _FOR_WALLS = {2: 0.25}
+# Share of the loss at the point below which a way has come far down.
+_FAR_DOWN = 0.1
 # So often it grows, each time by this share of its width through faces where the loss is too low.
 _MOST_WALLED, _GROWTH = 3, 0.5
 # Samples that a turned box has at least.
@@ -196,15 +199,17 @@ class _Stage:
     def needs_walls(self) -> bool:
         """Whether the flow seems to rest where no attractor is known, and the box has no walls.
 
-        Then no samples in the box can show that it stays, but those in a larger one may.
+        Then no samples in the box can show that it stays, but those in a larger one may. Not where
+        a way that seemed to leave has come far down: a valley as long as that has no walls nearby.
         """
         point, picture = self.question.point, self.picture
-        if (
-            len(point) not in _FOR_WALLS
-            or picture is None
-            or picture.found.attractors
-            or descend(picture, point).leaves
-        ):
+        if len(point) not in _FOR_WALLS or picture is None or picture.found.attractors:
+            return False
+        way = descend(picture, point)
+        if way.leaves:
+            return False
+        now, at_rest = mean_losses(picture, np.stack([point, way.end]))
+        if self.is_turned and at_rest < _FAR_DOWN * now:
             return False
         return math.isinf(self.question.n_leaks)
 

@@ -59,7 +59,7 @@ def take_own_classes(world: World) -> None:
     for own in world.own_classes:
         if not hasattr(own, "__del__"):
             with contextlib.suppress(TypeError):  # one with slots goes with the garbage
-                own.__bases__ = (Unregistered,)
+                own.__bases__ = own.__bases__[:1]
 
 
 def users_bases(cls: type) -> list[type]:
@@ -78,7 +78,7 @@ def _made(cls: Any, world: World) -> Any:
     logs, ends = hasattr(cls, "log_dict"), hasattr(cls, "__del__")
     if not (logs or ends or held or any(map(_holds_data, bases))):
         return cls
-    first, namespace = (_Quiet if logs else Unregistered), held.pop(cls, {})
+    first, namespace = preceding(_Quiet if logs else Unregistered, cls), held.pop(cls, {})
     if ends:
         namespace["__del__"] = _nothing  # the end of the copy is not that of the module
     if logs:
@@ -94,6 +94,39 @@ def _made(cls: Any, world: World) -> Any:
         made = _derived(cls, (first, cls), namespace)
     world.own_classes += (made, *layers)
     return made
+
+
+def preceding(first: type, cls: type) -> Any:
+    """A class that may precede another, so that its instances can be given one derived from both.
+
+    Python asks that the part of both classes that lays out an instance, as the first one with a
+    dictionary, has the same base. That is not ``object`` where the module derives from
+    :class:`abc.ABC` or :class:`typing.Generic` first, and from :class:`torch.nn.Module` then.
+
+    Args:
+        first: A class derived from ``object`` alone.
+        cls: The class of a module.
+
+    Returns:
+        ``first``, or one like it.
+    """
+    root: Any = cls
+    while _layout(root) == _layout(root.__base__):
+        root = root.__base__
+    base: Any = root.__base__
+    if base is object or _layout(base) != _layout(object):
+        return first
+    own = [vars(one) for one in reversed(first.__mro__[:-1])]
+    slots = "__dict__", "__weakref__"
+    namespace = {name: v for names in own for name, v in names.items() if name not in slots}
+    made = type.__new__(type(base), first.__name__, (_Slotless,), namespace)
+    # Only now, since to derive from it is what registries, and Generic, would notice.
+    made.__bases__ = (base,)
+    return made
+
+
+def _layout(cls: Any) -> tuple[int, int, int]:
+    return cls.__basicsize__, cls.__dictoffset__, cls.__weakrefoffset__
 
 
 def _derived(cls: Any, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
@@ -164,6 +197,12 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 def _apart() -> type:
     """A class like :class:`Unregistered` that stands nowhere else in an order of bases."""
     return type("Unregistered", (), {"__init_subclass__": classmethod(_nothing)})
+
+
+class _Slotless:
+    """Lays out instances as :class:`abc.ABC` does."""
+
+    __slots__ = ()
 
 
 class Unregistered:

@@ -8,6 +8,7 @@ import tempfile
 import types
 import weakref
 from collections import Counter
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import pytest
@@ -480,3 +481,55 @@ def test_classes_made_for_a_copy_are_gone_when_it_is_given_up(collects):
     assert bases[0].__subclasses__() == []
     assert bases[1].__subclasses__() == [bases[0]]
     assert ended == []
+
+
+Item = TypeVar("Item")
+
+
+class Abstract(abc.ABC):  # noqa: B024
+    """As libraries have it: what is not a module comes first."""
+
+    registered: ClassVar[list] = []
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.registered.append(cls.__name__)
+
+
+def counting(*bases):
+    """A layer that counts its calls in its class."""
+
+    class Counting(*bases):
+        calls: ClassVar[list] = []
+
+        def forward(self, x):
+            type(self).calls.append(1)
+            return super().forward(x)
+
+    return Counting
+
+
+@pytest.mark.parametrize(
+    "bases",
+    [
+        (abc.ABC, nn.Linear),
+        (Abstract, nn.Linear),
+        (Generic[Item], nn.Linear),
+        (nn.Linear, abc.ABC),
+        (Abstract, nn.SyncBatchNorm),
+    ],
+    ids=["abstract", "registered", "generic", "abstract last", "synchronised"],
+)
+def test_a_module_may_derive_from_something_else_first(bases):
+    class_ = counting(counting(*bases))
+    module = class_(2, 1) if issubclass(class_, nn.Linear) else class_(2)
+    registered = Abstract.registered[:]
+    weights = flat_parameters(module)
+    plane = AffineSubspace(weights, torch.eye(len(weights))[:, :1])
+    loss = LossSlice(module, plane, [torch.randn(4, 2)], lambda net, x: net(x).square().mean())
+    assert torch.isfinite(loss(torch.zeros(3, 1))).all()
+    assert not any(base.calls for base in class_.__mro__ if "calls" in vars(base))
+    assert Abstract.registered == registered
+    assert isinstance(loss._loss.module, class_)
+    loss.close()
+    assert class_.__subclasses__() == []
