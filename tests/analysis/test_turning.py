@@ -206,7 +206,8 @@ def test_all_boxes_together_keep_to_the_limit(asked, monkeypatch):
     seal = Explorer.seal
     monkeypatch.setattr(Explorer, "seal", lambda *args: sealed.append(seal(*args)) or sealed[-1])
     result, _ = analyze_turning(loss, *box(2), 112, 64, most=400)
-    assert len(asked) == 2 + 2 * turning._MOST_WALLED
+    asked_first = turning._MOST_ASKED
+    assert asked_first < len(asked) <= asked_first + 2 * turning._MOST_WALLED
     assert sealed
     assert len(result.samples) == loss.count <= 400
 
