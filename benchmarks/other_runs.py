@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ordinary_runs import Data, Run, adam, digits, fast_adam, standardised
+from ordinary_runs import (
+    Data,
+    Run,
+    adam,
+    diabetes,
+    digits,
+    fast_adam,
+    squared_error,
+    standardised,
+)
 
 # ------------------------------------------------------------------- networks
 
@@ -91,10 +100,6 @@ def each_by_itself(output: Tensor, target: Tensor) -> Tensor:
 def focal(output: Tensor, target: Tensor) -> Tensor:
     losses = F.cross_entropy(output, target, reduction="none")
     return ((1 - torch.exp(-losses)).square() * losses).mean()
-
-
-def squared(output: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(output.squeeze(1), target)
 
 
 def absolute(output: Tensor, target: Tensor) -> Tensor:
@@ -168,10 +173,6 @@ def cancer() -> Data:
     return as_data(*datasets.load_breast_cancer(return_X_y=True), scaled=True)
 
 
-def diabetes() -> Data:
-    return standardised(*as_data(*datasets.load_diabetes(return_X_y=True)))
-
-
 # ----------------------------------------------------------------------- runs
 
 smooth = partial(F.cross_entropy, label_smoothing=0.1)
@@ -198,10 +199,10 @@ OTHER = {
     "deep_tanh": Run(partial(tanh, 64, 32, 32, 32, 32, 10), entropy, adam, digits, 64),
     "bag_adagrad": Run(Bag, entropy, partial(Adagrad, lr=0.05), digits, 64),
     "attention_adam": Run(Attentive, entropy, adam, digits, 64),
-    "lstm_adam": Run(Wave, squared, fast_adam, waves, 32),
+    "lstm_adam": Run(Wave, squared_error, fast_adam, waves, 32),
     "friedman2_sgd": Run(
         partial(Layers, 4, 32, 32, 1),
-        *(squared, partial(SGD, lr=0.02, momentum=0.9), partial(friedman, 2, 20.0), 32),
+        *(squared_error, partial(SGD, lr=0.02, momentum=0.9), partial(friedman, 2, 20.0), 32),
     ),
     "friedman3_l1": Run(partial(Layers, 4, 64, 1), absolute, adam, partial(friedman, 3, 0.1), 32),
     "moons_adam": Run(partial(Layers, 2, 32, 32, 2), entropy, partial(Adam, lr=1e-2), moons, 32),
@@ -214,5 +215,7 @@ OTHER = {
         partial(Layers, 30, 32, 2),
         *(entropy, partial(AdamW, lr=1e-3, weight_decay=0.1), cancer, 32),
     ),
-    "linear_sgd": Run(partial(nn.Linear, 10, 1), squared, partial(SGD, lr=0.01), diabetes, 32),
+    "linear_sgd": Run(
+        partial(nn.Linear, 10, 1), squared_error, partial(SGD, lr=0.01), diabetes, 32
+    ),
 }

@@ -56,15 +56,20 @@ def run_forked(
     return [Ended(code, _said(folder, number).read_text()) for number, code in enumerate(codes)]
 
 
+def say_into(path: Path) -> None:
+    """From now on write to a file what this process prints."""
+    with path.open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+
+
 def _said(folder: Path, number: int) -> Path:
     return folder / f"said-{number}.txt"
 
 
 def _run(names: dict[str, object], script: str, arguments: list[str], said: Path) -> NoReturn:
     """Run the script in this process, and end it at once: tidying up takes longer than the run."""
-    with said.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    say_into(said)
     sys.argv = ["-c", *arguments]
     code = 1
     try:

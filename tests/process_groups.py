@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from tests.forks import ROOT, say_into
 
 
 def reports_of(
@@ -73,9 +73,7 @@ def reports_of(
 
 def _become(script: str, folder: Path, rank: int, args: list[str]) -> None:
     """Run a script in this process, as that of a rank."""
-    with (folder / f"{rank}.txt").open("w") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    say_into(folder / f"{rank}.txt")
     os.environ["LOCAL_RANK"] = str(rank)
     sys.argv = [script, *args, str(folder)]
     runpy.run_module(script, run_name="__main__", alter_sys=True)

@@ -159,8 +159,7 @@ class _Telling:
         found = self.found
         said = "Still moving" if self.result.is_map else "Still descending"
         faces = found.faces if found.face is None else (found.face,)
-        named = 0 < len(faces) <= _MOST_FACES
-        said += f": leaves {f'through {self._any_of(faces)}' if named else 'the box'}"
+        said += f": leaves{self._through(faces) or ' the box'}"
         if _known(found.loss):
             said += f" at loss {self._loss()}"
         said += self._now
@@ -200,8 +199,7 @@ class _Telling:
             more = _sentence(_more(self.result))
             return f"Undecided: it may come to where {data} say too little{rest}. {more}"
         if found.reason == "edge":
-            named = 0 < len(found.faces) <= _MOST_FACES  # through any of all says nothing
-            through = f" through {self._any_of(found.faces)}" if named else ""
+            through = self._through(found.faces)
             return (
                 f"Undecided: at the edge of the box, it may leave{through} or settle in "
                 f"{_sets(found.sets, 'or')}. A larger box (extent) may tell.{self._seen()}"
@@ -239,8 +237,11 @@ class _Telling:
             "rate, and look for what diverges."
         )
 
-    def _any_of(self, faces: Sequence[tuple[int, int]]) -> str:
-        return _listed([self._face(f) for f in faces], "or")
+    def _through(self, faces: Sequence[tuple[int, int]]) -> str:
+        """Through which faces, after a space; empty where that is unknown or says nothing."""
+        if not 0 < len(faces) <= _MOST_FACES:
+            return ""
+        return f" through {_listed([self._face(f) for f in faces], 'or')}"
 
     def _face(self, face: tuple[int, int]) -> str:
         axis, side = face

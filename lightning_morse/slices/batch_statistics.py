@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_morse.slices.copying import bare_clone
-from lightning_morse.slices.own_classes import Unregistered, preceding
+from lightning_morse.slices.own_classes import Unregistered, derived, preceding
 
 CHOICES = ("batch", "running")
 
@@ -191,10 +191,8 @@ class _OfThisProcess(nn.SyncBatchNorm):
 
 def _keep_to_this_process(copied: nn.SyncBatchNorm) -> None:
     cls: Any = type(copied)
-    derived = (cls,) if cls is not nn.SyncBatchNorm else ()
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    bases: tuple[type, ...] = (preceding(Unregistered, cls), *derived, _OfThisProcess)
-    copied.__class__ = type.__new__(type(cls), cls.__name__, bases, names)
+    parts = (cls,) if cls is not nn.SyncBatchNorm else ()
+    copied.__class__ = derived(cls, (preceding(Unregistered, cls), *parts, _OfThisProcess), {})
 
 
 def _is_one_of_several() -> bool:

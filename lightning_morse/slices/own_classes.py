@@ -87,11 +87,11 @@ def _made(cls: Any, world: World) -> Any:
             namespace["logger"], namespace["loggers"] = Silence(), ()
     try:
         # Each right before the base it is for, so that super() finds the copy.
-        layers = [_derived(base, (_apart(), base), own) for base, own in held.items()]
-        made = _derived(cls, (first, cls, *layers), namespace)
+        layers = [derived(base, (_apart(), base), own) for base, own in held.items()]
+        made = derived(cls, (first, cls, *layers), namespace)
     except TypeError:  # a metaclass or slots may forbid that
         layers = []
-        made = _derived(cls, (first, cls), namespace)
+        made = derived(cls, (first, cls), namespace)
     world.own_classes += (made, *layers)
     return made
 
@@ -129,7 +129,7 @@ def _layout(cls: Any) -> tuple[int, int, int]:
     return cls.__basicsize__, cls.__dictoffset__, cls.__weakrefoffset__
 
 
-def _derived(cls: Any, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
+def derived(cls: Any, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
     """A class that passes for another."""
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **namespace}
     # Not by calling the metaclass, which may keep a registry.
