@@ -49,12 +49,12 @@ _SHARE_OF_TURNED, _MOST_ALONG, _MOST_ASKED, _MOST_TURNED = 0.4, 3, 2, 4
 _SOON, _SOONEST = {2: 0.25, 3: 0.2}, {2: 48, 3: 48}
 _PATIENCE, _AT_LEAST = {2: 0.6, 3: 0.2}, {2: 112, 3: 48}
 # Share of the samples that is kept to show that the point at least stays in a box, by dimension.
-_SHARE_FOR_WALLS = {2: 0.1, 3: 0.35}
+_KEPT_FOR_WALLS = {2: 0.1, 3: 0.35}
 # How far that box reaches, over how far a paraboloid takes to rise to the height of the point.
 _WALLS = 1.7
 # Share of the samples that may go to it before other boxes have been tried, where the flow seems to
 # rest in one with no walls. On three axes others come first.
-_FOR_WALLS = {2: 0.25}
+_FIRST_FOR_WALLS = {2: 0.25}
 # Share of the loss at the point below which a way has come far down.
 _FAR_DOWN = 0.1
 # So often it grows, each time by this share of its width through faces where the loss is too low.
@@ -203,14 +203,15 @@ class _Stage:
         a way that seemed to leave has come far down: a valley as long as that has no walls nearby.
         """
         point, picture = self.question.point, self.picture
-        if len(point) not in _FOR_WALLS or picture is None or picture.found.attractors:
+        if len(point) not in _FIRST_FOR_WALLS or picture is None or picture.found.attractors:
             return False
         way = descend(picture, point)
         if way.leaves:
             return False
-        now, at_rest = mean_losses(picture, np.stack([point, way.end]))
-        if self.is_turned and at_rest < _FAR_DOWN * now:
-            return False
+        if self.is_turned:
+            now, at_rest = mean_losses(picture, np.stack([point, way.end]))
+            if at_rest < _FAR_DOWN * now:
+                return False
         return math.isinf(self.question.n_leaks)
 
     def further(self, n_samples: int) -> _Stage:
@@ -239,7 +240,7 @@ def _turned(
     # What the first box would still need to be judged and measured is kept for it.
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
     # Where the flow seems to leave nothing is kept to show that it stays.
-    kept = 0 if leaves else int(_SHARE_FOR_WALLS[dim] * whole.most)
+    kept = 0 if leaves else int(_KEPT_FOR_WALLS[dim] * whole.most)
     parts = _parts(max(0, left - kept), _FEWEST[dim], even=leaves)
     try:
         found, stage = _answer(loss, stage, level, parts, plan)
@@ -324,7 +325,7 @@ def _walls_tried(
         None for an answer if they do not, and the stage with what has been sampled.
     """
     before, sampler = len(loss), stage.question.sampler
-    most = len(stage.pool) + int(_FOR_WALLS[len(stage.question.point)] * plan.most)
+    most = len(stage.pool) + int(_FIRST_FOR_WALLS[len(stage.question.point)] * plan.most)
     plan = dataclasses.replace(plan, most=min(plan.most, most))
     found = _sealed(loss, stage, level, plan, math.inf)
     new = Samples(loss.points[before:], loss.losses[before:])
