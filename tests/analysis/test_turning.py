@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from lightning_morse.analysis import turning
+from lightning_morse.analysis import stages, turning, walls
 from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.stages import Stage
 from lightning_morse.analysis.turning import analyze_turning
 from lightning_morse.gp.process import SurrogateError
 
@@ -179,8 +180,8 @@ def test_without_leave_to_turn_it_is_the_plain_analysis(plain):
 @pytest.fixture
 def asked(monkeypatch):
     """How often a box is turned."""
-    calls, ask = [], turning._asked_in
-    monkeypatch.setattr(turning, "_asked_in", lambda *args: calls.append(args) or ask(*args))
+    calls, ask = [], Stage.asked_in
+    monkeypatch.setattr(Stage, "asked_in", lambda *args: calls.append(args) or ask(*args))
     return calls
 
 
@@ -201,13 +202,13 @@ def test_the_number_of_samples_is_a_hard_limit(most, asked):
 @pytest.mark.slow
 def test_all_boxes_together_keep_to_the_limit(asked, monkeypatch):
     """Two to find out where the flow leads, those for walls, twice, and the first one again."""
-    monkeypatch.setattr(turning._Stage, "is_answered", property(lambda stage: False))
+    monkeypatch.setattr(Stage, "is_answered", property(lambda stage: False))
     loss, sealed = oblique(34), []  # no box holds an attractor before the last one
     seal = Explorer.seal
     monkeypatch.setattr(Explorer, "seal", lambda *args: sealed.append(seal(*args)) or sealed[-1])
     result, _ = analyze_turning(loss, *box(2), 112, 64, most=400)
     asked_first = turning._MOST_ASKED
-    assert asked_first < len(asked) <= asked_first + 2 * turning._MOST_WALLED
+    assert asked_first < len(asked) <= asked_first + 2 * walls._MOST_WALLED
     assert sealed
     assert len(result.samples) == loss.count <= 400
 
@@ -234,11 +235,11 @@ def test_no_turned_box_goes_beyond_the_limits(asked):
     analyze_turning(loss, *box(2)[:3], limits, 112, 64, most=320)
     assert asked
     axes, point = rotation(45), np.array([0.5, 0.0])
-    back, forth = turning._to_limits(axes, point, limits)
+    back, forth = stages.to_limits(axes, point, limits)
     # Along (1, 1): 1 to the upper face of the first axis; back, 1.5 to the lower of the second.
     np.testing.assert_allclose(forth, np.sqrt(2) * np.array([1.0, 1.5]))
     np.testing.assert_allclose(back, np.sqrt(2) * np.array([1.5, 1.0]))
-    back, forth = turning._to_limits(np.eye(2), point, limits)
+    back, forth = stages.to_limits(np.eye(2), point, limits)
     np.testing.assert_allclose((back, forth), ([2.0, 1.5], [1.0, 1.5]))
 
 
@@ -282,11 +283,11 @@ def test_samples_of_turned_boxes():
 @pytest.mark.slow
 def test_a_turned_box_that_gives_none_leaves_the_first_answer_and_the_limit(monkeypatch):
     def refuses(*args, **options):
-        loss = args[1]
+        loss = args[2]
         loss(torch.zeros(20, 2, dtype=torch.float64))  # which are spent all the same
         raise SurrogateError("too little is known")
 
-    monkeypatch.setattr("lightning_morse.analysis.turning._asked_in", refuses)
+    monkeypatch.setattr(Stage, "asked_in", refuses)
     loss = oblique()
     result, axes = analyze_turning(loss, *box(2), 112, 64, most=320)
     assert axes is None
