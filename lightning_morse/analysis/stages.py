@@ -17,8 +17,14 @@ from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.valley import TurnedBox
 from lightning_morse.grids.cubical import CubicalGrid
 
-# Samples that a turned box has at least.
-FEWEST = {2: 48, 3: 64}
+# Samples that a turned box has at least: this share of all, within these limits, by dimension. Few
+# of few still decide (docs/decisions.md).
+_SHARE_OF_BOX, _FEWEST, _ENOUGH = 0.15, {2: 16, 3: 64}, {2: 48, 3: 64}
+
+
+def fewest(dim: int, most: int) -> int:
+    """Samples that a turned box has at least, where there are so many for all boxes."""
+    return min(max(_FEWEST[dim], int(_SHARE_OF_BOX * most)), _ENOUGH[dim])
 
 
 class Recorded:
@@ -92,6 +98,10 @@ class Stage:
     def is_answered(self) -> bool:
         """Whether it is certain in which basin the point lies, or that it leaves for good."""
         return self.picture is not None and self.question.is_answered(self.picture)
+
+    def has_room(self, plan: Plan) -> bool:
+        """Whether a plan for all boxes leaves enough samples for another one."""
+        return plan.most - len(self.pool) >= fewest(len(self.axes), plan.most)
 
     def further(self, n_samples: int) -> Stage:
         """The same after so many more samples in the same box."""

@@ -31,7 +31,7 @@ from lightning_morse.analysis.pipeline import begun
 from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
-from lightning_morse.analysis.stages import FEWEST, Recorded, Stage
+from lightning_morse.analysis.stages import Recorded, Stage, fewest
 from lightning_morse.analysis.valley import TurnedBox, valley_of
 from lightning_morse.analysis.walls import needs_walls, sealed, walls_tried
 from lightning_morse.result import MorseAnalysis
@@ -40,11 +40,12 @@ from lightning_morse.result import MorseAnalysis
 # flow that leaves, and otherwise, to find out where it leads. Of those that it may be shown to stay
 # in there is one more in the first case, and up to two in the second.
 _SHARE_OF_TURNED, _MOST_ALONG, _MOST_ASKED, _MOST_TURNED = 0.4, 3, 2, 4
-# A question that is open is asked in a turned box after this share of the samples, and not before
-# there are so many, by dimension: where the flow seems to leave, and where it seems to rest. On two
-# axes most questions of the second kind are decided by then; on three, few.
-_SOON, _SOONEST = {2: 0.25, 3: 0.2}, {2: 48, 3: 48}
-_PATIENCE, _AT_LEAST = {2: 0.6, 3: 0.2}, {2: 112, 3: 48}
+# A question that is open is asked in a turned box after this share of the samples, by dimension:
+# where the flow seems to leave, and where it seems to rest. On two axes most questions of the
+# second kind are decided by then; on three, few. Not before there are so many samples; and beyond
+# so many another box tells more than further ones here.
+_SOON, _PATIENCE = {2: 0.25, 3: 0.2}, {2: 0.7, 3: 0.2}
+_AT_LEAST, _AT_MOST = 48, 128
 # Share of the samples that is kept to show that the point at least stays in a box, by dimension.
 _KEPT_FOR_WALLS = {2: 0.1, 3: 0.35}
 
@@ -131,7 +132,7 @@ def _turned(
     plan = dataclasses.replace(whole, most=sampler.tower.n_samples + left)
     # Where the flow seems to leave nothing is kept to show that it stays.
     kept = 0 if leaves else int(_KEPT_FOR_WALLS[dim] * whole.most)
-    parts = _parts(max(0, left - kept), FEWEST[dim], even=leaves)
+    parts = _parts(max(0, left - kept), fewest(dim, whole.most), even=leaves)
     try:
         found, stage = _answer(loss, stage, level, parts, plan)
         if found is not None:
@@ -149,12 +150,12 @@ def _open_after_a_while(question: Question) -> PhasePortrait | None:
     """The picture of the first box once it is time to turn; None if it answers, or is none."""
     point, most = question.point, question.sampler.plan.most
     dim = len(point)
-    picture = question.ask(max(int(_SOON[dim] * most), _SOONEST[dim]))
+    picture = question.ask(max(int(_SOON[dim] * most), _AT_LEAST))
     if picture is None or question.is_answered(picture):
         return None
     if descend(picture, point).leaves:
         return picture
-    picture = question.ask(max(int(_PATIENCE[dim] * most), _AT_LEAST[dim]))
+    picture = question.ask(max(min(int(_PATIENCE[dim] * most), _AT_MOST), _AT_LEAST))
     return None if picture is None or question.is_answered(picture) else picture
 
 
@@ -220,7 +221,7 @@ def _following(loss: Loss, stage: Stage, level: float, n_samples: int, whole: Pl
         return None
     if stage.is_turned and picture.found.attractors:
         return stage.further(n_samples)
-    if whole.most - len(stage.pool) < FEWEST[len(question.point)]:
+    if not stage.has_room(whole):
         return None
     with question.sampler.clock("sampling"):
         way = descend(picture, question.point)

@@ -14,7 +14,7 @@ from lightning_morse._typing import Array, Loss
 from lightning_morse.analysis.descent import descend
 from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.samples import Samples
-from lightning_morse.analysis.stages import FEWEST, Recorded, Stage
+from lightning_morse.analysis.stages import Recorded, Stage
 from lightning_morse.analysis.valley import TurnedBox, valley_of
 from lightning_morse.analysis.vanishing import mean_losses
 from lightning_morse.result import MorseAnalysis
@@ -88,8 +88,6 @@ def sealed(
     question, picture = stage.question, stage.picture
     if picture is None or question.sampler.is_out_of_time:
         return None
-    if plan.most - len(stage.pool) < FEWEST[len(question.point)]:
-        return None
     with question.sampler.clock("sampling"):
         valley = valley_of(picture, descend(picture, question.point), _WALLS)
     other = None if valley is None else _walled(loss, stage, level, plan, valley)
@@ -105,10 +103,12 @@ def _walled(loss: Loss, stage: Stage, level: float, plan: Plan, box: TurnedBox) 
     """Ask in a turned box that grows until by the mean the loss is higher on all of its faces.
 
     Returns:
-        None if it does not come to that.
+        None if it does not come to that, or samples run out.
     """
     level = 1 - (1 - level) / _MOST_WALLED
     for _ in range(_MOST_WALLED):
+        if not stage.has_room(plan):
+            return None
         stage = stage.asked_in(box, loss, level, 0, plan)
         question = stage.question
         survey = question.sampler.survey(question.point)

@@ -29,7 +29,7 @@ class Views(pl.Callback):
 def impatient(monkeypatch):
     """Boxes are turned after a few samples, which decide nothing."""
     monkeypatch.setattr("lightning_morse.analysis.turning._PATIENCE", {2: 0.1, 3: 0.1})
-    monkeypatch.setattr("lightning_morse.analysis.turning._AT_LEAST", {2: 17, 3: 17})
+    monkeypatch.setattr("lightning_morse.analysis.turning._AT_LEAST", 17)
 
 
 @pytest.fixture
