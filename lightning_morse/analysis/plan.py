@@ -9,7 +9,7 @@ from lightning_morse.analysis.design import FEWEST_SAMPLES
 # Most samples, over their usual number, as long as the point of interest is undecided.
 _MOST = 2.5
 # Up to about so many samples one process is as good as several, by dimension (docs/decisions.md).
-_ENOUGH = {1: 64, 2: 128, 3: 384}
+ENOUGH = {1: 64, 2: 128, 3: 384}
 _ENOUGH_IN_HIGHER_DIMENSION = 512
 # The same for the picture of all on three axes or more, where what boxes have in common is worth
 # more: with boxes from 384 samples on, 1 or 2 of five minima were found, with one process 4 or 5.
@@ -72,7 +72,7 @@ class Plan:
                 leads: then few samples are placed a few at a time, and where they are many the
                 outermost box may have several processes.
         """
-        enough = _ENOUGH.get(dim, _ENOUGH_IN_HIGHER_DIMENSION)
+        enough = ENOUGH.get(dim, _ENOUGH_IN_HIGHER_DIMENSION)
         fewest = min(n_samples, FEWEST_SAMPLES)
         full_picture = enough if dim < 3 else _ENOUGH_FOR_PICTURE
         full_picture_inside = full_picture // 2

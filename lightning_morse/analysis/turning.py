@@ -28,7 +28,7 @@ from lightning_morse.analysis.corridor import corridor_along
 from lightning_morse.analysis.descent import descend
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.pipeline import begun
-from lightning_morse.analysis.plan import Plan
+from lightning_morse.analysis.plan import ENOUGH, Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.stages import Recorded, Stage, fewest
@@ -42,10 +42,9 @@ from lightning_morse.result import MorseAnalysis
 _SHARE_OF_TURNED, _MOST_ALONG, _MOST_ASKED, _MOST_TURNED = 0.4, 3, 2, 4
 # A question that is open is asked in a turned box after this share of the samples, by dimension:
 # where the flow seems to leave, and where it seems to rest. On two axes most questions of the
-# second kind are decided by then; on three, few. Not before there are so many samples; and beyond
-# so many another box tells more than further ones here.
-_SOON, _PATIENCE = {2: 0.25, 3: 0.2}, {2: 0.7, 3: 0.2}
-_AT_LEAST, _AT_MOST = 48, 128
+# second kind are decided by then; on three, few. Not before there are so many samples; and what is
+# enough for one process is enough to wait for.
+_SOON, _PATIENCE, _AT_LEAST = {2: 0.25, 3: 0.2}, {2: 0.7, 3: 0.2}, 48
 # Share of the samples that is kept to show that the point at least stays in a box, by dimension.
 _KEPT_FOR_WALLS = {2: 0.1, 3: 0.35}
 
@@ -155,7 +154,7 @@ def _open_after_a_while(question: Question) -> PhasePortrait | None:
         return None
     if descend(picture, point).leaves:
         return picture
-    picture = question.ask(max(min(int(_PATIENCE[dim] * most), _AT_MOST), _AT_LEAST))
+    picture = question.ask(max(min(int(_PATIENCE[dim] * most), ENOUGH[dim]), _AT_LEAST))
     return None if picture is None or question.is_answered(picture) else picture
 
 
