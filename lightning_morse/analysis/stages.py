@@ -19,12 +19,12 @@ from lightning_morse.grids.cubical import CubicalGrid
 
 # Samples that a turned box has at least: this share of all, within these limits, by dimension. Few
 # of few still decide (docs/decisions.md).
-_SHARE_OF_BOX, _FEWEST, _ENOUGH = 0.15, {2: 16, 3: 64}, {2: 48, 3: 64}
+_SHARE_OF_BOX, _FEWEST, _PLENTY = 0.15, {2: 16, 3: 64}, {2: 48, 3: 64}
 
 
 def fewest(dim: int, most: int) -> int:
     """Samples that a turned box has at least, where there are so many for all boxes."""
-    return min(max(_FEWEST[dim], int(_SHARE_OF_BOX * most)), _ENOUGH[dim])
+    return min(max(_FEWEST[dim], int(_SHARE_OF_BOX * most)), _PLENTY[dim])
 
 
 class Recorded:

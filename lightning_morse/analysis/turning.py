@@ -233,18 +233,18 @@ def _following(loss: Loss, stage: Stage, level: float, n_samples: int, whole: Pl
     return stage.asked_in(box, loss, level, n_samples, whole)
 
 
-def _parts(left: int, fewest: int, *, even: bool) -> list[int]:
+def _parts(left: int, least: int, *, even: bool) -> list[int]:
     """So many samples for each turned box.
 
     Args:
         left: Samples there are.
-        fewest: Those that a box has at least.
+        least: Those that a box has at least.
         even: Whether all boxes have as many; else a first one, which shows the valley better, has
             few, and another one the rest.
     """
-    if left < fewest:
+    if left < least:
         return []
     if even:
-        n = min(_MOST_ALONG, left // fewest)
+        n = min(_MOST_ALONG, left // least)
         return [left // n] * n
-    return [fewest, left - fewest] if left >= _MOST_ASKED * fewest else [left]
+    return [least, left - least] if left >= _MOST_ASKED * least else [left]
