@@ -19,6 +19,7 @@ from lightning_morse.analysis.description import (
     describe,
     reading_order,
 )
+from lightning_morse.analysis.edges import faces_left_through
 from lightning_morse.analysis.evidence import evidence_for
 from lightning_morse.analysis.measurement import measured, measured_way, supported, way_out
 from lightning_morse.analysis.patchwork import AnyChart
@@ -28,7 +29,7 @@ from lightning_morse.analysis.sharpness import curvature_at, with_curvatures
 from lightning_morse.analysis.surrogates import Model, worst_of
 from lightning_morse.analysis.tower import Tower
 from lightning_morse.analysis.wells import Well
-from lightning_morse.conley.basins import escaping_volumes, leaving_through, reach_of_cells
+from lightning_morse.conley.basins import escaping_volumes, reach_of_cells
 from lightning_morse.conley.reach import Reach
 from lightning_morse.facts import Evidence, SurrogateFacts
 from lightning_morse.gp.process import GaussianProcess, SurrogateError, Values
@@ -152,7 +153,7 @@ def conclude(
     with one_thread():
         with clock("record"):
             portrait, located, reach = _in_reading_order(portrait, located)
-            faces = _faces(portrait)
+            faces = faces_left_through(portrait)
         with clock("ladder"):
             ladder, each, together, evidence = _confidences(portrait, tower, models)
         with clock("record"):
@@ -236,23 +237,6 @@ def _measure(
     seen = tower.everything.followed_by(extra.points, extra.losses).finite
     is_attractor = np.isin(np.arange(len(located.losses)), portrait.found.attractors)
     return supported(located, is_attractor, float(seen.losses.min())), way, extra
-
-
-def _faces(portrait: PhasePortrait) -> Mask:
-    """Whether each cell may leave the outermost box through each of its faces."""
-    nested, root = portrait.nested, portrait.nested.grids[0]
-    exits = []
-    for k, images in enumerate(portrait.images):
-        grid, cells = nested.grids[k], nested.uncovered[k]
-        # As in the map: an image box that reaches beyond a face leaves through it, too.
-        beyond = np.stack([images.lower < grid.lower, images.upper > grid.upper], axis=2)
-        of_box = (images.exits | beyond)[cells] & ~images.exterior[cells, None, None]
-        of_box[:, grid.lower != root.lower, 0] = False
-        of_box[:, grid.upper != root.upper, 1] = False
-        exits.append(of_box)
-        if portrait.held is not None:
-            of_box[portrait.held[nested.part(k)]] = False
-    return leaving_through(portrait.found, np.concatenate(exits))
 
 
 def _exit_volumes(portrait: PhasePortrait, faces: Mask) -> Array:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lightning_morse._typing import Array
+from lightning_morse._typing import Array, Mask
 from lightning_morse.grids.cubical import CubicalGrid
 
 Corners = tuple[Array, Array]
@@ -81,13 +81,13 @@ def with_room(
 
 
 def grown(
-    grid: CubicalGrid, end: Array, farthest: Corners, most: float = np.inf, least: float = 0.0
+    grid: CubicalGrid, faces: Mask, farthest: Corners, most: float = np.inf, least: float = 0.0
 ) -> CubicalGrid | None:
-    """The grid with the faces moved outwards through which a way leaves it.
+    """The grid with some faces moved outwards.
 
     Args:
         grid: The grid.
-        end: Where the way leaves, shape ``(d,)``.
+        faces: Which ones, shape ``(d, 2)``: axis, then lower and upper face.
         farthest: Corners of the box beyond which no face may move.
         most: How far a face may move, in widths of the box.
         least: A face that may not move as far as this, in widths of the box, stays.
@@ -98,8 +98,8 @@ def grown(
     width = grid.upper - grid.lower
     step = min(_GROWTH, most) * width
     low, up = np.maximum(farthest[0], grid.lower - step), np.minimum(farthest[1], grid.upper + step)
-    goes_down = (end <= grid.lower) & (grid.lower - low >= least * width)
-    goes_up = (end >= grid.upper) & (up - grid.upper >= least * width)
+    goes_down = faces[:, 0] & (grid.lower - low >= least * width)
+    goes_up = faces[:, 1] & (up - grid.upper >= least * width)
     low = np.where(goes_down, low, grid.lower)
     up = np.where(goes_up, up, grid.upper)
     if (low == grid.lower).all() and (up == grid.upper).all():

@@ -3,9 +3,10 @@
 The first question is where the flow from the current weights leads. Samples go where that is open:
 into the cells that the weights may still reach. If a box has had its share of samples and the
 question is still open, a smaller box is opened around the way of the mean flow and its end; if that
-way leaves the outermost box, a larger box is put around it. What is left of the usual samples, but
-for some in case that answer is lost, completes the picture. None of it bears on soundness: whatever
-is sampled, claims rest on what the surrogates say at the end.
+way leaves the outermost box, or may leave it instead of settling in a known attractor, a larger box
+is put around it. What is left of the usual samples, but for some in case that answer is lost,
+completes the picture. None of it bears on soundness: whatever is sampled, claims rest on what the
+surrogates say at the end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from lightning_morse._typing import Array, Mask
 from lightning_morse.analysis.corners import around_minimum, around_way, grown
 from lightning_morse.analysis.descent import Descent, descend, undecided_minima, undecided_part
+from lightning_morse.analysis.edges import faces_in_question
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.placement import is_decided, is_resolved
 from lightning_morse.analysis.plan import LEAST_BATCH
@@ -78,11 +80,14 @@ class Explorer:
             with self.sampler.clock("sampling"):
                 way = undecided_part(portrait, descend(portrait, start))
             k = way.box
-            grown = self._larger(portrait, way, farthest)
-            if label == ESCAPES and grown is None:
+            larger = self._larger(portrait, way, farthest)
+            if label == ESCAPES and larger is None:
                 return
-            if way.leaves and grown is not None and (label == ESCAPES or self.sampler.is_full(0)):
-                self.sampler.surround(grown)
+            is_due = label == ESCAPES or self.sampler.is_full(0)
+            if larger is None and self.sampler.is_full(k):
+                larger, is_due = self._beyond_faces(portrait, start, farthest), True
+            if larger is not None and is_due:
+                self.sampler.surround(larger)
                 continue
             target = k if not self.sampler.is_full(k) else self._open_inside(way, k, portrait)
             if target is not None:
@@ -295,6 +300,17 @@ class Explorer:
             return None
         return self._worth_growing(portrait, way, farthest)
 
+    def _beyond_faces(
+        self, portrait: PhasePortrait, start: Array, farthest: tuple[Array, Array]
+    ) -> CubicalGrid | None:
+        """The grid of a box with room beyond faces that alone leave open where a point leads."""
+        if self.sampler.left(self._plan.most) < self.sampler.cost_of_growth():
+            return None
+        faces = faces_in_question(portrait, start)
+        if faces is None:
+            return None
+        return grown(self._tower.settings.grid, faces, farthest, least=_LEAST_GROWTH)
+
     def _worth_growing(
         self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
     ) -> CubicalGrid | None:
@@ -305,4 +321,6 @@ class Explorer:
         if not way.leaves:
             return None
         most = worth_following(portrait, way)
-        return grown(self._tower.settings.grid, way.end, farthest, most, _LEAST_GROWTH)
+        grid = self._tower.settings.grid
+        crossed = np.stack([way.end <= grid.lower, way.end >= grid.upper], axis=1)
+        return grown(grid, crossed, farthest, most, _LEAST_GROWTH)

@@ -64,19 +64,24 @@ def test_a_box_is_neither_outside_nor_nearly_all_nor_smaller_than_allowed():
     assert tried([1.1, 0.0], [1.5, 0.5]) == []
 
 
-def test_only_the_face_that_a_way_leaves_through_moves_and_only_as_far_as_allowed():
+NO_FACE = np.zeros((2, 2), dtype=bool)
+# Upper faces of the axes given.
+RIGHT, UPPER_TWO = np.array([[0, 1], [0, 0]], dtype=bool), np.array([[0, 1], [0, 1]], dtype=bool)
+
+
+def test_only_the_faces_asked_for_move_and_only_as_far_as_allowed():
     grid = CubicalGrid(*OUTER, (8, 8))
-    assert grown(grid, np.array([0.5, 0.0]), (4 * OUTER[0], 4 * OUTER[1])) is None
-    larger = grown(grid, np.array([1.0, 0.0]), (4 * OUTER[0], 2 * OUTER[1]))
+    assert grown(grid, NO_FACE, (4 * OUTER[0], 4 * OUTER[1])) is None
+    larger = grown(grid, RIGHT, (4 * OUTER[0], 2 * OUTER[1]))
     assert larger.lower.tolist() == [-1, -1]
     assert larger.upper.tolist() == [2, 1]
     assert larger.shape == (8, 8)
-    assert grown(grid, np.array([1.0, 0.0]), OUTER) is None
+    assert grown(grid, RIGHT, OUTER) is None
 
 
 def test_a_face_that_may_move_next_to_nothing_stays():
     grid, nearly = CubicalGrid(*OUTER, (8, 8)), (4 * OUTER[0], np.array([1.1, 4.0]))
-    assert grown(grid, np.array([1.0, 0.0]), nearly, least=0.1) is None
-    corner = grown(grid, np.array([1.0, 1.0]), nearly, least=0.1)
+    assert grown(grid, RIGHT, nearly, least=0.1) is None
+    corner = grown(grid, UPPER_TWO, nearly, least=0.1)
     assert corner.upper.tolist() == [1, 4]
-    assert grown(grid, np.array([1.0, 0.0]), nearly, least=0.05).upper.tolist() == [1.1, 1]
+    assert grown(grid, RIGHT, nearly, least=0.05).upper.tolist() == [1.1, 1]

@@ -164,6 +164,39 @@ def test_the_box_grows_through_the_face_where_the_flow_leaves():
     assert result.grid.upper.tolist() == [1, 1]
 
 
+def bent_way(x):
+    """A bowl ten times as steep along one oblique axis, with ripples."""
+    along, across = torch.tensor([[0.88, 0.48], [-0.48, 0.88]], dtype=torch.float64)
+    y = x - torch.tensor([0.55, -0.35])
+    ripples = 0.02 * torch.sin(7 * x[:, 0] + 3 * x[:, 1])
+    return 5 * (y @ along).square() + 0.5 * (y @ across).square() + ripples
+
+
+def test_the_box_grows_beyond_a_face_that_the_flow_passes_closely():
+    """No band, however narrow, would exclude that it leaves."""
+    start = np.array([-0.1, 0.0])
+
+    def flow(_, point):
+        x = torch.from_numpy(point[None].copy()).requires_grad_()
+        (slope,) = torch.autograd.grad(bent_way(x).sum(), x)
+        return -slope[0].numpy()
+
+    way = solve_ivp(flow, (0, 8), start, rtol=1e-8).y
+    lower, upper = np.array([-0.2, -0.6]), np.array([1.0, way[1].max() + 0.01])
+    assert (way < upper[:, None]).all()
+    limits = lower - 3, upper + 3
+    result = analyze_from(bent_way, start, lower, upper, limits, 64, 48)
+    assert result.basin_of(start[None]) == 0
+    assert len(result.samples) <= 64
+    assert np.abs(result.morse_sets[0].center - way[:, -1]).max() < 0.05
+    assert result.grid.upper[1] > upper[1]
+    assert result.grid.upper[0] == upper[0]
+    # Where it may not grow, that stays open.
+    shut = analyze_from(bent_way, start, lower, upper, None, 64, 48, most=64)
+    found = verdict(shut, start)
+    assert (found.kind, found.reason, found.faces) == ("undecided", "edge", ((1, 1),))
+
+
 @pytest.mark.slow
 def test_a_loss_without_a_minimum_descends_to_the_limit():
     result, label = look(lambda x: x[:, 1].square() - x[:, 0])

@@ -96,6 +96,7 @@ def test_the_true_flow_leaves_through_a_face_that_is_named(gradient, leaving):
 ATTRACTOR = {"is_attractor": True, "resolved": True, "index": 0}
 SADDLE = {"is_attractor": False, "resolved": True, "index": 1}
 OPEN = {"is_attractor": False, "resolved": False, "index": None}
+SEVERAL = {"is_attractor": True, "resolved": False, "index": None}  # it may hold further minima
 
 
 def made(sets, reached, leaves, *, calibration=1.0, inner=(), faces=None, diverged=False):
@@ -157,6 +158,8 @@ FACES[:, 0, 1] = True
         (made([ATTRACTOR, ATTRACTOR, SADDLE], [0, 1, 2], False), "band"),
         (made([SADDLE], [0], False), "band"),
         (made([ATTRACTOR], [0], True, faces=FACES), "edge"),
+        (made([SEVERAL], [0], True, faces=FACES), "edge"),
+        (made([SEVERAL, SADDLE], [0, 1], False), "band"),
         (made([ATTRACTOR, OPEN], [0, 1], True), "unresolved"),
         (made([OPEN] * 5, range(5), True), "unresolved"),
         (made([ATTRACTOR, ATTRACTOR], [0, 1], False, calibration=2.0), "refuted"),
