@@ -29,6 +29,8 @@ _MOST_FACES = 2
 # What is still to gain is next to nothing if it is this share of the barrier: the walls around.
 # Where there is no pass in the box, of the usual height in it.
 _NEXT_TO_NOTHING = 0.01
+# A loss of less than this share of the usual one in the box is all but gone.
+_ALL_BUT_GONE = 1e-3
 # From here on nearly all of the picture is hatched, which has to be explained.
 _NEARLY_ALL = 0.9
 # That the flow goes on at first is worth saying from this share of the way there on.
@@ -166,7 +168,7 @@ class _Telling:
         way = "and settles nowhere on the way"
         if found.distance is not None and self.reach:
             way += f", {found.distance / self.reach:.2g} times as far as training came"
-        return f"{said}, {way}. Go on training.{self._rest()}"
+        return f"{said}, {way}.{self._all_but_gone() or ' Go on training.'}{self._rest()}"
 
     def diverges(self) -> str:
         return (
@@ -181,7 +183,7 @@ class _Telling:
 
     def is_undecided(self) -> str:
         """Why it is undecided, after what is certain of the way to begin with."""
-        said, goes = self._why_undecided(), self.found.goes
+        said, goes = self._why_undecided() + self._all_but_gone(), self.found.goes
         if goes is None or not self.reach or goes < _FAR_ENOUGH * self.reach:
             return said
         far = f"at least {_rounded_down(goes / self.reach)} times as far as training has come"
@@ -225,6 +227,19 @@ class _Telling:
         if losses.min() >= self.loss_now or lowest == now:
             return f" No loss seen here is lower than that at the weights, {now}."
         return f" The lowest loss seen here is {lowest}; at the weights it is {now}."
+
+    def _all_but_gone(self) -> str:
+        """That next to nothing of the loss is left, after a space; empty where more may be."""
+        losses = self._finite_losses
+        if self.result.is_map or not losses.size or losses.min() < 0 or not _known(self.loss_now):
+            return ""
+        assert self.loss_now is not None, "it is known"
+        if not 0 <= self.loss_now < _ALL_BUT_GONE * float(np.median(losses)):
+            return ""
+        return (
+            " Unless the loss can be negative, next to nothing is left to gain: it is less than a "
+            "thousandth of what is usual in this picture."
+        )
 
     def is_outside(self) -> str:
         return "Outside the box, where nothing is known. A larger box (extent) would hold it."

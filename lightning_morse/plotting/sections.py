@@ -39,6 +39,7 @@ WIDEST_TRUE_ASPECT = 3
 FRAME_COLOR = "black"  # of the boxes inside
 MARK = "mark"  # of what no label may cover
 BESIDE = 0.9  # share of a panel up to which numbers stand to the right of marks and above
+CLEAR_OF_CORNERS = 0.12  # names of faces keep away from corners by this share of a panel
 _ARROWS = "←→↓↑"  # out through the lower and upper face across, and upwards
 STRIP_HEIGHT = 0.015  # of the marks of Morse sets at the foot of a loss curve, in axes heights
 
@@ -405,7 +406,8 @@ def _number(ax: Axes, i: int, x: float, y: float) -> None:
 def _draw_exits(ax: Axes, picture: Picture, plane: _Plane, axes: tuple[int, int]) -> None:
     """Name each face of the whole box through which a share of it may leave, with the share.
 
-    The name stands in the middle of the cells there that certainly leave.
+    The name stands in the middle of the cells there that certainly leave, but clear of the corners,
+    where names of two faces would meet.
     """
     field, (x, y) = plane.field, (plane.x, plane.y)
     for k, (axis, side) in enumerate((a, s) for a in axes for s in (0, 1)):
@@ -417,6 +419,8 @@ def _draw_exits(ax: Axes, picture: Picture, plane: _Plane, axes: tuple[int, int]
         leaving = np.flatnonzero(cells == ESCAPES)
         edges = y if across else x
         middle = leaving[len(leaving) // 2] if leaving.size else len(cells) // 2
+        clear = int(CLEAR_OF_CORNERS * len(cells))
+        middle = min(max(middle, clear), len(cells) - 1 - clear)
         along = 0.5 * (edges[middle] + edges[middle + 1])
         at = (x[-side], along) if across else (along, y[-side])
         inwards = 1 - 2 * side

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.contour import QuadContourSet
 
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.plotting.basins import plot_basins
 from lightning_morse.plotting.levels import contour_levels, roundest
 from lightning_morse.plotting.merge_diagram import plot_merge_diagram
@@ -139,6 +140,19 @@ def test_exit_faces_are_named_with_their_shares():
     assert "→ share that may leave" in named
     none = [t.get_text() for t in plot_basins(drawn.plane()).legends[0].get_texts()]
     assert "→ share that may leave" not in none
+
+
+def test_names_of_two_faces_that_only_a_corner_leaves_through_do_not_meet():
+    plane = drawn.plane()
+    x, y = np.unravel_index(np.arange(plane.grid.size), plane.grid.shape)
+    labels = np.where((x < 1) & (y < 1), ESCAPES, UNDECIDED)
+    shares = np.array([[0.01, 0], [0.01, 0]])
+    figure = plot_basins(dataclasses.replace(plane, labels=labels, exit_volumes=shares))
+    figure.draw_without_rendering()
+    named = [t for t in figure.axes[0].texts if t.get_text() in ("← 1 %", "↓ 1 %")]
+    assert len(named) == 2
+    left, down = (text.get_window_extent() for text in named)
+    assert not left.overlaps(down)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 3e5])
