@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lightning_morse._typing import Array, Cells, Mask
+from lightning_morse._typing import Array, Mask
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.conley.basins import leaving_through
 from lightning_morse.conley.packed_sets import unpacked
-
-# Within so many cells of a face a set lies at it.
-AT_FACE = 3
 
 
 def faces_left_through(portrait: PhasePortrait) -> Mask:
@@ -42,7 +39,7 @@ def faces_left_through(portrait: PhasePortrait) -> Mask:
 
 
 def faces_in_question(portrait: PhasePortrait, point: Array) -> Mask | None:
-    """The faces that a point may leave through, where only they leave open what becomes of it.
+    """The faces that a point may leave through instead of settling in a known attractor.
 
     Args:
         portrait: The portrait so far.
@@ -50,24 +47,15 @@ def faces_in_question(portrait: PhasePortrait, point: Array) -> Mask | None:
 
     Returns:
         Shape ``(d, 2)``: axis, then lower and upper face. None where the point does not leave, or
-        may come to Morse sets that may hide an attractor and do not lie at these faces.
+        not only that is open: it may come to no attractor, or to a set that may hide one.
     """
     cell = int(portrait.nested.cell_of(point[None])[0])
-    n_sets = len(portrait.found.morse_sets)
-    may_reach = unpacked(portrait.found.reach[[cell]], n_sets + 1)[0]
-    if not may_reach[-1]:
+    attractors = list(portrait.found.attractors)
+    may_reach = unpacked(portrait.found.reach[[cell]], len(portrait.found.morse_sets) + 1)[0]
+    known = portrait.settled.resolved.copy()
+    known[attractors] = True
+    may_leave, may_settle = may_reach[-1], may_reach[attractors].any()
+    if not (may_leave and may_settle) or (may_reach[:-1] & ~known).any():
         return None
     faces: Mask = faces_left_through(portrait)[cell]
-    known = portrait.settled.resolved.copy()
-    known[list(portrait.found.attractors)] = True
-    doubtful = np.flatnonzero(may_reach[:-1] & ~known).tolist()
-    sets = [portrait.found.morse_sets[i] for i in doubtful]
-    return faces if all(_lies_at(portrait, cells, faces) for cells in sets) else None
-
-
-def _lies_at(portrait: PhasePortrait, cells: Cells, faces: Mask) -> bool:
-    """Whether all of some cells lie within a few cells of one of some faces."""
-    root, centers = portrait.nested.grids[0], portrait.nested.cell_centers()[cells]
-    near = AT_FACE * root.cell_widths
-    at_face = np.stack([centers - root.lower < near, root.upper - centers < near], axis=2)
-    return bool((at_face.all(axis=0) & faces).any())
+    return faces

@@ -119,11 +119,12 @@ class Question:
         walls = None if survey is None else survey.leaks()
         return math.inf if walls is None else len(walls)
 
-    def decide(self, *, sealing: bool = False) -> Final:
+    def decide(self, *, sealing: bool = False, once: bool = False) -> Final:
         """Sample until the question is decided and the picture complete, and draw the last one.
 
         Args:
             sealing: Whether, where it is open, it is enough that the flow certainly stays.
+            once: Whether to leave it at that where this picture leaves it open after all.
         """
         explorer, plan = Explorer(self.sampler), self.sampler.plan
 
@@ -136,7 +137,7 @@ class Question:
         return judged(
             self.sampler,
             sample,
-            lambda portrait: portrait.is_decided(self.point),
+            lambda portrait: once or portrait.is_decided(self.point),
             self.point,
         )
 

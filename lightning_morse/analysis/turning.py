@@ -1,10 +1,10 @@
 """An analysis that may turn its box: along the way of the flow from a point, or along its valley.
 
 First the flow is followed in the box that was asked for. If some of the samples leave it open where
-it leads, and it seems to leave, more go to narrow boxes along its way
-(:mod:`lightning_morse.analysis.corridor`); the last of them is the picture if the point certainly
-leaves it, or the flow seems to rest there after all. If it seems to rest, and a good part of the
-samples leaves it open where, the others go to a box along the axes of the valley
+it leads, or the last picture takes back that it leaves, and it seems to leave, more go to narrow
+boxes along its way (:mod:`lightning_morse.analysis.corridor`); the last of them is the picture if
+the point certainly leaves it, or the flow seems to rest there after all. If it seems to rest, and a
+good part of the samples leaves it open where, the others go to a box along the axes of the valley
 (:mod:`lightning_morse.analysis.valley`); if that does not answer either, what is left is to show
 that the flow stays (:mod:`lightning_morse.analysis.wells`), on two axes before the last of the
 other boxes already. The turned box that answers is the picture. A rotation is orthogonal, so the
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_morse._typing import Array, Loss
+from lightning_morse.analysis.conclusion import Final
 from lightning_morse.analysis.corridor import corridor_along
 from lightning_morse.analysis.descent import descend
 from lightning_morse.analysis.phase_portrait import PhasePortrait
@@ -34,6 +35,7 @@ from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.stages import Recorded, Stage, fewest
 from lightning_morse.analysis.valley import TurnedBox, valley_of
 from lightning_morse.analysis.walls import needs_walls, sealed, walls_tried
+from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.result import MorseAnalysis
 
 # Share of `1 - confidence` for all turned boxes, and how many there are at most: along the way of a
@@ -115,13 +117,15 @@ def _turned(
     question: Question,
     level: float,
     reach: Callable[[Array], Array] | None,
-) -> tuple[MorseAnalysis, Array] | None:
-    """The answer in a turned box; None if the first box answers already, or no turned one does."""
+) -> tuple[MorseAnalysis, Array | None] | None:
+    """The answer in the first box if there is one, else in a turned one; None if none answers."""
     dim, sampler = len(question.point), question.sampler
     whole = sampler.plan
-    picture = _open_after_a_while(question)
+    picture = _in_the_first_box(question)
     if picture is None:
         return None
+    if isinstance(picture, Final):
+        return question.conclude(picture), None
     leaves = descend(picture, question.point).leaves
     none = Samples(np.empty((0, dim)), np.empty(0))
     low, up = (question.frame.points_in_units(corner) for corner in question.limits)
@@ -145,17 +149,24 @@ def _turned(
         sampler.plan = dataclasses.replace(whole, most=whole.most - (len(loss) - before))
 
 
-def _open_after_a_while(question: Question) -> PhasePortrait | None:
-    """The picture of the first box once it is time to turn; None if it answers, or is none."""
+def _in_the_first_box(question: Question) -> Final | PhasePortrait | None:
+    """The last picture of the first box if it answers, else what is known once it is time to turn.
+
+    Returns:
+        None if the samples determine no surrogate.
+    """
     point, most = question.point, question.sampler.plan.most
     dim = len(point)
     picture = question.ask(max(int(_SOON[dim] * most), _AT_LEAST))
-    if picture is None or question.is_answered(picture):
+    if picture is None:
         return None
-    if descend(picture, point).leaves:
+    if not (question.is_answered(picture) or descend(picture, point).leaves):
+        picture = question.ask(max(min(int(_PATIENCE[dim] * most), ENOUGH[dim]), _AT_LEAST))
+    if picture is None or not question.is_answered(picture):
         return picture
-    picture = question.ask(max(min(int(_PATIENCE[dim] * most), ENOUGH[dim]), _AT_LEAST))
-    return None if picture is None or question.is_answered(picture) else picture
+    final = question.decide(once=picture.label_at(point) == ESCAPES)
+    is_lost = not question.is_answered(final.portrait) and question.sampler.left(most)
+    return final.portrait if is_lost else final
 
 
 def _answer(
@@ -179,11 +190,11 @@ def _answer(
             return None, stage
         stage, question = following, following.question
         if stage.is_answered:
-            final = question.decide()
+            final = question.decide(once=stage.leaves and k < len(parts))
             # Where time is up this has been the last picture.
             if question.is_answered(final.portrait) or question.sampler.is_out_of_time:
                 return (question.conclude(final), stage.axes), stage
-            return None, stage
+            stage = dataclasses.replace(stage, picture=final.portrait)
     return None, stage
 
 

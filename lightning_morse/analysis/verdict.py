@@ -28,13 +28,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_morse._typing import Array, Cells, Mask
-from lightning_morse.analysis.edges import AT_FACE
 from lightning_morse.gp.calibration import PLAINLY_WRONG
 from lightning_morse.result import Box, MorseAnalysis, WayOut
 
 Kind = Literal["basin", "descends", "diverges", "undecided", "outside", "diverged"]
 Reason = Literal["refuted", "unexplored", "unresolved", "edge", "band", "unknown"]
 
+# Within so many cells of a face a set lies at it.
+_AT_FACE = 3
 # The point that an analysis was asked about is recognised within this share of the box: rounding.
 _SAME_POINT = 1e-9
 
@@ -214,7 +215,7 @@ def _at_face(result: MorseAnalysis, number: int, faces: tuple[tuple[int, int], .
     grid = result.grid
     centers = grid.cell_centers()[result.morse_sets[number].cells]
     to_lower, to_upper = centers - grid.lower, grid.upper - centers
-    most = AT_FACE * grid.cell_widths
+    most = _AT_FACE * grid.cell_widths
     return any(
         bool(((to_upper if side else to_lower)[:, axis] < most[axis]).all()) for axis, side in faces
     )

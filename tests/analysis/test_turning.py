@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 
 from lightning_morse.analysis import stages, turning, walls
+from lightning_morse.analysis.conclusion import Final
 from lightning_morse.analysis.exploration import Explorer
 from lightning_morse.analysis.pipeline import analyze_from
+from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.stages import Stage
 from lightning_morse.analysis.turning import analyze_turning
 from lightning_morse.gp.process import SurrogateError
@@ -280,6 +284,32 @@ def test_samples_of_turned_boxes():
     assert parts(95, 48, even=True) == parts(95, 48, even=False) == [95]
     assert parts(200, 48, even=True) == [66, 66, 66]
     assert parts(200, 48, even=False) == [48, 152]
+
+
+@pytest.mark.parametrize(
+    ("label", "stands", "left", "is_turned"),
+    [(-2, True, 99, False), (-2, False, 99, True), (-2, False, 0, False), (0, True, 99, False)],
+)
+def test_an_answer_that_the_last_picture_takes_back_is_sought_in_turned_boxes(
+    label, stands, left, is_turned
+):
+    """If it was that the point leaves; a basin that is lost is sampled further where it was."""
+    sketch, last = SimpleNamespace(label_at=lambda _: label), SimpleNamespace()
+    final, asked = Final([], last), []
+
+    def decide(*, once):
+        asked.append(once)
+        return final
+
+    question = SimpleNamespace(
+        point=np.zeros(2),
+        sampler=SimpleNamespace(plan=Plan.of(112, 2, 320), left=lambda _: left),
+        ask=lambda _: sketch,
+        is_answered=lambda picture: picture is sketch or stands,
+        decide=decide,
+    )
+    assert turning._in_the_first_box(question) is (last if is_turned else final)
+    assert asked == [label == -2]
 
 
 @pytest.mark.slow
