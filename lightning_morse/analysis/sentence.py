@@ -29,7 +29,7 @@ _MOST_FACES = 2
 # What is still to gain is next to nothing if it is this share of the barrier: the walls around.
 # Where there is no pass in the box, of the usual height in it.
 _NEXT_TO_NOTHING = 0.01
-# A loss of less than this share of the usual one in the box is all but gone.
+# A loss of less than this share of that at the beginning is all but gone.
 _ALL_BUT_GONE = 1e-3
 # From here on nearly all of the picture is hatched, which has to be explained.
 _NEARLY_ALL = 0.9
@@ -51,6 +51,7 @@ def sentence(
     reach: float | None = None,
     since: int | None = None,
     *,
+    loss_before: float | None = None,
     time_was_up: bool = False,
 ) -> str:
     """Say what training is doing, and what to do where there is something to do.
@@ -65,6 +66,7 @@ def sentence(
             slice.
         since: Step of the first analysis in this basin since which none that was decided found
             training elsewhere; None if this is the first.
+        loss_before: The loss where training began; None if it is unknown.
         time_was_up: Whether there would have been more samples if there had been time.
 
     Returns:
@@ -75,7 +77,7 @@ def sentence(
     """
     if point is None:
         return _about_the_box(result)
-    given = axes, loss_now, reach, since, time_was_up
+    given = axes, loss_now, reach, since, loss_before, time_was_up
     told = _Telling(result, verdict(result, point), *given)
     kinds = {
         "basin": told.in_a_basin,
@@ -98,6 +100,7 @@ class _Telling:
     loss_now: float | None
     reach: float | None
     since: int | None
+    loss_before: float | None
     time_was_up: bool
 
     def in_a_basin(self) -> str:
@@ -230,15 +233,16 @@ class _Telling:
 
     def _all_but_gone(self) -> str:
         """That next to nothing of the loss is left, after a space; empty where more may be."""
-        losses = self._finite_losses
-        if self.result.is_map or not losses.size or losses.min() < 0 or not _known(self.loss_now):
+        losses, now, before = self._finite_losses, self.loss_now, self.loss_before
+        if not losses.size or losses.min() < 0 or not (_known(now) and _known(before)):
             return ""
-        assert self.loss_now is not None, "it is known"
-        if not 0 <= self.loss_now < _ALL_BUT_GONE * float(np.median(losses)):
+        assert now is not None, "it is known"
+        assert before is not None, "it is known"
+        if not 0 <= now < _ALL_BUT_GONE * before:
             return ""
         return (
-            " Unless the loss can be negative, next to nothing is left to gain: it is less than a "
-            "thousandth of what is usual in this picture."
+            " Unless the loss can be negative, next to nothing is left to gain: where training "
+            f"began it was {before:.3g}."
         )
 
     def is_outside(self) -> str:

@@ -209,8 +209,17 @@ class OneAnalysis:
             half = self._half_widths(look.chosen)
             result = self._snapshot_map(look.trajectory.numpy(), half)
             return Explored(look, result, math.nan, map_readings(result))
+        began = look.trajectory[:1].double()
         look, result, loss_now = self._explore_loss(loss, look)
-        return Explored(look, result, loss_now, self._compare_with_training(result, look))
+        training = self._compare_with_training(result, look)
+        return Explored(look, result, loss_now, training, self._loss_before(loss, began, result))
+
+    def _loss_before(self, loss: Loss, began: Tensor, result: MorseAnalysis) -> float | None:
+        """The loss where training began, if there is time for it, and an evaluation left."""
+        most = self.settings.most_samples  # a number is a limit
+        if not len(began) or (most is not None and len(result.samples) >= most):
+            return None
+        return float(self.meter.of(loss)(began)[0]) if self.meter.affords(1) else None
 
     def _identify(self, explored: Explored | None) -> Tracked | None:
         """Recognise the attractors of earlier analyses; the result is in the first process."""
@@ -266,7 +275,8 @@ class OneAnalysis:
         labels = axis_labels(look.chosen.kind, look.coverage.shares)
         reach = float(np.linalg.norm(states - current, axis=1).max(initial=0.0))
         told = result, current, labels, loss_now, reach, self.since(tracked.current)
-        said = sentence(*told, time_was_up=self._time_was_up(result))
+        before = explored.loss_before
+        said = sentence(*told, loss_before=before, time_was_up=self._time_was_up(result))
         part = self.meter.portion.part
         if part is not None:
             said = f"{said} The loss is that of {part.words}."

@@ -240,11 +240,10 @@ CASES = {
     ),
     "descending, next to nothing left": (
         of([], [], True, faces=FACES, way_out=way(1e-6)),
-        {**IN, "loss_now": 9e-4, "reach": 0.5},
+        {**IN, "loss_now": 9e-4, "reach": 0.5, "loss_before": 1.2},
         "Still descending: leaves through PC 1 (upper) at loss 1e-06, now 0.0009, and settles "
         "nowhere on the way, 3 times as far as training came. Unless the loss can be negative, "
-        "next to nothing is left to gain: it is less than a thousandth of what is usual in this "
-        "picture.",
+        "next to nothing is left to gain: where training began it was 1.2.",
     ),
     "a learnt map leaves": (
         learnt(of([], [], True, faces=FACES)),
@@ -458,14 +457,23 @@ def test_what_is_said(result, given, said):
 
 
 @pytest.mark.parametrize(
-    ("now", "lowest", "is_said"),
-    [(9e-4, 1.0, True), (0.0, 1.0, True), (2e-3, 1.0, False), (9e-4, -1e-9, False)],
+    ("now", "before", "lowest", "is_said"),
+    [
+        (9e-4, 1.0, 0.0, True),
+        (0.0, 1.0, 0.0, True),
+        (2e-3, 1.0, 0.0, False),
+        (9e-4, None, 0.0, False),
+        (9e-4, np.nan, 0.0, False),
+        (9e-4, 1.0, -1e-9, False),
+    ],
 )
-def test_where_next_to_nothing_is_left_that_is_said_of_what_is_undecided(now, lowest, is_said):
+def test_where_next_to_nothing_is_left_that_is_said_of_what_is_undecided(
+    now, before, lowest, is_said
+):
     """Not where a loss has been seen that is negative."""
-    result = of([OPEN], [0], samples=3)
-    result = dataclasses.replace(result, sample_losses=np.array([lowest, 1.0, 1.0]))
-    said = sentence(result, **{**IN, "loss_now": now})
+    result = of([OPEN], [0], samples=2)
+    result = dataclasses.replace(result, sample_losses=np.array([lowest, 1.0]))
+    said = sentence(result, **{**IN, "loss_now": now}, loss_before=before)
     assert said.startswith("Undecided: ")
     assert ("next to nothing is left" in said) == is_said
 

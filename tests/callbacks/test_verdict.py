@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from lightning_morse import MorseMonitor
 from lightning_morse.callbacks._account import Account
@@ -17,7 +18,7 @@ from lightning_morse.distributed.errors import Guard
 from lightning_morse.monitoring.findings import Findings, View
 from lightning_morse.monitoring.one_analysis import OneAnalysis
 from lightning_morse.view.record import decode
-from tests.callback_models import Net, fit, stub_analysis
+from tests.callback_models import Net, fit, seed_all, stub_analysis
 from tests.plotting.test_basins_and_morse_graph import nothing, plane
 
 
@@ -172,3 +173,26 @@ def test_settled_is_the_step_since_which_the_basin_has_been_the_same():
         settled.append(account._scalars["settled"])
         account.history.append({"step": step, "m/identity_current": float(identity), "m/failed": 0})
     assert settled == [10, 10, 30, 30, -1, 30]
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("rate", "is_said"), [(10.0, True), (5.0, False)])
+def test_a_run_says_where_next_to_nothing_is_left_of_what_its_loss_was(rate, is_said, tmp_path):
+    """A loss that falls with the distance from where training began, to exp(-rate) of it."""
+    seed_all()
+    began = parameters_to_vector(Net().parameters()).detach()
+    ended = parameters_to_vector(fit(tmp_path, max_epochs=2)[0].parameters()).detach()
+    length = float((ended - began).norm())
+
+    def loss_fn(module, batch):
+        far = (parameters_to_vector(module.parameters()) - began).norm()
+        return torch.exp(-rate * far / length)
+
+    # Where a number of samples is used up, no evaluation is left for it.
+    options = {"resolution": 32, "loss_fn": loss_fn, "max_overhead": 1.0}
+    watch = MorseMonitor("pca", 1, every_n_epochs=2, **options)
+    fit(tmp_path, watch, max_epochs=2)
+    assert not watch.history[-1]["morse/failed"]
+    assert watch.history[-1]["morse/basin_current"] < 0
+    said = "next to nothing is left to gain: where training began it was "
+    assert (said in watch.sentence) == is_said
