@@ -251,14 +251,18 @@ def traced():
 @pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_what_is_alive_does_not_grow_with_the_number_of_analyses(tmp_path):
-    """But for the history, whose rows take 3 kB; records and pictures are given away."""
+    """But for the history, whose rows take 3 kB; records and pictures are given away.
+
+    What is lost is lost every time; caches of classes fill now and then, by some 10 kB. So the
+    analyses that left least behind tell.
+    """
     watch = monitor(every_n_steps=1, n_samples=16, resolution=8, max_snapshots=4, probe_batches=1)
-    counts = Counts(watch, (8, 14))
+    counts = Counts(watch, (8, 11, 14))
     logger = TensorBoardLogger(tmp_path, name="", version=0)
     fit(tmp_path, watch, counts, max_steps=14, max_epochs=-1, logger=logger)
     assert [row["morse/failed"] for row in watch.history] == [0] * 14
-    grown, where = growth(*counts.found)
-    assert grown < 6 * 4_000, where
+    grown, where = min(growth(*pair) for pair in pairwise(counts.found))
+    assert grown < 3 * 4_000, where
 
 
 @pytest.mark.slow
