@@ -146,9 +146,15 @@ class Meter:
         if self.is_limited and self._clock() + self._kept > self._end:
             raise OutOfTimeError("copying the network takes longer than was planned")
 
-    def affords(self, n: int) -> bool:
-        """Whether there is time for so many evaluations as long as the last one, and the rest."""
-        return self._clock() + self._kept + n * self._last <= self._end
+    def affords(self, n: int, *, at_last: bool = False) -> bool:
+        """Whether there is time for so many evaluations as long as the last one, and the rest.
+
+        Args:
+            n: Number of evaluations.
+            at_last: Whether last fit and picture have been made, and only files are to come.
+        """
+        kept = self._kept_for_files if at_last else self._kept
+        return self._clock() + kept + n * self._last <= self._end
 
     def check(self, n: int) -> None:
         """Check that there is time for so many evaluations.

@@ -219,7 +219,7 @@ class OneAnalysis:
         most = self.settings.most_samples  # a number is a limit
         if not len(began) or (most is not None and len(result.samples) >= most):
             return None
-        return float(self.meter.of(loss)(began)[0]) if self.meter.affords(1) else None
+        return float(self.meter.of(loss)(began)[0]) if self.meter.affords(1, at_last=True) else None
 
     def _identify(self, explored: Explored | None) -> Tracked | None:
         """Recognise the attractors of earlier analyses; the result is in the first process."""
