@@ -186,30 +186,30 @@ class _Telling:
 
     def is_undecided(self) -> str:
         """Why it is undecided, after what is certain of the way to begin with."""
-        said, goes = self._why_undecided() + self._all_but_gone(), self.found.goes
-        if goes is None or not self.reach or goes < _FAR_ENOUGH * self.reach:
-            return said
-        far = f"at least {_rounded_down(goes / self.reach)} times as far as training has come"
-        why = said.removeprefix("Undecided: ")
-        return f"Certainly goes on descending at first, {far}; where it ends is undecided: {why}"
-
-    def _why_undecided(self) -> str:
-        found, data = self.found, _data(self.result)
-        if found.reason == "unknown":
+        if self.found.reason == "unknown":
             return "Undecided; a file of this age does not say why."
+        why, more = self._why_undecided()
+        # Where next to nothing is left, nobody needs to know more.
+        said = f"{why}.{self._all_but_gone() or more + self._seen()}"
+        goes = self.found.goes
+        if goes is None or not self.reach or goes < _FAR_ENOUGH * self.reach:
+            return f"Undecided: {said}"
+        far = f"at least {_rounded_down(goes / self.reach)} times as far as training has come"
+        return f"Certainly goes on descending at first, {far}; where it ends is undecided: {said}"
+
+    def _why_undecided(self) -> tuple[str, str]:
+        """Why it is undecided, and a sentence on what may tell, after a space."""
+        found, data = self.found, _data(self.result)
         if found.reason == "refuted":
-            return f"Undecided: {_CONTRADICTED if self.result.is_map else _ROUGH}.{self._seen()}"
+            return (_CONTRADICTED if self.result.is_map else _ROUGH), ""
         if found.reason == "unexplored":
             rest = f", or settle in {_sets(found.sets, 'or')}" if found.sets else ""
-            more = _sentence(_more(self.result))
-            return f"Undecided: it may come to where {data} say too little{rest}. {more}"
-        if found.reason == "edge":
+            why, more = f"it may come to where {data} say too little{rest}", _more(self.result)
+        elif found.reason == "edge":
             through = self._through(found.faces)
-            return (
-                f"Undecided: at the edge of the box, it may leave{through} or settle in "
-                f"{_sets(found.sets, 'or')}. A larger box (extent) may tell.{self._seen()}"
-            )
-        if found.reason == "unresolved":
+            why = f"at the edge of the box, it may leave{through} or settle in "
+            why, more = why + _sets(found.sets, "or"), "a larger box (extent) may tell"
+        elif found.reason == "unresolved":
             which = _sets(found.unresolved, "or")
             each = "each" if len(found.unresolved) > 1 else "it"
             holds = f"{each} holds {_goal(self.result)}"
@@ -218,7 +218,7 @@ class _Telling:
         else:
             why = f"{data} cannot tell whether it settles in {_sets(found.sets, 'or')}"
             more = _more(self.result, self.time_was_up)
-        return f"Undecided: {why}. {_sentence(more)}{self._seen()}"
+        return why, f" {_sentence(more)}"
 
     def _seen(self) -> str:
         """What can be said of the loss where nothing is certain of the flow."""
@@ -241,8 +241,8 @@ class _Telling:
         if not 0 <= now < _ALL_BUT_GONE * before:
             return ""
         return (
-            " Unless the loss can be negative, next to nothing is left to gain: where training "
-            f"began it was {before:.3g}."
+            f" Unless the loss can be negative, next to nothing is left to gain: it is {now:.3g}, "
+            f"and was {before:.3g} where training began."
         )
 
     def is_outside(self) -> str:

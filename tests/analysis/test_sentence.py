@@ -243,7 +243,7 @@ CASES = {
         {**IN, "loss_now": 9e-4, "reach": 0.5, "loss_before": 1.2},
         "Still descending: leaves through PC 1 (upper) at loss 1e-06, now 0.0009, and settles "
         "nowhere on the way, 3 times as far as training came. Unless the loss can be negative, "
-        "next to nothing is left to gain: where training began it was 1.2.",
+        "next to nothing is left to gain: it is 0.0009, and was 1.2 where training began.",
     ),
     "a learnt map leaves": (
         learnt(of([], [], True, faces=FACES)),
@@ -474,8 +474,10 @@ def test_where_next_to_nothing_is_left_that_is_said_of_what_is_undecided(
     result = of([OPEN], [0], samples=2)
     result = dataclasses.replace(result, sample_losses=np.array([lowest, 1.0]))
     said = sentence(result, **{**IN, "loss_now": now}, loss_before=before)
-    assert said.startswith("Undecided: ")
+    why = "Undecided: it may settle in set 0, and 2 samples cannot tell whether it holds a minimum."
+    assert said.startswith(why)
     assert ("next to nothing is left" in said) == is_said
+    assert ("4 samples may" in said) != is_said  # nobody needs to know more
 
 
 def test_there_are_forty_kinds():
