@@ -102,7 +102,8 @@ class Explored:
         result: The analysis.
         loss_now: The loss at the current weights; NaN if it was not evaluated.
         training: Scalars that compare training with the flow of the slice.
-        loss_before: The loss where training began, seen in the slice; None if it is not known.
+        loss_before: The loss where training began, seen in the slice; None if it is not known, or
+            the weights are in a basin.
     """
 
     look: Look

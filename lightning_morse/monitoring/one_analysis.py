@@ -212,12 +212,14 @@ class OneAnalysis:
         began = look.trajectory[:1].double()
         look, result, loss_now = self._explore_loss(loss, look)
         training = self._compare_with_training(result, look)
-        return Explored(look, result, loss_now, training, self._loss_before(loss, began, result))
+        in_a_basin = result.basin_of(look.current[None].numpy())[0] >= 0
+        before = None if in_a_basin else self._loss_before(loss, began, len(result.samples))
+        return Explored(look, result, loss_now, training, before)
 
-    def _loss_before(self, loss: Loss, began: Tensor, result: MorseAnalysis) -> float | None:
+    def _loss_before(self, loss: Loss, began: Tensor, n_made: int) -> float | None:
         """The loss where training began, if there is time for it, and an evaluation left."""
         most = self.settings.most_samples  # a number is a limit
-        if not len(began) or (most is not None and len(result.samples) >= most):
+        if not len(began) or (most is not None and n_made >= most):
             return None
         return float(self.meter.of(loss)(began)[0]) if self.meter.affords(1, at_last=True) else None
 
