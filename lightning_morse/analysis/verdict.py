@@ -8,10 +8,10 @@ its cell may reach (:class:`~lightning_morse.conley.reach.Reach`):
 * ``"unexplored"``: of a learnt map, it may come to unknown cells, where the runs say too little.
   More recorded runs help.
 * ``"unresolved"``: it may reach a Morse set that may hide an attractor.
-* ``"edge"``: it may leave the box, or end in Morse sets that are resolved or lie right at the face
-  that it may leave through. More samples hardly help, a larger box does.
-* ``"band"``: it stays, but may reach several resolved sets, or one that is no attractor. The flows
-  within the band part there; more samples make the band thinner.
+* ``"edge"``: it may leave the box, or end in attractors, or in Morse sets that are resolved or lie
+  right at the face that it may leave through. More samples hardly help, a larger box does.
+* ``"band"``: it stays, but may reach several attractors or resolved sets, or one that is no
+  attractor. The flows within the band part there; more samples make the band thinner.
 * ``"unknown"``: the analysis is from an older file that does not say what cells may reach.
 
 The first of these that applies.
@@ -158,8 +158,8 @@ def _undecided(
     if reach is None:
         return Verdict("undecided", reason="unknown")
     sets, leaves = reach.at(cell)
-    doubtful = (not (m.resolved or m.is_attractor) for m in result.morse_sets)
-    unresolved = tuple(i for i, is_one in enumerate(doubtful) if is_one and i in sets)
+    reached = [(i, result.morse_sets[i]) for i in sets]
+    unresolved = tuple(i for i, m in reached if not (m.resolved or m.is_attractor))
     refuted = [j for j, box in enumerate(boxes) if box.calibration >= PLAINLY_WRONG]
     reason: Reason
     if k in refuted or any(_meets(result, i, j) for i in unresolved for j in refuted):
