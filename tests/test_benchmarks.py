@@ -289,7 +289,8 @@ def test_bench_painter_says_what_a_process_had(capsys, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert row.startswith("mlp, 1 threads, niceness: epochs ")
-    assert 0 < float(row.split("had ")[1].split()[0]) <= 1.1
+    # It takes only what is idle: next to nothing where all cores are busy.
+    assert 0 <= float(row.split("had ")[1].split()[0]) <= 1.1
 
 
 @pytest.mark.slow
