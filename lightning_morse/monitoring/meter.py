@@ -15,6 +15,8 @@ from lightning_morse.monitoring.costs import Portion
 
 # Evaluations after the last sample that are in no other count: beside one in each box inside.
 _IN_BOXES = 3
+# What takes less than this share of an analysis is no matter of time.
+_NEXT_TO_NOTHING = 0.01
 
 
 class OutOfTimeError(RuntimeError):
@@ -146,15 +148,13 @@ class Meter:
         if self.is_limited and self._clock() + self._kept > self._end:
             raise OutOfTimeError("copying the network takes longer than was planned")
 
-    def affords(self, n: int, *, at_last: bool = False) -> bool:
-        """Whether there is time for so many evaluations as long as the last one, and the rest.
+    def affords(self, n: int) -> bool:
+        """Whether there is time for so many evaluations as long as the last one, and the rest."""
+        return self._clock() + self._kept + n * self._last <= self._end
 
-        Args:
-            n: Number of evaluations.
-            at_last: Whether last fit and picture have been made, and only files are to come.
-        """
-        kept = self._kept_for_files if at_last else self._kept
-        return self._clock() + kept + n * self._last <= self._end
+    def makes_light_of(self, n: int) -> bool:
+        """Whether so many evaluations take next to nothing of what the analysis has taken."""
+        return n * self._last <= _NEXT_TO_NOTHING * (self._clock() - self._began)
 
     def check(self, n: int) -> None:
         """Check that there is time for so many evaluations.

@@ -221,7 +221,8 @@ class OneAnalysis:
         most = self.settings.most_samples  # a number is a limit
         if not len(began) or (most is not None and n_made >= most):
             return None
-        return float(self.meter.of(loss)(began)[0]) if self.meter.affords(1, at_last=True) else None
+        has_time = self.meter.affords(1) or self.meter.makes_light_of(1)
+        return float(self.meter.of(loss)(began)[0]) if has_time else None
 
     def _identify(self, explored: Explored | None) -> Tracked | None:
         """Recognise the attractors of earlier analyses; the result is in the first process."""

@@ -276,8 +276,12 @@ def test_recognising_has_the_time_that_its_files_leave_and_is_no_sampling():
     loss(torch.zeros(2, 2))
     clock.now = 7.0
     assert not meter.affords(1)
-    assert meter.affords(4, at_last=True)
-    assert not meter.affords(5, at_last=True)
+    assert not meter.makes_light_of(1)
+    clock.now = 49.9
+    assert not meter.makes_light_of(1)
+    clock.now = 50.1
+    assert meter.makes_light_of(1)
+    clock.now = 7.0
     with meter.recognises():
         assert meter.affords(4)
         assert not meter.affords(5)
