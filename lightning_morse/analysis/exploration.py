@@ -80,11 +80,12 @@ class Explorer:
             with self.sampler.clock("sampling"):
                 way = undecided_part(portrait, descend(portrait, start))
             k = way.box
-            larger = self._larger(portrait, way, farthest)
+            affords = self.sampler.left(self._plan.most) >= self.sampler.cost_of_growth()
+            larger = self._worth_growing(portrait, way, farthest) if affords else None
             if label == ESCAPES and larger is None:
                 return
             is_due = label == ESCAPES or self.sampler.is_full(0)
-            if larger is None and self.sampler.is_full(k):
+            if larger is None and affords and self.sampler.is_full(k):
                 larger, is_due = self._beyond_faces(portrait, start, farthest), True
             if larger is not None and is_due:
                 self.sampler.surround(larger)
@@ -292,20 +293,10 @@ class Explorer:
                 return True
         return False
 
-    def _larger(
-        self, portrait: PhasePortrait, way: Descent, farthest: tuple[Array, Array]
-    ) -> CubicalGrid | None:
-        """The grid of a larger outermost box, where the way leaves it; None if it may not grow."""
-        if self.sampler.left(self._plan.most) < self.sampler.cost_of_growth():
-            return None
-        return self._worth_growing(portrait, way, farthest)
-
     def _beyond_faces(
         self, portrait: PhasePortrait, start: Array, farthest: tuple[Array, Array]
     ) -> CubicalGrid | None:
         """The grid of a box with room beyond faces that alone leave open where a point leads."""
-        if self.sampler.left(self._plan.most) < self.sampler.cost_of_growth():
-            return None
         faces = faces_in_question(portrait, start)
         if faces is None:
             return None

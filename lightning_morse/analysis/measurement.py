@@ -25,7 +25,6 @@ from lightning_morse.analysis.descent import descend
 from lightning_morse.analysis.description import CriticalPoints
 from lightning_morse.analysis.phase_portrait import PhasePortrait
 from lightning_morse.analysis.samples import Samples, evaluate
-from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.result import WayOut
 
 # Passes at which the loss is evaluated at most: barriers are about the lowest ones.
@@ -90,7 +89,7 @@ def way_out(portrait: PhasePortrait, start: Array) -> WayOut | None:
 
     Also None if the mean flow seems to rest all the same: then it does not tell where.
     """
-    if portrait.label_at(start) != ESCAPES:
+    if not portrait.certainly_leaves(start):
         return None
     way = descend(portrait, start)
     if way.face is None:

@@ -26,7 +26,7 @@ from lightning_morse.analysis.wells import Well
 from lightning_morse.conley.basins import certain_labels
 from lightning_morse.conley.morse_sets import MorseGraph, morse_graph
 from lightning_morse.conley.nested_map import BoxImages, nested_outer_approximation
-from lightning_morse.conley.reach import UNDECIDED
+from lightning_morse.conley.reach import ESCAPES, UNDECIDED
 from lightning_morse.grids.nested import NestedGrid
 from lightning_morse.grids.shares import share_of_box
 from lightning_morse.stopwatch import Stopwatch
@@ -120,6 +120,10 @@ class PhasePortrait:
     def is_decided(self, point: Array) -> bool:
         """Whether it is certain what becomes of a point, shape ``(d,)``."""
         return self.label_at(point) != UNDECIDED
+
+    def certainly_leaves(self, point: Array) -> bool:
+        """Whether it is certain that a point, shape ``(d,)``, leaves the outermost box."""
+        return self.label_at(point) == ESCAPES
 
     def is_certain_in(self, boxes: Sequence[int]) -> bool:
         """Whether a certain basin reaches into one of some boxes, or nothing stays in them."""

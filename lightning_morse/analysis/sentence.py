@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import networkx as nx
 import numpy as np
@@ -114,7 +115,6 @@ class _Telling:
         gain = math.nan
         if not _known(found.loss):
             return f"{said}.{self._rest()}"
-        assert found.loss is not None, "it is known"
         barrier = self.result.barrier(number)
         facts = [f"floor at loss {self._loss()}"]
         if self.loss_now is not None and _known(self.loss_now):
@@ -207,8 +207,9 @@ class _Telling:
             why, more = f"it may come to where {data} say too little{rest}", _more(self.result)
         elif found.reason == "edge":
             through = self._through(found.faces)
-            why = f"at the edge of the box, it may leave{through} or settle in "
-            why, more = why + _sets(found.sets, "or"), "a larger box (extent) may tell"
+            sets = _sets(found.sets, "or")
+            why = f"at the edge of the box, it may leave{through} or settle in {sets}"
+            more = "a larger box (extent) may tell"
         elif found.reason == "unresolved":
             which = _sets(found.unresolved, "or")
             each = "each" if len(found.unresolved) > 1 else "it"
@@ -225,7 +226,6 @@ class _Telling:
         losses = self._finite_losses
         if self.result.is_map or not losses.size or not _known(self.loss_now):
             return ""
-        assert self.loss_now is not None, "it is known"
         lowest, now = f"{losses.min():.3g}", f"{self.loss_now:.3g}"
         if losses.min() >= self.loss_now or lowest == now:
             return f" No loss seen here is lower than that at the weights, {now}."
@@ -236,8 +236,6 @@ class _Telling:
         losses, now, before = self._finite_losses, self.loss_now, self.loss_before
         if not losses.size or losses.min() < 0 or not (_known(now) and _known(before)):
             return ""
-        assert now is not None, "it is known"
-        assert before is not None, "it is known"
         if not 0 <= now < _ALL_BUT_GONE * before:
             return ""
         return (
@@ -380,5 +378,5 @@ def _rounded_down(number: float) -> str:
     return f"{math.floor(number * 10.0**digits) / 10.0**digits:.2g}"
 
 
-def _known(loss: float | None) -> bool:
+def _known(loss: float | None) -> TypeGuard[float]:
     return loss is not None and bool(np.isfinite(loss))

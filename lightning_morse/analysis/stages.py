@@ -15,7 +15,6 @@ from lightning_morse.analysis.plan import Plan
 from lightning_morse.analysis.question import Question
 from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.valley import TurnedBox
-from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.grids.cubical import CubicalGrid
 
 # Samples that a turned box has at least: this share of all, within these limits, by dimension. Few
@@ -99,11 +98,6 @@ class Stage:
     def is_answered(self) -> bool:
         """Whether it is certain in which basin the point lies, or that it leaves for good."""
         return self.picture is not None and self.question.is_answered(self.picture)
-
-    @property
-    def leaves(self) -> bool:
-        """Whether it is certain that the point leaves the box."""
-        return self.picture is not None and self.picture.label_at(self.question.point) == ESCAPES
 
     def has_room(self, plan: Plan) -> bool:
         """Whether a plan for all boxes leaves enough samples for another one."""

@@ -35,7 +35,6 @@ from lightning_morse.analysis.samples import Samples
 from lightning_morse.analysis.stages import Recorded, Stage, fewest
 from lightning_morse.analysis.valley import TurnedBox, valley_of
 from lightning_morse.analysis.walls import needs_walls, sealed, walls_tried
-from lightning_morse.conley.reach import ESCAPES
 from lightning_morse.result import MorseAnalysis
 
 # Share of `1 - confidence` for all turned boxes, and how many there are at most: along the way of a
@@ -104,15 +103,15 @@ def analyze_turning(
     recorded = Recorded(loss)
     given = recorded, start, lower, upper, farthest, n_samples, resolution, level, seed
     question = begun(*given, most, is_over)
-    turned = _turned(recorded, question, 1 - share / _MOST_TURNED, reach) if turns else None
-    found, axes = turned or (question.conclude(question.decide(sealing=turns)), None)
+    answer = _answered(recorded, question, 1 - share / _MOST_TURNED, reach) if turns else None
+    found, axes = answer or (question.conclude(question.decide(sealing=turns)), None)
     if len(recorded) > len(found.samples):  # those in boxes that are not shown count, too
         points = recorded.points if axes is None else recorded.points @ axes
         found = dataclasses.replace(found, samples=points, sample_losses=recorded.losses)
     return dataclasses.replace(found, confidence=confidence), axes
 
 
-def _turned(
+def _answered(
     loss: Recorded,
     question: Question,
     level: float,
@@ -164,7 +163,7 @@ def _in_the_first_box(question: Question) -> Final | PhasePortrait | None:
         picture = question.ask(max(min(int(_PATIENCE[dim] * most), ENOUGH[dim]), _AT_LEAST))
     if picture is None or not question.is_answered(picture):
         return picture
-    final = question.decide(once=picture.label_at(point) == ESCAPES)
+    final = question.decide(once=picture.certainly_leaves(point))
     is_lost = not question.is_answered(final.portrait) and question.sampler.left(most)
     return final.portrait if is_lost else final
 
@@ -189,8 +188,9 @@ def _answer(
         if following is None:
             return None, stage
         stage, question = following, following.question
-        if stage.is_answered:
-            final = question.decide(once=stage.leaves and k < len(parts))
+        if stage.picture is not None and stage.is_answered:
+            leaves = stage.picture.certainly_leaves(question.point)
+            final = question.decide(once=leaves and k < len(parts))
             # Where time is up this has been the last picture.
             if question.is_answered(final.portrait) or question.sampler.is_out_of_time:
                 return (question.conclude(final), stage.axes), stage

@@ -218,8 +218,7 @@ class OneAnalysis:
 
     def _loss_before(self, loss: Loss, began: Tensor, n_made: int) -> float | None:
         """The loss where training began, if there is time for it, and an evaluation left."""
-        most = self.settings.most_samples  # a number is a limit
-        if not len(began) or (most is not None and n_made >= most):
+        if not len(began) or n_made >= (self.settings.most_samples or math.inf):
             return None
         has_time = self.meter.affords(1) or self.meter.makes_light_of(1)
         return float(self.meter.of(loss)(began)[0]) if has_time else None
@@ -250,8 +249,7 @@ class OneAnalysis:
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             return critical.UNKNOWN
         given = lambda: flat_parameters(self.module), self.loss.on, self.meter, self.warn
-        asked = self.settings.n_samples  # a number is a limit
-        most = asked if isinstance(asked, int) else math.inf
+        most = self.settings.most_samples or math.inf  # a number is a limit
         return critical.critical_sharpness(self.record, *given, most)
 
     def _unidentified(self, explored: Explored | None) -> Tracked | None:

@@ -294,7 +294,7 @@ def test_an_answer_that_the_last_picture_takes_back_is_sought_in_turned_boxes(
     label, stands, left, is_turned
 ):
     """If it was that the point leaves; a basin that is lost is sampled further where it was."""
-    sketch, last = SimpleNamespace(label_at=lambda _: label), SimpleNamespace()
+    sketch, last = SimpleNamespace(certainly_leaves=lambda _: label == -2), SimpleNamespace()
     final, asked = Final([], last), []
 
     def decide(*, once):
