@@ -157,7 +157,7 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def stub_analysis(patch: pytest.MonkeyPatch, *, pictures: bool = False) -> None:
     """Replace the analysis, and unless ``pictures`` the figures, by quick stand-ins."""
-    patch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", one_answer)
+    patch.setattr("lightning_morse.monitoring.exploring.analyze_turning", one_answer)
     if not pictures:
         for name in ("plot_basins", "plot_morse_graph", "plot_timeline"):
             plot = lambda *_, **__: Figure(figsize=(1, 1))  # noqa: E731

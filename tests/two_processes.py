@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 import lightning_morse.callbacks._schedule as schedule
 import lightning_morse.monitoring.batch_parts as parts
 import lightning_morse.monitoring.costs as costs
-import lightning_morse.monitoring.one_analysis as home
+import lightning_morse.monitoring.exploring as home
 import lightning_morse.monitoring.probed_loss as probed
 from lightning_morse.monitoring.batch_parts import part_of
 from lightning_morse.monitoring.budget import Budget

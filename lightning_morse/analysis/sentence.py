@@ -266,7 +266,13 @@ class _Telling:
         return f"{name} ({SIDES[side]})"
 
     def _loss(self) -> str:
-        return f"{'about ' if self.found.loss_deviation != 0 else ''}{self.found.loss:.3g}"
+        loss = self.found.loss
+        assert loss is not None, "it is told of where it is known"
+        if self.found.loss_deviation == 0:
+            return f"{loss:.3g}"
+        # The mean of a loss that may not be negative falls a little below zero where it vanishes.
+        lowest = self._finite_losses.min(initial=math.inf)
+        return "about 0" if loss < 0 <= lowest < math.inf else f"about {loss:.3g}"
 
 
 def _advice(gain: float, barrier: float, is_known: bool) -> str:

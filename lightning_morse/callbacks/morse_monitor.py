@@ -188,10 +188,10 @@ class MorseMonitor(TellingCallback):
             every epoch with ``max_overhead=1``. The last weights are analysed in any case, as long
             as ``max_overhead`` allows.
         n_samples: Most loss evaluations of an analysis on its slice, at least 16; lines by which
-            attractors are recognised come on top. ``"auto"``: as many as there is time for, 64 to
-            512 (320 with ``max_overhead=1``), beyond 112 only as long as it is open what becomes of
-            the current weights; where there is no time for 64, part of the probe set, the same
-            throughout the run, and 32 for the last weights.
+            attractors are recognised come on top. ``"auto"``: as many as there is time for, 48 to
+            320 with these lines (512 on three axes), beyond 112 only as long as it is open what
+            becomes of the current weights; where there is no time for 48, part of the probe set,
+            the same throughout the run, and 32 for the last weights.
         resolution: Grid cells per axis; ``"auto"`` is 128, or 64 where there is little time.
         confidence: Level of confidence at which the picture has to hold, in (0, 1).
         extent: Half-widths of the box in weight-space units, one number or one per axis. Or a

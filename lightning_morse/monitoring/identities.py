@@ -27,6 +27,7 @@ class Identification:
         slice_on: Makes the loss of this process on a subspace.
         meter: Takes the time of evaluations, and says whether there is time for more.
         warn: Takes a message and what identifies its cause.
+        most: Most evaluations of the analysis, those that the meter has counted included.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Identification:
         slice_on: Callable[[AffineSubspace], LossSlice],
         meter: Meter,
         warn: Callable[[str, str], None],
+        most: float = math.inf,
     ) -> None:
         self._processes, self._slice_on, self._meter = processes, slice_on, meter
-        self._warn = warn
+        self._warn, self._most = warn, most
         # In the first process only.
         self._questions: Questions | None = None
         self._asked: _Asked | None = None
@@ -73,7 +75,7 @@ class Identification:
             while True:
                 if segment.is_point:
                     segment = self._questions.send("connected")
-                elif not self._meter.affords(MOST_EVALUATIONS):
+                elif not self._affords_a_line():
                     segment = self._questions.send(None)
                 else:
                     self._asked = _Asked.of(segment)
@@ -81,6 +83,10 @@ class Identification:
         except StopIteration as done:
             self._tracked = done.value
             return None
+
+    def _affords_a_line(self) -> bool:
+        meter, n = self._meter, MOST_EVALUATIONS
+        return meter.n_evaluations + n <= self._most and meter.affords(n)
 
     def _evaluate(self, line: AffineSubspace) -> None:
         self._answer = None

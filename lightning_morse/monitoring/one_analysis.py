@@ -15,17 +15,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from lightning_morse._typing import Array, Loss
-from lightning_morse.analysis.design import FEWEST_SAMPLES
 from lightning_morse.analysis.sentence import sentence
-from lightning_morse.analysis.turning import analyze_turning
 from lightning_morse.analysis.verdict import verdict
 from lightning_morse.distributed.errors import Guard, cause, origin
 from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
-from lightning_morse.gp.process import SurrogateError
 from lightning_morse.monitoring import critical
-from lightning_morse.monitoring.extent import FARTHEST, half_widths, reach_along
+from lightning_morse.monitoring.exploring import explore_loss, half_widths_of
 from lightning_morse.monitoring.findings import Explored, Findings, Look, View
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.identities import Identification
@@ -34,7 +31,7 @@ from lightning_morse.monitoring.notices import tell_of_statistics, tell_of_steps
 from lightning_morse.monitoring.probed_loss import LossFn, ProbedLoss
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.monitoring.scalars import readings
-from lightning_morse.monitoring.settings import MOST_AUTO, Settings
+from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.snapshot_map import (
     analyze_snapshots,
     before_first,
@@ -45,7 +42,7 @@ from lightning_morse.monitoring.snapshot_map import (
 from lightning_morse.monitoring.tracking import MAX_PICTURES, Questions, Tracked, untracked
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.slices.bases import WHOLE, Whole
-from lightning_morse.slices.directions import DirectionSource, Slice, axis_labels
+from lightning_morse.slices.directions import DirectionSource, axis_labels
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
 from lightning_morse.slices.subspace import AffineSubspace
@@ -53,8 +50,6 @@ from lightning_morse.slices.subspace import AffineSubspace
 # Basins kept in the history of a run, largest first: the timeline has no room for more.
 MOST_BASINS_IN_HISTORY = 32
 
-# Evaluations at the current weights before the loss counts as too dear.
-TRIES = 3
 # Of the samples that were asked for; some are kept for measurements that are not needed.
 NEARLY_ALL = 0.9
 
@@ -206,11 +201,14 @@ class OneAnalysis:
 
     def _explore(self, loss: Loss, look: Look) -> Explored:
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
-            half = self._half_widths(look.chosen)
+            half = half_widths_of(self.settings, look.chosen)
             result = self._snapshot_map(look.trajectory.numpy(), half)
             return Explored(look, result, math.nan, map_readings(result))
         began = look.trajectory[:1].double()
-        look, result, loss_now = self._explore_loss(loss, look)
+        turns = self._may_turn(look)
+        look, result, loss_now = explore_loss(
+            loss, look, self.settings, self.meter, self.inform, turns=turns
+        )
         training = self._compare_with_training(result, look)
         in_a_basin = result.basin_of(look.current[None].numpy())[0] >= 0
         before = None if in_a_basin else self._loss_before(loss, began, len(result.samples))
@@ -218,7 +216,7 @@ class OneAnalysis:
 
     def _loss_before(self, loss: Loss, began: Tensor, n_made: int) -> float | None:
         """The loss where training began, if there is time for it, and an evaluation left."""
-        if not len(began) or n_made >= (self.settings.most_samples or math.inf):
+        if not len(began) or n_made >= self.settings.most_wanted:
             return None
         has_time = self.meter.affords(1) or self.meter.makes_light_of(1)
         return float(self.meter.of(loss)(began)[0]) if has_time else None
@@ -243,14 +241,15 @@ class OneAnalysis:
             return record.tracker.questions(*given, evaluated=slices == MAX_PICTURES)
 
         given = record.processes, self.loss.on, self.meter, self.warn
-        return Identification(*given).run(begin)
+        # A number is the limit on a slice; what the monitor chooses is one for all together.
+        most = math.inf if self.settings.most_samples else self.settings.most_wanted
+        return Identification(*given, most).run(begin)
 
     def _critical_sharpness(self) -> float:
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             return critical.UNKNOWN
         given = lambda: flat_parameters(self.module), self.loss.on, self.meter, self.warn
-        most = self.settings.most_samples or math.inf  # a number is a limit
-        return critical.critical_sharpness(self.record, *given, most)
+        return critical.critical_sharpness(self.record, *given, self.settings.most_wanted)
 
     def _unidentified(self, explored: Explored | None) -> Tracked | None:
         if explored is None:
@@ -290,55 +289,8 @@ class OneAnalysis:
 
     def _time_was_up(self, result: MorseAnalysis) -> bool:
         """Whether there would have been more samples if there had been time."""
-        wanted = self.settings.most_samples or MOST_AUTO
-        return self.meter.is_limited and len(result.samples) < NEARLY_ALL * wanted
-
-    def _explore_loss(self, loss: Loss, look: Look) -> tuple[Look, MorseAnalysis, float]:
-        """The analysis of the loss on the slice, how it is turned, and the loss of the weights."""
-        settings, current = self.settings, look.current
-        # Before any other point: what fails here is no matter of the point, and batches that the
-        # step skips here are no part of the probe set.
-        for _ in range(TRIES):  # the first one may have waited for something
-            now = float(self.meter.of(loss)(current[None])[0])
-            if self.meter.affords(FEWEST_SAMPLES) or not self.meter.affords(0):
-                break
-        self.meter.check(FEWEST_SAMPLES)
-        half = self._half_widths(look.chosen)
-        start = current.numpy().clip(-half, half)
-        # Up to so many reaches of the trajectory the flow is followed.
-        far = np.maximum(half, FARTHEST / settings.box.margin * half)
-        portion = self.meter.portion
-        # The limit is for all evaluations. That of the weights is one of the samples at the centre.
-        beside = int(bool((current != 0).any())) if portion.most > FEWEST_SAMPLES else 0
-        try:
-            result, axes = analyze_turning(
-                self.meter.of(loss, (current, now)),
-                start,
-                -half,
-                half,
-                (-far, far) if settings.box.grows else None,
-                portion.usual - beside,
-                portion.resolution,
-                settings.confidence,
-                settings.seed,
-                most=portion.most - beside,
-                is_over=self.meter.is_over if self.meter.is_limited else None,
-                turns=settings.box.grows and self._may_turn(look),
-                reach=partial(reach_along, look.chosen.inside.numpy(), margin=FARTHEST),
-            )
-        except SurrogateError as error:
-            if self.meter.was_over:
-                raise OutOfTimeError("there was time for too few samples") from error
-            raise
-        self.meter.places = result.seconds.get("sampling", 0.0)
-        if axes is None:
-            return look, result, now
-        self.inform(
-            "where the weights are heading was open along the directions of the slice, so the "
-            "picture is turned along the valley they are in",
-            "turned",
-        )
-        return look.turned(axes), result, now
+        wanted = NEARLY_ALL * self.settings.most_wanted
+        return self.meter.is_limited and len(result.samples) < wanted
 
     def _may_turn(self, look: Look) -> bool:
         """Whether the axes of a slice mean nothing by themselves, and others fit into memory."""
@@ -364,14 +316,6 @@ class OneAnalysis:
     def _snapshot_map(self, states: Array, half: Array) -> MorseAnalysis:
         settings, cells = self.settings, self.meter.portion.resolution
         return analyze_snapshots(states, half, cells, settings.confidence, settings.seed)
-
-    def _half_widths(self, chosen: Slice) -> Array:
-        box = self.settings.box
-        if box.half is not None:
-            return box.half
-        natural = None if chosen.natural is None else chosen.natural.numpy()
-        at_least = chosen.kind == "random"
-        return half_widths(chosen.inside.numpy(), natural, at_least=at_least, margin=box.margin)
 
 
 def _warn_of_snapshots(warn: Callable[[str, str], None], error: Exception) -> None:

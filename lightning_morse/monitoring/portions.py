@@ -13,8 +13,6 @@ from lightning_morse.monitoring.settings import (
     FEWEST_AUTO,
     FEWEST_KEPT,
     FEWEST_LAST,
-    MOST_AUTO,
-    MOST_WITHOUT_CLOCK,
     USUAL_SAMPLES,
     Settings,
 )
@@ -52,7 +50,7 @@ class Portions:
 
     def whole(self) -> Portion:
         """An analysis where time does not matter."""
-        most = self._settings.most_samples or MOST_WITHOUT_CLOCK
+        most = self._settings.most_wanted
         return Portion(self._usual, most, self._n_batches(), self._settings.cells, part=self.part)
 
     def smallest(self) -> Portion:
@@ -104,10 +102,14 @@ class Portions:
             return None
         wish = min(limit, max(aim, smallest)) - self._costs.around(coarse, n)
         each = self._costs.each(n)
-        most = MOST_AUTO if each * MOST_AUTO <= wish else int(wish / each)
+        most = (
+            self._settings.most_wanted
+            if each * self._settings.most_wanted <= wish
+            else int(wish / each)
+        )
         if final and aim >= limit:  # nothing follows that time which is left over would be for
             most = int(_MORE_AT_END * most)
-        sized = self._sized(max(fewest, min(most, self._most)), coarse)
+        sized = self._sized(max(fewest, min(most, self._settings.most_wanted)), coarse)
         return replace(sized, seconds=min(sized.seconds, limit))
 
     def choose_batches(self, aim: float) -> int:
@@ -188,10 +190,6 @@ class Portions:
     @property
     def _usual(self) -> int:
         return self._settings.most_samples or USUAL_SAMPLES
-
-    @property
-    def _most(self) -> int:
-        return self._settings.most_samples or MOST_AUTO
 
     def _is_coarse(self, limit: float) -> bool:
         """Whether the usual number of samples takes longer than so many seconds on all cells.

@@ -18,13 +18,13 @@ from lightning_morse._typing import Array
 from lightning_morse.arguments import course_in_slice
 from lightning_morse.conley.reach import UNDECIDED
 from lightning_morse.plotting.marks import Seen, legend_handles
+from lightning_morse.plotting.planes import seen_in_sections
 from lightning_morse.plotting.sections import (
     FRAME_COLOR,
     Picture,
     draw_line,
     draw_section,
     label_contours,
-    seen_in_sections,
 )
 from lightning_morse.plotting.style import (
     PAGE,

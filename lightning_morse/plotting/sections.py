@@ -23,10 +23,10 @@ from lightning_morse.plotting.marks import (
     NOW,
     SAMPLE,
     START,
-    Seen,
     area_looks,
     set_look,
 )
+from lightning_morse.plotting.planes import Plane, boxes_within, planes_through
 from lightning_morse.plotting.style import DARK, ink
 from lightning_morse.result import MorseAnalysis
 from lightning_morse.words import percent
@@ -40,6 +40,9 @@ FRAME_COLOR = "black"  # of the boxes inside
 MARK = "mark"  # of what no label may cover
 BESIDE = 0.9  # share of a panel up to which numbers stand to the right of marks and above
 CLEAR_OF_CORNERS = 0.12  # names of faces keep away from corners by this share of a panel
+# Shares of a panel, across and upwards, within which a name of a face would touch a mark: from the
+# face inwards, and along it.
+_INWARDS, _ALONG = (0.28, 0.16), (0.2, 0.13)
 _ARROWS = "←→↓↑"  # out through the lower and upper face across, and upwards
 STRIP_HEIGHT = 0.015  # of the marks of Morse sets at the foot of a loss curve, in axes heights
 
@@ -139,7 +142,7 @@ def draw_section(
         The contour set of the box, or None if its loss has no levels to draw.
     """
     result = picture.result
-    planes = _planes(result, axes, point, shown)
+    planes = planes_through(result, axes, point, shown)
     levels, met, contours = _levels(planes[0].loss), set[int](), None
     for k, plane in enumerate(planes):
         # Labels of contours lie above all areas: none may belong to a line that is covered.
@@ -164,35 +167,6 @@ def draw_section(
     return contours
 
 
-def _planes(result: MorseAnalysis, axes: tuple[int, int], point: Array, shown: int) -> list[_Plane]:
-    """The planes of a box and of those inside that are met, each after the one around it."""
-    found = (_Plane.through(result, k, axes, point) for k in boxes_within(result, shown))
-    return [plane for plane in found if plane is not None]
-
-
-def seen_in_sections(
-    result: MorseAnalysis, sections: Sequence[tuple[int, int]], point: Array, shown: int
-) -> Seen:
-    """What :func:`draw_section` shows in several planes of a box.
-
-    Args:
-        result: The analysis.
-        sections: For each plane its two axes.
-        point: A point of all planes, shape ``(d,)``.
-        shown: Number of the box.
-    """
-    labels, sets = set[int](), set[int]()
-    for axes in sections:
-        planes = _planes(result, axes, point, shown)
-        for k, plane in enumerate(planes):
-            hidden = np.zeros(plane.field.shape, dtype=bool)
-            for other in planes[k + 1 :]:
-                hidden[np.ix_(*plane.cells_under(other))] = True
-            labels |= set(plane.field[~hidden].tolist())
-            sets |= set(plane.owner[plane.owner >= 0].tolist())
-    return Seen(labels, sets, exits=shown == 0)
-
-
 def draw_frame(ax: Axes, x: Array, y: Array, transform: Transform | None = None) -> None:
     """Draw a thin frame between two coordinates across and two upwards."""
     frame = Rectangle((x[0], y[0]), x[1] - x[0], y[1] - y[0], fill=False, linewidth=1.1)
@@ -200,17 +174,8 @@ def draw_frame(ax: Axes, x: Array, y: Array, transform: Transform | None = None)
     ax.add_patch(frame)
 
 
-def boxes_within(result: MorseAnalysis, shown: int) -> list[int]:
-    """Numbers of a box and of all boxes inside it, outermost first."""
-    inside = [shown]
-    for k, box in enumerate(result.boxes):
-        if box.parent in inside:
-            inside.append(k)
-    return inside
-
-
 def _draw_plane(
-    ax: Axes, picture: Picture, plane: _Plane, levels: Array, zorder: float, room: float
+    ax: Axes, picture: Picture, plane: Plane, levels: Array, zorder: float, room: float
 ) -> Any:
     """Draw areas, contours and outlines of one box, in ``room`` above a zorder."""
     x, y = plane.x, plane.y
@@ -224,73 +189,6 @@ def _draw_plane(
     outlines.set_zorder(zorder + room)
     ax.add_collection(outlines)
     return contours
-
-
-@dataclass(frozen=True, eq=False)
-class _Plane:
-    """A plane of two axes of a box; arrays have the horizontal axis first.
-
-    Attributes:
-        x: Edges of the cells across.
-        y: Edges of the cells upwards.
-        field: Labels of the cells.
-        owner: Morse sets of the cells, -1 for none.
-        loss: The mean loss at the vertices, interpolated linearly; masked where not finite.
-    """
-
-    x: Array
-    y: Array
-    field: NDArray[Any]
-    owner: NDArray[Any]
-    loss: NDArray[Any]
-
-    @classmethod
-    def through(
-        cls, result: MorseAnalysis, k: int, axes: tuple[int, int], point: Array
-    ) -> _Plane | None:
-        """The plane through a point, of one box; None if it does not meet it."""
-        box = result.boxes[k]
-        grid, loss = box.grid, box.mean_loss
-        others = tuple(set(range(grid.dim)) - set(axes))
-        cell: list[Any] = [slice(None)] * grid.dim
-        for j in others:
-            if not grid.lower[j] <= point[j] <= grid.upper[j]:
-                return None
-            edges = grid.edges[j]
-            i = int(np.clip(np.searchsorted(edges, point[j], side="right") - 1, 0, len(edges) - 2))
-            t = (point[j] - edges[i]) / (edges[i + 1] - edges[i])
-            near, far = (np.take(loss, [n], axis=j) for n in (i, i + 1))
-            loss, cell[j] = (1 - t) * near + t * far, i
-        loss = loss.squeeze(axis=others)
-
-        def cut(values: NDArray[Any]) -> NDArray[Any]:
-            found: NDArray[Any] = values.reshape(grid.shape)[tuple(cell)]
-            return found.T if axes[0] > axes[1] else found
-
-        return cls(
-            x=grid.edges[axes[0]],
-            y=grid.edges[axes[1]],
-            field=cut(np.where(box.diverged, DIVERGED, box.labels)),
-            owner=cut(np.full(grid.size, -1) if box.sets is None else box.sets),
-            loss=np.ma.masked_invalid(loss.T if axes[0] > axes[1] else loss),
-        )
-
-    def cells_under(self, other: _Plane) -> tuple[Mask, Mask]:
-        """Which columns and rows of cells another plane lies over, if it lies inside this one."""
-        x, y = ((0.5 * (edges[:-1] + edges[1:])) for edges in (self.x, self.y))
-        return _within(x, other.x), _within(y, other.y)
-
-    def mask_loss_under(self, others: Sequence[_Plane]) -> None:
-        """Mask the loss at the vertices that planes of boxes inside cover."""
-        for other in others:
-            covered = _within(self.x, other.x), _within(self.y, other.y)
-            self.loss[np.ix_(*covered)] = np.ma.masked
-
-
-def _within(places: Array, edges: Array) -> Mask:
-    """Which places lie between the first and the last of some edges."""
-    inside: Mask = (places > edges[0]) & (places < edges[-1])
-    return inside
 
 
 def _levels(loss: Any) -> Array:
@@ -403,26 +301,18 @@ def _number(ax: Axes, i: int, x: float, y: float) -> None:
     note.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
-def _draw_exits(ax: Axes, picture: Picture, plane: _Plane, axes: tuple[int, int]) -> None:
-    """Name each face of the whole box through which a share of it may leave, with the share.
-
-    The name stands in the middle of the cells there that certainly leave, but clear of the corners,
-    where names of two faces would meet.
-    """
-    field, (x, y) = plane.field, (plane.x, plane.y)
+def _draw_exits(ax: Axes, picture: Picture, plane: Plane, axes: tuple[int, int]) -> None:
+    """Name each face of the whole box through which a share of it may leave, with the share."""
+    marks = np.array(
+        [np.asarray(mark.get_xydata())[0] for mark in ax.lines if mark.get_gid() == MARK]
+    )
     for k, (axis, side) in enumerate((a, s) for a in axes for s in (0, 1)):
         share = picture.result.exit_volumes[axis, side]
         if not share:
             continue
         across = k < 2  # out to the left or right
-        cells = np.take(field, -side, axis=0 if across else 1)
-        leaving = np.flatnonzero(cells == ESCAPES)
-        edges = y if across else x
-        middle = leaving[len(leaving) // 2] if leaving.size else len(cells) // 2
-        clear = int(CLEAR_OF_CORNERS * len(cells))
-        middle = min(max(middle, clear), len(cells) - 1 - clear)
-        along = 0.5 * (edges[middle] + edges[middle + 1])
-        at = (x[-side], along) if across else (along, y[-side])
+        along = _place_of_name(ax, plane, 0 if across else 1, side, marks)
+        at = (plane.x[-side], along) if across else (along, plane.y[-side])
         inwards = 1 - 2 * side
         text = ax.annotate(
             *(f"{_ARROWS[k]} {percent(share)}", at),
@@ -436,6 +326,33 @@ def _draw_exits(ax: Axes, picture: Picture, plane: _Plane, axes: tuple[int, int]
             gid=MARK,
         )
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
+def _place_of_name(ax: Axes, plane: Plane, axis: int, side: int, marks: Array) -> float:
+    """Where along a face its name stands: the middle of the cells there that certainly leave.
+
+    But clear of the corners, where names of two faces would meet, and of marks as far as it can be.
+    """
+    cells = np.take(plane.field, -side, axis=axis)
+    leaving = np.flatnonzero(cells == ESCAPES)
+    clear = int(CLEAR_OF_CORNERS * len(cells))
+    last = len(cells) - 1 - clear
+    middle = min(max(leaving[len(leaving) // 2] if leaving.size else len(cells) // 2, clear), last)
+    edges = (plane.y, plane.x)[axis]
+    places = 0.5 * (edges[:-1] + edges[1:])
+    if len(marks):
+        on_page = ax.transLimits.transform(marks)
+        across, along = on_page[:, axis], on_page[:, 1 - axis]
+        beside = np.abs(across - side) < _INWARDS[axis]
+        taken = along[beside] * (edges[-1] - edges[0]) + edges[0]
+        room = _ALONG[1 - axis] * (edges[-1] - edges[0])
+        free = (np.abs(places[:, None] - taken) > room).all(axis=1)
+        free &= np.isin(np.arange(len(cells)), leaving) | (not leaving.size)
+        free[:clear] = free[last + 1 :] = False
+        if free.any():
+            found = np.flatnonzero(free)
+            middle = found[np.abs(found - middle).argmin()]
+    return float(places[middle])
 
 
 def label_contours(contours: Any) -> None:

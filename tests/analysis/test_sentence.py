@@ -35,8 +35,7 @@ def of(sets, reached, leaves=False, *, edges=(), losses=None, measured=True, sam
         morse_sets=found,
         graph=graph,
         samples=points,
-        sample_losses=np.ones(samples),
-        **changes,
+        **{"sample_losses": np.ones(samples), **changes},
     )
 
 
@@ -207,6 +206,18 @@ CASES = {
         "Still descending: leaves through PC 1 (upper) at loss about 0.25, and settles "
         "nowhere on the "
         "way. Go on training.",
+    ),
+    "descending to where the mean is below zero, as no loss is": (
+        of([], [], True, faces=FACES, way_out=way(-1.6e-9, 0.01)),
+        IN,
+        "Still descending: leaves through PC 1 (upper) at loss about 0, and settles nowhere on the "
+        "way. Go on training.",
+    ),
+    "descending to below zero, where losses are": (
+        of([], [], True, faces=FACES, way_out=way(-1.6e-9, 0.01), sample_losses=-np.ones(1)),
+        IN,
+        "Still descending: leaves through PC 1 (upper) at loss about -1.6e-09, and settles nowhere "
+        "on the way. Go on training.",
     ),
     "descending, another point was asked about": (
         of([], [], True, faces=FACES, way_out=way()),

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 import lightning_morse.analysis.pipeline
 import lightning_morse.callbacks._account
 import lightning_morse.callbacks._figures
+import lightning_morse.monitoring.exploring
 import lightning_morse.monitoring.one_analysis
 import lightning_morse.monitoring.run_record
 import lightning_morse.slices.loss_slice
@@ -86,6 +87,7 @@ class Fault(Callback):
 def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str, object]:
     """Install the fault in a stage; return options for the monitor."""
     home = lightning_morse.monitoring.one_analysis
+    exploring = lightning_morse.monitoring.exploring
     if stage == "users_loss":
         return {"loss_fn": fault.before(loss_from_steps)}
     if stage == "slice":
@@ -96,9 +98,9 @@ def break_stage(stage: str, fault: Fault, patch: pytest.MonkeyPatch) -> dict[str
     elif stage == "point":
         patch.setattr(LossSlice, "_loss_at", fault.after(LossSlice._loss_at, calls=7))
     elif stage == "box":
-        patch.setattr(home, "half_widths", fault.after(half_widths))
+        patch.setattr(exploring, "half_widths", fault.after(half_widths))
     elif stage == "analysis":
-        patch.setattr(home, "analyze_turning", fault.after(one_answer))
+        patch.setattr(exploring, "analyze_turning", fault.after(one_answer))
     elif stage == "coverage":
         patch.setattr(Slice, "coverage", fault.before(Slice.coverage))
     elif stage == "readings":
@@ -196,7 +198,7 @@ def test_a_loss_that_fails_midway(kind, bare, tmp_path, monkeypatch, caplog):
 def test_a_fault_inside_the_numerics(place, bare, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
     monkeypatch.setattr(
-        "lightning_morse.monitoring.one_analysis.analyze_turning",
+        "lightning_morse.monitoring.exploring.analyze_turning",
         lightning_morse.analysis.turning.analyze_turning,
     )
     fault = Fault(ERRORS["cholesky"], armed=True)

@@ -167,7 +167,7 @@ def test_without_an_analysis_there_is_no_report(tmp_path, monkeypatch, mlflow_lo
     def fails(*args, **options):
         raise ValueError("no")
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", fails)
+    monkeypatch.setattr("lightning_morse.monitoring.exploring.analyze_turning", fails)
     watch = monitor()
     fit(tmp_path, watch, logger=mlflow_logger)
     assert [row["morse/failed"] for row in watch.history] == [1, 1]

@@ -311,7 +311,7 @@ def test_a_failed_analysis_is_in_the_figure_of_the_run_with_its_reason(tmp_path,
             raise ValueError("lost")
         return one_answer(*args, **options)
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", sometimes)
+    monkeypatch.setattr("lightning_morse.monitoring.exploring.analyze_turning", sometimes)
     monkeypatch.setattr(
         "lightning_morse.callbacks._figures.plot_timeline",
         lambda h: drawn.append(h) or Figure(),
@@ -368,7 +368,7 @@ def test_a_bound_does_not_become_one_in_single_precision(tmp_path, monkeypatch):
         sets = (dataclasses.replace(result.morse_sets[0], mu=1 - 1e-12), *result.morse_sets[1:])
         return dataclasses.replace(result, mu=1 - 1e-11, morse_sets=sets), None
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", sure)
+    monkeypatch.setattr("lightning_morse.monitoring.exploring.analyze_turning", sure)
     watch = monitor()
     _, runner = fit(tmp_path, watch, max_epochs=1)
     for name in ("morse/mu", "morse/mu_smallest", "morse/mu_current"):

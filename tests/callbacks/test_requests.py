@@ -25,7 +25,7 @@ def request(kind: str) -> type[BaseException]:
 
 def in_monitor(fails, tmp_path, monkeypatch):
     stub_analysis(monkeypatch)
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.half_widths", fails)
+    monkeypatch.setattr("lightning_morse.monitoring.exploring.half_widths", fails)
     return monitor()
 
 

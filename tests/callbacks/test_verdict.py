@@ -150,7 +150,7 @@ def test_since_when_breaks_off_and_passes_over_what_says_nothing():
     ("asked", "limited", "made", "told"),
     [
         (None, True, 64, True),
-        (None, True, 512, False),
+        (None, True, 320, False),
         (None, False, 64, False),
         (100, True, 60, True),
         (100, True, 97, False),
@@ -158,7 +158,8 @@ def test_since_when_breaks_off_and_passes_over_what_says_nothing():
 )
 def test_it_says_if_there_was_no_time_for_more_samples(asked, limited, made, told):
     one = SimpleNamespace(
-        settings=SimpleNamespace(most_samples=asked), meter=SimpleNamespace(is_limited=limited)
+        settings=SimpleNamespace(most_wanted=asked or 320),
+        meter=SimpleNamespace(is_limited=limited),
     )
     result = SimpleNamespace(samples=np.zeros((made, 2)))
     assert OneAnalysis._time_was_up(one, result) is told

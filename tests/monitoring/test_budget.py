@@ -52,7 +52,7 @@ def clock(monkeypatch):
     stub_analysis(monkeypatch)
     monkeypatch.setattr("lightning_morse.callbacks._schedule.Budget", partial(Budget, clock=clock))
     monkeypatch.setattr("lightning_morse.callbacks._schedule.CALLING_SECONDS", 0.0)
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", slow)
+    monkeypatch.setattr("lightning_morse.monitoring.exploring.analyze_turning", slow)
     return clock
 
 
@@ -99,7 +99,7 @@ def test_a_failed_analysis_is_paid_for(clock, tmp_path, monkeypatch):
         clock.now += 3
         raise ValueError("in the end")
 
-    monkeypatch.setattr("lightning_morse.monitoring.one_analysis.analyze_turning", fails)
+    monkeypatch.setattr("lightning_morse.monitoring.exploring.analyze_turning", fails)
     watch = monitor(max_overhead=0.05, grace=4.0)
     fit(tmp_path, watch, Ticks(clock), max_epochs=60)
     assert len(watch.history) >= 2

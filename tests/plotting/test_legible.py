@@ -55,6 +55,22 @@ def test_marks_in_corners_are_whole_and_no_label_is_on_one(make, now):
     assert seen >= 3  # some are left
 
 
+@pytest.mark.parametrize("make", [drawn.plane, drawn.plane_tower])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_names_of_faces_are_not_on_marks(make, share):
+    result = make()
+    result = dataclasses.replace(result, exit_volumes=np.full((2, 2), 0.1))
+    low, up = result.grid.lower, result.grid.upper
+    at_a_face = low[0] + 0.02 * (up[0] - low[0]), low[1] + share * (up[1] - low[1])
+    for now in (at_a_face, at_a_face[::-1]):
+        ax = figure_of(result, now).axes[0]
+        names = [t for t in ax.texts if t.get_gid() == MARK]
+        marks = [a for a in ax.lines if a.get_gid() == MARK]
+        assert len(names) == 4
+        boxes = [t.get_window_extent() for t in names]
+        assert not any(box.overlaps(m.get_window_extent()) for box in boxes for m in marks)
+
+
 def labels_of(panel):
     sets = [c for c in panel.collections if isinstance(c, QuadContourSet)]
     written = [t for c in sets for t in getattr(c, "labelTexts", [])]
