@@ -25,7 +25,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.bench_monitor import median_and_error, train
-from lightning_morse.callbacks._painter import STEP_BACK
+from lightning_morse.callbacks._worker import STEP_BACK
 
 _DRAWS = """
 from io import BytesIO

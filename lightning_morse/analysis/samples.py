@@ -184,10 +184,27 @@ def _unfit(values: torch.Tensor) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class BetweenBatches:
+    """Says whether the time is up, but not within a batch: its points are evaluated together.
+
+    Attributes:
+        is_over: Says whether it is.
+    """
+
+    is_over: Callable[[], bool]
+
+    def __call__(self) -> bool:
+        """Whether the time is up."""
+        return self.is_over()
+
+
 def evaluate_until(
     loss: Loss, points: Array, is_over: Callable[[], bool] | None
 ) -> tuple[Array, Array]:
     """Evaluate the loss at points one by one until the time is up, but at one point at least.
+
+    All at once where that is asked between batches only.
 
     Args:
         loss: As in :func:`lightning_morse.analyze`.
@@ -197,7 +214,7 @@ def evaluate_until(
     Returns:
         The points that were evaluated, shape ``(k, d)``, and the losses, shape ``(k,)``.
     """
-    if is_over is None or not len(points):
+    if is_over is None or isinstance(is_over, BetweenBatches) or not len(points):
         return points, evaluate(loss, points)
     losses = [evaluate(loss, points[:1])]
     while len(losses) < len(points) and not is_over():

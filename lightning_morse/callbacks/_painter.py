@@ -10,25 +10,19 @@ basins first: at the end of a run there may be no time for the others.
 from __future__ import annotations
 
 import math
-import os
 import pickle
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import lightning_morse
 from lightning_morse.callbacks._figures import KINDS, kinds_of, painted
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painting import Done, place_of, read_answer
+from lightning_morse.callbacks._worker import Worker, start
 from lightning_morse.distributed.errors import cause
 from lightning_morse.files.disk import leave_room
 
@@ -48,27 +42,7 @@ _WAIT_SECONDS = 0.01
 _END_SECONDS = 0.03
 # What a figure is taken to cost before one has been drawn.
 _FIGURE_SECONDS = 0.3
-# Training goes first, from the first moment: where it uses all cores, it waits at each of its steps
-# for the core that another process has. So that process takes only what is idle. Niceness alone
-# leaves it a part (benchmarks/bench_painter.py), and counts for nothing between sessions, among
-# which Linux shares time first: it is a group of this session, which an interrupt passes by too.
-# A system that does not let it step back has it draw all the same.
-STEP_BACK = """import contextlib, os
-with contextlib.suppress(AttributeError, OSError):
-    os.setpgid(0, 0)
-with contextlib.suppress(AttributeError, OSError):
-    os.nice(19)
-with contextlib.suppress(AttributeError, OSError):
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-"""
-# This package comes from where it came from here; what is found without its folder stays first.
-_PROGRAM = f"""{STEP_BACK}
-import sys
-folder, home = sys.argv[1:]
-if home not in sys.path:
-    sys.path.insert(0, home)
-from lightning_morse.callbacks._painting import main
-main(folder)"""
+_PROGRAM = "lightning_morse.callbacks._painting"
 # Why figures are left out.
 NO_TIME = "there was no more time for them"
 BROKEN_OFF = "the run has been broken off"
@@ -82,56 +56,6 @@ class _Job:
     path: Path
     deliver: Callable[[Pictures], None]
     n_delivered: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Worker:
-    """A process that draws, and the folder it shares with this one."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-
-    @property
-    def orders(self) -> IO[bytes]:
-        """Takes the names of jobs."""
-        assert self.process.stdin is not None
-        return self.process.stdin
-
-    def end(self) -> None:
-        """End the process, and remove the folder."""
-        self.process.kill()
-        self.process.wait()
-        with suppress(OSError):  # orders that it did not read
-            self.orders.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def start() -> Worker:
-    """Start a worker.
-
-    Raises:
-        OSError: If there can be none.
-    """
-    if not sys.executable:  # a program that embeds Python
-        raise OSError("there is no Python to start")
-    folder = Path(tempfile.mkdtemp(prefix="lightning_morse_"))
-    home = str(Path(lightning_morse.__file__).parents[1])
-    # The backend of a notebook is not that of a process.
-    kept = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(folder), home],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,  # nothing of the folder in which the user works is imported
-            env={**kept, "OMP_NUM_THREADS": "1"},
-            creationflags=getattr(subprocess, "IDLE_PRIORITY_CLASS", 0),  # Windows
-        )
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return Worker(process, folder)
 
 
 class Painter:
@@ -178,7 +102,7 @@ class Painter:
         """Start the process, if there is none: it takes a second to import what it needs."""
         if self._worker is None and not self._here:
             try:
-                self._worker = start()
+                self._worker = start(_PROGRAM)
             except OSError as error:
                 self._draw_here(error)
 
@@ -224,7 +148,7 @@ class Painter:
             return False
         try:
             if self._worker is None:
-                self._worker = start()
+                self._worker = start(_PROGRAM)
             path = self._worker.folder / str(self._n_jobs)
             content = pickle.dumps(job)
             leave_room(path.parent, len(content))

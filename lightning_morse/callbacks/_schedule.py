@@ -49,6 +49,7 @@ class Schedule:
         period: The period of this run.
         budget: Measures the time.
         epoch: Number of the epoch, from 0 on, that the last training batch was in.
+        has_help: Whether there is a process that could do the numerics of an analysis.
     """
 
     def __init__(self, asked: Period, settings: Settings, automatic: bool) -> None:
@@ -66,6 +67,8 @@ class Schedule:
         self._trained_before = self._trained_first = 0.0
         self._ends_batch = False
         self._calling = 0.0
+        self.has_help = False
+        self._told = 0.0  # seconds of the analysis that is under way
 
     # ------------------------------------------------------------------ counting
 
@@ -99,6 +102,11 @@ class Schedule:
         if self.budget.is_limited:
             slower = self._pace.expect(n_weights, partial(slowness, self.budget.now))
             self._calling = slower * CALLING_SECONDS
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses when an analysis is due."""
+        return self._chooses
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""
@@ -221,10 +229,14 @@ class Schedule:
             self._pace.portions.batches = decision.portion.batches
             self._pace.portions.part = decision.portion.part
         coarse = decision.portion.resolution < self._settings.cells
-        end = self.budget.now() + decision.limit
+        in_background = decision.portion.in_background
+        # Where training goes on in between, only the time that is taken from it counts.
+        clock = self.budget.spent if in_background else self.budget.now
         costs = self._pace.costs
-        kept = costs.kept(coarse), costs.kept_for_files
-        return Meter(self.budget.now, decision.portion, end, *kept)
+        kept = costs.kept(coarse, in_background), costs.kept_for_files
+        start = clock()
+        planned = decision.portion.seconds if in_background else decision.limit
+        return Meter(clock, decision.portion, start + decision.limit, *kept, start + planned)
 
     def drew(self, first: float, figures: float) -> None:
         """Note what the first figure of an analysis takes, and all of them, seconds."""
@@ -234,29 +246,42 @@ class Schedule:
         """A meter for an analysis whose time has no end."""
         return Meter(self.budget.now, self._pace.portions.whole())
 
-    def analysed(self, trainer: TrainerLike, seconds: float, meter: Meter, outcome: str) -> None:
+    def analysed(
+        self, step: int, seconds: float, meter: Meter, outcome: str, elsewhere: float = 0.0
+    ) -> None:
         """Note an analysis that took some time.
 
         Args:
-            trainer: The trainer.
-            seconds: What it took.
+            step: The step of its weights, as the trainer counts.
+            seconds: What it took of this process, all that :meth:`took` was told included.
             meter: What took its time.
             outcome: ``"made"``, ``"failed"`` or ``"out of time"``.
+            elsewhere: Processor time of the process that did the numerics, if not this one.
         """
         given_up = outcome == "out of time" and not meter.n_evaluations
-        self._pace.analysed(seconds, given_up=given_up)
+        self._pace.analysed(seconds - self._told, given_up=given_up)
+        self._told = 0.0
         if outcome != "out of time":
-            self._analysed_step = trainer.global_step
+            self._analysed_step = step
         if outcome == "made":
             coarse = meter.portion.resolution < self._settings.cells
             stages = meter.before, meter.seconds, meter.places
             given = meter.n_evaluations, meter.portion, coarse
-            beside = meter.recognising, meter.files
+            beside = meter.recognising, meter.files, elsewhere
             self._pace.costs.measured(seconds, *stages, *given, *beside)
         elif not given_up:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time" and meter.n_evaluations:
             self._pace.costs.evaluated(meter.quickest, meter.portion.batches)
+
+    def took(self, seconds: float) -> None:
+        """Note what an analysis that is under way has taken of this process by now."""
+        self._pace.analysed(seconds - self._told)
+        self._told = seconds
+
+    def forget_what_is_under_way(self) -> None:
+        """Take no account any more of an analysis that has been given up; its time is spent."""
+        self._told = 0.0
 
     # ------------------------------------------------------------------ the rest of the run
 
@@ -286,7 +311,12 @@ class Schedule:
         if not self._chooses and 0 < each < math.inf and math.isfinite(batches):
             dues = 1 + batches // each
         stops = stops and bool(batches)
-        return Ahead(seconds if batches else 0.0, stops, dues, self._seconds_per_batch)
+        left = seconds if batches else 0.0
+        return Ahead(left, stops, dues, self._seconds_per_batch, self.has_help)
+
+    def to_come(self, trainer: TrainerLike) -> float:
+        """Seconds of training to come; infinite if unknown."""
+        return self._ahead(trainer, False).seconds
 
     def _batches_left(self, trainer: TrainerLike) -> float:
         """Training batches to come; infinite if nobody knows."""

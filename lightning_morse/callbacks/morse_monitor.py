@@ -426,6 +426,7 @@ class MorseMonitor(TellingCallback):
             stepped = self._schedule.has_stepped(trainer, batch_idx)
             with self._guard("recording the trajectory"):
                 self._analyses.record(trainer, pl_module, stepped=stepped)
+            self._analyses.go_on(trainer, pl_module)
             if self._schedule.is_due(trainer):
                 self._analyses.look(trainer, pl_module)
             if trainer.is_last_batch and (age := self._schedule.age(trainer)):
@@ -451,6 +452,8 @@ class MorseMonitor(TellingCallback):
         """Give the report of the run away, and wait for the last pictures if there is time."""
         budget = self._schedule.budget
         with budget.work():
+            with self._guard("ending a process"):
+                self._analyses.give_up()
             # It needs no pictures: these are drawn meanwhile.
             if self._run.processes.leads and not is_dry_run(trainer):
                 self._account.report(trainer, budget.room())
@@ -460,6 +463,8 @@ class MorseMonitor(TellingCallback):
 
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:
         """Give away the pictures that are there."""
+        with self._guard("ending a process"):
+            self._analyses.give_up()
         with self._guard("giving pictures away"):
             self._account.painter.finish(patience=0, why=BROKEN_OFF)
         self._schedule.budget.stop()

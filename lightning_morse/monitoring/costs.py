@@ -24,6 +24,8 @@ from lightning_morse.monitoring.batch_parts import Part
 FIXED_SECONDS, SLICE_SECONDS, PLACE_SECONDS = 0.8, 2.5e-9, 0.0076
 # The part of what surrounds the samples that comes after attractors have been recognised: files.
 FILES_SECONDS = 0.1
+# What surrounds the samples in the process that trains where another one does the numerics.
+BESIDE_SECONDS = 0.1
 # What drawing takes: the first figure, which says most, and all of an analysis.
 FIRST_FIGURE_SECONDS, FIGURES_SECONDS = 0.35, 0.7
 # What a slice costs whatever the number of snapshots (copies, setting up) is worth so many of them.
@@ -46,6 +48,7 @@ _AT_LEAST = 2.0
 _CLEARLY_SLOWER = 1.5
 _MEASURED = (
     "fixed",
+    "beside",
     "files",
     "recognising",
     "first_figure",
@@ -92,6 +95,7 @@ class Portion:
         resolution: Grid cells per axis.
         seconds: What it costs at most, as far as that can be known.
         part: The part of each batch; None for all of it.
+        in_background: Whether another process does the numerics while training goes on.
     """
 
     usual: int
@@ -100,6 +104,7 @@ class Portion:
     resolution: int
     seconds: float = 0.0
     part: Part | None = None
+    in_background: bool = False
 
 
 @dataclass
@@ -108,6 +113,7 @@ class Costs:
 
     Attributes:
         fixed: What surrounds the samples, on the grid that the user asked for.
+        beside: The same where another process does the numerics.
         files: The part of it that comes after attractors have been recognised.
         recognising: Recognising the attractors of earlier analyses.
         first_figure: Drawing the first figure of an analysis.
@@ -127,6 +133,7 @@ class Costs:
     """
 
     fixed: float = FIXED_SECONDS
+    beside: float = BESIDE_SECONDS
     files: float = FILES_SECONDS
     recognising: float = 0.0
     first_figure: float = FIRST_FIGURE_SECONDS
@@ -155,6 +162,7 @@ class Costs:
         else:
             self.slower = slower
             self.fixed = max(self.seen_fixed, slower * FIXED_SECONDS)
+            self.beside = slower * BESIDE_SECONDS
             self.files = slower * FILES_SECONDS
             self.first_figure = slower * FIRST_FIGURE_SECONDS
             self.figures = slower * FIGURES_SECONDS
@@ -181,11 +189,12 @@ class Costs:
         coarse: bool,
         of_recognising: float = 0.0,
         of_files: float = 0.0,
+        elsewhere: float = 0.0,
     ) -> None:
         """Learn from an analysis.
 
         Args:
-            seconds: What it took in all.
+            seconds: What it took in all of the process that trains.
             of_slice: What choosing the slice took of this.
             of_loss: What evaluating the loss at samples took of this.
             of_places: What choosing places took of this.
@@ -194,8 +203,13 @@ class Costs:
             coarse: Whether it was made on a coarser grid than asked for.
             of_recognising: What recognising attractors took of this.
             of_files: What came after that.
+            elsewhere: Processor time of the process that did the numerics, choosing places
+                included; 0 if this one did.
         """
-        fixed = max(0.0, seconds - of_slice - of_loss - of_places - of_recognising)
+        if elsewhere:
+            beside = max(0.0, seconds - of_slice - of_loss - of_recognising)
+            self.beside = max(beside, FADES * self.beside) if self.is_measured else beside
+        fixed = max(0.0, seconds + elsewhere - of_slice - of_loss - of_places - of_recognising)
         fixed /= COARSE_COST if coarse else 1.0
         n, per_snapshot = max(1, n_evaluations), of_slice / self._snapshots
         if self.is_measured:
@@ -251,35 +265,50 @@ class Costs:
     def _planned_over(self) -> float:
         return PLANNED_OVER_MEASURED if self.is_measured else 1.0
 
-    def around(self, coarse: bool, batches: int, *, at_end: bool = False) -> float:
+    def around(
+        self, coarse: bool, batches: int, *, at_end: bool = False, in_background: bool = False
+    ) -> float:
         """Planned seconds of what surrounds the samples, now or at the end of the run."""
         snapshots = self._snapshots
         if at_end:
             snapshots = max(snapshots, self.most_snapshots + _SNAPSHOTS_WORTH)
-        after = self.fixed * (COARSE_COST if coarse else 1.0) + self.recognising
+        after = self._after(coarse, in_background)
         of_slice = self.per_snapshot * snapshots
         if not self.is_measured and not self.seen_per_snapshot:
             derivatives = self.n_derivatives * batches * (self.per_batch or 0.0)
             of_slice += _DERIVATIVE_OVER_LOSS * derivatives
         return self._planned_over * (of_slice + after)
 
-    def kept(self, coarse: bool) -> float:
+    def kept(self, coarse: bool, in_background: bool = False) -> float:
         """Seconds that samples have to leave to what follows them."""
-        after = self.fixed * (COARSE_COST if coarse else 1.0) + self.recognising
-        return PLANNED_OVER_MEASURED * after
+        return PLANNED_OVER_MEASURED * self._after(coarse, in_background)
+
+    def _after(self, coarse: bool, in_background: bool) -> float:
+        fixed = self.fixed * (COARSE_COST if coarse else 1.0)
+        return (self.beside if in_background else fixed) + self.recognising
 
     @property
     def kept_for_files(self) -> float:
         """Seconds that recognising attractors has to leave to what follows it."""
         return PLANNED_OVER_MEASURED * self.files
 
-    def each(self, batches: int) -> float:
+    def each(self, batches: int, *, in_background: bool = False) -> float:
         """Planned seconds of one sample."""
-        return self.per_sample + self.per_point + batches * (self.per_batch or 0.0)
+        of_place = 0.0 if in_background else self.per_sample
+        return of_place + self.per_point + batches * (self.per_batch or 0.0)
 
-    def of(self, n_samples: int, batches: int, coarse: bool, *, at_end: bool = False) -> float:
+    def of(
+        self,
+        n_samples: int,
+        batches: int,
+        coarse: bool,
+        *,
+        at_end: bool = False,
+        in_background: bool = False,
+    ) -> float:
         """Planned seconds of an analysis, now or at the end of the run."""
-        return self.around(coarse, batches, at_end=at_end) + n_samples * self.each(batches)
+        around = self.around(coarse, batches, at_end=at_end, in_background=in_background)
+        return around + n_samples * self.each(batches, in_background=in_background)
 
     def state_dict(self) -> dict[str, float | bool | None]:
         """What a resumed run needs."""

@@ -1,10 +1,12 @@
-"""How slow the machine is at present."""
+"""How slow the machine is at present, and whether training leaves a core of it idle."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from lightning_morse.gp.fit import fit
 from lightning_morse.stopwatch import one_thread
@@ -38,3 +40,17 @@ def slowness(clock: Callable[[], float]) -> float:
             fit(x, losses, (0.0, 0.0), (1.0, 1.0))
             took.append(clock() - start)
     return max(_FASTEST, min(took) / _SECONDS)
+
+
+def leaves_a_core(device: torch.device) -> bool:
+    """Whether training on a device leaves a core to another process.
+
+    Where torch has as many threads as there are cores they wait for each other at full speed, and
+    a process that takes only what is idle gets a hundredth of a core.
+
+    Args:
+        device: Where the network is.
+    """
+    can_tell = hasattr(os, "sched_getaffinity")
+    n_cores = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+    return n_cores > (torch.get_num_threads() if device.type == "cpu" else 1)

@@ -32,6 +32,7 @@ class Meter:
         end: Reading of the clock at which all has to be done; infinite for no limit.
         kept: Seconds that are needed once the last sample has been taken.
         kept_for_files: The part of them that is needed once attractors have been recognised.
+        planned_end: Reading at which sampling should end, where it may go on for a little.
 
     Attributes:
         n_evaluations: Number of evaluations so far, but for those by which attractors are
@@ -59,13 +60,14 @@ class Meter:
         end: float = math.inf,
         kept: float = 0.0,
         kept_for_files: float = 0.0,
+        planned_end: float = math.inf,
     ) -> None:
         self.portion = portion
         self.n_evaluations = 0
         self.before = self.seconds = self.places = self.recognising = 0.0
         self.why = ""
         self._clock = clock
-        self._end = end
+        self._end, self._planned_end = end, min(end, planned_end)
         self._kept, self._kept_for_files = kept, kept_for_files
         self._recognised = math.nan
         self._began = clock()
@@ -136,8 +138,12 @@ class Meter:
         An evaluation is taken to last as long as the last one.
         """
         needed = self._kept + self._evaluations_kept * self._last
-        self.was_over = self.was_over or self._clock() + needed > self._end
+        self.was_over = self.was_over or self._clock() + needed > self._planned_end
         return self.was_over
+
+    def must_end(self) -> bool:
+        """Whether there is no time for another evaluation as long as the last one."""
+        return not self.affords(1)
 
     def keep_to_time(self) -> None:
         """Check that there is time for what comes after the samples, if for none of them.

@@ -22,7 +22,7 @@ from lightning_morse.distributed.processes import Lockstep, SharedLoss
 from lightning_morse.distributed.sharding import compute_device, flat_shards
 from lightning_morse.distributed.shards import Shards
 from lightning_morse.monitoring import critical
-from lightning_morse.monitoring.exploring import explore_loss, half_widths_of
+from lightning_morse.monitoring.exploring import Exploration, half_widths_of
 from lightning_morse.monitoring.findings import Explored, Findings, Look, View
 from lightning_morse.monitoring.flow_check import flow_check
 from lightning_morse.monitoring.identities import Identification
@@ -96,17 +96,23 @@ class OneAnalysis:
             return self._made()
 
     def _made(self) -> Findings | None:
-        record = self.record
         try:
-            subspace, look = self._choose_together() if record.sharded else self._choose()
+            subspace, look = self._choose_together() if self.record.sharded else self.choose()
             done, explored = self._explore_together(subspace, look)
         except OutOfTimeError as error:
             self.meter.why, done = str(error), False
-        if not done:
-            return None
+        return self.found(explored) if done else None
+
+    def found(self, explored: Explored | None, along_last: float | None = None) -> Findings:
+        """Recognise the attractors, and read off where training is; all processes do it together.
+
+        Args:
+            explored: What the slice shows, in the first process.
+            along_last: The sharpness along the last displacement, if it has been measured.
+        """
         with self.meter.recognises():
             tracked = self._identify(explored)
-            along_last = self._critical_sharpness()
+            along_last = self.critical_sharpness() if along_last is None else along_last
         found: Findings | None = None
 
         def tell() -> tuple[dict[str, float], dict[int, float], float | None]:
@@ -117,10 +123,11 @@ class OneAnalysis:
             found.scalars["sharpness_critical"] = along_last
             return found.scalars, found.basins, found.loss
 
-        scalars, basins, now = record.processes.first(tell)
+        scalars, basins, now = self.record.processes.first(tell)
         return found if found is not None else Findings(scalars, basins, loss=now)
 
-    def _tell_of(self, loss: LossSlice) -> None:
+    def tell_of(self, loss: LossSlice) -> None:
+        """Tell the user what evaluating the loss has shown of the module."""
         tell_of_steps(loss, self.warn)
         if self.settings.dynamics != "trajectory":  # otherwise the loss is not evaluated
             norm = self.settings.batch_norm
@@ -136,7 +143,7 @@ class OneAnalysis:
 
     # ------------------------------------------------------------------ slice
 
-    def _choose(self) -> tuple[AffineSubspace, Look | None]:
+    def choose(self) -> tuple[AffineSubspace, Look | None]:
         """The first process chooses the slice; the others get its subspace."""
         look: Look | None = None
 
@@ -197,22 +204,41 @@ class OneAnalysis:
         try:
             return shared.explore(explore), explored
         finally:
-            self._tell_of(loss)
+            self.tell_of(loss)
 
     def _explore(self, loss: Loss, look: Look) -> Explored:
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             half = half_widths_of(self.settings, look.chosen)
             result = self._snapshot_map(look.trajectory.numpy(), half)
             return Explored(look, result, math.nan, map_readings(result))
-        began = look.trajectory[:1].double()
-        turns = self._may_turn(look)
-        look, result, loss_now = explore_loss(
-            loss, look, self.settings, self.meter, self.inform, turns=turns
-        )
-        training = self._compare_with_training(result, look)
+        exploration = Exploration.of(loss, look, self.settings, self.meter, turns=self.turns(look))
+        result, axes = exploration.explored(loss)
+        times = self.record.time.of(self.record.trajectory)
+        return self.explored(loss, exploration, result, axes, times)
+
+    def explored(
+        self,
+        loss: Loss,
+        exploration: Exploration,
+        result: MorseAnalysis,
+        axes: Array | None,
+        times: Array,
+    ) -> Explored:
+        """What an analysis of the loss shows.
+
+        Args:
+            loss: The loss on the slice.
+            exploration: What was asked.
+            result: What was found.
+            axes: How it is turned; None if it is not.
+            times: When the snapshots were taken.
+        """
+        began = exploration.look.trajectory[:1].double()
+        look = exploration.turned(result, axes, self.inform)
+        training = self._compare_with_training(result, look, times)
         in_a_basin = result.basin_of(look.current[None].numpy())[0] >= 0
         before = None if in_a_basin else self._loss_before(loss, began, len(result.samples))
-        return Explored(look, result, loss_now, training, before)
+        return Explored(look, result, exploration.now, training, before)
 
     def _loss_before(self, loss: Loss, began: Tensor, n_made: int) -> float | None:
         """The loss where training began, if there is time for it, and an evaluation left."""
@@ -245,7 +271,8 @@ class OneAnalysis:
         most = math.inf if self.settings.most_samples else self.settings.most_wanted
         return Identification(*given, most).run(begin)
 
-    def _critical_sharpness(self) -> float:
+    def critical_sharpness(self) -> float:
+        """The sharpness along the last displacement of the weights; all processes call it."""
         if self.settings.dynamics == "trajectory":  # the loss is not evaluated
             return critical.UNKNOWN
         given = lambda: flat_parameters(self.module), self.loss.on, self.meter, self.warn
@@ -292,12 +319,14 @@ class OneAnalysis:
         wanted = NEARLY_ALL * self.settings.most_wanted
         return self.meter.is_limited and len(result.samples) < wanted
 
-    def _may_turn(self, look: Look) -> bool:
+    def turns(self, look: Look) -> bool:
         """Whether the axes of a slice mean nothing by themselves, and others fit into memory."""
         roomy = not self.record.sharded and self.record.plan.slices == MAX_PICTURES
         return roomy and look.chosen.kind in ("pca", "random")
 
-    def _compare_with_training(self, result: MorseAnalysis, look: Look) -> dict[str, float]:
+    def _compare_with_training(
+        self, result: MorseAnalysis, look: Look, times: Array
+    ) -> dict[str, float]:
         """Compare the snapshots with the flow of the slice, and analyse them too if asked.
 
         A failure here is no failed analysis.
@@ -305,7 +334,6 @@ class OneAnalysis:
         settings, states = self.settings, look.trajectory.numpy()
         found = before_first(settings.dynamics)
         with Guard(partial(_warn_of_snapshots, self.warn)):
-            times = self.record.time.of(self.record.trajectory)
             found.update(flow_readings(flow_check(result, states, times)))
             if settings.dynamics == "both":
                 half = np.maximum(-result.grid.lower, result.grid.upper)

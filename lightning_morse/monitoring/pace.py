@@ -39,6 +39,9 @@ from lightning_morse.monitoring.timetable import distance, due_after, n_worth
 SHARE_OF_ROOM = 0.5
 # No analysis follows another at less than this share of the distance that is planned.
 _CLOSEST = 0.5
+# Numerics that another process does should be done within this share of what is to come, and within
+# so many times what they would take here: else it has too little of a core.
+_SHARE_FOR_BACKGROUND, _SLOWER_IN_BACKGROUND = 0.35, 15
 # Telling the speed of the machine takes 18 ms: only where the run has become so many times as long.
 _GUESS_AFTER = 2.0
 
@@ -52,12 +55,14 @@ class Ahead:
         ends_by_surprise: Whether it may end earlier.
         dues: Number of analyses that are due in it, the final one included; infinite if unknown.
         step: Seconds of training per batch.
+        has_help: Whether there is a process that could do the numerics of an analysis.
     """
 
     seconds: float = math.inf
     ends_by_surprise: bool = False
     dues: float = math.inf
     step: float = 0.0
+    has_help: bool = False
 
     @property
     def known(self) -> float:
@@ -84,6 +89,7 @@ class Decision:
         wait: Seconds of training until there is time for one; infinite if there will be none before
             the end of the run.
         overhead: Share of the wall time so far.
+        within: Seconds in which another process has to have done the numerics, if one does.
     """
 
     portion: Portion | None = None
@@ -93,6 +99,7 @@ class Decision:
     due_in: float = 0.0
     wait: float = 0.0
     overhead: float = 0.0
+    within: float = math.inf
 
 
 class Pace:
@@ -162,14 +169,15 @@ class Pace:
         if is_old and self._again is not None and not self.costs.is_measured:
             self._again()
         limit, aim = self._limit(n_made, ahead, final), self._aim(n_made, ahead, final)
+        background = self._background(ahead, final)
         if self._needs_loss and not self._timed:
-            # A step of training takes longer than the evaluation that is to be timed.
-            if limit <= self.portions.least(final=final) + ahead.step:
-                return Decision(wait=self._wait(ahead, final), overhead=overhead)
             # So much of it is kept for the analysis; copying the network may take the rest.
-            kept = self.portions.least(final=final)
+            kept = self.portions.least(final=final, in_background=background > 0)
+            # A step of training takes longer than the evaluation that is to be timed.
+            if limit <= kept + ahead.step:
+                return Decision(wait=self._wait(ahead, final), overhead=overhead)
             return Decision(limit=limit - kept, must_time=True, overhead=overhead)
-        portion = self.portions.choose(limit, aim, final=final)
+        portion = self.portions.choose(limit, aim, final=final, background=background)
         if portion is None and (part := self._part_to_time(n_made, ahead, final)) is not None:
             return Decision(must_time=True, part=part, overhead=overhead)
         if portion is None:
@@ -177,9 +185,18 @@ class Pace:
         self._looked = budget.trained()
         # The first costs are guesses, and after the last nothing follows: then it may take what
         # there is.
-        if self.costs.is_measured and not final:
+        if self.costs.is_measured and not final and not portion.in_background:
             limit = min(limit, portion.seconds)
-        return Decision(portion, limit, overhead=overhead)
+        return Decision(portion, limit, overhead=overhead, within=background or math.inf)
+
+    def _background(self, ahead: Ahead, final: bool) -> float:
+        """Seconds in which another process should have done the numerics; 0 if none can."""
+        # What is known of a part of a probe batch may turn out wrong within an analysis.
+        if not ahead.has_help or final or not self._needs_loss or self.portions.part is not None:
+            return 0.0
+        here = self.portions.numerics()
+        within = min(_SHARE_FOR_BACKGROUND * ahead.planned, _SLOWER_IN_BACKGROUND * here)
+        return within if here < within else 0.0
 
     def timed(
         self,
@@ -295,7 +312,9 @@ class Pace:
 
     def _wait(self, ahead: Ahead, final: bool) -> float:
         """Seconds of training until the smallest analysis is affordable."""
-        smallest, kept = self.portions.smallest().seconds, self.portions.last()
+        in_background = self._background(ahead, final) > 0
+        smallest = self.portions.smallest(in_background=in_background).seconds
+        kept = self.portions.last()
         if self._needs_loss and not self._timed:
             smallest += ahead.step  # the evaluation that is to be timed
         if final or (ahead.known and self._room_at_end(ahead.known) < smallest + kept):

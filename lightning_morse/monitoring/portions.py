@@ -53,18 +53,24 @@ class Portions:
         most = self._settings.most_wanted
         return Portion(self._usual, most, self._n_batches(), self._settings.cells, part=self.part)
 
-    def smallest(self) -> Portion:
+    def smallest(self, *, in_background: bool = False) -> Portion:
         """The least that is worth while."""
-        return self._sized(self._fewest, self._settings.may_coarsen)
+        return self._sized(self._fewest, self._settings.may_coarsen, in_background)
 
-    def least(self, *, final: bool) -> float:
+    def least(self, *, final: bool, in_background: bool = False) -> float:
         """Planned seconds of the least that is worth while now.
 
         Args:
             final: Whether there will be no other; then half of the samples are better than none.
+            in_background: Whether another process does the numerics.
         """
-        fewest = self._fewest_at_end if final else self._fewest
-        return self._costs.of(fewest, self._n_batches(), self._settings.may_coarsen)
+        fewest, n = self._fewest_at_end if final else self._fewest, self._n_batches()
+        coarse = self._settings.may_coarsen
+        return self._costs.of(fewest, n, coarse, in_background=in_background)
+
+    def numerics(self) -> float:
+        """Planned seconds of an analysis but for the loss, on fewer cells if that may be."""
+        return self._costs.of(self._usual, 0, self._settings.may_coarsen)
 
     def seconds_of_usual(self, limit: float) -> float:
         """Planned seconds of the usual number of samples now, on fewer cells if that is too long.
@@ -79,7 +85,9 @@ class Portions:
         coarse, n = self._settings.may_coarsen, self._settings.most_samples or FEWEST_KEPT
         return self._costs.of(n, self._n_batches(), coarse, at_end=True)
 
-    def choose(self, limit: float, aim: float, *, final: bool = False) -> Portion | None:
+    def choose(
+        self, limit: float, aim: float, *, final: bool = False, background: float = 0.0
+    ) -> Portion | None:
         """The largest analysis that does not cost more than it should.
 
         Args:
@@ -87,21 +95,24 @@ class Portions:
             aim: Seconds that it should take, so that enough are left for others; it may take more
                 if the smallest one does.
             final: As in :meth:`least`.
+            background: Seconds in which another process should have done the numerics; 0 if this
+                one does them.
 
         Returns:
             Its size; None if even the smallest one takes longer than it may.
         """
         if math.isinf(limit):
             return self.whole()
-        n = self._n_batches()
-        fewest, coarse = self._fewest, self._is_coarse(min(limit, aim))
+        n, aside = self._n_batches(), background > 0
+        fewest, coarse = self._fewest, self._is_coarse(background or min(limit, aim))
         if final and self._costs.of(fewest, n, coarse) > limit:
             fewest = self._fewest_at_end
-        smallest = self._costs.of(fewest, n, coarse)
+        smallest = self._costs.of(fewest, n, coarse, in_background=aside)
         if smallest > limit:
             return None
-        wish = min(limit, max(aim, smallest)) - self._costs.around(coarse, n)
-        each = self._costs.each(n)
+        around = self._costs.around(coarse, n, in_background=aside)
+        wish = min(limit, max(aim, smallest)) - around
+        each = self._costs.each(n, in_background=aside)
         most = (
             self._settings.most_wanted
             if each * self._settings.most_wanted <= wish
@@ -109,7 +120,7 @@ class Portions:
         )
         if final and aim >= limit:  # nothing follows that time which is left over would be for
             most = int(_MORE_AT_END * most)
-        sized = self._sized(max(fewest, min(most, self._settings.most_wanted)), coarse)
+        sized = self._sized(max(fewest, min(most, self._settings.most_wanted)), coarse, aside)
         return replace(sized, seconds=min(sized.seconds, limit))
 
     def choose_batches(self, aim: float) -> int:
@@ -202,11 +213,12 @@ class Portions:
     def _n_batches(self) -> int:
         return self._settings.probe_batches if self.batches is None else self.batches
 
-    def _sized(self, most: int, coarse: bool) -> Portion:
+    def _sized(self, most: int, coarse: bool, in_background: bool = False) -> Portion:
         whole, n = self.whole(), self._n_batches()
         cells = self._settings.coarse_cells if coarse else whole.resolution
-        seconds = self._costs.of(most, n, coarse)
+        seconds = self._costs.of(most, n, coarse, in_background=in_background)
         usual = most
         if self._settings.most_samples is None:
             usual = max(self._fewest, int(SHARE_FOR_PICTURE * most))
-        return Portion(min(whole.usual, usual, most), most, n, cells, seconds, self.part)
+        usual = min(whole.usual, usual, most)
+        return Portion(usual, most, n, cells, seconds, self.part, in_background)

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_morse import MorseMonitor
-from lightning_morse.callbacks import _painter
+from lightning_morse.callbacks import _painter, _worker
 from lightning_morse.callbacks._figures import painted
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painter import Painter
@@ -51,7 +51,7 @@ def together(got):
     return dict(item for some in got for item in some.items())
 
 
-def no_worker():
+def no_worker(module):
     raise OSError("no more processes")
 
 
@@ -240,7 +240,7 @@ def test_the_process_takes_only_what_is_idle(painter):
 @pytest.mark.slow
 def test_a_process_that_may_not_step_back_draws_all_the_same(painter, monkeypatch):
     refused = "import os\ndef no(*a): raise PermissionError\nos.setpgid = os.nice = no\n"
-    monkeypatch.setattr(_painter, "_PROGRAM", refused + _painter._PROGRAM)
+    monkeypatch.setattr(_worker, "_PROGRAM", refused + _worker._PROGRAM)
     got = []
     painter.submit(plane(8), VIEW, [], got.append)
     worker = painter._worker
