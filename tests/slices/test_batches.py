@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_morse import MorseMonitor
+from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.slices import batches
 from lightning_morse.slices.batches import batch_size, mapped, tensors_in
 from lightning_morse.slices.copying import bare_clone
@@ -54,6 +56,11 @@ class Named(torch.Tensor):
         made = x.as_subclass(Named)
         made.names_of = names
         return made
+
+
+class Refusing(torch.Tensor):
+    def as_subclass(self, cls):
+        raise RuntimeError("no clone")
 
 
 ONE = torch.ones(2, 1)
@@ -360,3 +367,18 @@ def test_a_nested_tensor_has_as_many_examples_as_parts(layout):
 )
 def test_the_size_of_a_batch_is_what_it_says_or_one(batch, size):
     assert batch_size(batch) == size
+
+
+def test_batches_that_cannot_be_copied_are_not_tried_all_through_a_run():
+    record = RunRecord(MorseMonitor(probe_batches=2).settings)
+    tried = 0
+    while record.wants_batches and tried < 5:
+        tried += 1
+        with pytest.raises(RuntimeError, match="no clone"):
+            record.add_batch([ONE.as_subclass(Refusing)], tried)
+    assert tried == 2
+    assert not record.probe
+    record.forget()
+    record.add_batch([ONE], 0)
+    assert record.wants_batches
+    assert len(record.probe) == 1
