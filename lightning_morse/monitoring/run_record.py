@@ -79,6 +79,7 @@ class RunRecord:
         self._begin_anew()
         self.probe: list[Any] = []
         self.probe_indices: list[int] = []
+        self._refused = 0
         self._weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self._parameters: list[nn.Parameter] = []
         self._trains: list[bool] = []
@@ -211,11 +212,16 @@ class RunRecord:
     @property
     def wants_batches(self) -> bool:
         """Whether the probe set is not yet complete."""
-        return len(self.probe) < self._settings.probe_batches
+        return len(self.probe) + self._refused < self._settings.probe_batches
 
     def add_batch(self, batch: Any, index: int) -> None:
-        """Add a copy of a training batch, and its index in the epoch, to the probe set."""
+        """Add a copy of a training batch, and its index in the epoch, to the probe set.
+
+        One that cannot be copied takes its place: it is not tried all through the run.
+        """
+        self._refused += 1
         self.probe.append(copied(batch))
+        self._refused -= 1
         self.probe_indices.append(index)
 
     def gather_probes(self) -> None:
