@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.copying import Check, Copier, is_atomic
+from lightning_morse.slices.gradients import Gradients
 from lightning_morse.slices.stand_ins import (
     Impatient,
     Inert,
@@ -53,6 +54,7 @@ class World:
         with_own_class: What has been given one of them.
         shared: What the copy shares with the original, though it might be written to.
         written: Tensors of the copy that are written before or during every evaluation.
+        gradients: Those of the copy.
         batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
     """
 
@@ -65,11 +67,26 @@ class World:
         self.shared: list[Any] = []
         self.written: list[Tensor] = []
         self.batch_size: int | None = None
+        self.gradients = Gradients(self._trained)
         # Receives what is copied from the run while a step is running.
         self.remember: Callable[[Any], None] = lambda value: None
         self._overlays: list[weakref.ref[Any]] = []
         self._where: list[str] = ["self"]
         self._is_in_function = False
+        self._found: tuple[int, list[Tensor]] = (-1, [])
+
+    def _trained(self) -> list[Tensor]:
+        """Copies of tensors that may have gradients, but none that is shared with the run."""
+        memo, originals = self.copier.memo, self.copier.originals
+        if self._found[0] != len(memo):
+            found = [
+                made
+                for made in memo.values()
+                if isinstance(made, Tensor) and originals.get(id(made), made) is not made
+            ]
+            may = [one for one in found if one.requires_grad or isinstance(one, nn.Parameter)]
+            self._found = len(memo), may
+        return self._found[1]
 
     def forget(self) -> None:
         """Undo all writes to the stand-ins."""
