@@ -23,6 +23,7 @@ import torch
 
 from lightning_morse.slices.copying import is_atomic
 from lightning_morse.slices.gradients import Gradients
+from lightning_morse.slices.special_methods import only_reads, special_methods, with_methods
 
 # Methods of a trainer that act on the world outside.
 _ACTIONS = {
@@ -138,6 +139,11 @@ class Overlay:
 
     __slots__ = (*_OWN, "__weakref__")
 
+    def __new__(cls, world: Sees, live: Any, place: str) -> Any:
+        """One that can do what the object can."""
+        kind: Any = cls
+        return object.__new__(with_methods(kind, special_methods(type(live)), _forwarded))
+
     def __init__(self, world: Sees, live: Any, place: str) -> None:
         for name, value in (
             *(("_world", world), ("_live", live), ("_place", place)),
@@ -193,9 +199,9 @@ def _looked_up(overlay: Overlay, live: Any, name: str) -> Any:
         return declared.fget(overlay)
     instance = getattr(live, "__dict__", {})
     if name in instance:
-        return _kept(overlay, name, world.seen(instance[name], place))
+        return keep(overlay, name, world.seen(instance[name], place))
     if isinstance(declared, functools.cached_property):
-        return _kept(overlay, name, declared.func(overlay))
+        return keep(overlay, name, declared.func(overlay))
     if isinstance(declared, types.FunctionType):
         if name in _ACTIONS:
             return _noted(world, place, _DONE_INSTEAD.get(name))
@@ -211,11 +217,11 @@ def _looked_up(overlay: Overlay, live: Any, name: str) -> Any:
     value = getattr(live, name)  # raises where there is none
     if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
         return Untouchable(place, type(value))
-    return _kept(overlay, name, world.seen(value, place))
+    return keep(overlay, name, world.seen(value, place))
 
 
-def _kept(overlay: Overlay, name: str, value: Any) -> Any:
-    """Keep what was read, so that reading it again gives the same object, with any writes."""
+def keep(overlay: Overlay, name: str, value: Any) -> Any:
+    """Keep what is read from now on: the same object each time, with any writes."""
     get = functools.partial(object.__getattribute__, overlay)
     get("_own")[name] = get("_read")[name] = value
     if type(value) in (list, dict):
@@ -319,28 +325,35 @@ def _plain(value: Any) -> bool:
 
 
 def _forwarded(name: str) -> Callable[..., Any]:
-    """A special method, which Python looks up on the class: the one of the object's class."""
+    """A special method of stand-ins."""
 
     def special(self: Overlay, *args: Any) -> Any:
-        live = object.__getattribute__(self, "_live")
+        get = functools.partial(object.__getattribute__, self)
+        live, world, place = get("_live"), get("_world"), f"{get('_place')}.{name}"
         if isinstance(self, Inert):
-            return Silence()
+            return _inertly(name, place, type(live))
         declared = _declared(type(live), name)
-        if declared is None:
-            raise TypeError(f"{type(live).__name__!r} object has no {name}")
         if isinstance(declared, types.FunctionType):
             return declared(self, *args)
-        place = object.__getattribute__(self, "_place")
-        return Untouchable(f"{place}.{name}", type(live))._refuse()
+        if declared is None:  # as where it is said that instances have no such method
+            raise TypeError(f"{type(live).__name__!r} object has no {name}")
+        if not only_reads(declared, type(live)):
+            return Untouchable(place, type(live))._refuse()
+        found = declared(live, *args)
+        if name in ("__iter__", "__reversed__"):
+            return (world.seen(item, place) for item in found)
+        return world.seen(found, place)
 
     return special
 
 
-for _name in (
-    *("__call__", "__len__", "__iter__", "__next__", "__getitem__", "__setitem__", "__delitem__"),
-    *("__contains__", "__enter__", "__exit__", "__add__", "__lt__", "__le__", "__gt__", "__ge__"),
-):
-    setattr(Overlay, _name, _forwarded(_name))
+def _inertly(name: str, place: str, kind: type) -> Any:
+    """What a special method of something inert returns."""
+    if name in ("__call__", "__enter__", "__getitem__"):
+        return Silence()
+    if name in ("__exit__", "__setitem__", "__delitem__"):
+        return None
+    return Untouchable(place, kind)._refuse()  # no answer would be right
 
 
 def _bool(self: Overlay) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing.synchronize
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from lightning_morse.slices.stand_ins import (
     Untouchable,
     changed,
     forget_writes,
+    keep,
 )
 
 # Families of classes, by the modules that define them, of Lightning under either name. Subclasses
@@ -28,6 +30,8 @@ from lightning_morse.slices.stand_ins import (
 _LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.", "lightning_fabric.", "lightning.fabric.")
 # Others that write to the world outside, in threads of their own.
 _WRITERS = ("torch.utils.tensorboard.", "tensorboardX.")
+# Bars that can be told to show nothing.
+_BARS = ("tqdm.",)
 _SILENT = ("loggers.", "profilers.", "callbacks.progress.")
 _PARTS = (
     *("trainer.", "callbacks.", "strategies.", "loops.", "accelerators.", "plugins.", "fabric"),
@@ -35,6 +39,11 @@ _PARTS = (
     "utilities.combined_loader",
 )
 _LARGE_BYTES = 1 << 28
+# Nobody else waits for a lock of the copy.
+_LOCKS_OF_PROCESSES: dict[type, Callable[[], Any]] = {
+    multiprocessing.synchronize.Lock: threading.Lock,
+    multiprocessing.synchronize.RLock: threading.RLock,
+}
 # Names inside a module that say nothing of an attribute.
 _CONTAINERS_OF_MODULES = ("_modules", "_buffers", "_parameters")
 
@@ -123,10 +132,15 @@ class World:
         if isinstance(value, threading.Condition):
             lock: Any = vars(value)["_lock"]  # several may share it
             return Impatient(self.copier.copy(lock))
+        if type(value) in _LOCKS_OF_PROCESSES:
+            return _LOCKS_OF_PROCESSES[type(value)]()
         family = None if isinstance(value, dict | list) else _family(type(value))
         if family is None:
             return None
-        return self.overlay(value, self._place, Inert if family == "silent" else Overlay)
+        made = self.overlay(value, self._place, Inert if family == "silent" else Overlay)
+        if family == "bar":  # not inert, since it may be what a step loops over
+            keep(made, "disable", True)
+        return made
 
     def guarded(self, value: Any) -> Any:
         """The stand-in for an object that cannot be copied."""
@@ -196,14 +210,22 @@ def _family(cls: type) -> str | None:
 
 
 def _found_family(cls: type) -> str | None:
-    """The family of classes a module does not own: ``"silent"``, ``"read"``, or None otherwise."""
+    """The family of classes a module does not own: ``"silent"``, ``"bar"``, ``"read"``, or None.
+
+    A module is copied whatever else it is: a data set, or a LightningModule, which derives from
+    some of these classes.
+    """
     found = None
+    if issubclass(cls, nn.Module):
+        return None
     for base in cls.__mro__:
         home = f"{base.__module__}."
         if issubclass(base, torch.optim.Optimizer):
             return "silent"
         if home.startswith(_WRITERS):
             return "silent"
+        if home.startswith(_BARS):
+            return "bar"
         if home.startswith(("torch.optim.lr_scheduler.", "torch.utils.data.")):
             found = "read"
         inside = next((home.removeprefix(p) for p in _LIGHTNING if home.startswith(p)), None)
@@ -212,6 +234,5 @@ def _found_family(cls: type) -> str | None:
         if inside.startswith(_SILENT):
             return "silent"
         if inside.startswith(_PARTS):
-            # A LightningModule inherits from some of these, and is copied.
-            found = found or (None if issubclass(cls, nn.Module) else "read")
+            found = "read"
     return found
