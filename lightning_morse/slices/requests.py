@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
+from lightning_morse.slices.time_limit import StopBlock
+
 # Optuna ends a trial by raising an Exception. Known by name, since Optuna may not be installed.
 _NAMES_OF_REQUESTS = ("TrialPruned",)
 # How deep a chain of errors is looked into.
@@ -75,6 +77,8 @@ def is_from_outside(error: BaseException) -> bool:
 
 
 def _is_of_signal(error: BaseException) -> bool:
+    if isinstance(error, StopBlock):  # the signal of a limit to the time of a step
+        return False
     path = list(_entries(error.__traceback__))
     frames = [entry.tb_frame for entry in path]
     if any(map(_handles_signal, frames[1:], frames)):

@@ -5,7 +5,8 @@ writes is forgotten before the next evaluation, and nothing reaches the run:
 
 - :class:`Overlay` reads from an object and keeps writes to itself. Methods and properties written
   in Python run with the stand-in as ``self``, so their writes stay there as well.
-- :class:`Inert` is an overlay whose methods do nothing: loggers, optimizers, progress bars.
+- :class:`Inert` is an overlay whose methods do nothing: loggers, optimizers, progress bars. The
+  step of an optimizer calls the closure that it is given.
 - :class:`Untouchable` replaces an object that can be neither copied nor overlaid, such as a
   generator or an open file. Using it raises an error, since using the object would affect the run.
 """
@@ -18,13 +19,19 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import torch
+
 from lightning_morse.slices.copying import is_atomic
+from lightning_morse.slices.gradients import Gradients
+from lightning_morse.slices.special_methods import only_reads, special_methods, with_methods
 
 # Methods of a trainer that act on the world outside.
 _ACTIONS = {
     *("save_checkpoint", "print", "fit", "validate", "test", "predict"),
     *("configure_logger", "save_hyperparameters", "teardown", "optimizer_step", "backward"),
 }
+# Those that change gradients, and so are no use where there are none.
+_CLIPPING = ("clip_gradients", "clip_grad_by_norm", "clip_grad_by_value")
 
 
 class Silence:
@@ -109,6 +116,7 @@ class Sees(Protocol):
 
     # Receives what is copied from the run while a step is running.
     remember: Callable[[Any], None]
+    gradients: Gradients
 
     def seen(self, value: Any, where: str) -> Any:
         """What a step sees of something that belongs to the run."""
@@ -130,6 +138,11 @@ class Overlay:
     """
 
     __slots__ = (*_OWN, "__weakref__")
+
+    def __new__(cls, world: Sees, live: Any, place: str) -> Any:
+        """One that can do what the object can."""
+        kind: Any = cls
+        return object.__new__(with_methods(kind, special_methods(type(live)), _forwarded))
 
     def __init__(self, world: Sees, live: Any, place: str) -> None:
         for name, value in (
@@ -186,12 +199,14 @@ def _looked_up(overlay: Overlay, live: Any, name: str) -> Any:
         return declared.fget(overlay)
     instance = getattr(live, "__dict__", {})
     if name in instance:
-        return _kept(overlay, name, world.seen(instance[name], place))
+        return keep(overlay, name, world.seen(instance[name], place))
     if isinstance(declared, functools.cached_property):
-        return _kept(overlay, name, declared.func(overlay))
+        return keep(overlay, name, declared.func(overlay))
     if isinstance(declared, types.FunctionType):
         if name in _ACTIONS:
-            return _noted(world, place)
+            return _noted(world, place, _DONE_INSTEAD.get(name))
+        if name in _CLIPPING and not torch.is_grad_enabled():
+            return Silence()
         return types.MethodType(declared, overlay)
     if isinstance(declared, staticmethod | classmethod):
         return declared.__get__(None, cls)
@@ -202,11 +217,11 @@ def _looked_up(overlay: Overlay, live: Any, name: str) -> Any:
     value = getattr(live, name)  # raises where there is none
     if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
         return Untouchable(place, type(value))
-    return _kept(overlay, name, world.seen(value, place))
+    return keep(overlay, name, world.seen(value, place))
 
 
-def _kept(overlay: Overlay, name: str, value: Any) -> Any:
-    """Keep what was read, so that reading it again gives the same object, with any writes."""
+def keep(overlay: Overlay, name: str, value: Any) -> Any:
+    """Keep what is read from now on: the same object each time, with any writes."""
     get = functools.partial(object.__getattribute__, overlay)
     get("_own")[name] = get("_read")[name] = value
     if type(value) in (list, dict):
@@ -235,12 +250,34 @@ def forget_writes(overlay: Overlay) -> None:
     get("_own").update(get("_read"))
 
 
-def _noted(world: Sees, place: str) -> Callable[..., Silence]:
-    def nothing(*args: Any, **kwargs: Any) -> Silence:
+# What is done where a method is called that is kept away from the run.
+Done = Callable[..., Any]
+
+
+def _noted(world: Sees, place: str, instead: Done | None = None) -> Callable[..., Any]:
+    def nothing(*args: Any, **kwargs: Any) -> Any:
         world.note(f"{place}()")
-        return Silence()
+        return Silence() if instead is None else instead(world, *args, **kwargs)
 
     return nothing
+
+
+def _backward(world: Sees, loss: Any = None, *_: Any, **options: Any) -> Any:
+    """Gradients of the copy alone."""
+    loss = next((options.pop(n) for n in ("closure_loss", "tensor") if n in options), loss)
+    world.gradients.backward(loss, **options)
+    return loss
+
+
+def _step(world: Sees, *args: Any, **kwargs: Any) -> Any:
+    """Call the closure that a step of an optimizer is given, and change no weights."""
+    given = (*args, kwargs.get("closure"))
+    closures = (a for a in given if callable(a) and not isinstance(a, torch.optim.Optimizer))
+    closure = next(closures, None)
+    return None if closure is None else closure()
+
+
+_DONE_INSTEAD: dict[str, Done] = {"backward": _backward, "optimizer_step": _step}
 
 
 class Inert(Overlay):
@@ -265,8 +302,22 @@ class Inert(Overlay):
             value = declared.__get__(live, type(live)) if declared.fget is not None else None
             return get("_world").seen(value, f"{get('_place')}.{name}") if _plain(value) else value
         if callable(declared) or isinstance(declared, staticmethod | classmethod):
-            return _noted(get("_world"), f"{get('_place')}.{name}")
+            return _noted(get("_world"), f"{get('_place')}.{name}", _instead_of(self, name))
         return super().__getattribute__(name)
+
+
+def _instead_of(inert: Inert, name: str) -> Done | None:
+    """What a method of an optimizer does all the same."""
+    if not isinstance(inert, torch.optim.Optimizer):
+        return None
+    if name == "zero_grad":
+        return lambda world, *_, **__: world.gradients.forget(_parameters_of(inert))
+    return _step if name == "step" else None
+
+
+def _parameters_of(optimizer: Any) -> Iterator[Any]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
 
 
 def _plain(value: Any) -> bool:
@@ -274,28 +325,35 @@ def _plain(value: Any) -> bool:
 
 
 def _forwarded(name: str) -> Callable[..., Any]:
-    """A special method, which Python looks up on the class: the one of the object's class."""
+    """A special method of stand-ins."""
 
     def special(self: Overlay, *args: Any) -> Any:
-        live = object.__getattribute__(self, "_live")
+        get = functools.partial(object.__getattribute__, self)
+        live, world, place = get("_live"), get("_world"), f"{get('_place')}.{name}"
         if isinstance(self, Inert):
-            return Silence()
+            return _inertly(name, place, type(live))
         declared = _declared(type(live), name)
-        if declared is None:
-            raise TypeError(f"{type(live).__name__!r} object has no {name}")
         if isinstance(declared, types.FunctionType):
             return declared(self, *args)
-        place = object.__getattribute__(self, "_place")
-        return Untouchable(f"{place}.{name}", type(live))._refuse()
+        if declared is None:  # as where it is said that instances have no such method
+            raise TypeError(f"{type(live).__name__!r} object has no {name}")
+        if not only_reads(declared, type(live)):
+            return Untouchable(place, type(live))._refuse()
+        found = declared(live, *args)
+        if name in ("__iter__", "__reversed__"):
+            return (world.seen(item, place) for item in found)
+        return world.seen(found, place)
 
     return special
 
 
-for _name in (
-    *("__call__", "__len__", "__iter__", "__next__", "__getitem__", "__setitem__", "__delitem__"),
-    *("__contains__", "__enter__", "__exit__", "__add__", "__lt__", "__le__", "__gt__", "__ge__"),
-):
-    setattr(Overlay, _name, _forwarded(_name))
+def _inertly(name: str, place: str, kind: type) -> Any:
+    """What a special method of something inert returns."""
+    if name in ("__call__", "__enter__", "__getitem__"):
+        return Silence()
+    if name in ("__exit__", "__setitem__", "__delitem__"):
+        return None
+    return Untouchable(place, kind)._refuse()  # no answer would be right
 
 
 def _bool(self: Overlay) -> bool:

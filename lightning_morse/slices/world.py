@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing.synchronize
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_morse.slices.copying import Check, Copier, is_atomic
+from lightning_morse.slices.gradients import Gradients
 from lightning_morse.slices.stand_ins import (
     Impatient,
     Inert,
@@ -20,6 +22,7 @@ from lightning_morse.slices.stand_ins import (
     Untouchable,
     changed,
     forget_writes,
+    keep,
 )
 
 # Families of classes, by the modules that define them, of Lightning under either name. Subclasses
@@ -27,6 +30,8 @@ from lightning_morse.slices.stand_ins import (
 _LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.", "lightning_fabric.", "lightning.fabric.")
 # Others that write to the world outside, in threads of their own.
 _WRITERS = ("torch.utils.tensorboard.", "tensorboardX.")
+# Bars that can be told to show nothing.
+_BARS = ("tqdm.",)
 _SILENT = ("loggers.", "profilers.", "callbacks.progress.")
 _PARTS = (
     *("trainer.", "callbacks.", "strategies.", "loops.", "accelerators.", "plugins.", "fabric"),
@@ -34,6 +39,11 @@ _PARTS = (
     "utilities.combined_loader",
 )
 _LARGE_BYTES = 1 << 28
+# Nobody else waits for a lock of the copy.
+_LOCKS_OF_PROCESSES: dict[type, Callable[[], Any]] = {
+    multiprocessing.synchronize.Lock: threading.Lock,
+    multiprocessing.synchronize.RLock: threading.RLock,
+}
 # Names inside a module that say nothing of an attribute.
 _CONTAINERS_OF_MODULES = ("_modules", "_buffers", "_parameters")
 
@@ -53,6 +63,7 @@ class World:
         with_own_class: What has been given one of them.
         shared: What the copy shares with the original, though it might be written to.
         written: Tensors of the copy that are written before or during every evaluation.
+        gradients: Those of the copy.
         batch_size: The batch size that the last call of ``self.log`` passed; None if none did.
     """
 
@@ -65,11 +76,26 @@ class World:
         self.shared: list[Any] = []
         self.written: list[Tensor] = []
         self.batch_size: int | None = None
+        self.gradients = Gradients(self._trained)
         # Receives what is copied from the run while a step is running.
         self.remember: Callable[[Any], None] = lambda value: None
         self._overlays: list[weakref.ref[Any]] = []
         self._where: list[str] = ["self"]
         self._is_in_function = False
+        self._found: tuple[int, list[Tensor]] = (-1, [])
+
+    def _trained(self) -> list[Tensor]:
+        """Copies of tensors that may have gradients, but none that is shared with the run."""
+        memo, originals = self.copier.memo, self.copier.originals
+        if self._found[0] != len(memo):
+            found = [
+                made
+                for made in memo.values()
+                if isinstance(made, Tensor) and originals.get(id(made), made) is not made
+            ]
+            may = [one for one in found if one.requires_grad or isinstance(one, nn.Parameter)]
+            self._found = len(memo), may
+        return self._found[1]
 
     def forget(self) -> None:
         """Undo all writes to the stand-ins."""
@@ -106,10 +132,15 @@ class World:
         if isinstance(value, threading.Condition):
             lock: Any = vars(value)["_lock"]  # several may share it
             return Impatient(self.copier.copy(lock))
+        if type(value) in _LOCKS_OF_PROCESSES:
+            return _LOCKS_OF_PROCESSES[type(value)]()
         family = None if isinstance(value, dict | list) else _family(type(value))
         if family is None:
             return None
-        return self.overlay(value, self._place, Inert if family == "silent" else Overlay)
+        made = self.overlay(value, self._place, Inert if family == "silent" else Overlay)
+        if family == "bar":  # not inert, since it may be what a step loops over
+            keep(made, "disable", True)
+        return made
 
     def guarded(self, value: Any) -> Any:
         """The stand-in for an object that cannot be copied."""
@@ -179,14 +210,22 @@ def _family(cls: type) -> str | None:
 
 
 def _found_family(cls: type) -> str | None:
-    """The family of classes a module does not own: ``"silent"``, ``"read"``, or None otherwise."""
+    """The family of classes a module does not own: ``"silent"``, ``"bar"``, ``"read"``, or None.
+
+    A module is copied whatever else it is: a data set, or a LightningModule, which derives from
+    some of these classes.
+    """
     found = None
+    if issubclass(cls, nn.Module):
+        return None
     for base in cls.__mro__:
         home = f"{base.__module__}."
         if issubclass(base, torch.optim.Optimizer):
             return "silent"
         if home.startswith(_WRITERS):
             return "silent"
+        if home.startswith(_BARS):
+            return "bar"
         if home.startswith(("torch.optim.lr_scheduler.", "torch.utils.data.")):
             found = "read"
         inside = next((home.removeprefix(p) for p in _LIGHTNING if home.startswith(p)), None)
@@ -195,6 +234,5 @@ def _found_family(cls: type) -> str | None:
         if inside.startswith(_SILENT):
             return "silent"
         if inside.startswith(_PARTS):
-            # A LightningModule inherits from some of these, and is copied.
-            found = found or (None if issubclass(cls, nn.Module) else "read")
+            found = "read"
     return found

@@ -1,5 +1,6 @@
 """What user code says during an evaluation is not shown, and nothing else is silenced."""
 
+import io
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from lightning_morse.slices.silence import quiet
+from lightning_morse.slices.silence import quiet, raising
 
 LOG = logging.getLogger("tests.silence")
 USUAL = logging.Logger.isEnabledFor
@@ -152,3 +153,90 @@ def test_what_loggers_remember_is_left_to_them():
         assert not LOG.isEnabledFor(logging.ERROR)
     assert LOG._cache == remembered
     assert remembered
+
+
+def test_other_threads_print_and_warn_all_the_while(capsys, recwarn):
+    warnings.simplefilter("always")
+
+    def speak():
+        print("elsewhere")
+        print("elsewhere", file=sys.stderr)
+        warnings.warn("elsewhere", stacklevel=1)
+
+    with quiet():
+        in_a_thread(speak)
+        print("here")
+        warnings.warn("here", stacklevel=1)
+    assert capsys.readouterr() == ("elsewhere\n", "elsewhere\n")
+    assert [str(w.message) for w in recwarn] == ["elsewhere"]
+
+
+def test_a_stream_that_is_kept_shows_what_comes_later(capsys):
+    with quiet():
+        handler = logging.StreamHandler(sys.stdout)
+        write = sys.stdout.write
+        write("inside")
+        sys.stdout.buffer.write(b"inside")
+        assert isinstance(sys.stdout, io.TextIOBase)
+        assert sys.stdout.encoding
+    handler.emit(logging.makeLogRecord({"msg": "later"}))
+    write("and this")
+    with quiet():
+        write("but not this")
+    assert capsys.readouterr().out == "later\nand this"
+
+
+def warn_of(what):
+    warnings.warn(what, stacklevel=1)
+
+
+def test_a_warning_is_shown_once_if_it_would_be_without():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        with quiet():
+            warn_of("once")  # not shown, so it does not count
+        for _ in range(3):
+            warn_of("once")
+            with quiet():
+                warn_of("once")
+    assert [str(w.message) for w in shown] == ["once"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: warnings.simplefilter("error"),
+        warnings.resetwarnings,
+        lambda: setattr(warnings, "showwarning", print),
+        lambda: warnings.catch_warnings().__enter__(),
+    ],
+)
+def test_how_warnings_are_shown_is_as_before(change):
+    with warnings.catch_warnings():
+        before, how = list(warnings.filters), warnings.showwarning
+        with quiet():
+            change()
+        assert list(warnings.filters) == before
+        assert warnings.showwarning is how
+
+
+def test_filters_of_another_thread_that_end_meanwhile_have_ended():
+    before = warnings.filters
+    caught = warnings.catch_warnings()
+    caught.__enter__()
+    warnings.simplefilter("error")
+    with quiet():
+        in_a_thread(lambda: caught.__exit__(None, None, None))
+    assert warnings.filters is before
+
+
+def test_warnings_of_a_category_are_raised_and_no_others_shown():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            warn_of("once")
+            with raising(RuntimeWarning):
+                warnings.warn("ignored", stacklevel=1)
+                with pytest.raises(RuntimeWarning):
+                    warnings.warn("raised", RuntimeWarning, stacklevel=1)
+    assert [str(w.message) for w in shown] == ["once"]

@@ -1,15 +1,19 @@
 """What the copy of a module sees in place of its trainer."""
 
+import io
+import multiprocessing
+
 import pytest
 import pytorch_lightning as pl
 import torch
+import tqdm
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_morse.slices.module_copy import shadow_copy
-from lightning_morse.slices.stand_ins import Silence, UntouchableError
+from lightning_morse.slices.stand_ins import Inert, Silence, UntouchableError
 from lightning_morse.slices.world import World
 
 
@@ -127,3 +131,172 @@ def test_silence_takes_anything():
     assert list(silence) == []
     with pytest.raises(AttributeError):
         silence.__nonsense__  # noqa: B018
+
+
+class Holder(nn.Module):
+    def __init__(self, held):
+        super().__init__()
+        self.layer, self.held = nn.Linear(1, 1), held
+
+
+def stand_in(held):
+    return shadow_copy(Holder(held)).held
+
+
+def test_a_progress_bar_shows_nothing_and_loops_as_ever():
+    shown = io.StringIO()
+    bar = tqdm.tqdm(range(3), file=shown, mininterval=0)
+    before, n = shown.getvalue(), bar.n
+    seen = stand_in(bar)
+    seen.update(1)
+    seen.set_postfix(loss=1.0)
+    seen.refresh()
+    with seen as inside:
+        assert list(inside) == [0, 1, 2]
+    assert (shown.getvalue(), bar.n, bar.disable) == (before, n, False)
+    bar.close()
+
+
+@pytest.mark.parametrize("kind", [multiprocessing.Lock, multiprocessing.RLock])
+def test_a_lock_of_processes_is_another_one(kind):
+    lock = kind()
+    with lock, stand_in(lock):
+        pass
+
+
+class Buffer(nn.Module, Dataset):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("x", torch.ones(4))
+
+    def __len__(self):
+        return len(self.x)
+
+    def forward(self, n):
+        return self.x[:n]
+
+
+def test_a_module_is_copied_even_if_it_is_a_data_set():
+    buffer = Buffer()
+    seen = stand_in(buffer)
+    seen(2).mul_(3)
+    assert (seen.x.sum(), buffer.x.sum()) == (8, 4)
+
+
+class Number:
+    """Cannot be copied, since it has something to do in the end."""
+
+    def __init__(self, value):
+        self.value, self.items = value, [1.0, 2.0]
+
+    def __del__(self):
+        pass
+
+    def __mul__(self, other):
+        return self.value * other
+
+    __rmul__ = __mul__
+
+    def __neg__(self):
+        return -self.value
+
+    def __isub__(self, other):
+        self.value -= other
+        return self
+
+    def __float__(self):
+        return float(self.value)
+
+    def __index__(self):
+        return 1
+
+    def __eq__(self, other):
+        return isinstance(other, Number) and other.value == self.value
+
+    def __hash__(self):
+        return 5
+
+    def __repr__(self):
+        return f"Number({self.value})"
+
+    def __len__(self):
+        return len(self.items)
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+    def __setitem__(self, index, value):
+        self.items[index] = value
+
+    def __call__(self, x):
+        return x + self.value
+
+    def __enter__(self):
+        self.value += 1
+        return self
+
+    def __exit__(self, *error):
+        self.value -= 1
+
+
+def test_what_cannot_be_copied_can_do_what_its_class_can():
+    number = Number(3.0)
+    seen = stand_in(number)
+    assert (seen * torch.ones(1)).item() == (torch.ones(1) * seen).item() == 3
+    assert (float(seen), [0, 7][seen], seen(1), len(seen), list(seen)) == (3, 7, 4, 2, [1, 2])
+    assert seen == number
+    assert (-seen) == -3
+    assert (hash(seen), repr(seen)) == (5, "Number(3.0)")
+    with seen as inside:
+        assert inside.value == 4
+    seen[0] = 9
+    seen -= 1
+    assert (seen[0], seen.value) == (9, 2)
+    assert (number.items, number.value) == ([1, 2], 3)
+    with pytest.raises(TypeError):
+        seen + 1
+    assert not hasattr(type(seen), "__next__")
+
+
+class Rate(float):
+    def __del__(self):
+        pass
+
+
+class Listed(list):
+    def __del__(self):
+        pass
+
+
+def test_numbers_and_lists_that_cannot_be_copied_are_read():
+    assert (stand_in(Rate(0.5)) * 4, 4 * stand_in(Rate(0.5))) == (2, 2)
+    listed = Listed([[1], 2])
+    seen = stand_in(listed)
+    assert (len(seen), seen[0], list(seen), 2 in seen) == (2, [1], [[1], 2], True)
+    seen[0].append(3)
+    assert listed == [[1], 2]
+    with pytest.raises(UntouchableError):
+        seen[1] = 3
+
+
+class Scale(torch.optim.SGD):
+    def __float__(self):
+        return 2.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return True
+
+
+def test_what_is_inert_has_no_value_and_hides_no_error():
+    seen = stand_in(Scale([nn.Parameter(torch.ones(1))], 0.1))
+    assert type(seen).__mro__[1] is Inert
+    with pytest.raises(UntouchableError):
+        float(seen)
+    with pytest.raises(KeyError), seen:
+        raise KeyError
