@@ -82,8 +82,7 @@ class ShadowLoss:
         check: Check | None = None,
     ) -> None:
         checked_choice(batch_norm)
-        trainable_parameters(module)
-        trains = [p.requires_grad for p in module.parameters()]
+        trained = {name for name, _ in trainable_parameters(module)}
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
         self.batches = listed_batches(batches)
@@ -107,9 +106,8 @@ class ShadowLoss:
             self.promoted = any(map(_is_half, self.module.parameters()))
             if self.promoted:
                 self.module.float()
-            self.weights = [
-                p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
-            ]
+            # Not parameters(), which a module may override for its optimizer.
+            self.weights = [p for n, p in self.module.named_parameters() if n in trained]
             self._loss_fn = copy_of_loss(loss_fn, self.world)
             self.generators = generators_beside(module, loss_fn)
             self._state = ModuleState(
