@@ -1,4 +1,5 @@
 import copy
+import functools
 import math
 import random
 import subprocess
@@ -182,6 +183,25 @@ def test_points_are_independent_of_their_neighbours():
     assert torch.equal(loss(points()), one_by_one)
     assert torch.equal(loss(points().flip(0)), one_by_one.flip(0))
     assert loss(torch.empty(0, 2)).shape == (0,)
+
+
+def test_parameters_that_a_module_does_not_tell_its_optimizer():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def parameters(self, recurse=True):
+            return self.head.parameters(recurse)
+
+        def forward(self, x):
+            return self.head(self.body(x))
+
+    module = Model()
+    same = nn.Sequential(module.body, module.head)
+    subspace = slice_through(same)
+    loss = LossSlice(module, subspace, batches(), classify)(points())
+    assert torch.equal(loss, LossSlice(same, subspace, batches(), classify)(points()))
 
 
 def test_frozen_weights_stay_and_tied_weights_move_together(untouched):
@@ -798,6 +818,20 @@ ONE, TWO = torch.tensor(1.0), torch.tensor(2.0)
 )
 def test_loss_from_steps(steps, expected):
     assert loss_from_steps(stepping(**steps), None, batch_idx=7).item() == expected
+
+
+def decorated(step):
+    @functools.wraps(step)
+    def wrapper(*args, **kwargs):
+        return step(*args, **kwargs)
+
+    return wrapper
+
+
+def test_one_decorator_on_steps_that_take_other_arguments():
+    steps = (lambda s, b, i, d: ONE * d + 1, lambda s, b: TWO, lambda s, b, i: ONE * i)
+    found = [loss_from_steps(stepping(training_step=decorated(s)), None, 7) for s in steps]
+    assert found == [1, 2, 7]
 
 
 def test_loss_from_inherited_and_patched_steps():
