@@ -120,7 +120,7 @@ def main():
     run("resumed", small(), epochs=4, ckpt_path=str(ROOT / "watched" / "last.ckpt"))
     run("first_fails", small(loss_fn=Fails(0, MemoryError("lost"))))
     run("second_fails", small(loss_fn=Fails(1, MemoryError("lost"))))
-    run("second_fails_at_once", small(loss_fn=Fails(1, ValueError("lost"), call=1)))
+    run("second_fails_at_once", small(loss_fn=Fails(1, MemoryError("lost"), call=1)))
 
     make_slice = probed.LossSlice
     broken = small()

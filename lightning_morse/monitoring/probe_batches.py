@@ -13,12 +13,19 @@ from lightning_morse.slices.copying import bare_clone
 
 def copied(batch: Any) -> Any:
     """A copy independent of the batch; a view is copied without the rest of its storage."""
-    return mapped(batch, bare_clone)
+    return mapped(batch, lambda t: _requiring(bare_clone(t), t))
 
 
 def moved(batches: Sequence[Any], device: Any) -> list[Any]:
     """The batches, with their tensors on a device."""
-    return [mapped(batch, lambda t: t.to(device)) for batch in batches]
+    return [mapped(batch, lambda t: _requiring(t.to(device), t)) for batch in batches]
+
+
+def _requiring(made: Tensor, like: Tensor) -> Tensor:
+    """A tensor that requires gradients, without a graph, if the one it was made from does."""
+    if made is like or not like.requires_grad:
+        return made
+    return made.detach().requires_grad_()
 
 
 def is_plain(data: Any) -> bool:

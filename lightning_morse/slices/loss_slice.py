@@ -38,9 +38,9 @@ class LossSlice:
     and are in training mode use those of each batch, and update nothing; everything else is in eval
     mode, so that dropout and other noise are off
     (:func:`~lightning_morse.slices.batch_statistics.choose_statistics`). It is evaluated without
-    autocast and in float32 or better. A loss may differentiate by its inputs or by the weights.
-    Frozen weights, buffers and attributes are as they were at construction, whatever a step does to
-    them.
+    autocast and in float32 or better, unless it cannot be (``conceded``). A loss may differentiate
+    by its inputs or by the weights. Frozen weights, buffers and attributes are as they were at
+    construction, whatever a step does to them.
 
     Args:
         module: The network; read once, at construction, and never changed.
@@ -116,6 +116,11 @@ class LossSlice:
         return self._loss.statistics
 
     @property
+    def conceded(self) -> tuple[str, ...]:
+        """In words, what is as in training because the loss cannot be evaluated otherwise."""
+        return self._loss.conceded
+
+    @property
     def kept_away(self) -> tuple[str, ...]:
         """What steps wrote to the trainer and the like, kept away from the run."""
         self._loss.world.forget()
@@ -170,6 +175,7 @@ class LossSlice:
     def _bind(self) -> None:
         """Make the weights of the copy views of one vector, so that a point is written once."""
         weights = self._loss.weights
+        self._promoted = self._loss.promoted
         self._theta = torch.empty_like(self.subspace.origin)
         pieces = torch.split(self._theta, [count_of_weights([w]) for w in weights])
         self._pieces: list[tuple[nn.Parameter, Tensor]] = []
@@ -202,6 +208,8 @@ class LossSlice:
 
     def _write(self, point: Tensor) -> None:
         """Put the weights of a point into the copy."""
+        if self._promoted != self._loss.promoted:  # since the first point
+            self._bind()
         self.subspace.point(point, out=self._theta)
         for weight, piece in self._pieces:
             weight.data = piece  # each time: a step may have bound it to something else

@@ -68,7 +68,10 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
         if "_orig_mod" in state.get("_modules", {}):  # torch.compile(submodule)
             state["forward"] = state["_modules"]["_orig_mod"].__call__
         give_own_class(copied, world)
-    return shadow.eval()
+    for part in shadow.modules():
+        # Not eval(): one of the user's may return nothing, or merge weights that are to move.
+        part.training = False
+    return shadow
 
 
 def copy_of_loss(loss_fn: Callable[..., Any] | None, world: World) -> Callable[..., Any] | None:

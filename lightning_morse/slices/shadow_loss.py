@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,26 @@ from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, 
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.own_classes import take_own_classes
 from lightning_morse.slices.parameters import trainable_parameters
-from lightning_morse.slices.requests import ending_nothing
+from lightning_morse.slices.precision import Precision
+from lightning_morse.slices.requests import EndedByStepError, ending_nothing
 from lightning_morse.slices.silence import quiet
+from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.steps import described, loss_from_steps
 from lightning_morse.slices.world import World
 
 # How autograd complains about a loss that differentiates by weights without gradients.
-_NEEDS_GRADIENTS = ("does not require grad", "not have been used in the graph")
+_NEEDS_GRADIENTS = (
+    *("does not require grad", "not have been used in the graph"),
+    *("doesn't require gradient", "requires_grad=False"),
+)
+
+
+class _Way(NamedTuple):
+    """What is as in training because the loss cannot be evaluated otherwise."""
+
+    narrow: bool = False
+    trains: bool = False
+    differentiates: bool = False
 
 
 class ShadowLoss:
@@ -34,9 +47,13 @@ class ShadowLoss:
     random numbers). Preserving those of the run is up to the caller
     (:func:`preserved_random_state`). The copy is in eval mode, so that dropout and other noise are
     off, but layers that keep running statistics use those of each batch, as in a training step
-    (:func:`~lightning_morse.slices.batch_statistics.choose_statistics`). It is in float32 or better
-    (a module in half precision is converted, and so are its batches). What a step prints is not
-    shown.
+    (:func:`~lightning_morse.slices.batch_statistics.choose_statistics`). What is in half precision,
+    in batches too, is in float32 (:class:`~lightning_morse.slices.precision.Precision`). What a
+    step prints is not shown.
+
+    Where the first evaluation fails, others are tried that are nearer to a training step, and the
+    first that succeeds is kept: with the graph of the loss; with ``training`` true in modules that
+    have parts and are not torch's; in the precision of training, with its autocast.
 
     Batch ``b`` has weight ``n_b``: the ``batch_size`` that the step passes to ``self.log``, else
     what :func:`~lightning_morse.slices.batches.batch_size` finds.
@@ -63,7 +80,8 @@ class ShadowLoss:
         weights: The parameters of the copy that belong to trainable ones of the network, in order.
         generators: Random number generators that steps may draw from and that are no part of the
             copy; whoever evaluates the loss restores them.
-        promoted: Whether batches in half precision are converted.
+        promoted: Whether what is in half precision is converted.
+        precision: The floating point types.
 
     Raises:
         ValueError: If nothing is trainable, there are no batches, a batch is empty, or
@@ -82,8 +100,7 @@ class ShadowLoss:
         check: Check | None = None,
     ) -> None:
         checked_choice(batch_norm)
-        trainable_parameters(module)
-        trains = [p.requires_grad for p in module.parameters()]
+        trained = {name for name, _ in trainable_parameters(module)}
         if loss_fn is not None and not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable as loss_fn(module, batch), got {loss_fn!r}")
         self.batches = listed_batches(batches)
@@ -100,34 +117,57 @@ class ShadowLoss:
         self._skipped: frozenset[int] | None = None
         self._seed = seed
         self._differentiates = False
+        self._way = _Way()
+        # Not if weights come from other processes, which would not, nor if whoever evaluates the
+        # loss has set modes, as to gather statistics: a reset would undo that.
+        self._can_begin_anew = False
         self.world = World(check=check)
         with torch.inference_mode(False), torch.no_grad():
             self.module = copy_of(module, self.world)
             self.statistics = choose_statistics(module, self.module, batch_norm)
-            self.promoted = any(map(_is_half, self.module.parameters()))
-            if self.promoted:
-                self.module.float()
-            self.weights = [
-                p for p, trained in zip(self.module.parameters(), trains, strict=True) if trained
-            ]
+            # Not parameters(), which a module may override for its optimizer.
+            self.weights = [p for n, p in self.module.named_parameters() if n in trained]
+            device_type = self.weights[0].device.type
+            self.promoted = True
+            self.precision = Precision(module, self.module, device_type)
+            self._parts_that_train = _parts_that_train(module, self.module)
             self._loss_fn = copy_of_loss(loss_fn, self.world)
             self.generators = generators_beside(module, loss_fn)
-            self._state = ModuleState(
-                self.module,
-                self._loss_fn,
-                *self.generators,
-                passed_over=[*self.weights, *self.world.written, *self.world.shared],
-                originals=self.world.copier.originals,
-                classes=self.world.own_classes,
-                check=check,
-            )
-            self.world.remember = self._state.track
+            self._met: list[Any] = []  # what the copy has got to know of the run since
+            self._check = check
+            self._modes = _modes_of(self.module)
+            self._state = self._remembered()
+            self.world.remember = self._remember
 
     @property
     def n_examples(self) -> int:
         """Number of examples in the probe set, without those of skipped batches."""
         kept = [n for b, n in enumerate(self._sizes) if b not in (self._skipped or ())]
         return sum(kept)
+
+    def _remembered(self) -> ModuleState:
+        """The state of the copy as it is now."""
+        return ModuleState(
+            self.module,
+            self._loss_fn,
+            *self.generators,
+            *self._met,
+            passed_over=[*self.weights, *self.world.written, *self.world.shared],
+            originals=self.world.copier.originals,
+            classes=self.world.own_classes,
+            check=self._check,
+        )
+
+    def _remember(self, value: Any) -> None:
+        self._met.append(value)
+        self._state.track(value)
+
+    @property
+    def conceded(self) -> tuple[str, ...]:
+        """In words, what is as in training because the loss cannot be evaluated otherwise."""
+        words = {"in the precision of training": self._way.narrow}
+        words["with self.training true"] = self._way.trains
+        return tuple(said for said, holds in words.items() if holds)
 
     def close(self) -> None:
         """Give the copy up: it is evaluated no more, and leaves nothing behind."""
@@ -153,20 +193,10 @@ class ShadowLoss:
             ValueError: If ``loss_fn`` does not return a tensor with one element, or every batch is
                 skipped. Its other errors pass through.
         """
-        losses = (
-            {b: self._of_batch(b) for b in range(len(self.batches))}
-            if (self._skipped is None)
-            else {}
-        )
+        losses: dict[int, Tensor | None] = {}
         if self._skipped is None:
+            losses = self._first()
             self._skipped = frozenset(b for b, loss in losses.items() if loss is None)
-            if len(self._skipped) == len(self.batches):
-                self._skipped = None
-                raise ValueError(
-                    f"the step must return the loss of at least one of the {len(self.batches)} "
-                    "probe batches, got None for each. Keep more of them with probe_batches, or "
-                    "pass loss_fn(module, batch)"
-                )
         total = self.n_examples
         for b in range(len(self.batches)):
             loss = losses[b] if losses else self._of_batch(b)
@@ -175,6 +205,63 @@ class ShadowLoss:
             if loss is not None:
                 yield self._sizes[b] / total, loss
 
+    def _first(self) -> dict[int, Tensor | None]:
+        """The losses of all batches, in the first way in which they can be had."""
+        failure: Exception | None = None
+        self._can_begin_anew = not self.world.written and self._modes == _modes_of(self.module)
+        try:
+            for way in self._ways():
+                try:
+                    if way != self._way:
+                        with torch.no_grad():
+                            self._change(way)
+                    return self._all_losses()
+                except Exception as error:
+                    if is_final(error):
+                        raise
+                    failure = failure or error
+            assert failure is not None
+            raise failure
+        finally:
+            del failure  # or it would refer to itself, and keep what its frames hold
+
+    def _ways(self) -> Iterator[_Way]:
+        """Ways to evaluate the loss, the first one first."""
+        if not self._can_begin_anew:
+            yield self._way
+            return
+        for narrow in (False, True):
+            if narrow and not self.precision.differs:
+                return
+            for trains in (False, True) if self._parts_that_train else (False,):
+                yield _Way(narrow, trains, False)
+                if not torch.is_grad_enabled():
+                    yield _Way(narrow, trains, True)
+
+    def _change(self, way: _Way) -> None:
+        """Go over to another way, with everything as it is at the start of an evaluation."""
+        self.reset()
+        self._way = way
+        self._differentiates = way.differentiates
+        for part in self._parts_that_train:
+            part.training = way.trains
+        if self.promoted == way.narrow:
+            self.promoted = not way.narrow
+            self.precision.convert(self.promoted)
+        self._modes = _modes_of(self.module)
+        self._state = self._remembered()
+        self.reset()
+
+    def _all_losses(self) -> dict[int, Tensor | None]:
+        losses = {b: self._of_batch(b) for b in range(len(self.batches))}
+        if all(loss is None for loss in losses.values()):
+            raise ValueError(
+                f"the step must return the loss of at least one of the {len(self.batches)} "
+                "probe batches, got None for each. Keep more of them with probe_batches, or "
+                "pass loss_fn(module, batch)"
+            )
+        return losses
+
     def _of_batch(self, b: int) -> Tensor | None:
         if torch.is_grad_enabled():  # whoever asks wants the graph
             return self._called(b)
@@ -182,7 +269,8 @@ class ShadowLoss:
             try:
                 return self._called(b)
             except RuntimeError as error:
-                if not any(said in str(error) for said in _NEEDS_GRADIENTS):
+                begins_anew = self._skipped is None and self._can_begin_anew
+                if begins_anew or not any(said in str(error) for said in _NEEDS_GRADIENTS):
                     raise
             # A loss that takes derivatives itself: from now on its graph is built.
             self._differentiates = True
@@ -193,7 +281,7 @@ class ShadowLoss:
     def _called(self, b: int) -> Tensor | None:
         batch = mapped(self.batches[b], self._fresh)
         self.world.batch_size = None
-        with quiet(), ending_nothing():
+        with quiet(), ending_nothing(), self.precision.around_step(self.promoted):
             # In a context of its own, in which context variables are set without effect.
             context = contextvars.copy_context()
             if self._loss_fn is None:
@@ -212,13 +300,37 @@ class ShadowLoss:
         return loss
 
     def _fresh(self, leaf: Tensor) -> Tensor:
-        """Copy a tensor of a batch, so that what a step does to it in place ends with the step."""
-        return leaf.float() if self.promoted and _is_half(leaf) else leaf.clone()
+        return self.precision.of_batch(leaf, self.promoted)
 
 
 class SkippedBatchError(RuntimeError):
     """A step skips other batches than at the first evaluation."""
 
 
-def _is_half(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.float16, torch.bfloat16)
+def is_final(error: Exception) -> bool:
+    """Whether a failed evaluation is not to be tried in another way.
+
+    A step has asked to end the run, has reached for what is not the copy's, or memory is short.
+    """
+    kinds = (EndedByStepError, UntouchableError, MemoryError, torch.OutOfMemoryError)
+    return getattr(error, "ends_run", False) or isinstance(error, kinds)
+
+
+def _modes_of(module: nn.Module) -> list[bool]:
+    return [part.training for part in module.modules()]
+
+
+def _parts_that_train(module: nn.Module, shadow: nn.Module) -> list[nn.Module]:
+    """The modules of a copy whose step may do something else in training mode than in eval mode.
+
+    Not those of torch, nor those without parts, which make noise or gather statistics then.
+    """
+    pairs = zip(module.modules(), shadow.modules(), strict=True)
+    return [
+        copied
+        for part, copied in pairs
+        if part.training
+        and not copied.training
+        and any(part.children())
+        and not f"{type(part).__module__}.".startswith("torch.")
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor
@@ -95,7 +95,7 @@ def _defines(module: Any, name: str) -> bool:
 def _step_arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:
     """As many of ``batch, batch_idx, dataloader_idx`` as the step asks for."""
     function, skipped = (step.__func__, 1) if isinstance(step, MethodType) else (step, 0)
-    code = getattr(function, "__code__", None)
+    code = _code_of_signature(function)
     known = _known.get((code, skipped)) if code is not None else None
     wants_iterator, count = known or _wanted(function, skipped)
     if code is not None:
@@ -108,6 +108,16 @@ def _step_arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tup
 # By the code of a step, not by the function, which may hold a copy of its module. Looking at a
 # signature takes as long as a small network does.
 _known: dict[tuple[Any, int], tuple[bool, int]] = {}
+
+
+def _code_of_signature(function: Callable[..., Any]) -> Any:
+    """The code whose signature a function has; None if that is not to be told from code.
+
+    One decorator has the same code around all the functions it wraps.
+    """
+    inner = inspect.unwrap(function, stop=lambda f: hasattr(f, "__signature__"))
+    told = isinstance(inner, FunctionType) and not hasattr(inner, "__signature__")
+    return inner.__code__ if told else None
 
 
 def _wanted(function: Callable[..., Any], skipped: int) -> tuple[bool, int]:

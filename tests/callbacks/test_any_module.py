@@ -391,11 +391,51 @@ class Prints(Base):
         return self.loss(batch)
 
 
+class NeedsItsGraph(Base):
+    def train(self, mode=True):
+        super().train(mode)
+        self.net[0].eval()
+
+    def training_step(self, batch, index):
+        loss = self.loss(batch)
+        assert loss.requires_grad
+        return loss
+
+
+class HasLossesInTrainingOnly(Base):
+    def loss(self, batch):
+        if not self.training:
+            raise NotImplementedError
+        return super().loss(batch)
+
+
+class DrawsNumbers(Base):
+    """In the default type, which is another one in a step."""
+
+    def loss(self, batch):
+        return super().loss(batch) + self.net(torch.randn(3, 4)).square().mean()
+
+
+class CastsByHand(Base):
+    def loss(self, batch):
+        return functional.cross_entropy(self.net(batch[0].bfloat16()).float(), batch[1])
+
+
+class KeepsABank(Base):
+    def __init__(self):
+        super().__init__()
+        self.bank = torch.randn(2, 6).bfloat16()
+
+    def loss(self, batch):
+        return functional.cross_entropy(torch.mm(self.net(batch[0]), self.bank), batch[1])
+
+
 KINDS = [
     *(StepsItsScheduler, ChangesItsRate, Stops, WritesToItsNeighbours, ClosesOverItself),
     *(CountsInItsClass, PhysicsInformed, PenalisesItsGradient, KeepsADistribution),
     *(RaisesFarAway, SkipsBatches, SkipsWhatIsNotFinite, Complex, Parametrised, TakesAnIterator),
     *(Lazy, ManualWithValidation, Adapted, KeepsItsTrainer, Prints),
+    *(NeedsItsGraph, HasLossesInTrainingOnly),
     *(CountsInAPart, KeepsTextInAClosure, RefersToTheOnlyOne, CountsInItsMethods),
     *(DrawsFromGlobals, DrawsFromItsBatch, DrawsFromAnOldStream, HoldsASlot, WritesEvents),
 ]
@@ -439,6 +479,39 @@ def test_the_run_is_the_same_and_every_analysis_succeeds(kind, tmp_path, capsys)
     assert capsys.readouterr().out == printed
     assert watch.history
     assert [row["morse/failed"] for row in watch.history] == [0.0] * len(watch.history)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [(DrawsNumbers, "64-true"), (CastsByHand, "bf16-true"), (KeepsABank, "bf16-mixed")],
+)
+def test_what_fits_in_the_precision_of_training_only(kind, precision, tmp_path):
+    bare = run(kind, tmp_path / "a", precision=precision)
+    watch = watching()
+    assert run(kind, tmp_path / "b", watch, precision=precision) == bare
+    assert watch.history
+    assert not any(row["morse/failed"] for row in watch.history)
+
+
+def points_that_require_gradients():
+    x, y = data().tensors
+    return DataLoader(TensorDataset(x.clone().requires_grad_(), y), BATCH, shuffle=True)
+
+
+class DifferentiatesByItsData(Base):
+    def training_step(self, batch, index):
+        out = self.net(batch[0])
+        (slope,) = torch.autograd.grad(out.sum(), batch[0], create_graph=True)
+        return functional.cross_entropy(out, batch[1]) + slope.square().mean()
+
+
+def test_data_that_requires_gradients(tmp_path):
+    given = {"batches": points_that_require_gradients}
+    bare = run(DifferentiatesByItsData, tmp_path / "a", **given)
+    watch = watching()
+    assert run(DifferentiatesByItsData, tmp_path / "b", watch, **given) == bare
+    assert watch.history
+    assert not any(row["morse/failed"] for row in watch.history)
 
 
 class Scale:

@@ -153,7 +153,8 @@ def test_a_fault_in_any_stage_ends_nothing(stage, long_bare, tmp_path, monkeypat
     n = len(ERRORS) + 1
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         module, runner = fit(tmp_path, watch, fault, max_epochs=1 + n)
-    assert fault.met == n
+    # A loss that cannot be evaluated is tried in other ways.
+    assert fault.met > n if stage == "users_loss" else fault.met == n
     assert_same_run(module, long_bare)
     good, *bad = watch.history
     assert [row["morse/failed"] for row in watch.history] == [0] + [1] * n
@@ -252,19 +253,20 @@ def test_a_fault_in_the_pictures_is_no_failed_analysis(place, bare, tmp_path, mo
 
 def test_different_causes_are_each_said_once(tmp_path, monkeypatch, caplog):
     stub_analysis(monkeypatch)
-    calls = Outside(n=0)
+    met = Outside(epochs={})
 
     def loss_fn(module, batch):
-        calls.n += 1
-        if calls.n % 2:
-            raise ValueError(f"diverged in call {calls.n}")
+        epoch = module.current_epoch + 1
+        met.epochs[epoch] = True
+        if epoch % 2:
+            raise ValueError(f"diverged in epoch {epoch}")
         raise RuntimeError("nothing there")
 
     with caplog.at_level(logging.WARNING, "lightning_morse"):
         fit(tmp_path, monitor(loss_fn=loss_fn), max_epochs=5)
-    assert calls.n == 5
+    assert list(met.epochs) == [1, 2, 3, 4, 5]
     assert [r.getMessage() for r in caplog.records if r.name == "lightning_morse"] == [
-        "epoch 1: no analysis, training goes on (ValueError: diverged in call 1)",
+        "epoch 1: no analysis, training goes on (ValueError: diverged in epoch 1)",
         "epoch 2: no analysis, training goes on (RuntimeError: nothing there)",
     ]
 

@@ -1,4 +1,5 @@
 import copy
+import functools
 import math
 import random
 import subprocess
@@ -20,10 +21,12 @@ from pytorch_lightning.utilities.compile import from_compiled
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from lightning_morse.monitoring.probe_batches import copied, moved
 from lightning_morse.slices.bases import orthonormal_columns
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import flat_parameters, trainable_parameters
+from lightning_morse.slices.shadow_loss import ShadowLoss
 from lightning_morse.slices.stand_ins import Silence, UntouchableError
 from lightning_morse.slices.steps import loss_from_steps
 from lightning_morse.slices.subspace import AffineSubspace
@@ -182,6 +185,25 @@ def test_points_are_independent_of_their_neighbours():
     assert torch.equal(loss(points()), one_by_one)
     assert torch.equal(loss(points().flip(0)), one_by_one.flip(0))
     assert loss(torch.empty(0, 2)).shape == (0,)
+
+
+def test_parameters_that_a_module_does_not_tell_its_optimizer():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def parameters(self, recurse=True):
+            return self.head.parameters(recurse)
+
+        def forward(self, x):
+            return self.head(self.body(x))
+
+    module = Model()
+    same = nn.Sequential(module.body, module.head)
+    subspace = slice_through(same)
+    loss = LossSlice(module, subspace, batches(), classify)(points())
+    assert torch.equal(loss, LossSlice(same, subspace, batches(), classify)(points()))
 
 
 def test_frozen_weights_stay_and_tied_weights_move_together(untouched):
@@ -394,6 +416,110 @@ def test_grads_graph_and_modes_of_the_caller():
     assert not inside(x).requires_grad
 
 
+def hooked(net, batch):
+    hidden = net[1](net[0](batch[0]))
+    hidden.register_hook(lambda gradient: 0.5 * gradient)
+    return cross_entropy(net[2](hidden), batch[1])
+
+
+def retaining(net, batch):
+    hidden = net[1](net[0](batch[0]))
+    hidden.retain_grad()
+    return cross_entropy(net[2](hidden), batch[1])
+
+
+def asserting(net, batch):
+    loss = classify(net, batch)
+    assert loss.requires_grad
+    return loss
+
+
+def counted(net, batch):
+    net.calls = getattr(net, "calls", 0) + 1  # of which one that failed must not count
+    return asserting(net, batch) * (1 if batch[0].shape[0] == 8 else net.calls - 1)
+
+
+@pytest.mark.parametrize("loss_fn", [hooked, retaining, asserting, counted])
+def test_a_loss_that_needs_its_graph(untouched, loss_fn):
+    module = untouched(mlp())
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, batches(), loss_fn)
+    assert torch.equal(loss(points()), LossSlice(module, subspace, batches(), classify)(points()))
+    assert all(weight.grad is None for weight in loss._loss.weights)
+
+
+def test_what_is_set_to_gather_statistics_is_not_undone():
+    module = mlp(nn.BatchNorm1d(6))
+    loss = ShadowLoss(module, batches(), asserting, batch_norm="running")
+    with torch.no_grad():
+        loss.reset()
+        loss.module[2].training = True
+        with pytest.raises(AssertionError):
+            list(loss.parts())
+        assert loss.module[2].training
+        loss.reset()
+        assert len(list(loss.parts())) == 2
+
+
+def test_batches_require_gradients_where_they_do_in_training():
+    module = mlp()
+    given = torch.randn(4, 4, generator=seeded(), requires_grad=True)
+
+    def loss_fn(net, x):
+        (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    def by_itself(net, x):
+        return loss_fn(net, x.requires_grad_())
+
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, [given], loss_fn)(points())
+    (kept,) = moved([copied(given)], "cpu")
+    assert kept.requires_grad
+    assert torch.equal(loss, LossSlice(module, subspace, [kept], loss_fn)(points()))
+    assert torch.equal(loss, LossSlice(module, subspace, [given.detach()], by_itself)(points()))
+    assert given.grad is None
+
+
+class Detector(nn.Module):
+    """Has losses only in training, as torchvision's detectors."""
+
+    def __init__(self, noise):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), noise, nn.Linear(6, 3))
+
+    def forward(self, batch):
+        out = self.net(batch[0])
+        return {"all": cross_entropy(out, batch[1])} if self.training else out.argmax(1)
+
+
+def test_losses_that_there_are_only_in_training(untouched):
+    module, plain = untouched(Detector(nn.Dropout(0.9))), Detector(nn.Identity())
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, batches(), lambda net, batch: sum(net(batch).values()))
+    expected = LossSlice(plain, subspace, batches(), lambda net, batch: classify(net.net, batch))
+    assert torch.equal(loss(points()), expected(points()))
+    assert loss.conceded == ("with self.training true",)
+    assert loss.statistics.of_batch == ["net.1"]
+
+
+def test_a_loss_that_fails_in_every_way_raises_the_first_error():
+    calls = Outside(errors=[])
+
+    def loss_fn(net, batch):
+        calls.errors.append(KeyError(len(calls.errors)))
+        raise calls.errors[-1]
+
+    module = Detector(nn.Identity())
+    loss = LossSlice(module, slice_through(module), batches(), loss_fn)
+    for _ in range(2):
+        calls.errors.clear()
+        with pytest.raises(KeyError, match="0"):
+            loss(points())
+        assert len(calls.errors) == 4
+
+
 def test_autocast_of_the_loss_itself_does_not_return_stale_losses():
     module = mlp()
 
@@ -432,6 +558,135 @@ def test_weights_of_two_precisions():
     assert loss(torch.zeros(1, 2)).item() == pytest.approx(at_origin.item(), rel=1e-15)
     same_in_double = hand_made(copy.deepcopy(module).double(), subspace, points(), doubled())
     torch.testing.assert_close(loss(points()), same_in_double, rtol=1e-5, atol=0)
+
+
+class Cast(nn.Module):
+    """Casts its input by hand to the half precision that a part of it has."""
+
+    def __init__(self, trains=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Linear(4, 5).bfloat16().requires_grad_(trains)
+        self.register_buffer("shift", torch.randn(5).bfloat16())
+        self.head = nn.Linear(5, 3)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.head((self.body(x.bfloat16()) + self.shift).float() + self.calls)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_casts_by_hand_are_evaluated_in_the_precision_of_the_module(untouched, trains):
+    module = untouched(Cast(trains))
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, batches(), classify)
+    expected = []
+    for point in points():
+        reference = copy.deepcopy(module)
+        trainable = [p for p in reference.parameters() if p.requires_grad]
+        pieces = subspace.point(point).split([p.numel() for p in trainable])
+        for weight, piece in zip(trainable, pieces, strict=True):
+            weight.data.copy_(piece.view_as(weight))
+        expected.append(sum(len(b[0]) * classify(reference, b).item() for b in batches()) / 11)
+    assert loss(points()).tolist() == pytest.approx(expected, rel=1e-6)
+    assert loss.conceded == ("in the precision of training",)
+    assert torch.equal(loss(points()), loss(points()))
+
+
+def test_a_part_in_double_precision_stays_in_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 5).bfloat16(), nn.Linear(5, 3).double()
+
+        def forward(self, x):
+            return self.head(self.body(x.to(self.body.weight.dtype)).double())
+
+    module = Model()
+    exact = copy.deepcopy(module)
+    exact.body.float()
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, batches(), classify)
+    expected = sum(len(b[0]) * classify(exact, b).item() for b in batches()) / 11
+    assert loss(torch.zeros(1, 2)).item() == pytest.approx(expected, rel=1e-14)
+    assert loss.conceded == ()
+
+
+def test_half_precision_beside_weights_in_float32_is_evaluated_in_float32():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+            self.register_buffer("bank", torch.randn(3, 7).bfloat16())
+
+        def forward(self, x):
+            return self.net(x) @ self.bank
+
+    module = Model()
+    probe = [(x.bfloat16(), y) for x, y in batches()]
+    exact = copy.deepcopy(module).float()
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, probe, classify)
+    expected = hand_made(exact, subspace, points(), [(x.float(), y) for x, y in probe])
+    torch.testing.assert_close(loss(points()), expected, rtol=1e-6, atol=0)
+    assert (loss.conceded, module.bank.dtype) == ((), torch.bfloat16)
+
+
+class Trained(pl.LightningModule):
+    """Has a trainer that says its precision."""
+
+    def __init__(self, precision):
+        super().__init__()
+        self.net = mlp()
+        self._trainer = Outside(precision=precision)
+
+
+def test_steps_have_the_default_type_of_double_precision():
+    module = Trained("64-true").double()
+    probe = [(x.double(), y) for x, y in batches()]
+    before = torch.get_default_dtype()
+
+    def loss_fn(net, batch):
+        return classify(net.net, batch) + net.net(torch.ones(1, 4)).square().mean()
+
+    loss = LossSlice(module, slice_through(module), probe, loss_fn)(points())
+    assert torch.isfinite(loss).all()
+    assert torch.get_default_dtype() == before
+
+
+def test_what_only_autocast_makes_fit_is_evaluated_with_it():
+    module = Trained("bf16-mixed")
+
+    def loss_fn(net, batch):
+        hidden = net.net[0](batch[0])
+        into = torch.empty(len(hidden), 6, dtype=torch.bfloat16)
+        return cross_entropy(
+            net.net[2](torch.addmm(hidden, into.zero_(), into.new_ones(6, 6))), batch[1]
+        )
+
+    def mixed(net, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss_fn(net, batch)
+
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, batches(), loss_fn)
+    values = loss(points())
+    assert loss.conceded == ("in the precision of training",)
+    assert torch.equal(values, LossSlice(module, subspace, batches(), mixed)(points()))
+
+
+def test_lightning_says_the_precision_of_the_copy():
+    module = Trained("bf16-true").to(torch.bfloat16)
+    probe = [(x.bfloat16(), y) for x, y in batches()]
+
+    def loss_fn(net, batch):
+        return classify(net.net, (batch[0].to(net.dtype), batch[1]))
+
+    subspace = slice_through(module)
+    loss = LossSlice(module, subspace, probe, loss_fn)(points())
+    assert torch.equal(loss, LossSlice(module.net, subspace, probe, classify)(points()))
+    assert module.dtype == torch.bfloat16
 
 
 def doubled():
@@ -798,6 +1053,20 @@ ONE, TWO = torch.tensor(1.0), torch.tensor(2.0)
 )
 def test_loss_from_steps(steps, expected):
     assert loss_from_steps(stepping(**steps), None, batch_idx=7).item() == expected
+
+
+def decorated(step):
+    @functools.wraps(step)
+    def wrapper(*args, **kwargs):
+        return step(*args, **kwargs)
+
+    return wrapper
+
+
+def test_one_decorator_on_steps_that_take_other_arguments():
+    steps = (lambda s, b, i, d: ONE * d + 1, lambda s, b: TWO, lambda s, b, i: ONE * i)
+    found = [loss_from_steps(stepping(training_step=decorated(s)), None, 7) for s in steps]
+    assert found == [1, 2, 7]
 
 
 def test_loss_from_inherited_and_patched_steps():

@@ -533,3 +533,34 @@ def test_a_module_may_derive_from_something_else_first(bases):
     assert isinstance(loss._loss.module, class_)
     loss.close()
     assert class_.__subclasses__() == []
+
+
+class Adapter(nn.Linear):
+    """Merges what is trained into its weights to be evaluated, as adapters do."""
+
+    def __init__(self):
+        super().__init__(2, 1)
+        self.weight.requires_grad_(False)
+        self.change = nn.Parameter(torch.zeros(1, 2))
+        self.merged = False
+
+    def train(self, mode=True):
+        if not mode and not self.merged:
+            self.weight.data += self.change.data
+            self.merged = True
+        self.training = mode
+
+    def forward(self, x):
+        return x @ (self.weight if self.merged else self.weight + self.change).T + self.bias
+
+
+def test_modes_are_set_without_the_methods_of_the_module():
+    module = nn.Sequential(Adapter(), nn.Dropout())
+    weights = flat_parameters(module)
+    plane = AffineSubspace(weights, torch.eye(len(weights))[:, :1])
+    loss = LossSlice(module[0], plane, [torch.ones(4, 2)], lambda net, x: net(x).square().mean())
+    assert len(set(loss(torch.tensor([[0.0], [1.0], [2.0]])).tolist())) == 3
+    shadow = shadow_copy(module)
+    assert not any(part.training for part in shadow.modules())
+    assert module.training
+    assert module[0].training
