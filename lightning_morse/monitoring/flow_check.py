@@ -15,7 +15,6 @@ certain statement rests on it.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from lightning_morse._typing import Array
 from lightning_morse.result import MorseAnalysis
+from lightning_morse.slices.silence import raising
 
 # Value of angle and length where nothing could be compared; neither can be negative otherwise.
 UNKNOWN = -1.0
@@ -129,9 +129,7 @@ def _followed(result: MorseAnalysis, start: Array, span: Array) -> Array | None:
 
     reach = np.broadcast_to(grid.upper - grid.lower, start.shape).ravel()
     band = grid.dim - 1  # the states are independent, so the Jacobian is as wide as one of them
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", ODEintWarning)
+    with raising(ODEintWarning):
         try:
             # The integrator of solve_ivp(method="LSODA"), which loses its work arrays in SciPy
             # 1.17: some kilobytes at each call.

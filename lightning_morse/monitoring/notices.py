@@ -25,6 +25,11 @@ def tell_of_steps(loss: LossSlice, warn: Tell) -> None:
     if loss.kept_away:
         names = ", ".join(loss.kept_away[:_MOST_NAMES])
         warn(f"the step writes to {names}; analyses keep that away from the run", "writes")
+    if loss.conceded:
+        warn(
+            f"the loss can only be evaluated {' and '.join(loss.conceded)}; so it is in analyses",
+            "conceded",
+        )
     if loss.fault is not None:
         warn(
             "at some points of the slice the loss cannot be evaluated, and counts as diverged "

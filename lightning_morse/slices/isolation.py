@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import decimal
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _disable_current_modes
 
 # Hooks that torch calls for every module, by the names under which it keeps them.
@@ -34,7 +36,7 @@ def _cuda_is_initialized() -> bool:
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Nothing that is done inside is seen by hooks of all modules or by dispatch modes.
+    """Nothing that is done inside is seen by hooks of all modules, dispatch or function modes.
 
     Callbacks use these to count calls and operations, or to look at activations, of training.
     """
@@ -43,12 +45,29 @@ def unobserved() -> Iterator[None]:
     for held, _ in hooks:
         held.clear()
     try:
-        with _disable_current_modes():
+        with _disable_current_modes(), _without_function_modes():
             yield
     finally:
         for held, items in hooks:
             held.clear()
             held.update(items)
+
+
+@contextmanager
+def _without_function_modes() -> Iterator[None]:
+    """No function modes but those that say on which device tensors are made."""
+    n_modes = torch._C._len_torch_function_stack()
+    modes = [torch._C._pop_torch_function_stack() for _ in range(n_modes)][::-1]
+    kept = [mode for mode in modes if isinstance(mode, DeviceContext)]
+    try:
+        for mode in kept:
+            torch._C._push_on_torch_function_stack(mode)
+        yield
+    finally:
+        for _ in range(torch._C._len_torch_function_stack()):
+            torch._C._pop_torch_function_stack()
+        for mode in modes:
+            torch._C._push_on_torch_function_stack(mode)
 
 
 @contextmanager
@@ -111,7 +130,8 @@ def preserved_settings() -> Iterator[None]:
     """Restore on exit what a loss may have set for the whole process.
 
     These are torch's default dtype, its number of threads, deterministic algorithms, the
-    precision of matrix products, and the switches of cuDNN. What has not changed is not set again.
+    precision of matrix products, and the switches of cuDNN, how torch and NumPy print numbers, what
+    NumPy does at errors, and the context of decimal numbers. What has not changed is not set again.
     """
     before = [(get(), put) for get, put in _SETTINGS]
     try:
@@ -139,11 +159,43 @@ def _cudnn(name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     )
 
 
-_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+def _decimal() -> tuple[decimal.Context, dict[str, Any]]:
+    """The context itself, which a step may write to, and what it says."""
+    context = decimal.getcontext()
+    said = {name: getattr(context, name) for name in _SAID_BY_DECIMAL}
+    flags, traps = dict(context.flags), dict(context.traps)
+    return context, {**said, "flags": flags, "traps": traps}
+
+
+def _set_decimal(value: tuple[decimal.Context, dict[str, Any]]) -> None:
+    context, said = value
+    for name in _SAID_BY_DECIMAL:
+        setattr(context, name, said[name])
+    context.flags.update(said["flags"])
+    context.traps.update(said["traps"])
+    decimal.setcontext(context)
+
+
+_SAID_BY_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+
+
+def _print_options() -> dict[str, Any]:
+    return dict(vars(torch._tensor_str.PRINT_OPTS))
+
+
+def _set_print_options(value: dict[str, Any]) -> None:
+    vars(torch._tensor_str.PRINT_OPTS).update(value)
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, torch.set_num_threads),
     (_deterministic, _set_deterministic),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (_decimal, _set_decimal),
+    (_print_options, _set_print_options),
+    (np.get_printoptions, lambda value: np.set_printoptions(**value)),
+    (np.geterr, lambda value: np.seterr(**value)),
     *map(_cudnn, ("deterministic", "benchmark", "enabled")),
 )
 

@@ -21,6 +21,7 @@ from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
 from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.subspace import AffineSubspace
+from lightning_morse.slices.time_limit import TooLongError
 from lightning_morse.slices.world import World
 
 
@@ -220,4 +221,6 @@ class LossSlice:
 def _is_not_of_the_point(error: Exception) -> bool:
     """Whether an error says nothing about the weights at which it happened."""
     ends_run = getattr(error, "ends_run", False)
-    return ends_run or isinstance(error, (UntouchableError, MemoryError, torch.OutOfMemoryError))
+    # One that does not end would take its time at one point after the other.
+    kinds = (UntouchableError, TooLongError, MemoryError, torch.OutOfMemoryError)
+    return ends_run or isinstance(error, kinds)

@@ -22,6 +22,7 @@ from lightning_morse.slices.requests import EndedByStepError, ending_nothing
 from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.steps import described, loss_from_steps
+from lightning_morse.slices.time_limit import LimitOfTime, TooLongError
 from lightning_morse.slices.world import World
 
 # How autograd complains about a loss that differentiates by weights without gradients.
@@ -121,6 +122,7 @@ class ShadowLoss:
         # Not if weights come from other processes, which would not, nor if whoever evaluates the
         # loss has set modes, as to gather statistics: a reset would undo that.
         self._can_begin_anew = False
+        self._limit = LimitOfTime()
         self.world = World(check=check)
         with torch.inference_mode(False), torch.no_grad():
             self.module = copy_of(module, self.world)
@@ -281,7 +283,9 @@ class ShadowLoss:
     def _called(self, b: int) -> Tensor | None:
         batch = mapped(self.batches[b], self._fresh)
         self.world.batch_size = None
-        with quiet(), ending_nothing(), self.precision.around_step(self.promoted):
+        # Of what surrounds a step the limit is the innermost: the others put back what they change.
+        here = self.precision.around_step(self.promoted), self._limit.kept()
+        with quiet(), ending_nothing(), here[0], here[1]:
             # In a context of its own, in which context variables are set without effect.
             context = contextvars.copy_context()
             if self._loss_fn is None:
@@ -310,9 +314,11 @@ class SkippedBatchError(RuntimeError):
 def is_final(error: Exception) -> bool:
     """Whether a failed evaluation is not to be tried in another way.
 
-    A step has asked to end the run, has reached for what is not the copy's, or memory is short.
+    A step has asked to end the run, has reached for what is not the copy's, or has not ended by
+    itself, or memory is short.
     """
-    kinds = (EndedByStepError, UntouchableError, MemoryError, torch.OutOfMemoryError)
+    short = MemoryError, torch.OutOfMemoryError
+    kinds = (EndedByStepError, UntouchableError, TooLongError, *short)
     return getattr(error, "ends_run", False) or isinstance(error, kinds)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from types import FrameType
 
 # Between two attempts, where the first has been swallowed.
 _AGAIN_S = 0.5
+# What a piece of code may take the first time, and later: at least, and over what it has taken.
+_FIRST_S, _LEAST_S, _TIMES_AS_LONG = 600.0, 10.0, 100.0
 # How deep a chain of errors is looked into.
 _LONGEST_CHAIN = 32
 
@@ -64,6 +67,30 @@ def at_most(seconds: float) -> Iterator[None]:
         raise TooLongError(
             f"an evaluation may take at most {seconds:.3g} s, and has not ended by then"
         )
+
+
+class LimitOfTime:
+    """How long one piece of code may take that is run again and again.
+
+    Far longer than it has ever taken, since a machine may be busy, and ten seconds at least.
+    """
+
+    def __init__(self) -> None:
+        self._longest, self._is_new = _FIRST_S / _TIMES_AS_LONG, True
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the limit inside of the block.
+
+        Raises:
+            TooLongError: As :func:`at_most`.
+        """
+        start = time.monotonic()
+        with at_most(max(_LEAST_S, _TIMES_AS_LONG * self._longest)):
+            yield
+        took = time.monotonic() - start
+        self._longest = took if self._is_new else max(took, self._longest)
+        self._is_new = False
 
 
 class _Alarm:
