@@ -38,6 +38,8 @@ class ModuleState(Remembered):
         self._originals = {} if originals is None else originals
         own, apart = list(classes), list(passed_over)
         super().__init__(*roots, passed_over=apart, classes=own, check=check)
+        for tensor in (one for one in apart if isinstance(one, Tensor)):
+            self.track(vars(tensor))  # a weight may have attributes
         kinds = dict.fromkeys(map(type, self._alive))
         shared = dict.fromkeys(base for kind in kinds for base in users_classes(kind))
         self._of_run = ClassState([cls for cls in shared if cls not in own], apart, check)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from lightning_morse.slices.class_state import LIBRARIES
+from lightning_morse.slices.class_state import LIBRARIES, users_classes
 from lightning_morse.slices.copying import holds_something, is_atomic
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.stand_ins import Silence
@@ -209,8 +209,14 @@ def _own(value: Any, where: str, world: World) -> Any:
         return value if made is value.func else functools.cached_property(made)
     if isinstance(value, functools._lru_cache_wrapper):  # would keep copies of the module alive
         return world.copier.copy(value)
-    if isinstance(value, _CODE) or hasattr(cls, "__get__") or cls.__module__ == "_abc":
+    if isinstance(value, _CODE) or cls.__module__ == "_abc":
         return value
+    if hasattr(cls, "__get__"):
+        if not isinstance(cls.__get__, FunctionType) or not hasattr(value, "__dict__"):
+            return value
+        # One of the user's may keep something for each module; without a copy it is put back.
+        made = world.copier.copy(value) if users_classes(cls) else value
+        return made if type(made) is cls else value
     return world.copier.copy(value)
 
 

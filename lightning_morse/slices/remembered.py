@@ -6,6 +6,7 @@ import collections
 import functools
 import operator
 import types
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning_morse.slices.copying import (
     Paced,
     cannot_be_written,
     is_atomic,
+    put_in_slot,
     slots_of,
 )
 from lightning_morse.slices.isolation import put_back_of
@@ -28,6 +30,7 @@ _STAND_INS = (Overlay, Inert, Silence, Untouchable)
 # Objects of this package that a hook refers to are not the module's.
 _OUR_OWN = ("lightning_morse.", "torch.distributed", "torch._C._distributed")
 _SEQUENCES = (list, collections.deque)
+_UNSET = object()
 
 
 class Remembered:
@@ -87,8 +90,9 @@ class Remembered:
 
     def _belongs_to_others(self, one: Any) -> bool:
         """Whether an object, and what it refers to, is put back by others or not at all."""
-        known = type(one) in _STAND_INS or isinstance(one, type)
-        return known or str(type(one).__module__).startswith(_OUR_OWN)
+        if type(one) in (*_STAND_INS, *weakref.ProxyTypes) or isinstance(one, type):
+            return True
+        return str(type(one).__module__).startswith(_OUR_OWN)
 
     def _content_of(self, tensor: Tensor) -> Content:
         return Content(tensor, None)
@@ -107,7 +111,7 @@ class Remembered:
             content = self._content_of(one)
             self._tensors.append(content)
             self._fresh.append(content)
-            yield from vars(one).values()
+            yield vars(one)
             return
         if isinstance(one, np.ndarray):
             plain = one.dtype == object or not one.dtype.hasobject
@@ -147,10 +151,12 @@ class Remembered:
         if type(names) is dict:
             self._seen.add(id(names))
             yield from self._remember_dict(names)
+        elif isinstance(names, dict):
+            yield names
         for name in slots_of(type(one)):
-            if hasattr(one, name):
-                self._slots.append((one, name, getattr(one, name)))
-                yield getattr(one, name)
+            held = getattr(one, name, _UNSET)
+            self._slots.append((one, name, held))
+            yield held
 
     def _remember_dict(self, one: dict[Any, Any]) -> Iterator[Any]:
         if one:
@@ -180,8 +186,12 @@ class Remembered:
                 group.clear()
                 group.update(members)
         for owner, name, content in each(self._slots):
-            if getattr(owner, name, None) is not content:
-                setattr(owner, name, content)
+            if getattr(owner, name, _UNSET) is content:
+                continue
+            if content is _UNSET:
+                delattr(owner, name)
+            else:
+                put_in_slot(owner, name, content)
         for cell, content in each(self._cells):
             cell.cell_contents = content
         for array in each(self._arrays):
@@ -211,11 +221,10 @@ def bound(cls: type) -> dict[str, Any]:
 
 def _bind(cls: type, names: Mapping[str, Any]) -> None:
     """Give a class what it had, whatever its metaclass says to that."""
-    missing = object()
     for name in {*bound(cls), *names}:
         if name not in names:
             type.__delattr__(cls, name)
-        elif vars(cls).get(name, missing) is not names[name]:
+        elif vars(cls).get(name, _UNSET) is not names[name]:
             type.__setattr__(cls, name, names[name])
 
 

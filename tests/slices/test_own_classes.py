@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import weakref
 from contextlib import closing
 from typing import ClassVar
 
@@ -143,3 +144,34 @@ def test_a_copy_that_logs_is_quiet_and_of_the_same_class(name):
     assert type(shadow) is Logs
     getattr(shadow, name)("loss", 1.0)
     getattr(copy.deepcopy(shadow), name)("loss", 1.0)
+
+
+class Value:
+    """A descriptor that keeps a value for each module."""
+
+    def __init__(self):
+        self.values = weakref.WeakKeyDictionary()
+
+    def __get__(self, one, owner=None):
+        return self if one is None else self.values[one]
+
+    def __set__(self, one, value):
+        self.values[one] = value
+
+
+def test_a_descriptor_keeps_the_values_of_a_copy_apart():
+    class Warm(nn.Linear):
+        temperature = Value()
+
+        def forward(self, x):
+            self.temperature *= 0.5
+            return super().forward(x) / self.temperature
+
+    module = Warm(2, 1)
+    module.temperature = 2.0
+    shadow = shadow_copy(module)
+    shadow(torch.ones(1, 2))
+    assert (shadow.temperature, module.temperature) == (1.0, 2.0)
+    with closing(LossSlice(module, line(module), [torch.ones(1, 2)], lambda m, x: m(x).sum())) as f:
+        assert f(torch.zeros(1, 1)) == f(torch.zeros(1, 1))
+    assert dict(Warm.temperature.values) == {module: 2.0}
