@@ -303,12 +303,14 @@ class Copier:
 
     def _bare_tensor(self, value: Tensor) -> Tensor:
         """A copy of a tensor that may lack attributes that were given to it."""
-        if type(value) is Tensor:
-            if not value.is_leaf:  # deepcopy refuses tensors with a graph
-                return value.detach().clone()
+        if type(value) is Tensor and not value.is_leaf:  # deepcopy refuses tensors with a graph
+            return value.detach().clone()
+        if type(value) is Tensor or _is_part_of_storage(value):
             bare = value.detach()  # without attributes, which may have no copy
             made = _deep_copy(bare, self.memo)  # keeps views of one storage together
             del self.memo[id(bare)]
+            if type(value) is nn.Parameter:
+                return nn.Parameter(made, value.requires_grad)
             return made.requires_grad_(value.requires_grad)
         try:
             if value.is_leaf:
@@ -430,6 +432,15 @@ def put_in_slot(owner: Any, name: str, content: Any) -> None:
         object.__setattr__(owner, name, content)
     except TypeError:  # one of a class that is not written in Python
         setattr(owner, name, content)
+
+
+def _is_part_of_storage(value: Tensor) -> bool:
+    """Whether a weight is a view of something larger, as of one vector of all."""
+    if type(value) is not nn.Parameter or value.layout is not torch.strided or value.is_meta:
+        return False
+    if type(value.data) is not Tensor or value.is_nested:
+        return False
+    return 0 < value.numel() * value.element_size() < value.untyped_storage().nbytes()
 
 
 def _deep_copy(tensor: Any, memo: dict[int, Any]) -> Tensor:

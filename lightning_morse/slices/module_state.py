@@ -11,6 +11,7 @@ from lightning_morse.slices.class_state import ClassState, users_classes
 from lightning_morse.slices.contents import Content
 from lightning_morse.slices.copying import Check
 from lightning_morse.slices.remembered import Remembered
+from lightning_morse.slices.weight_views import WeightViews
 
 
 class ModuleState(Remembered):
@@ -38,8 +39,13 @@ class ModuleState(Remembered):
         self._originals = {} if originals is None else originals
         own, apart = list(classes), list(passed_over)
         super().__init__(*roots, passed_over=apart, classes=own, check=check)
-        for tensor in (one for one in apart if isinstance(one, Tensor)):
+        written = [one for one in apart if isinstance(one, Tensor)]
+        for tensor in written:
             self.track(vars(tensor))  # a weight may have attributes
+        tensors = [content.tensor for content in self._tensors]
+        self._views = WeightViews(tensors, written, self._originals)
+        self._tensors = [c for c in self._tensors if id(c.tensor) not in self._views.ids]
+        self._fresh = list(self._tensors)
         kinds = dict.fromkeys(map(type, self._alive))
         shared = dict.fromkeys(base for kind in kinds for base in users_classes(kind))
         self._of_run = ClassState([cls for cls in shared if cls not in own], apart, check)
@@ -47,6 +53,7 @@ class ModuleState(Remembered):
     def restore(self) -> None:
         """Restore every binding and every content."""
         super().restore()
+        self._views.follow()
         self._of_run.restore()
 
     def restore_classes(self) -> None:
