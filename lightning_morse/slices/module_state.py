@@ -48,6 +48,7 @@ class ModuleState(Remembered):
         self._fresh = list(self._tensors)
         kinds = dict.fromkeys(map(type, self._alive))
         shared = dict.fromkeys(base for kind in kinds for base in users_classes(kind))
+        self._evaluates = False
         self._of_run = ClassState([cls for cls in shared if cls not in own], apart, check)
 
     def restore(self) -> None:
@@ -55,10 +56,16 @@ class ModuleState(Remembered):
         super().restore()
         self._views.follow()
         self._of_run.restore()
+        self._evaluates = True
 
     def restore_classes(self) -> None:
-        """Restore what the user's classes hold, which training goes on with."""
-        self._of_run.restore()
+        """Restore what the user's classes hold, if anything has been evaluated since the last time.
+
+        Training goes on with these, and may have changed them otherwise.
+        """
+        if self._evaluates:
+            self._evaluates = False
+            self._of_run.restore()
 
     def _content_of(self, tensor: Tensor) -> Content:
         return Content(tensor, self._originals.get(id(tensor)))

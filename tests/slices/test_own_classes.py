@@ -99,6 +99,15 @@ def test_what_a_class_holds_is_put_back():
     assert Net.bank.add_(0) is Net.bank
 
 
+def test_a_slice_that_is_not_evaluated_leaves_classes_alone():
+    module = Net()
+    loss = LossSlice(module, line(module), [torch.ones(1, 2)], lambda m, x: m(x).sum())
+    Net.calls, before = Net.calls + 1, Net.calls
+    loss.close()
+    assert Net.calls == before + 1
+    Net.calls = before
+
+
 def test_a_class_whose_metaclass_forbids_that_is_put_back():
     class Meta(type):
         def __setattr__(cls, name, value):
