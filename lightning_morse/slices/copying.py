@@ -65,9 +65,12 @@ _CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict
 
 def is_atomic(value: Any) -> bool:
     """Whether a value cannot change, so that a copy may share it."""
+    if type(value) in weakref.ProxyTypes:  # one whose object is gone cannot even be asked
+        return False
     if isinstance(value, types.BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    return isinstance(value, _ATOMIC)
+    # One that is a mere object is there to be told from all others.
+    return type(value) is object or isinstance(value, _ATOMIC)
 
 
 def holds_something(function: types.FunctionType) -> bool:
@@ -175,6 +178,8 @@ class Copier:
 
     def copy(self, value: Any) -> Any:
         """The copy of an object; the same for the same object."""
+        if type(value) in weakref.ProxyTypes:  # which passes for what it leads to
+            return self._behind_proxy(value)
         if is_atomic(value):
             return value
         if id(value) in self.memo:
@@ -184,6 +189,12 @@ class Copier:
         if made is None:
             made = self._copied(value)
         return self._known(value, made)
+
+    def _behind_proxy(self, value: Any) -> Any:
+        try:
+            return self.copy(value.__init__.__self__)  # a bound method knows its owner
+        except ReferenceError:  # it is gone
+            return value
 
     def _known(self, value: Any, made: Any) -> Any:
         self.memo[id(value)] = made
@@ -217,8 +228,6 @@ class Copier:
             return self._function(value)
         if cls is types.CellType:
             return self._cell(value)
-        if cls in weakref.ProxyTypes:
-            return self.copy(value.__init__.__self__)  # a bound method knows its owner
         if cls is weakref.WeakMethod:
             bound = value()
             return value if bound is None else weakref.WeakMethod(self.copy(bound))
@@ -260,7 +269,7 @@ class Copier:
         vars(made).update(names)
         for name in slots_of(type(module)):
             if hasattr(module, name):
-                object.__setattr__(made, name, self.copy(getattr(module, name)))
+                put_in_slot(made, name, self.copy(getattr(module, name)))
         return made
 
     def _weak_container(self, value: Any) -> Any:
@@ -286,20 +295,30 @@ class Copier:
     def _tensor(self, value: Tensor) -> Tensor:
         if str(type(value).__module__).startswith(_HANDLES) and type(value) is not Tensor:
             return value  # a piece of a sharded tensor
-        if type(value) in (Tensor, nn.Parameter) and value.is_leaf and value.grad is None:
-            return _deep_copy(value, self.memo)  # keeps views of one storage together
-        if type(value) is Tensor:
-            return value.detach().clone()  # deepcopy refuses tensors with a graph
+        made = self._known(value, self._bare_tensor(value))
+        # A parameter says nothing of its attributes when it is copied.
+        lost = {name: v for name, v in vars(value).items() if name not in vars(made)}
+        vars(made).update({name: self._named(name, v) for name, v in lost.items()})
+        return cast("Tensor", made)
+
+    def _bare_tensor(self, value: Tensor) -> Tensor:
+        """A copy of a tensor that may lack attributes that were given to it."""
+        if type(value) is Tensor and not value.is_leaf:  # deepcopy refuses tensors with a graph
+            return value.detach().clone()
+        if type(value) is Tensor or _is_part_of_storage(value):
+            bare = value.detach()  # without attributes, which may have no copy
+            made = _deep_copy(bare, self.memo)  # keeps views of one storage together
+            del self.memo[id(bare)]
+            if type(value) is nn.Parameter:
+                return nn.Parameter(made, value.requires_grad)
+            return made.requires_grad_(value.requires_grad)
         try:
             if value.is_leaf:
                 return _deep_copy(value, self.memo)
         except Exception:  # a subclass may refuse in any way
             pass
         made = bare_clone(value)
-        if type(made) is not type(value):
-            made = made.as_subclass(type(value))
-        vars(made).update({k: self.copy(v) for k, v in vars(value).items()})
-        return made
+        return made if type(made) is type(value) else made.as_subclass(type(value))
 
     def _function(self, value: types.FunctionType) -> types.FunctionType:
         """A function with copies of what it holds: a hook may close over its module."""
@@ -375,15 +394,19 @@ class Copier:
                 raise TypeError(f"a {type(value).__name__} has no copy")
             return value
         self._known(value, made)
+        replaces = isinstance(state, dict) and type(state) is not dict  # self.__dict__ = self
+        replaces = replaces and state is getattr(value, "__dict__", None)
         state = self.copy(state)
-        if hasattr(made, "__setstate__") and state is not None:
+        if replaces:
+            made.__dict__ = state
+        elif hasattr(type(made), "__setstate__") and state is not None:
             made.__setstate__(state)
         elif state is not None:
             names, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
             if names:
                 vars(made).update(names)
             for name, content in (slots or {}).items():
-                setattr(made, name, content)
+                put_in_slot(made, name, content)
         for item in items or ():
             made.append(self.copy(item))
         for key, content in pairs or ():
@@ -392,12 +415,32 @@ class Copier:
 
 
 def slots_of(cls: type) -> Iterator[str]:
-    """Names of the slots of a class."""
+    """Names of the slots of a class, as Python mangles them."""
     for base in cls.__mro__:
         slots = vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__"):
+            if name.startswith("__") and not name.endswith("__"):
+                owner = base.__name__.lstrip("_")
+                yield f"_{owner}{name}" if owner else name
+            elif name not in ("__dict__", "__weakref__"):
                 yield name
+
+
+def put_in_slot(owner: Any, name: str, content: Any) -> None:
+    """Bind a slot of an object, frozen or not."""
+    try:
+        object.__setattr__(owner, name, content)
+    except TypeError:  # one of a class that is not written in Python
+        setattr(owner, name, content)
+
+
+def _is_part_of_storage(value: Tensor) -> bool:
+    """Whether a weight is a view of something larger, as of one vector of all."""
+    if type(value) is not nn.Parameter or value.layout is not torch.strided or value.is_meta:
+        return False
+    if type(value.data) is not Tensor or value.is_nested:
+        return False
+    return 0 < value.numel() * value.element_size() < value.untyped_storage().nbytes()
 
 
 def _deep_copy(tensor: Any, memo: dict[int, Any]) -> Tensor:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-import collections
-import functools
-import operator
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from lightning_morse.slices.copying import (
-    Check,
-    Paced,
-    bare_clone,
-    cannot_be_written,
-    is_atomic,
-    slots_of,
-)
-from lightning_morse.slices.isolation import put_back_of
-from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
-
-# Tensors up to this size are kept twice; the content of larger ones is read from the original
-# again. Larger arrays are not restored.
-_SMALL_BYTES = 1 << 20
-_STAND_INS = (Overlay, Inert, Silence, Untouchable)
-# Objects of this package that a hook refers to are not the module's.
-_OUR_OWN = ("lightning_morse.", "torch.distributed", "torch._C._distributed")
-_SEQUENCES = (list, collections.deque)
+from lightning_morse.slices.class_state import ClassState, users_classes
+from lightning_morse.slices.contents import Content
+from lightning_morse.slices.copying import Check
+from lightning_morse.slices.remembered import Remembered
+from lightning_morse.slices.weight_views import WeightViews
 
 
-class ModuleState:
-    """Bindings and contents of everything reachable from a module, apart from its weights.
+class ModuleState(Remembered):
+    """Bindings and contents of everything reachable from a copy, apart from its weights.
 
-    Restoring takes time for what a step has changed and for a look at the rest: containers are
-    compared by the identity of their entries, small tensors and arrays by content, large tensors by
-    their version counter. Writes that bypass the counter (through ``.data`` or NumPy) are found by
-    comparing contents once, after the first evaluation; a tensor written in that way is compared
-    every time from then on.
+    What the classes of these objects hold, which the copy shares with the run, belongs to it.
 
     Args:
         roots: Where to start: modules, or any objects.
         passed_over: What does not belong to the state: tensors that the caller writes before every
             evaluation, and what others own.
         originals: The tensors that copies were made from, by ``id`` of the copy, where known.
-        classes: Classes whose attributes belong to the state as well.
-        check: Called after every few hundred objects, until the state has been restored once; what
-            it raises ends that.
+        classes: Classes made for the copy alone.
+        check: As :class:`~lightning_morse.slices.remembered.Remembered` takes it.
     """
 
     def __init__(
@@ -60,231 +36,36 @@ class ModuleState:
         classes: Iterable[type] = (),
         check: Check | None = None,
     ) -> None:
-        self._paced = Paced(check)
         self._originals = {} if originals is None else originals
-        self._classes = [(cls, dict(vars(cls))) for cls in classes]
-        self._seen: set[int] = {id(one) for one in passed_over}
-        self._alive: list[Any] = []
-        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
-        self._empty: list[Any] = []
-        self._sequences: list[tuple[Any, list[Any]]] = []
-        self._sets: list[tuple[set[Any], set[Any]]] = []
-        self._slots: list[tuple[Any, str, Any]] = []
-        self._cells: list[tuple[types.CellType, Any]] = []
-        self._tensors: list[_Content] = []
-        self._arrays: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
-        self._generators: list[Callable[[], Any]] = []
-        self._fresh: list[_Content] = []
-        self._used = False
-        for root in (*roots, *(names for _, names in self._classes)):
-            self.track(root)
-
-    def track(self, value: Any) -> None:
-        """Remember an object and everything it refers to, as they are now."""
-        pending = [value]
-        while pending:
-            one = pending.pop()
-            if is_atomic(one) or id(one) in self._seen or isinstance(one, type):
-                continue
-            if type(one) in _STAND_INS or str(type(one).__module__).startswith(_OUR_OWN):
-                continue
-            self._paced.one_more()
-            self._seen.add(id(one))
-            self._alive.append(one)
-            pending.extend(self._remember(one))
-
-    def _remember(self, one: Any) -> Iterator[Any]:
-        """Remember one object and yield what it refers to."""
-        if isinstance(one, Tensor):
-            wraps = type(one).__torch_dispatch__ is not Tensor.__torch_dispatch__
-            if wraps or one.layout is not torch.strided or one.is_meta or one.is_nested:
-                return  # has no storage of its own that could be compared
-            if one.numel() and not one.data_ptr():
-                return  # its storage has been freed for a while
-            content = _Content(one, self._originals.get(id(one)))
-            self._tensors.append(content)
-            self._fresh.append(content)
-            yield from vars(one).values()
-            return
-        if isinstance(one, np.ndarray):
-            kept = one.dtype != object and one.nbytes <= _SMALL_BYTES
-            if kept and not cannot_be_written(one):
-                self._arrays.append((one, one.copy()))
-            return
-        if (put_back := put_back_of(one)) is not None:
-            self._generators.append(put_back)
-            return
-        if isinstance(one, types.FunctionType | types.MethodType | functools.partial):
-            yield from _behind(one)
-            return
-        if isinstance(one, types.CellType):
-            try:
-                content = one.cell_contents
-            except ValueError:  # still empty
-                return
-            self._cells.append((one, content))
-            yield content
-            return
-        if isinstance(one, tuple | frozenset):
-            yield from one
-        elif isinstance(one, dict):
-            yield from self._remember_dict(one)
-        elif isinstance(one, _SEQUENCES):
-            if one:
-                self._sequences.append((one, list(one)))
-            else:
-                self._empty.append(one)
-            yield from list(one)
-        elif isinstance(one, set):
-            self._sets.append((one, set(one)))
-            yield from one
-        names = getattr(one, "__dict__", None)
-        if type(names) is dict:
-            self._seen.add(id(names))
-            yield from self._remember_dict(names)
-        for name in slots_of(type(one)):
-            if hasattr(one, name):
-                self._slots.append((one, name, getattr(one, name)))
-                yield getattr(one, name)
-
-    def _remember_dict(self, one: dict[Any, Any]) -> Iterator[Any]:
-        if one:
-            self._dicts.append((one, dict(one)))
-        else:
-            self._empty.append(one)
-        yield from list(one.values())
+        own, apart = list(classes), list(passed_over)
+        super().__init__(*roots, passed_over=apart, classes=own, check=check)
+        written = [one for one in apart if isinstance(one, Tensor)]
+        for tensor in written:
+            self.track(vars(tensor))  # a weight may have attributes
+        tensors = [content.tensor for content in self._tensors]
+        self._views = WeightViews(tensors, written, self._originals)
+        self._tensors = [c for c in self._tensors if id(c.tensor) not in self._views.ids]
+        self._fresh = list(self._tensors)
+        kinds = dict.fromkeys(map(type, self._alive))
+        shared = dict.fromkeys(base for kind in kinds for base in users_classes(kind))
+        self._evaluates = False
+        self._of_run = ClassState([cls for cls in shared if cls not in own], apart, check)
 
     def restore(self) -> None:
         """Restore every binding and every content."""
-        each = self._paced.through
-        for empty in each(self._empty):
-            if empty:
-                empty.clear()
-        for names, before in each(self._dicts):
-            if not _same_items(names, before):
-                names.clear()
-                names.update(before)
-        for cls, names in self._classes:
-            for name in {*vars(cls), *names}:
-                if name not in names:
-                    delattr(cls, name)
-                elif vars(cls).get(name) is not names[name]:
-                    setattr(cls, name, names[name])
-        for sequence, entries in each(self._sequences):
-            if not _same_entries(sequence, entries):
-                sequence.clear()
-                sequence.extend(entries)
-        for group, members in each(self._sets):
-            if group != members:
-                group.clear()
-                group.update(members)
-        for owner, name, content in each(self._slots):
-            if getattr(owner, name, None) is not content:
-                setattr(owner, name, content)
-        for cell, content in each(self._cells):
-            cell.cell_contents = content
-        for array, kept in each(self._arrays):
-            if not np.array_equal(array, kept, equal_nan=array.dtype.kind in "fc"):
-                array[...] = kept
-        for put_back in self._generators:
-            put_back()
-        if self._used:  # nothing has been evaluated before the first time
-            for content in self._fresh:
-                content.look_closely()
-            self._fresh = []
-        self._used = True
-        for tensor in each(self._tensors):
-            tensor.restore()
-        # From now on it is known how long that takes, as of all else in an evaluation.
-        self._paced = Paced(None)
+        super().restore()
+        self._views.follow()
+        self._of_run.restore()
+        self._evaluates = True
 
+    def restore_classes(self) -> None:
+        """Restore what the user's classes hold, if anything has been evaluated since the last time.
 
-class _Content:
-    """A tensor and its content.
+        Training goes on with these, and may have changed them otherwise.
+        """
+        if self._evaluates:
+            self._evaluates = False
+            self._of_run.restore()
 
-    Args:
-        tensor: The tensor.
-        original: The tensor it is a copy of, if known, so that a large one is not kept twice.
-    """
-
-    def __init__(self, tensor: Tensor, original: Tensor | None) -> None:
-        self.tensor = tensor
-        self._uncounted = tensor.is_inference()
-        self._requires_grad = tensor.requires_grad
-        self._large = tensor.numel() * tensor.element_size() > _SMALL_BYTES
-        if self._large and original is not None and not original.is_inference():
-            self._source: Tensor = original.detach()
-            self._version: int | None = original._version
-        else:
-            self._source, self._version = bare_clone(tensor), None
-        self._mark = self._now()
-
-    def _now(self) -> tuple[Any, ...]:
-        t = self.tensor
-        return (0 if t.is_inference() else t._version), t.data_ptr(), t.shape, t.stride(), t.dtype
-
-    @property
-    def _unchanged(self) -> bool:
-        if self._now() != self._mark:
-            return False
-        if self._large and not self._uncounted:
-            return True
-        # Some kernels, such as that of batch norm, write without incrementing the version.
-        return _equal(self.tensor, self._source)
-
-    def look_closely(self) -> None:
-        """Compare a large tensor once, for writes that its version counter misses."""
-        if self._large:
-            self._uncounted = True
-            self._uncounted = not self._unchanged
-
-    def restore(self) -> None:
-        """Restore the content if it has changed."""
-        tensor = self.tensor
-        if tensor.is_leaf and tensor.grad is not None:
-            tensor.grad = None
-        if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
-            tensor.requires_grad_(self._requires_grad)
-        if self._unchanged:
-            return
-        if self._version is not None and self._source._version != self._version:
-            raise RuntimeError(
-                f"a step writes to a tensor of shape {tuple(tensor.shape)} that the module holds, "
-                "and what it held is gone, because the module itself has been trained since. Make "
-                "a new slice"
-            )
-        # Not copy_: an expanded buffer cannot be written in place.
-        tensor.data = self._source.to(self._mark[4], copy=True)
-        self._mark = self._now()
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    with torch._C.DisableTorchFunctionSubclass():
-        return torch.equal(a.detach(), b.to(a.dtype))
-
-
-def _same_items(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    return (
-        len(now) == len(before)
-        and all(map(operator.is_, now, before))
-        and all(map(operator.is_, now.values(), before.values()))
-    )
-
-
-def _same_entries(now: Any, before: list[Any]) -> bool:
-    return len(now) == len(before) and all(map(operator.is_, now, before))
-
-
-def _behind(function: Any) -> Iterator[Any]:
-    """What a function, method or partial refers to, globals excepted."""
-    if isinstance(function, types.MethodType):
-        yield from (function.__self__, function.__func__)
-        return
-    if isinstance(function, functools.partial):
-        yield from (function.func, *function.args, *function.keywords.values())
-    else:
-        yield from function.__closure__ or ()
-        yield from function.__defaults__ or ()
-        yield from (function.__kwdefaults__ or {}).values()
-    if vars(function):  # one without attributes may be that of the run
-        yield vars(function)
+    def _content_of(self, tensor: Tensor) -> Content:
+        return Content(tensor, self._originals.get(id(tensor)))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+from lightning_morse.slices.class_state import LIBRARIES, users_classes
 from lightning_morse.slices.copying import holds_something, is_atomic
+from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.stand_ins import Silence
 from lightning_morse.slices.world import World
 
 # Attributes of a class that are no data.
 _CODE = (FunctionType, MethodType, staticmethod, classmethod, property, type)
-# Classes of these libraries hold nothing that a step would change.
-_LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
 # Methods that are not called on a copy, or must not be another's.
 _NOT_CALLED = ("__new__", "__init__", "__init_subclass__", "__class_getitem__", "__del__")
 
@@ -31,6 +31,8 @@ def give_own_class(copied: Any, world: World) -> None:
         world: Copies what classes hold, and knows which classes have been made already.
     """
     cls = type(copied)
+    if hasattr(cls, "log_dict"):
+        _keep_quiet(copied, world)
     if any(cls is own for own in world.own_classes):
         return
     if cls not in world.classes:
@@ -43,12 +45,17 @@ def give_own_class(copied: Any, world: World) -> None:
 def take_own_classes(world: World) -> None:
     """Take the classes back that were made for copies, which are evaluated no more.
 
+    What steps have changed in the user's own classes is put back.
+
     A class is part of a cycle, and would stay among the ``__subclasses__()`` of the user's until
     the next collection of garbage, which takes too long to ask for.
 
     Args:
         world: That of the copies.
     """
+    state = getattr(world.remember, "__self__", None)
+    if isinstance(state, ModuleState):  # else nothing has been evaluated
+        state.restore_classes()
     originals = {id(own): cls for cls, own in world.classes.items() if own is not cls}
     for copied in world.with_own_class:
         cls = originals.get(id(type(copied)))
@@ -67,24 +74,23 @@ def users_bases(cls: type) -> list[type]:
     return [
         base
         for base in cls.__mro__
-        if not f"{base.__module__}.".startswith(_LIBRARIES) and base is not object
+        if not f"{base.__module__}.".startswith(LIBRARIES) and base is not object
     ]
 
 
 def _made(cls: Any, world: World) -> Any:
-    """The class for copies of instances of a class; that class where another is not needed."""
-    bases = users_bases(cls)
-    held = {base: own for base in bases if (own := dict(_held(base, world)))}
-    logs, ends = hasattr(cls, "log_dict"), hasattr(cls, "__del__")
-    if not (logs or ends or held or any(map(_holds_data, bases))):
+    """The class for copies of instances of a class; that class where another is not needed.
+
+    It is not for constants: a step may ask for the type of a module, and what it binds in a class
+    is put back (:mod:`lightning_morse.slices.class_state`).
+    """
+    held = {base: own for base in users_bases(cls) if (own := dict(_held(base, world)))}
+    ends = hasattr(cls, "__del__")
+    if not (ends or held):
         return cls
-    first, namespace = preceding(_Quiet if logs else Unregistered, cls), held.pop(cls, {})
+    first, namespace = preceding(Unregistered, cls), held.pop(cls, {})
     if ends:
         namespace["__del__"] = _nothing  # the end of the copy is not that of the module
-    if logs:
-        namespace["log"] = namespace["log_dict"] = world.silent_log
-        if not hasattr(cls, "logger"):
-            namespace["logger"], namespace["loggers"] = Silence(), ()
     try:
         # Each right before the base it is for, so that super() finds the copy.
         layers = [derived(base, (_apart(), base), own) for base, own in held.items()]
@@ -94,6 +100,33 @@ def _made(cls: Any, world: World) -> Any:
         made = derived(cls, (first, cls), namespace)
     world.own_classes += (made, *layers)
     return made
+
+
+def _keep_quiet(copied: Any, world: World) -> None:
+    """Let a copy that logs or prints do so no more."""
+    names = vars(copied)
+    names["log"] = names["log_dict"] = _Logs(world.silent_log)
+    names["print"] = Silence()
+    if not hasattr(type(copied), "logger"):
+        names["logger"], names["loggers"] = Silence(), ()
+
+
+class _Logs(Silence):
+    """Hands on what is logged; a copy of it, which a step may make, does not.
+
+    Args:
+        told: Is called as ``log`` is.
+    """
+
+    def __init__(self, told: Callable[..., None]) -> None:
+        self._told = told
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Hand on."""
+        self._told(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return Silence, ()
 
 
 def preceding(first: type, cls: type) -> Any:
@@ -176,18 +209,15 @@ def _own(value: Any, where: str, world: World) -> Any:
         return value if made is value.func else functools.cached_property(made)
     if isinstance(value, functools._lru_cache_wrapper):  # would keep copies of the module alive
         return world.copier.copy(value)
-    if isinstance(value, _CODE) or hasattr(cls, "__get__") or cls.__module__ == "_abc":
+    if isinstance(value, _CODE) or cls.__module__ == "_abc":
         return value
+    if hasattr(cls, "__get__"):
+        if not isinstance(cls.__get__, FunctionType) or not hasattr(value, "__dict__"):
+            return value
+        # One of the user's may keep something for each module; without a copy it is put back.
+        made = world.copier.copy(value) if users_classes(cls) else value
+        return made if type(made) is cls else value
     return world.copier.copy(value)
-
-
-def _holds_data(base: type) -> bool:
-    """Whether a class has an attribute that a step could bind to something else, as a count."""
-    return any(
-        is_atomic(value) and not isinstance(value, (*_CODE, BuiltinFunctionType, ModuleType))
-        for name, value in vars(base).items()
-        if not name.startswith("__")
-    )
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
@@ -210,9 +240,3 @@ class Unregistered:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep out of any registry of subclasses that the class of the module has."""
-
-
-class _Quiet(Unregistered):
-    """Precedes the class of a copy that logs or prints."""
-
-    print = Silence()

@@ -298,3 +298,102 @@ def test_what_nobody_can_write_to_is_shared(tmp_path):
     written = np.load(tmp_path / "kept.npy", mmap_mode="c")
     for array in (view, np.frombuffer(bytearray(8), dtype=np.int64), written, np.ones(2)):
         assert copier().copy(array) is not array
+
+
+class AttrDict(dict):
+    """A dict that is its own attributes."""
+
+    def __init__(self, **entries):
+        super().__init__(**entries)
+        self.__dict__ = self
+
+
+def test_a_dict_that_is_its_own_attributes_is_one_in_the_copy():
+    value = AttrDict(n=0, inner=[1])
+    copied = copier().copy(value)
+    state = ModuleState(copied)
+    copied.n += 1
+    copied["inner"].append(2)
+    copied.fresh = True
+    assert (copied["n"], copied.inner, copied["fresh"]) == (1, [1, 2], True)
+    assert value == {"n": 0, "inner": [1]}
+    state.restore()
+    assert copied == {"n": 0, "inner": [1]}
+
+
+def test_a_proxy_leads_to_the_copy():
+    module = nn.Linear(2, 1)
+    module.helper = Frozen([weakref.proxy(module)])
+    gone = weakref.proxy(nn.Linear(2, 1))
+    copied = copier().copy(module)
+    assert copied.helper.values[0].weight is copied.weight is not module.weight
+    assert len(copier().copy([gone])) == 1
+    ModuleState([gone]).restore()
+
+
+class Mangled:
+    __slots__ = ("__count", "later")
+
+    def __init__(self):
+        self.__count = [1]
+
+    def up(self):
+        self.__count = [*self.__count, 1]
+        self.later = True
+        return len(self.__count)
+
+
+@dataclass(frozen=True)
+class FrozenSlots:
+    __slots__ = ("values",)
+    values: list
+
+
+def test_slots_are_copied_and_put_back_whatever_they_are_called():
+    class Both(Mangled, nn.Linear):
+        def __init__(self):
+            nn.Linear.__init__(self, 2, 1)
+            Mangled.__init__(self)
+
+    for value in (Mangled(), Both()):
+        copied = copier().copy(value)
+        state = ModuleState(copied)
+        assert (copied.up(), copied.up()) == (2, 3)
+        state.restore()
+        assert not hasattr(copied, "later")
+        assert (copied.up(), value.up()) == (2, 2)
+    frozen = FrozenSlots([1])
+    copied = copier().copy(frozen)
+    assert copied == frozen
+    assert copied.values is not frozen.values
+
+
+def test_a_sentinel_is_itself():
+    unset = object()
+    assert copier().copy([unset])[0] is unset
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Parameter(torch.ones(2)),
+        lambda: torch.ones(2),
+        lambda: torch.ones(2, requires_grad=True),
+        lambda: 2 * torch.ones(2, requires_grad=True),
+        lambda: NeedsLabels(torch.ones(2), ["u"]),
+    ],
+)
+def test_attributes_of_tensors_are_copied_and_put_back(make):
+    tensor = make()
+    tensor.reg, tensor.lock, tensor.seen, tensor.me = 5.0, threading.Lock(), [], tensor
+    copied = copier().copy(tensor)
+    assert copied.requires_grad == (tensor.requires_grad and tensor.is_leaf)
+    assert type(copied) is type(tensor)
+    assert copied.me is copied
+    state = ModuleState(passed_over=[copied])
+    copied.seen.append(copied.reg)
+    copied.reg = 6.0
+    assert (tensor.reg, tensor.seen) == (5.0, [])
+    assert copied.lock.acquire(blocking=False)
+    state.restore()
+    assert (copied.reg, copied.seen) == (5.0, [])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_morse.slices import module_state
+from lightning_morse.slices import contents
 from lightning_morse.slices.module_state import ModuleState
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_changed_is_not_copied(monkeypatch):
     state = ModuleState(module)
     for _ in range(2):
         state.restore()
-    monkeypatch.setattr(module_state, "_equal", None)  # contents are not even compared
+    monkeypatch.setattr(contents, "same_values", None)  # contents are not even compared
     at = module.bank.data_ptr(), id(module.rows)
     state.restore()
     assert (module.bank.data_ptr(), id(module.rows)) == at
@@ -136,3 +136,29 @@ def test_a_cell_of_a_closure_is_put_back():
     assert count == 1
     state.restore()
     assert count == 0
+
+
+@pytest.mark.parametrize("make", [lambda: np.zeros(200_000), lambda: np.full(3, np.nan)])
+def test_arrays_of_any_size_are_put_back(make):
+    module = nn.Module()
+    module.array = make()
+    state = ModuleState(module)
+    for _ in range(2):
+        state.restore()
+        module.array[1] += 1
+        module.array[0] = 4
+    state.restore()
+    assert np.array_equal(module.array, make(), equal_nan=True)
+
+
+def test_arrays_of_objects_are_put_back():
+    module, inner = nn.Module(), [1]
+    module.array = np.array([0, None, inner], dtype=object)
+    state = ModuleState(module)
+    state.restore()
+    module.array[0] += 1
+    module.array[2].append(2)
+    module.array[2] = None
+    state.restore()
+    assert module.array.tolist() == [0, None, [1]]
+    assert module.array[2] is inner
