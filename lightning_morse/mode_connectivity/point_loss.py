@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_morse.slices.batch_statistics import TOO_FEW
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
+from lightning_morse.slices.isolation import plain_arithmetic
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights
 from lightning_morse.slices.shadow_loss import ShadowLoss
@@ -102,14 +102,14 @@ class LossAtWeights:
         """
         self.n_evaluations += 1
         device = self._loss.weights[0].device.type
-        with plain_arithmetic(device), preserved_random_state(self._loss.generators), quiet():
+        with plain_arithmetic(device), self._loss.leaving_no_trace(), quiet():
             self._write(theta)
             return float(sum(share * loss.item() for share, loss in self._loss.parts()))
 
     def statistics(self, theta: Tensor) -> dict[str, Tensor]:
         """The recomputed statistics at flat weights, by the names of their buffers, on the CPU."""
         device = self._loss.weights[0].device.type
-        with plain_arithmetic(device), preserved_random_state(self._loss.generators), quiet():
+        with plain_arithmetic(device), self._loss.leaving_no_trace(), quiet():
             self._write(theta)
             return {
                 f"{name}.{buffer}" if name else buffer: value.detach().cpu().clone()

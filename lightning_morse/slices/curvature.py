@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_morse._typing import Array
 from lightning_morse.slices.bases import orthonormal_columns
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
+from lightning_morse.slices.isolation import plain_arithmetic
 from lightning_morse.slices.parameters import flatten
 from lightning_morse.slices.shadow_loss import ShadowLoss
 
@@ -32,7 +32,7 @@ def differentiable(loss: ShadowLoss) -> Iterator[None]:
     The global random number generators start from the seed of the loss and are restored afterwards.
     """
     device = loss.weights[0].device.type
-    with plain_arithmetic(device), preserved_random_state(loss.generators):
+    with plain_arithmetic(device), loss.leaving_no_trace():
         loss.reset()
         with torch.enable_grad():
             yield

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.batch_statistics import Statistics
 from lightning_morse.slices.copying import Check
-from lightning_morse.slices.isolation import plain_arithmetic, preserved_random_state
+from lightning_morse.slices.isolation import plain_arithmetic
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
@@ -162,7 +162,7 @@ class LossSlice:
             raise ValueError(f"x must be finite, got {points[i].tolist()} in row {i}")
         with (
             plain_arithmetic(self._theta.device.type),
-            preserved_random_state(self._loss.generators),
+            self._loss.leaving_no_trace(),
             quiet(),
         ):
             return points.new_tensor([self._loss_at(point) for point in points])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -48,24 +49,23 @@ class ModuleState(Remembered):
         self._fresh = list(self._tensors)
         kinds = dict.fromkeys(map(type, self._alive))
         shared = dict.fromkeys(base for kind in kinds for base in users_classes(kind))
-        self._evaluates = False
-        self._of_run = ClassState([cls for cls in shared if cls not in own], apart, check)
+        self._shared, self._apart = [cls for cls in shared if cls not in own], apart
+        self._of_run = ClassState(self._shared, apart, check)
 
     def restore(self) -> None:
         """Restore every binding and every content."""
         super().restore()
         self._views.follow()
         self._of_run.restore()
-        self._evaluates = True
 
-    def restore_classes(self) -> None:
-        """Restore what the user's classes hold, if anything has been evaluated since the last time.
-
-        Training goes on with these, and may have changed them otherwise.
-        """
-        if self._evaluates:
-            self._evaluates = False
-            self._of_run.restore()
+    @contextmanager
+    def keeping_classes(self) -> Iterator[None]:
+        """Put back afterwards what the user's classes hold now, which training goes on with."""
+        now = ClassState(self._shared, self._apart)
+        try:
+            yield
+        finally:
+            now.restore()
 
     def _content_of(self, tensor: Tensor) -> Content:
         return Content(tensor, self._originals.get(id(tensor)))

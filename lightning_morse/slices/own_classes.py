@@ -10,7 +10,6 @@ from typing import Any
 
 from lightning_morse.slices.class_state import LIBRARIES, users_classes
 from lightning_morse.slices.copying import holds_something, is_atomic
-from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.stand_ins import Silence
 from lightning_morse.slices.world import World
 
@@ -45,17 +44,12 @@ def give_own_class(copied: Any, world: World) -> None:
 def take_own_classes(world: World) -> None:
     """Take the classes back that were made for copies, which are evaluated no more.
 
-    What steps have changed in the user's own classes is put back.
-
     A class is part of a cycle, and would stay among the ``__subclasses__()`` of the user's until
     the next collection of garbage, which takes too long to ask for.
 
     Args:
         world: That of the copies.
     """
-    state = getattr(world.remember, "__self__", None)
-    if isinstance(state, ModuleState):  # else nothing has been evaluated
-        state.restore_classes()
     originals = {id(own): cls for cls, own in world.classes.items() if own is not cls}
     for copied in world.with_own_class:
         cls = originals.get(id(type(copied)))

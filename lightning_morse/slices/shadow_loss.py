@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, listed_batches, mapped
 from lightning_morse.slices.copying import Check
-from lightning_morse.slices.isolation import seed_everything
+from lightning_morse.slices.isolation import preserved_random_state, seed_everything
 from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.own_classes import take_own_classes
@@ -170,6 +171,12 @@ class ShadowLoss:
         words = {"in the precision of training": self._way.narrow}
         words["with self.training true"] = self._way.trains
         return tuple(said for said, holds in words.items() if holds)
+
+    @contextmanager
+    def leaving_no_trace(self) -> Iterator[None]:
+        """Put back afterwards what training goes on with: random numbers, and what classes hold."""
+        with preserved_random_state(self.generators), self._state.keeping_classes():
+            yield
 
     def close(self) -> None:
         """Give the copy up: it is evaluated no more, and leaves nothing behind."""
