@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -20,7 +21,9 @@ def loss_from_steps(module: Any, batch: Any, batch_idx: int = 0) -> Tensor | Non
     ``training_step`` only if ``validation_step`` returns no loss, since it usually returns none
     either, and takes steps besides; the module must be a copy whose optimizers take none. Importing
     lightning is not needed: a step counts as defined unless the class it comes from belongs to
-    lightning's core. A step that asks for ``dataloader_iter`` gets an iterator over this one batch.
+    lightning's core. ``on_train_batch_start`` is called before ``training_step``, as in training:
+    it may prepare what the step uses, or skip the batch. A step that asks for ``dataloader_iter``
+    gets an iterator over this one batch.
 
     Args:
         module: A LightningModule, or any object with such steps.
@@ -75,8 +78,22 @@ def _output(module: Any, name: str, batch: Any, batch_idx: int) -> Any:
     """What a step returns; None if it is not defined."""
     if not _defines(module, name):
         return None
+    if name == "training_step" and _skips(module, batch, batch_idx):
+        return None
     step = getattr(module, name)
     return step(*_step_arguments(step, batch, batch_idx))
+
+
+def _skips(module: Any, batch: Any, batch_idx: int) -> bool:
+    """Call what the module does before a training step; whether it skips the batch by that."""
+    name = "on_train_batch_start"
+    if not _defines(module, name):
+        return False
+    hook = getattr(module, name)
+    # One that asks the trainer for what a copy does not get is seldom needed for the loss.
+    with suppress(Exception):
+        return bool(hook(*_step_arguments(hook, batch, batch_idx)) == -1)
+    return False
 
 
 def _loss_in(output: Any) -> Tensor | None:

@@ -1063,6 +1063,44 @@ def decorated(step):
     return wrapper
 
 
+class Prepares(pl.LightningModule):
+    """Prepares weights of examples before each step, and asks a trainer for what only that has."""
+
+    def __init__(self, asks=False, skips=False):
+        super().__init__()
+        self.net, self.asks, self.skips = nn.Linear(4, 3), asks, skips
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.weights = 1 + batch[1].float()
+        if self.asks:
+            self.trainer.what_only_a_trainer_has()
+        return -1 if self.skips and batch_idx else None
+
+    def training_step(self, batch, batch_idx):
+        losses = cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+        return (self.weights * losses).mean()
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_what_is_prepared_before_a_step_is_prepared_for_probe_batches(asks):
+    module, given = Prepares(asks), batches((8, 3))
+    module.weights = torch.ones(3)  # of another batch
+    loss = LossSlice(module, slice_through(module), given)
+    losses = [((1 + y) * cross_entropy(module.net(x), y, reduction="none")).sum() for x, y in given]
+    expected = sum(losses).item() / 11
+    assert loss(torch.zeros(1, 2)).item() == pytest.approx(expected, rel=1e-5)
+    assert module.weights.tolist() == [1, 1, 1]
+
+
+def test_a_batch_that_is_skipped_before_its_step_does_not_count():
+    module, given = Prepares(skips=True), batches((8, 3))
+    loss = LossSlice(module, slice_through(module), given)
+    x, y = given[0]
+    alone = ((1 + y) * cross_entropy(module.net(x), y, reduction="none")).mean()
+    assert loss(torch.zeros(1, 2)).item() == pytest.approx(alone.item(), rel=1e-5)
+    assert loss.n_examples == 8
+
+
 def test_one_decorator_on_steps_that_take_other_arguments():
     steps = (lambda s, b, i, d: ONE * d + 1, lambda s, b: TWO, lambda s, b, i: ONE * i)
     found = [loss_from_steps(stepping(training_step=decorated(s)), None, 7) for s in steps]
