@@ -230,6 +230,9 @@ class ShadowLoss:
                         raise
                     failure = failure or error
             assert failure is not None
+            if self._way != (first := _Way()):
+                with torch.no_grad():
+                    self._change(first)
             raise failure
         finally:
             del failure  # or it would refer to itself, and keep what its frames hold
@@ -338,12 +341,13 @@ def _parts_that_train(module: nn.Module, shadow: nn.Module) -> list[nn.Module]:
 
     Not those of torch, nor those without parts, which make noise or gather statistics then.
     """
-    pairs = zip(module.modules(), shadow.modules(), strict=True)
+    copies = dict(shadow.named_modules())
+    pairs = [(part, copies[name]) for name, part in module.named_modules() if name in copies]
     return [
         copied
         for part, copied in pairs
         if part.training
         and not copied.training
-        and any(part.children())
+        and len(list(part.children()))
         and not f"{type(part).__module__}.".startswith("torch.")
     ]

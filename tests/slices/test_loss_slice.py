@@ -560,6 +560,31 @@ def test_weights_of_two_precisions():
     torch.testing.assert_close(loss(points()), same_in_double, rtol=1e-5, atol=0)
 
 
+class Unsized(nn.Linear):
+    """Has no truth value, as a compiled module has none."""
+
+    def __len__(self):
+        raise TypeError("no len()")
+
+
+def test_parts_that_have_no_length():
+    module = nn.Sequential(nn.Sequential(Unsized(4, 3)))
+    loss = LossSlice(module, slice_through(module), batches(), classify)
+    assert torch.isfinite(loss(points())).all()
+
+
+def test_nothing_is_conceded_where_no_way_works():
+    module = nn.Sequential(nn.Sequential(nn.Linear(4, 3)))
+
+    def fails(module, batch):
+        raise KeyError("whatever the way")
+
+    loss = LossSlice(module, slice_through(module), batches(), fails)
+    with pytest.raises(KeyError, match="whatever"):
+        loss(points())
+    assert loss.conceded == ()
+
+
 class Cast(nn.Module):
     """Casts its input by hand to the half precision that a part of it has."""
 
