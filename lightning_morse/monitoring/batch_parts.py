@@ -30,6 +30,8 @@ _EXAMPLES_STREAM = 6
 _TOKENS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 # A list of more tensors that are all alike may be one of examples instead of one of fields.
 _MOST_ALIKE = 3
+# Containers within containers: one that is nested deeper holds itself, or is no batch.
+_DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,10 @@ def _may_be_numbers(tensor: Tensor) -> bool:
     return FEWEST_EXAMPLES <= int(tensor.max()) < len(tensor)
 
 
-def _tensors_of(value: Any) -> Iterator[Tensor]:
+def _tensors_of(value: Any, depth: int = 0) -> Iterator[Tensor]:
     """All tensors of a batch that holds nothing else."""
+    if depth > _DEEPEST:  # as one that holds itself
+        raise _CannotBeCutError
     if value is None:
         return
     if type(value) is Tensor:
@@ -134,7 +138,7 @@ def _tensors_of(value: Any) -> Iterator[Tensor]:
         yield value
         return
     for part in _fields_of(value):
-        yield from _tensors_of(part)
+        yield from _tensors_of(part, depth + 1)
 
 
 def _fields_of(value: Any) -> list[Any]:

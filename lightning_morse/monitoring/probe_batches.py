@@ -10,6 +10,9 @@ from torch import Tensor
 from lightning_morse.slices.batches import mapped
 from lightning_morse.slices.copying import bare_clone
 
+# Containers within containers: one that is nested deeper holds itself, or is no batch.
+_DEEPEST = 50
+
 
 def copied(batch: Any) -> Any:
     """A copy independent of the batch; a view is copied without the rest of its storage."""
@@ -28,15 +31,19 @@ def _requiring(made: Tensor, like: Tensor) -> Tensor:
     return made.detach().requires_grad_()
 
 
-def is_plain(data: Any) -> bool:
+def is_plain(data: Any, depth: int = 0) -> bool:
     """Whether ``torch.load(..., weights_only=True)`` can read this back.
+
+    Not what holds itself, or is nested as deep as that.
 
     Example:
         >>> is_plain([{"ids": (1, "a")}]), is_plain([object()])
         (True, False)
     """
+    if type(data) in (list, tuple, dict) and depth > _DEEPEST:
+        return False
     if type(data) in (list, tuple):
-        return all(map(is_plain, data))
+        return all(is_plain(part, depth + 1) for part in data)
     if type(data) is dict:
-        return all(map(is_plain, data)) and all(map(is_plain, data.values()))
+        return all(is_plain(part, depth + 1) for item in data.items() for part in item)
     return type(data) in (Tensor, int, float, str, bool, type(None))

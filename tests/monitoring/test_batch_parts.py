@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from lightning_morse.monitoring.batch_parts import (
     n_divisible,
     part_of,
 )
+from lightning_morse.monitoring.probe_batches import is_plain
 
 N = 16
 Pair = namedtuple("Pair", ["x", "y"])
@@ -138,6 +141,27 @@ def test_what_stays_whole(kind):
     batch = WHOLE[kind]()
     assert n_divisible(batch) == 0
     assert part_of(batch, 1, seed=3) is batch
+
+
+@dataclass
+class Node:
+    features: torch.Tensor
+    parent: Any = None
+
+
+def test_what_holds_itself_stays_whole_however_deep_recursion_may_go():
+    node, listed = Node(torch.ones(4, 2)), [torch.ones(4)]
+    node.parent = node
+    listed.append(listed)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        for batch in (node, listed):
+            assert n_divisible(batch) == 0
+        assert not is_plain(listed)
+    finally:
+        sys.setrecursionlimit(before)
+    assert is_plain([{"ids": (1, "a")}])
 
 
 def test_on_an_accelerator_integers_may_be_numbers_of_examples():
