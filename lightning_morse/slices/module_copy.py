@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
 
-from lightning_morse.slices.isolation import is_generator
+from lightning_morse.slices.generators import called_by
 from lightning_morse.slices.own_classes import give_own_class, users_bases
 from lightning_morse.slices.world import World
 
@@ -31,8 +30,8 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
     Hooks are copied and run, since some of them compute weights (pruning, weight norm), together
     with what they close over. So are lists, dicts and arrays that are attributes of a class, and
     what its methods close over and have as default arguments.
-    What a step does to other global variables than generators (:func:`generators_beside`), to
-    files or other processes is not undone.
+    What a step does to other global variables than generators
+    (:mod:`lightning_morse.slices.generators`), to files or other processes is not undone.
 
     Args:
         module: Any module. Tensors that are part of an autograd graph are copied without the graph;
@@ -89,7 +88,7 @@ def copy_of_loss(loss_fn: Callable[..., Any] | None, world: World) -> Callable[.
         world.shared.append(loss_fn)
         return loss_fn
     made: Callable[..., Any] | None = world.held_by(loss_fn, "loss_fn")
-    for part in _called(made):
+    for part in called_by(made):
         if not isinstance(part, FunctionType | type) and users_bases(type(part)):
             with contextlib.suppress(TypeError):  # a class whose instances cannot change theirs
                 give_own_class(part, world)
@@ -98,33 +97,3 @@ def copy_of_loss(loss_fn: Callable[..., Any] | None, world: World) -> Callable[.
 
 def _is_ours(function: FunctionType) -> bool:
     return str(function.__globals__.get("__name__")).startswith("lightning_morse.")
-
-
-def _called(function: Any) -> list[Any]:
-    """What is called where a function is: that of a partial, or of a bound method and its owner."""
-    found = [function]
-    for one in found:
-        if isinstance(one, functools.partial):
-            found.append(one.func)
-        elif isinstance(one, MethodType):
-            found += (one.__func__, one.__self__)
-    return found
-
-
-def generators_beside(module: nn.Module, loss_fn: Any = None) -> list[Any]:
-    """Random number generators that steps may draw from and that no copy of the module holds.
-
-    These are global variables of the files in which the classes of the module and of its parts are
-    defined, or the loss function.
-
-    Args:
-        module: The module.
-        loss_fn: The loss function, as :func:`copy_of_loss` takes it.
-    """
-    called = _called(loss_fn)
-    classes = dict.fromkeys(map(type, (*module.modules(), *called)))
-    bases = dict.fromkeys(base for cls in classes for base in users_bases(cls))
-    code = [*called, *(value for base in bases for value in vars(base).values())]
-    files = {id(f.__globals__): f.__globals__ for f in code if isinstance(f, FunctionType)}
-    found = [v for names in files.values() for v in list(names.values()) if is_generator(v)]
-    return list({id(one): one for one in found}.values())

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, listed_batches, mapped
 from lightning_morse.slices.copying import Check
+from lightning_morse.slices.generators import generators_beside
 from lightning_morse.slices.isolation import preserved_random_state, seed_everything
-from lightning_morse.slices.module_copy import copy_of_loss, generators_beside, shadow_copy
+from lightning_morse.slices.module_copy import copy_of_loss, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.own_classes import take_own_classes
 from lightning_morse.slices.parameters import trainable_parameters

@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_morse.slices.generators import generators_beside
 from lightning_morse.slices.loss_slice import LossSlice
-from lightning_morse.slices.module_copy import generators_beside, shadow_copy
+from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import flat_parameters
 from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.subspace import AffineSubspace
