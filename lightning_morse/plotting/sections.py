@@ -347,10 +347,10 @@ def _place_of_name(ax: Axes, plane: Plane, axis: int, side: int, marks: Array) -
         taken = along[beside] * (edges[-1] - edges[0]) + edges[0]
         room = _ALONG[1 - axis] * (edges[-1] - edges[0])
         free = (np.abs(places[:, None] - taken) > room).all(axis=1)
-        free &= np.isin(np.arange(len(cells)), leaving) | (not leaving.size)
         free[:clear] = free[last + 1 :] = False
+        wanted = free & np.isin(np.arange(len(cells)), leaving)
         if free.any():
-            found = np.flatnonzero(free)
+            found = np.flatnonzero(wanted if wanted.any() else free)
             middle = found[np.abs(found - middle).argmin()]
     return float(places[middle])
 
