@@ -286,7 +286,6 @@ class Analyses:
         attempt, self._under_way = self._under_way, None
         self._analyst.end()
         if attempt is not None:
-            self.schedule.forget_what_is_under_way()
             with self.guard("publishing"):
                 self.account.leave_out(attempt.when, why)
 
@@ -312,8 +311,9 @@ class Analyses:
                     self._helpless, meter.why = True, str(error)
             goes_on = attempt.begun is not None and not attempt.is_last
             if goes_on and not failures and not meter.why:
-                attempt.took += schedule.budget.now() - start
-                schedule.took(attempt.took)
+                visit = schedule.budget.now() - start
+                attempt.took += visit
+                schedule.took(visit)
                 self._under_way = attempt
                 return
             if goes_on:
@@ -345,9 +345,10 @@ class Analyses:
             if processes.leads:
                 room = schedule.budget.room
                 self.account.draw(trainer, when, room, last=attempt.ended)
-        attempt.took += schedule.budget.now() - start
+        last = schedule.budget.now() - start
+        attempt.took += last
         outcome = "failed" if failures else "made" if found else "out of time"
-        schedule.analysed(attempt.step, attempt.took, meter, outcome, attempt.elsewhere)
+        schedule.analysed(attempt.step, attempt.took, last, meter, outcome, attempt.elsewhere)
         if outcome == "out of time":
             if spoilt:
                 schedule.keep_whole()

@@ -47,6 +47,7 @@ class Schedule:
 
     Attributes:
         period: The period of this run.
+        chooses: Whether it chooses when an analysis is due.
         budget: Measures the time.
         epoch: Number of the epoch, from 0 on, that the last training batch was in.
         has_help: Whether there is a process that could do the numerics of an analysis.
@@ -57,8 +58,8 @@ class Schedule:
         self._settings = settings
         self.budget = Budget(settings.max_overhead, grace=settings.grace)
         # Without a limit nothing depends on the clock, so that two machines do the same.
-        self._chooses = automatic and self.budget.is_limited
-        self._pace = Pace(settings, self.budget, self._chooses)
+        self.chooses = automatic and self.budget.is_limited
+        self._pace = Pace(settings, self.budget, self.chooses)
         self.epoch = 0
         self._last_step = self._seen_step = self._first_step = 0
         self._analysed_step = -1
@@ -68,7 +69,6 @@ class Schedule:
         self._ends_batch = False
         self._calling = 0.0
         self.has_help = False
-        self._told = 0.0  # seconds of the analysis that is under way
 
     # ------------------------------------------------------------------ counting
 
@@ -80,7 +80,7 @@ class Schedule:
         if is_new:
             self._last_step = trainer.global_step
         self.period = self._asked.that_ends(trainer)
-        if self.period != self._asked and not self._chooses:
+        if self.period != self._asked and not self.chooses:
             each = "step" if self.period.steps == 1 else f"{self.period.steps} steps"
             steps = f"there is an analysis every {each}"
             asked = "one epoch" if self._asked.epochs == 1 else f"{self._asked.epochs} epochs"
@@ -103,11 +103,6 @@ class Schedule:
             slower = self._pace.expect(n_weights, partial(slowness, self.budget.now))
             self._calling = slower * CALLING_SECONDS
 
-    @property
-    def chooses(self) -> bool:
-        """Whether it chooses when an analysis is due."""
-        return self._chooses
-
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""
         before = self._seen_step
@@ -127,7 +122,7 @@ class Schedule:
 
     def is_due(self, trainer: TrainerLike) -> bool:
         """Whether a period is over, or it is time to look; the same in every process."""
-        if self._chooses:
+        if self.chooses:
             looks = self._ends_batch or self._n_batches >= self._look_at
             return looks and trainer.global_step > max(0, self._analysed_step)
         over = self.period.is_over(trainer, self._last_step)
@@ -247,20 +242,26 @@ class Schedule:
         return Meter(self.budget.now, self._pace.portions.whole())
 
     def analysed(
-        self, step: int, seconds: float, meter: Meter, outcome: str, elsewhere: float = 0.0
+        self,
+        step: int,
+        seconds: float,
+        last: float,
+        meter: Meter,
+        outcome: str,
+        elsewhere: float = 0.0,
     ) -> None:
         """Note an analysis that took some time.
 
         Args:
             step: The step of its weights, as the trainer counts.
-            seconds: What it took of this process, all that :meth:`took` was told included.
+            seconds: What it took of this process.
+            last: What it took since :meth:`took` was told.
             meter: What took its time.
             outcome: ``"made"``, ``"failed"`` or ``"out of time"``.
             elsewhere: Processor time of the process that did the numerics, if not this one.
         """
         given_up = outcome == "out of time" and not meter.n_evaluations
-        self._pace.analysed(seconds - self._told, given_up=given_up)
-        self._told = 0.0
+        self._pace.analysed(last, given_up=given_up)
         if outcome != "out of time":
             self._analysed_step = step
         if outcome == "made":
@@ -275,13 +276,8 @@ class Schedule:
             self._pace.costs.evaluated(meter.quickest, meter.portion.batches)
 
     def took(self, seconds: float) -> None:
-        """Note what an analysis that is under way has taken of this process by now."""
-        self._pace.analysed(seconds - self._told)
-        self._told = seconds
-
-    def forget_what_is_under_way(self) -> None:
-        """Take no account any more of an analysis that has been given up; its time is spent."""
-        self._told = 0.0
+        """Note what an analysis that goes on has taken of this process since the last time."""
+        self._pace.analysed(seconds)
 
     # ------------------------------------------------------------------ the rest of the run
 
@@ -308,7 +304,7 @@ class Schedule:
         stops = any(map(may_stop_early, callbacks))
         each = self.period.n_steps(trainer) * trainer.accumulate_grad_batches
         dues = math.inf
-        if not self._chooses and 0 < each < math.inf and math.isfinite(batches):
+        if not self.chooses and 0 < each < math.inf and math.isfinite(batches):
             dues = 1 + batches // each
         stops = stops and bool(batches)
         left = seconds if batches else 0.0
@@ -332,7 +328,7 @@ class Schedule:
 
     def _epochs_are_short(self, trainer: TrainerLike, n_made: int, ahead: Ahead) -> bool:
         """Whether to analyse at the ends of epochs only."""
-        if not self._chooses:
+        if not self.chooses:
             return False
         epoch = trainer.num_training_batches * self._seconds_per_batch
         return epoch <= distance(n_made, self.budget.trained(), ahead.planned)
@@ -341,7 +337,7 @@ class Schedule:
         self, trainer: TrainerLike, decision: Decision, messages: Messages, *, ended: bool
     ) -> None:
         """Say what was decided, where it is not as usual."""
-        told = Told(self._settings, self._pace, self._chooses, messages, self.where(trainer))
+        told = Told(self._settings, self._pace, self.chooses, messages, self.where(trainer))
         told.tell(decision, ended=ended)
 
     # ------------------------------------------------------------------ state

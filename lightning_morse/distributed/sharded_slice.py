@@ -61,7 +61,6 @@ class ShardedSlice(LossSlice):
         assert isinstance(subspace.rows, Shards)
         self._shards = subspace.rows
         super().__init__(module, subspace, batches, loss_fn, seed, batch_norm=batch_norm)
-        self._loss.promoted = True  # FSDP would have cast the inputs too
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate the loss in all processes.

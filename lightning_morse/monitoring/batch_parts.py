@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.rnn import PackedSequence
 
+from lightning_morse.monitoring.probe_batches import DEEPEST
 from lightning_morse.slices.batches import batch_size, mapped
 from lightning_morse.slices.copying import slots_of
 
@@ -30,8 +31,6 @@ _EXAMPLES_STREAM = 6
 _TOKENS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 # A list of more tensors that are all alike may be one of examples instead of one of fields.
 _MOST_ALIKE = 3
-# Containers within containers: one that is nested deeper holds itself, or is no batch.
-_DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _may_be_numbers(tensor: Tensor) -> bool:
 
 def _tensors_of(value: Any, depth: int = 0) -> Iterator[Tensor]:
     """All tensors of a batch that holds nothing else."""
-    if depth > _DEEPEST:  # as one that holds itself
+    if depth > DEEPEST:  # as one that holds itself
         raise _CannotBeCutError
     if value is None:
         return

@@ -87,7 +87,7 @@ class InBackground:
         with closing(self.one.loss):
             loss = self.exploration.loss(self.one.loss.on(self.look.subspace))
             for point in torch.from_numpy(points)[:, None]:
-                if found and meter.must_end():
+                if found and not meter.affords(1):
                     raise OutOfTimeError("the loss has become too dear for what was planned")
                 found.append(float(loss(point)[0]))
         return found

@@ -141,10 +141,6 @@ class Meter:
         self.was_over = self.was_over or self._clock() + needed > self._planned_end
         return self.was_over
 
-    def must_end(self) -> bool:
-        """Whether there is no time for another evaluation as long as the last one."""
-        return not self.affords(1)
-
     def keep_to_time(self) -> None:
         """Check that there is time for what comes after the samples, if for none of them.
 

@@ -11,7 +11,7 @@ from lightning_morse.slices.batches import mapped
 from lightning_morse.slices.copying import bare_clone
 
 # Containers within containers: one that is nested deeper holds itself, or is no batch.
-_DEEPEST = 50
+DEEPEST = 50
 
 
 def copied(batch: Any) -> Any:
@@ -40,7 +40,7 @@ def is_plain(data: Any, depth: int = 0) -> bool:
         >>> is_plain([{"ids": (1, "a")}]), is_plain([object()])
         (True, False)
     """
-    if type(data) in (list, tuple, dict) and depth > _DEEPEST:
+    if type(data) in (list, tuple, dict) and depth > DEEPEST:
         return False
     if type(data) in (list, tuple):
         return all(is_plain(part, depth + 1) for part in data)

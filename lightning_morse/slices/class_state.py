@@ -67,13 +67,21 @@ class ClassState(Remembered):
             yield from super()._remember(one)
 
 
-def users_classes(cls: type) -> list[type]:
+def users_bases(cls: type) -> list[type]:
     """The classes that a class derives from but those of libraries, the most special first."""
     return [
         base
         for base in cls.__mro__
-        if not f"{base.__module__}.".startswith((*LIBRARIES, "lightning_morse."))
-        and not _is_of_python(base)
+        if not f"{base.__module__}.".startswith(LIBRARIES) and base is not object
+    ]
+
+
+def users_classes(cls: type) -> list[type]:
+    """Those of them that are neither Python's own nor of this package."""
+    return [
+        base
+        for base in users_bases(cls)
+        if not f"{base.__module__}.".startswith("lightning_morse.") and not _is_of_python(base)
     ]
 
 

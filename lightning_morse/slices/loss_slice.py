@@ -17,11 +17,13 @@ from lightning_morse.slices.copying import Check
 from lightning_morse.slices.isolation import plain_arithmetic
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import as_real, count_of_weights, trainable_parameters
-from lightning_morse.slices.shadow_loss import ShadowLoss, SkippedBatchError
+from lightning_morse.slices.shadow_loss import (
+    ShadowLoss,
+    SkippedBatchError,
+    is_not_of_the_point,
+)
 from lightning_morse.slices.silence import quiet
-from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.subspace import AffineSubspace
-from lightning_morse.slices.time_limit import TooLongError
 from lightning_morse.slices.world import World
 
 
@@ -200,7 +202,7 @@ class LossSlice:
         except SkippedBatchError:
             return math.nan
         except Exception as error:
-            if self._failing == "raise" or not self._begun or _is_not_of_the_point(error):
+            if self._failing == "raise" or not self._begun or is_not_of_the_point(error):
                 raise
             self.fault = self.fault or error
             return math.nan
@@ -216,11 +218,3 @@ class LossSlice:
             weight.data = piece  # each time: a step may have bound it to something else
         for weight, piece in self._copied:
             as_real(weight.detach()).copy_(piece)
-
-
-def _is_not_of_the_point(error: Exception) -> bool:
-    """Whether an error says nothing about the weights at which it happened."""
-    ends_run = getattr(error, "ends_run", False)
-    # One that does not end would take its time at one point after the other.
-    kinds = (UntouchableError, TooLongError, MemoryError, torch.OutOfMemoryError)
-    return ends_run or isinstance(error, kinds)

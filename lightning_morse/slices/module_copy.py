@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from lightning_morse.slices.class_state import users_bases
 from lightning_morse.slices.generators import called_by
-from lightning_morse.slices.own_classes import give_own_class, users_bases
+from lightning_morse.slices.own_classes import give_own_class
 from lightning_morse.slices.world import World
 
 # Where a LightningModule keeps what it does not own; it drops these when it is copied.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from lightning_morse.slices.class_state import LIBRARIES, users_classes
+from lightning_morse.slices.class_state import users_bases, users_classes
 from lightning_morse.slices.copying import holds_something, is_atomic
 from lightning_morse.slices.stand_ins import Silence
 from lightning_morse.slices.world import World
@@ -61,15 +61,6 @@ def take_own_classes(world: World) -> None:
         if not hasattr(own, "__del__"):
             with contextlib.suppress(TypeError):  # one with slots goes with the garbage
                 own.__bases__ = own.__bases__[:1]
-
-
-def users_bases(cls: type) -> list[type]:
-    """The classes that a class derives from but those of libraries, the most special first."""
-    return [
-        base
-        for base in cls.__mro__
-        if not f"{base.__module__}.".startswith(LIBRARIES) and base is not object
-    ]
 
 
 def _made(cls: Any, world: World) -> Any:

@@ -227,7 +227,7 @@ class ShadowLoss:
                             self._change(way)
                     return self._all_losses()
                 except Exception as error:
-                    if is_final(error):
+                    if _is_final(error):
                         raise
                     failure = failure or error
             assert failure is not None
@@ -295,8 +295,8 @@ class ShadowLoss:
         batch = mapped(self.batches[b], self._fresh)
         self.world.batch_size = None
         # Of what surrounds a step the limit is the innermost: the others put back what they change.
-        here = self.precision.around_step(self.promoted), self._limit.kept()
-        with quiet(), ending_nothing(), here[0], here[1]:
+        around = self.precision.around_step(self.promoted)
+        with quiet(), ending_nothing(), around, self._limit.kept():
             # In a context of its own, in which context variables are set without effect.
             context = contextvars.copy_context()
             if self._loss_fn is None:
@@ -322,14 +322,19 @@ class SkippedBatchError(RuntimeError):
     """A step skips other batches than at the first evaluation."""
 
 
-def is_final(error: Exception) -> bool:
+def _is_final(error: Exception) -> bool:
     """Whether a failed evaluation is not to be tried in another way.
 
     A step has asked to end the run, has reached for what is not the copy's, or has not ended by
     itself, or memory is short.
     """
-    short = MemoryError, torch.OutOfMemoryError
-    kinds = (EndedByStepError, UntouchableError, TooLongError, *short)
+    return isinstance(error, EndedByStepError) or is_not_of_the_point(error)
+
+
+def is_not_of_the_point(error: Exception) -> bool:
+    """Whether an error says nothing about the weights at which it happened."""
+    # A step that does not end would take its time at one point after the other.
+    kinds = (UntouchableError, TooLongError, MemoryError, torch.OutOfMemoryError)
     return getattr(error, "ends_run", False) or isinstance(error, kinds)
 
 

@@ -76,7 +76,7 @@ class LimitOfTime:
     """
 
     def __init__(self) -> None:
-        self._longest, self._is_new = _FIRST_S / _TIMES_AS_LONG, True
+        self._longest: float | None = None  # it has not been run yet
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -85,12 +85,10 @@ class LimitOfTime:
         Raises:
             TooLongError: As :func:`at_most`.
         """
-        start = time.monotonic()
-        with at_most(max(_LEAST_S, _TIMES_AS_LONG * self._longest)):
+        start, longest = time.monotonic(), self._longest
+        with at_most(_FIRST_S if longest is None else max(_LEAST_S, _TIMES_AS_LONG * longest)):
             yield
-        took = time.monotonic() - start
-        self._longest = took if self._is_new else max(took, self._longest)
-        self._is_new = False
+        self._longest = max(time.monotonic() - start, longest or 0.0)
 
 
 class _Alarm:

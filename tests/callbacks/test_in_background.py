@@ -221,14 +221,13 @@ def test_what_is_given_up_is_not_taken_off_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_morse.monitoring.portions.Portions.numerics", lambda _: 1e-4)
     Here(patience=10**9).install(monkeypatch)
     watch, told = limited(), []
-    analysed = Schedule.analysed
+    analysed, took = Schedule.analysed, Schedule.took
 
-    def noted(self: Schedule, *given: Any) -> None:
-        told.append(self._told)
-        analysed(self, *given)
+    def noted(self: Schedule, step: int, seconds: float, last: float, *given: Any) -> None:
+        told.append(seconds - last)
+        analysed(self, step, seconds, last, *given)
 
     monkeypatch.setattr(Schedule, "analysed", noted)
-    took = Schedule.took
     monkeypatch.setattr(Schedule, "took", lambda self, s: told.append(s) or took(self, s))
     fit(tmp_path, watch, max_epochs=10)
     assert told[0] > 0  # of the one that is given up
@@ -259,7 +258,7 @@ def test_a_failure_of_the_loss_gives_the_process_up(tmp_path, monkeypatch):
 
 def test_a_loss_that_becomes_dear_ends_it(tmp_path, monkeypatch, caplog):
     here, watch = Here().install(monkeypatch), limited()
-    monkeypatch.setattr("lightning_morse.monitoring.meter.Meter.must_end", lambda _: True)
+    monkeypatch.setattr("lightning_morse.monitoring.meter.Meter.affords", lambda _, n: n != 1)
     with caplog.at_level(logging.INFO, "lightning_morse"):
         fit(tmp_path, watch, max_epochs=5)
     assert here.was_told[0] == "give up"
