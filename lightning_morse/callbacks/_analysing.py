@@ -11,9 +11,7 @@ can read. The process ends with its input, and takes the folder along.
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -27,6 +25,7 @@ from torch import Tensor
 from lightning_morse._typing import Array
 from lightning_morse.analysis.samples import BetweenBatches
 from lightning_morse.analysis.turning import analyze_turning
+from lightning_morse.callbacks._worker import orders_in, say
 from lightning_morse.files.atomic import write_whole
 
 if TYPE_CHECKING:
@@ -76,17 +75,6 @@ class _GivenUp(Exception):
     """Nobody waits for this job any more."""
 
 
-def place_of(job: Path, number: int) -> Path:
-    """Where something said of a job is, counted from 0."""
-    return job.with_name(f"{job.name}.{number}.said")
-
-
-def read(place: Path) -> Asked | Analysed | Failed:
-    """What is said there."""
-    found: Asked | Analysed | Failed = pickle.loads(place.read_bytes())
-    return found
-
-
 class _Loss:
     """The loss, which the process that trains evaluates."""
 
@@ -107,7 +95,7 @@ class _Loss:
 
     def say(self, message: Asked | Analysed | Failed) -> None:
         """Leave a message, for a process that reads it within this run."""
-        write_whole(place_of(self._job, self.n_said), pickle.dumps(message), durable=False)
+        say(self._job, self.n_said, message)
         self.n_said += 1
 
 
@@ -137,14 +125,9 @@ def _portable(error: Exception) -> Failed:
 def main(shared: str) -> None:
     """Do the jobs in a folder until there is no more input."""
     folder = Path(shared)
-    parent = os.getppid()
-    try:
+    with orders_in(folder) as lines:
         torch.set_num_threads(1)
         write_whole(folder / READY, b"", durable=False)
-        for line in iter(sys.stdin.readline, ""):
-            if os.getppid() != parent:  # nobody waits
-                break
+        for line in lines:
             if "job" in (order := json.loads(line)):
                 answer(folder / order["job"])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

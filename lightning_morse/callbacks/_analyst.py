@@ -8,7 +8,6 @@ between two steps.
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,11 +19,8 @@ from lightning_morse.callbacks._analysing import (
     Analysed,
     Asked,
     Failed,
-    place_of,
-    read,
 )
-from lightning_morse.callbacks._worker import Worker, start
-from lightning_morse.files.disk import leave_room
+from lightning_morse.callbacks._worker import Worker, heard, place_of, start
 
 _PROGRAM = "lightning_morse.callbacks._analysing"
 # Training calls at every step, and asking the file system takes a tenth of a millisecond.
@@ -88,10 +84,7 @@ class Analyst:
             OSError: If there is no room on its disk.
         """
         assert self._worker is not None, "only a process that is ready is asked"
-        job = self._worker.folder / str(self._n_jobs)
-        content = pickle.dumps((tuple(given), dict(options)))
-        leave_room(job.parent, len(content))
-        job.write_bytes(content)
+        job = self._worker.give(self._n_jobs, (tuple(given), dict(options)))
         self._job, self._n_heard, self._next_look = job, 0, 0.0
         self._n_jobs += 1
         self._tell({"job": job.name})
@@ -102,7 +95,7 @@ class Analyst:
             return None
         self._next_look = self._clock() + _LOOK_AGAIN_SECONDS
         try:
-            found = self._said(place_of(self._job, self._n_heard))
+            found = self._said(self._job)
         except Exception as error:  # its folder is gone, or what it has left cannot be read
             self._is_broken = True
             found = Failed(EndedError(f"the process that does the numerics is lost ({error})"))
@@ -110,10 +103,11 @@ class Analyst:
             self._close()
         return found
 
-    def _said(self, place: Path) -> Asked | Analysed | Failed | None:
+    def _said(self, job: Path) -> Asked | Analysed | Failed | None:
         assert self._worker is not None, "there is a process as long as there is a job"
+        place = place_of(job, self._n_heard)
         if place.exists():
-            found = read(place)
+            found: Asked | Analysed | Failed = heard(job, self._n_heard)
             place.unlink(missing_ok=True)
             self._n_heard += 1
             return found

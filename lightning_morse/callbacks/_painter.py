@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_morse.callbacks._figures import KINDS, kinds_of, painted
 from lightning_morse.callbacks._messages import Messages
-from lightning_morse.callbacks._painting import Done, place_of, read_answer
-from lightning_morse.callbacks._worker import Worker, start
+from lightning_morse.callbacks._painting import Done
+from lightning_morse.callbacks._worker import Worker, heard, place_of, start
 from lightning_morse.distributed.errors import cause
-from lightning_morse.files.disk import leave_room
 
 if TYPE_CHECKING:
     from lightning_morse.monitoring.findings import View
@@ -149,10 +148,7 @@ class Painter:
         try:
             if self._worker is None:
                 self._worker = start(_PROGRAM)
-            path = self._worker.folder / str(self._n_jobs)
-            content = pickle.dumps(job)
-            leave_room(path.parent, len(content))
-            path.write_bytes(content)
+            path = self._worker.give(self._n_jobs, job)
             self._worker.orders.write(f"{path.name}\n".encode())
             self._worker.orders.flush()
         except Exception as error:  # no space, no process, nothing that can be pickled
@@ -184,7 +180,7 @@ class Painter:
             place = place_of(job.path, job.n_delivered)
             if not place.exists():
                 return
-            found = read_answer(job.path, job.n_delivered)
+            found = heard(job.path, job.n_delivered)
             place.unlink(missing_ok=True)
             if isinstance(found, Done):
                 self._jobs.popleft()

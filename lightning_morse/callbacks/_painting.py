@@ -10,10 +10,7 @@ folder along.
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +18,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from lightning_morse.files.atomic import write_whole
+from lightning_morse.callbacks._worker import orders_in, say
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,6 @@ class Done:
     why: str = ""
 
 
-def place_of(job: Path, number: int) -> Path:
-    """Where an answer to a job is, counted from 0."""
-    return job.with_name(f"{job.name}.{number}.painted")
-
-
 def answer(job: Path) -> None:
     """Draw a job, and write the answers beside it: names and pictures, then :class:`Done`."""
     from lightning_morse.callbacks._figures import painted
@@ -52,17 +44,11 @@ def answer(job: Path) -> None:
         start = time.process_time()
         for kind, png in painted(*pickle.loads(job.read_bytes())):
             seconds[kind] = time.process_time() - start
-            _write(place_of(job, number), (kind, png))
+            say(job, number, (kind, png))
             number, start = number + 1, time.process_time()
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-    _write(place_of(job, number), Done(seconds, why))
-
-
-def read_answer(job: Path, number: int) -> tuple[str, bytes] | Done:
-    """An answer to a job that is there: a picture with its name, or the end."""
-    found: tuple[str, bytes] | Done = pickle.loads(place_of(job, number).read_bytes())
-    return found
+    say(job, number, Done(seconds, why))
 
 
 def make_ready() -> None:
@@ -75,21 +61,11 @@ def make_ready() -> None:
     figure.savefig(BytesIO(), format="png")
 
 
-def _write(path: Path, answer: tuple[str, bytes] | Done) -> None:
-    # For a process that reads it within this run.
-    write_whole(path, pickle.dumps(answer), durable=False)
-
-
 def main(shared: str) -> None:
     """Draw jobs in a folder until there is no more input."""
     folder = Path(shared)
-    parent = os.getppid()
-    try:
+    with orders_in(folder) as lines:
         with suppress(Exception):  # what is wrong is said of the first job
             make_ready()
-        for line in sys.stdin:
-            if os.getppid() != parent:  # nobody waits
-                break
+        for line in lines:
             answer(folder / line.strip())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

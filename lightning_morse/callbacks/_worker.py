@@ -7,16 +7,21 @@ process, and input. It ends with its input.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import lightning_morse
+from lightning_morse.files.atomic import write_whole
+from lightning_morse.files.disk import leave_room
 
 # Training goes first, from the first moment: where it uses all cores, it waits at each of its steps
 # for the core that another process has. So that process takes only what is idle. Niceness alone
@@ -53,6 +58,17 @@ class Worker:
         """Takes what it reads."""
         assert self.process.stdin is not None
         return self.process.stdin
+
+    def give(self, number: int, given: Any) -> Path:
+        """Leave a job in the folder, a file that is named by its number; the process is not told.
+
+        Raises:
+            OSError: If there is no room on the disk.
+        """
+        job, content = self.folder / str(number), pickle.dumps(given)
+        leave_room(self.folder, len(content))
+        job.write_bytes(content)
+        return job
 
     def end(self) -> None:
         """End the process, and remove the folder."""
@@ -93,3 +109,29 @@ def start(module: str) -> Worker:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Worker(process, folder)
+
+
+def place_of(job: Path, number: int) -> Path:
+    """Where something that a process says of a job is, counted from 0."""
+    return job.with_name(f"{job.name}.{number}.said")
+
+
+def say(job: Path, number: int, message: Any) -> None:
+    """Leave a message, whole or not at all, for a process that reads it within this run."""
+    write_whole(place_of(job, number), pickle.dumps(message), durable=False)
+
+
+def heard(job: Path, number: int) -> Any:
+    """The message that is there."""
+    return pickle.loads(place_of(job, number).read_bytes())
+
+
+@contextmanager
+def orders_in(folder: Path) -> Iterator[Iterator[str]]:
+    """The lines that a worker is to read, until nobody waits any more; its folder goes with it."""
+    parent = os.getppid()
+    try:
+        lines = iter(sys.stdin.readline, "")
+        yield takewhile(lambda _: os.getppid() == parent, lines)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

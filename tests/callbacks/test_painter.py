@@ -23,7 +23,7 @@ from lightning_morse.callbacks import _painter, _worker
 from lightning_morse.callbacks._figures import painted
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._painter import Painter
-from lightning_morse.callbacks._painting import place_of
+from lightning_morse.callbacks._worker import place_of
 from lightning_morse.cli import main as command
 from lightning_morse.monitoring.findings import View
 from lightning_morse.view.runs import read_runs
@@ -88,7 +88,8 @@ def test_the_process_imports_neither_torch_nor_lightning(tmp_path):
     job.write_bytes(pickle.dumps((plane(8), view, [])))
     program = (
         "import sys; from pathlib import Path; from lightning_morse.callbacks._painting import *;"
-        "job = Path(sys.argv[1]); make_ready(); answer(job); end = read_answer(job, 3);"
+        "from lightning_morse.callbacks._worker import heard;"
+        "job = Path(sys.argv[1]); make_ready(); answer(job); end = heard(job, 3);"
         "assert isinstance(end, Done) and len(end.seconds) == 3;"
         "assert not {'torch', 'pytorch_lightning', 'tensorboard'} & set(sys.modules)"
     )
