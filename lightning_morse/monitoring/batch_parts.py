@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lightning_morse.monitoring.probe_batches import DEEPEST
 from lightning_morse.slices.batches import batch_size, mapped
-from lightning_morse.slices.copying import slots_of
+from lightning_morse.slices.objects import slots_of
 
 # Fewest examples of a part: with fewer the loss is mostly that of single examples.
 FEWEST_EXAMPLES = 8

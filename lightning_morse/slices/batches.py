@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_morse.slices.copying import is_atomic, slots_of
+from lightning_morse.slices.objects import is_atomic, slots_of
 from lightning_morse.slices.stand_ins import Untouchable
 
 # More is no batch but a data set that it refers to: this many objects are copied in a tenth of a

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import contextvars
 import copyreg
-import datetime
-import enum
 import functools
 import io
-import mmap
-import pathlib
-import re
 import sys
 import threading
 import types
@@ -29,71 +23,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_ATOMIC = (
-    *(
-        type(None),
-        bool,
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        range,
-        type,
-        type(...),
-        type(NotImplemented),
-    ),
-    *(types.ModuleType, types.BuiltinFunctionType, types.CodeType, property),
-    *(enum.Enum, re.Pattern, pathlib.PurePath, datetime.date, datetime.timedelta, datetime.tzinfo),
-    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
-    *(np.generic, np.dtype, contextvars.ContextVar),
+from lightning_morse.slices.objects import (
+    OWN_CLASS,
+    cannot_be_written,
+    holds_something,
+    is_atomic,
+    put_in_slot,
+    slots_of,
 )
+
 # Modules of torch whose objects are handles of processes and devices, and are shared.
 _HANDLES = ("torch.distributed", "torch._C._distributed")
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 # A copy would be another handle of the same thing.
 _ATTACHED = (SharedMemory,)
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
-# The cell by which super() finds the class of a method. Nobody writes to it.
-_OWN_CLASS = ("__class__",)
 _SAID_OF_FUNCTIONS = (
     *("__module__", "__qualname__", "__doc__"),
     "__annotate__" if sys.version_info >= (3, 14) else "__annotations__",
 )
 _CONTAINERS = (list, dict, set, collections.OrderedDict, collections.defaultdict, collections.deque)
-
-
-def is_atomic(value: Any) -> bool:
-    """Whether a value cannot change, so that a copy may share it."""
-    if type(value) in weakref.ProxyTypes:  # one whose object is gone cannot even be asked
-        return False
-    if isinstance(value, types.BuiltinFunctionType):
-        return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    # One that is a mere object is there to be told from all others.
-    return type(value) is object or isinstance(value, _ATOMIC)
-
-
-def holds_something(function: types.FunctionType) -> bool:
-    """Whether a function may keep something: in cells, default arguments or its attributes."""
-    cells = function.__code__.co_freevars
-    if cells and cells != _OWN_CLASS:
-        return True
-    return bool(function.__defaults__ or function.__kwdefaults__ or function.__dict__)
-
-
-def cannot_be_written(array: np.ndarray[Any, Any]) -> bool:
-    """Whether nobody can write to an array: not through it, nor to the array that it is a view of.
-
-    So are those that were made read-only, and files mapped into memory to be read.
-    """
-    one: Any = array
-    while isinstance(one, np.ndarray):
-        if one.flags.writeable:
-            return False
-        one = one.base
-    if isinstance(one, memoryview):
-        return one.readonly
-    return one is None or isinstance(one, bytes | mmap.mmap)
 
 
 def bare_clone(tensor: Tensor) -> Tensor:
@@ -328,12 +277,12 @@ class Copier:
         if not holds_something(value):
             return value
         defaults, keywords = value.__defaults__ or (), value.__kwdefaults__ or {}
-        if not value.__dict__ and value.__code__.co_freevars in ((), _OWN_CLASS):
+        if not value.__dict__ and value.__code__.co_freevars in ((), OWN_CLASS):
             held = (*defaults, *keywords.values())
             if all(map(_same, map(self.copy, held), held)):
                 return value
         named = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        cells = tuple(c if name in _OWN_CLASS else self.copy(c) for name, c in named)
+        cells = tuple(c if name in OWN_CLASS else self.copy(c) for name, c in named)
         if (known := self.memo.get(id(value))) is not None:  # it closes over itself
             return cast("types.FunctionType", known)
         made = types.FunctionType(
@@ -412,26 +361,6 @@ class Copier:
         for key, content in pairs or ():
             made[self.copy(key)] = self.copy(content)
         return made
-
-
-def slots_of(cls: type) -> Iterator[str]:
-    """Names of the slots of a class, as Python mangles them."""
-    for base in cls.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name.startswith("__") and not name.endswith("__"):
-                owner = base.__name__.lstrip("_")
-                yield f"_{owner}{name}" if owner else name
-            elif name not in ("__dict__", "__weakref__"):
-                yield name
-
-
-def put_in_slot(owner: Any, name: str, content: Any) -> None:
-    """Bind a slot of an object, frozen or not."""
-    try:
-        object.__setattr__(owner, name, content)
-    except TypeError:  # one of a class that is not written in Python
-        setattr(owner, name, content)
 
 
 def _is_part_of_storage(value: Tensor) -> bool:

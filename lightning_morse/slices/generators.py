@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_morse.slices.class_state import LIBRARIES, users_classes
-from lightning_morse.slices.copying import slots_of
 from lightning_morse.slices.isolation import is_generator
+from lightning_morse.slices.objects import slots_of
 
 # Packages whose functions draw from no generators of their own but the global ones.
 _OF_OTHERS = {*sys.stdlib_module_names, "numpy", "scipy", "sklearn", "pandas", "PIL", "torchvision"}

@@ -15,15 +15,9 @@ import torch
 from torch import Tensor
 
 from lightning_morse.slices.contents import ArrayContent, Content
-from lightning_morse.slices.copying import (
-    Check,
-    Paced,
-    cannot_be_written,
-    is_atomic,
-    put_in_slot,
-    slots_of,
-)
+from lightning_morse.slices.copying import Check, Paced
 from lightning_morse.slices.isolation import put_back_of
+from lightning_morse.slices.objects import cannot_be_written, is_atomic, put_in_slot, slots_of
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
 _STAND_INS = (Overlay, Inert, Silence, Untouchable)

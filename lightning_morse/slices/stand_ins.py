@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 import torch
 
-from lightning_morse.slices.copying import is_atomic
 from lightning_morse.slices.gradients import Gradients
+from lightning_morse.slices.objects import is_atomic
 from lightning_morse.slices.special_methods import only_reads, special_methods, with_methods
 
 # Methods of a trainer that act on the world outside.

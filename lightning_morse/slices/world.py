@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_morse.slices.copying import Check, Copier, is_atomic
+from lightning_morse.slices.copying import Check, Copier
 from lightning_morse.slices.gradients import Gradients
+from lightning_morse.slices.objects import is_atomic
 from lightning_morse.slices.stand_ins import (
     Impatient,
     Inert,
