@@ -32,6 +32,7 @@ from lightning_morse.distributed.errors import Guard
 from lightning_morse.files.atomic import written_whole
 from lightning_morse.files.disk import leave_room
 from lightning_morse.plotting.staircase import plot_staircase
+from lightning_morse.slices.isolation import unobserved
 
 # The figure shows the whole run, so it is drawn again only when the number of reports has grown by
 # this factor: the cost of drawing then stays proportional to the length of the run.
@@ -195,7 +196,7 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Find the layers, add the batch to the moments, and note the weights."""
-        with self._guarded("looking at a batch"):
+        with self._guarded("looking at a batch"), unobserved():
             if is_dry_run(trainer):
                 return
             self._energy.cancel()
@@ -211,7 +212,7 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, optimizer: Any
     ) -> None:
         """Note the gradient of a step whose energy is measured."""
-        with self._guarded("measuring a gradient"):
+        with self._guarded("measuring a gradient"), unobserved():
             if is_dry_run(trainer) or trainer.global_step % self.energy_every:
                 return
             self._energy.begin(pl_module)
@@ -220,7 +221,7 @@ class DeepLinearMonitor(UnifiedCallback):
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Account for the step; report at the end of a period."""
-        with self._guarded("accounting for a step"):
+        with self._guarded("accounting for a step"), unobserved():
             if is_dry_run(trainer):
                 return
             if trainer.global_step != self._seen_step:
@@ -228,7 +229,7 @@ class DeepLinearMonitor(UnifiedCallback):
                 self._run.after_step(pl_module)
                 if self._energy.pending:
                     self._energy.finish(pl_module, batch, first_learning_rate(trainer.optimizers))
-        with self._guarded("reporting"):
+        with self._guarded("reporting"), unobserved():
             if self.period.is_over(trainer, self._last_step):
                 self._last_step = trainer.global_step
                 self._report(trainer, pl_module, batch)

@@ -25,6 +25,7 @@ from lightning_morse.callbacks._lightning import (
 from lightning_morse.callbacks._messages import Messages
 from lightning_morse.callbacks._recorded_weights import RecordedWeights
 from lightning_morse.callbacks._unified import UnifiedCallback
+from lightning_morse.slices.isolation import unobserved
 from lightning_morse.slices.parameters import has_lazy_parameters
 from lightning_morse.slices.subspace import AffineSubspace
 from lightning_morse.trajectories.runs import Run
@@ -275,7 +276,8 @@ class WeightRecorder(UnifiedCallback):
         self._due += 1
         if not turn:
             return
-        state = self._state(module, step)
+        with unobserved():
+            state = self._state(module, step)
         if state is not None:
             self._kept.append((step, self._loss, state))
         while len(self._kept) > self.max_records:

@@ -6,7 +6,6 @@ A step may write to its class by name (``Net.calls += 1``), past any class that 
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,10 +14,9 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.contents import ContentInRun
 from lightning_morse.slices.copying import Check
+from lightning_morse.slices.ownership import is_of_library, is_of_python
 from lightning_morse.slices.remembered import Remembered
 
-# Classes of these hold nothing that a step would change.
-LIBRARIES = ("torch.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torchmetrics.")
 # Python's own modules whose objects are looked into; others are handles, as loggers and threads.
 _CONTAINING = ("builtins", "collections", "types", "random", "functools", "weakref")
 
@@ -44,7 +42,7 @@ class ClassState(Remembered):
         if super()._belongs_to_others(one) or not _can_hold(type(one)):
             return True
         return not isinstance(one, Tensor | nn.Module) and any(
-            f"{base.__module__}.".startswith(LIBRARIES) for base in type(one).__mro__
+            is_of_library(base) for base in type(one).__mro__
         )
 
     def _content_of(self, tensor: Tensor) -> ContentInRun:
@@ -67,27 +65,5 @@ class ClassState(Remembered):
             yield from super()._remember(one)
 
 
-def users_bases(cls: type) -> list[type]:
-    """The classes that a class derives from but those of libraries, the most special first."""
-    return [
-        base
-        for base in cls.__mro__
-        if not f"{base.__module__}.".startswith(LIBRARIES) and base is not object
-    ]
-
-
-def users_classes(cls: type) -> list[type]:
-    """Those of them that are neither Python's own nor of this package."""
-    return [
-        base
-        for base in users_bases(cls)
-        if not f"{base.__module__}.".startswith("lightning_morse.") and not _is_of_python(base)
-    ]
-
-
-def _is_of_python(cls: type) -> bool:
-    return str(cls.__module__).partition(".")[0] in sys.stdlib_module_names
-
-
 def _can_hold(cls: type) -> bool:
-    return not _is_of_python(cls) or cls.__module__ in _CONTAINING
+    return not is_of_python(cls) or cls.__module__ in _CONTAINING

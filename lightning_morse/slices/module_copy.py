@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from lightning_morse.slices.class_state import users_bases
-from lightning_morse.slices.generators import called_by
 from lightning_morse.slices.own_classes import give_own_class
+from lightning_morse.slices.ownership import users_bases
+from lightning_morse.slices.reached import called_by
 from lightning_morse.slices.world import World
 
 # Where a LightningModule keeps what it does not own; it drops these when it is copied.
@@ -31,8 +31,8 @@ def shadow_copy(module: nn.Module, world: World | None = None) -> nn.Module:
     Hooks are copied and run, since some of them compute weights (pruning, weight norm), together
     with what they close over. So are lists, dicts and arrays that are attributes of a class, and
     what its methods close over and have as default arguments.
-    What a step does to other global variables than generators
-    (:mod:`lightning_morse.slices.generators`), to files or other processes is not undone.
+    What a step does to global variables is undone elsewhere
+    (:mod:`lightning_morse.slices.global_state`), and to files or other processes it is not.
 
     Args:
         module: Any module. Tensors that are part of an autograd graph are copied without the graph;

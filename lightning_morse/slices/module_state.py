@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from lightning_morse.slices.class_state import ClassState, users_classes
+from lightning_morse.slices.class_state import ClassState
 from lightning_morse.slices.contents import Content
 from lightning_morse.slices.copying import Check
+from lightning_morse.slices.global_state import GlobalState
+from lightning_morse.slices.ownership import users_classes
+from lightning_morse.slices.reached import Reached
 from lightning_morse.slices.remembered import Remembered
 from lightning_morse.slices.weight_views import WeightViews
 
@@ -18,7 +22,8 @@ from lightning_morse.slices.weight_views import WeightViews
 class ModuleState(Remembered):
     """Bindings and contents of everything reachable from a copy, apart from its weights.
 
-    What the classes of these objects hold, which the copy shares with the run, belongs to it.
+    What the copy shares with the run belongs to it: what the classes of these objects hold, and
+    what steps lead to by name.
 
     Args:
         roots: Where to start: modules, or any objects.
@@ -26,6 +31,7 @@ class ModuleState(Remembered):
             evaluation, and what others own.
         originals: The tensors that copies were made from, by ``id`` of the copy, where known.
         classes: Classes made for the copy alone.
+        reached: What steps lead to by name.
         check: As :class:`~lightning_morse.slices.remembered.Remembered` takes it.
     """
 
@@ -35,6 +41,7 @@ class ModuleState(Remembered):
         passed_over: Iterable[Any] = (),
         originals: Mapping[int, Tensor] | None = None,
         classes: Iterable[type] = (),
+        reached: Reached | None = None,
         check: Check | None = None,
     ) -> None:
         self._originals = {} if originals is None else originals
@@ -50,22 +57,32 @@ class ModuleState(Remembered):
         kinds = dict.fromkeys(map(type, self._alive))
         shared = dict.fromkeys(base for kind in kinds for base in users_classes(kind))
         self._shared, self._apart = [cls for cls in shared if cls not in own], apart
-        self._of_run = ClassState(self._shared, apart, check)
+        reached = Reached() if reached is None else reached
+        others = [cls for cls in reached.classes if cls not in shared]
+        self._reached = replace(reached, classes=others)
+        self._of_run = self._shared_now(check)
+
+    def _shared_now(self, check: Check | None = None) -> tuple[Remembered, ...]:
+        """What is shared with the run, as it is now."""
+        of_classes = ClassState(self._shared, self._apart, check)
+        return of_classes, GlobalState(self._reached, self._apart, check)
 
     def restore(self) -> None:
         """Restore every binding and every content."""
         super().restore()
         self._views.follow()
-        self._of_run.restore()
+        for shared in self._of_run:
+            shared.restore()
 
     @contextmanager
-    def keeping_classes(self) -> Iterator[None]:
-        """Put back afterwards what the user's classes hold now, which training goes on with."""
-        now = ClassState(self._shared, self._apart)
+    def keeping_shared(self) -> Iterator[None]:
+        """Put back afterwards what is shared with the run, which goes on with it."""
+        now = self._shared_now()
         try:
             yield
         finally:
-            now.restore()
+            for shared in now:
+                shared.restore()
 
     def _content_of(self, tensor: Tensor) -> Content:
         return Content(tensor, self._originals.get(id(tensor)))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from lightning_morse.slices.class_state import users_bases, users_classes
 from lightning_morse.slices.objects import holds_something, is_atomic
+from lightning_morse.slices.ownership import users_bases, users_classes
 from lightning_morse.slices.stand_ins import Silence
 from lightning_morse.slices.world import World
 

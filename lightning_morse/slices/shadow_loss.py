@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from lightning_morse.slices.batch_statistics import checked_choice, choose_statistics
 from lightning_morse.slices.batches import batch_size, listed_batches, mapped
 from lightning_morse.slices.copying import Check
-from lightning_morse.slices.generators import generators_beside
 from lightning_morse.slices.isolation import preserved_random_state, seed_everything
 from lightning_morse.slices.module_copy import copy_of_loss, shadow_copy
 from lightning_morse.slices.module_state import ModuleState
 from lightning_morse.slices.own_classes import take_own_classes
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.precision import Precision
+from lightning_morse.slices.reached import reached_by_steps
 from lightning_morse.slices.requests import EndedByStepError, ending_nothing
 from lightning_morse.slices.silence import quiet
 from lightning_morse.slices.stand_ins import UntouchableError
@@ -136,7 +136,8 @@ class ShadowLoss:
             self.precision = Precision(module, self.module, device_type)
             self._parts_that_train = _parts_that_train(module, self.module)
             self._loss_fn = copy_of_loss(loss_fn, self.world)
-            self.generators = generators_beside(module, loss_fn)
+            self._reached = reached_by_steps(module, loss_fn)
+            self.generators = self._reached.generators
             self._met: list[Any] = []  # what the copy has got to know of the run since
             self._check = check
             self._modes = _modes_of(self.module)
@@ -159,6 +160,7 @@ class ShadowLoss:
             passed_over=[*self.weights, *self.world.written, *self.world.shared],
             originals=self.world.copier.originals,
             classes=self.world.own_classes,
+            reached=self._reached,
             check=self._check,
         )
 
@@ -175,8 +177,8 @@ class ShadowLoss:
 
     @contextmanager
     def leaving_no_trace(self) -> Iterator[None]:
-        """Put back afterwards what training goes on with: random numbers, and what classes hold."""
-        with preserved_random_state(self.generators), self._state.keeping_classes():
+        """Put back afterwards what training goes on with and is no part of the copy."""
+        with preserved_random_state(self.generators), self._state.keeping_shared():
             yield
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.tensorboard import SummaryWriter
@@ -168,6 +169,43 @@ class CountsInItsMethods(Base):
     @with_a_count
     def training_step(self, batch, index):
         return self.loss(batch)
+
+
+N_STEPS = 0
+
+
+class Scaled(torch.autograd.Function):
+    """Counts in its class, which no module is of."""
+
+    calls = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        Scaled.calls += 1
+        return x * (1 + 0.01 * (Scaled.calls % 5))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def warmup():
+    warmup.calls += 1
+    return min(1.0, 0.1 * warmup.calls)
+
+
+class CountsByName(Base):
+    """In a global variable, a class and a function of the script."""
+
+    @staticmethod
+    def begin():
+        global N_STEPS
+        N_STEPS = Scaled.calls = warmup.calls = 0
+
+    def training_step(self, batch, index):
+        global N_STEPS
+        N_STEPS += 1
+        return Scaled.apply(self.loss(batch)) * warmup() * (1 + 0.01 * (N_STEPS % 7))
 
 
 class OnlyOne:
@@ -437,6 +475,7 @@ KINDS = [
     *(Lazy, ManualWithValidation, Adapted, KeepsItsTrainer, Prints),
     *(NeedsItsGraph, HasLossesInTrainingOnly),
     *(CountsInAPart, KeepsTextInAClosure, RefersToTheOnlyOne, CountsInItsMethods),
+    CountsByName,
     *(DrawsFromGlobals, DrawsFromItsBatch, DrawsFromAnOldStream, HoldsASlot, WritesEvents),
 ]
 
@@ -646,17 +685,28 @@ def test_a_step_that_gets_from_a_thread_does_not_wait_for_it(tmp_path):
     assert run(TakesFromAThread, tmp_path / "b", watching()) == bare
 
 
+class CountsFunctions(TorchFunctionMode):
+    calls = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+
 class Watches(pl.Callback):
-    """Counts the calls of all modules, and the operations of training."""
+    """Counts the calls of all modules, and the operations and functions of training."""
 
     def on_train_start(self, trainer, pl_module):
         self.calls, self.operations = 0, FlopCounterMode(display=False)
+        self.functions = CountsFunctions()
+        self.functions.__enter__()
         register = torch.nn.modules.module.register_module_forward_hook
         self.handle = register(lambda *_: setattr(self, "calls", self.calls + 1))
         self.operations.__enter__()
 
     def on_train_end(self, trainer, pl_module):
         self.operations.__exit__(None, None, None)
+        self.functions.__exit__(None, None, None)
         self.handle.remove()
 
 
@@ -665,7 +715,8 @@ def test_hooks_and_modes_of_the_whole_process_do_not_see_analyses(tmp_path):
     for watch in ([], [watching()]):
         watches = Watches()
         run(Base, tmp_path / str(len(seen)), watches, *watch)
-        seen.append((watches.calls, watches.operations.get_total_flops()))
+        calls, functions = watches.calls, watches.functions.calls
+        seen.append((calls, functions, watches.operations.get_total_flops()))
     assert seen[0] == seen[1]
     assert min(seen[0]) > 0
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_morse.slices.generators import generators_beside
 from lightning_morse.slices.loss_slice import LossSlice
 from lightning_morse.slices.module_copy import shadow_copy
 from lightning_morse.slices.parameters import flat_parameters
+from lightning_morse.slices.reached import reached_by_steps
 from lightning_morse.slices.stand_ins import UntouchableError
 from lightning_morse.slices.subspace import AffineSubspace
 
@@ -449,7 +449,8 @@ def draws(module, batch, scale):
 
 @pytest.mark.parametrize("kind", [functools.partial, lambda f, scale: Draws(f, scale)])
 def test_generators_beside_a_loss_function_of_any_kind_are_found(kind):
-    assert any(one is NOISE for one in generators_beside(nn.Linear(2, 1), kind(draws, scale=1.0)))
+    found = reached_by_steps(nn.Linear(2, 1), kind(draws, scale=1.0)).generators
+    assert any(one is NOISE for one in found)
 
 
 class Draws:

@@ -1,4 +1,4 @@
-"""Generators that steps draw from and that belong to the script: all of them are found."""
+"""What steps lead to by name and that belongs to the script: all of it is found."""
 
 import functools
 import types
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_morse.slices import generators
-from lightning_morse.slices.generators import generators_beside
+from lightning_morse.slices import reached
+from lightning_morse.slices.reached import reached_by_steps, stored_globals
 
 
 def stream():
@@ -87,16 +87,16 @@ STEPS = {
 def test_a_generator_that_a_step_leads_to_is_found(where):
     step, wanted = STEPS[where]
     module = type("Stepping", (nn.Linear,), {"training_step": step})(2, 1)
-    assert any(one is wanted for one in generators_beside(module))
+    assert any(one is wanted for one in reached_by_steps(module).generators)
 
 
 def test_what_refers_to_itself_and_what_is_large_is_looked_at_no_longer_than_that(monkeypatch):
     module = type("Stepping", (nn.Linear,), {"training_step": lambda self, x: CIRCLE})(2, 1)
-    generators_beside(module)
-    monkeypatch.setattr(generators, "_MOST", 10)
+    reached_by_steps(module)
+    monkeypatch.setattr(reached, "_MOST", 10)
     many = [object() for _ in range(100)] + [stream()]
     loss = functools.partial(lambda module, batch, given: 0.0, given=many)
-    assert not any(one is many[-1] for one in generators_beside(nn.Linear(2, 1), loss))
+    assert not any(one is many[-1] for one in reached_by_steps(nn.Linear(2, 1), loss).generators)
 
 
 def test_functions_of_libraries_are_not_looked_into():
@@ -105,4 +105,11 @@ def test_functions_of_libraries_are_not_looked_into():
 
     module = type("Stepping", (nn.Linear,), {"training_step": step})(2, 1)
     known = {id(value) for value in globals().values()}
-    assert all(id(one) in known for one in generators_beside(module))
+    assert all(id(one) in known for one in reached_by_steps(module).generators)
+
+
+def test_global_variables_that_a_function_or_one_inside_it_binds_are_known():
+    code = "def step():\n    global A\n    A = B\n    C = 1\n    def inner():\n        global D\n"
+    names = {}
+    exec(code + "        del D\n    return inner, C\n", names)
+    assert stored_globals(names["step"]) == ("A", "D")

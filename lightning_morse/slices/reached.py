@@ -1,32 +1,63 @@
-"""Random number generators that steps may draw from, and that no copy of a module holds."""
+"""What steps lead to by name: global variables, and what those of other files lead to.
+
+No copy of a module holds these, and a step may draw from them or write to them.
+"""
 
 from __future__ import annotations
 
+import dis
 import functools
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_morse.slices.class_state import LIBRARIES, users_classes
 from lightning_morse.slices.isolation import is_generator
 from lightning_morse.slices.objects import slots_of
+from lightning_morse.slices.ownership import is_users_file, users_classes
 
-# Packages whose functions draw from no generators of their own but the global ones.
-_OF_OTHERS = {*sys.stdlib_module_names, "numpy", "scipy", "sklearn", "pandas", "PIL", "torchvision"}
 # As many objects are looked at in a millisecond.
 _MOST = 2_000
+_BINDING = ("STORE_GLOBAL", "DELETE_GLOBAL")
 
 
-def generators_beside(module: nn.Module, loss_fn: Any = None) -> list[Any]:
-    """Random number generators that steps may draw from and that no copy of the module holds.
+@dataclass
+class Reached:
+    """What steps may draw from or write to and no copy of the module holds.
 
-    These are global variables of the files in which the classes of the module and of its parts are
-    defined, or the loss function. Also found are those in containers and objects that are global
-    variables which their methods name, and what functions named there lead to in other files.
+    Attributes:
+        generators: Random number generators.
+        classes: The user's classes.
+        functions: The user's functions.
+        holders: Containers, and objects of the user's classes.
+    """
+
+    generators: list[Any] = field(default_factory=list)
+    classes: list[type] = field(default_factory=list)
+    functions: list[FunctionType] = field(default_factory=list)
+    holders: list[Any] = field(default_factory=list)
+
+    def note(self, one: Any) -> None:
+        """Note an object, if it is one of these."""
+        if is_generator(one):
+            self.generators.append(one)
+        elif isinstance(one, type):
+            self.classes += users_classes(one)[:1]
+        elif isinstance(one, FunctionType):
+            if is_users_file(one.__module__):
+                self.functions.append(one)
+        elif isinstance(one, dict | list | set | deque) or _is_users(one):
+            self.holders.append(one)
+
+
+def reached_by_steps(module: nn.Module, loss_fn: Any = None) -> Reached:
+    """What steps of a module lead to by name.
+
+    Generators among the global variables of the files in which the classes of the module and of its
+    parts are defined, or the loss function, are found whether or not they are named.
 
     Args:
         module: The module.
@@ -38,9 +69,10 @@ def generators_beside(module: nn.Module, loss_fn: Any = None) -> list[Any]:
     bases = dict.fromkeys(base for cls in classes for base in users_classes(cls))
     code = [*called, *(value for base in bases for value in vars(base).values())]
     files = {id(f.__globals__): f.__globals__ for f in code if isinstance(f, FunctionType)}
-    found = [v for names in files.values() for v in list(names.values()) if is_generator(v)]
-    found += _reached([*called, *bases])
-    return list({id(one): one for one in found}.values())
+    found = Reached([v for names in files.values() for v in [*names.values()] if is_generator(v)])
+    _follow([*called, *bases], found)
+    found.generators = list({id(one): one for one in found.generators}.values())
+    return found
 
 
 def called_by(function: Any) -> list[Any]:
@@ -54,25 +86,27 @@ def called_by(function: Any) -> list[Any]:
     return found
 
 
-def _reached(starts: Iterable[Any]) -> Iterator[Any]:
-    """The generators that some functions and classes lead to, the nearest first."""
+def stored_globals(function: FunctionType) -> tuple[str, ...]:
+    """The names of the global variables that a function binds or deletes."""
+    return _stored_in(function.__code__)
+
+
+def _follow(starts: Iterable[Any], found: Reached) -> None:
+    """Note what some functions and classes lead to, the nearest first."""
     seen: set[int] = set()
     todo = deque(starts)
     while todo and len(seen) < _MOST:
         one = todo.popleft()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if is_generator(one):
-            yield one
-        else:
+        if id(one) not in seen:
+            seen.add(id(one))
+            found.note(one)
             todo.extend(_behind(one))
 
 
 def _behind(one: Any) -> Iterable[Any]:
-    """What may be drawn from where a step uses an object."""
+    """What a step that uses an object may use of it."""
     if isinstance(one, FunctionType):
-        return _named_by(one) if _is_users(one.__module__) else ()
+        return _named_by(one) if is_users_file(one.__module__) else ()
     if isinstance(one, staticmethod | classmethod | MethodType):
         return (one.__func__, getattr(one, "__self__", None))
     if isinstance(one, functools.partial):
@@ -85,17 +119,22 @@ def _behind(one: Any) -> Iterable[Any]:
         return list(one.values())
     if isinstance(one, list | tuple | set | frozenset | deque):
         return list(one)
-    if isinstance(one, nn.Module | Tensor | ModuleType) or not users_classes(type(one)):
+    if not _is_users(one):
         return ()
     slots = (getattr(one, name, None) for name in slots_of(type(one)))
     return (type(one), *getattr(one, "__dict__", {}).values(), *slots)
+
+
+def _is_users(one: Any) -> bool:
+    """Whether something is a plain object of a class of the user's."""
+    return not isinstance(one, nn.Module | Tensor | ModuleType) and bool(users_classes(type(one)))
 
 
 def _named_by(function: FunctionType) -> list[Any]:
     """Global variables that a function names, and what it names of modules among them."""
     names, known = _names_in(function.__code__), function.__globals__
     found = [known[name] for name in names if name in known]
-    files = [one for one in found if isinstance(one, ModuleType) and _is_users(one.__name__)]
+    files = [one for one in found if isinstance(one, ModuleType) and is_users_file(one.__name__)]
     found += [vars(file)[name] for file in files for name in names if name in vars(file)]
     cells = [cell for cell in function.__closure__ or () if not _is_empty(cell)]
     return [*found, *(cell.cell_contents for cell in cells), *(function.__defaults__ or ())]
@@ -116,7 +155,9 @@ def _names_in(code: CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*code.co_names, *inner)))
 
 
-def _is_users(module: Any) -> bool:
-    home = str(module)
-    ours = f"{home}.".startswith((*LIBRARIES, "lightning_morse."))
-    return not ours and home.partition(".")[0] not in _OF_OTHERS
+@functools.lru_cache(maxsize=1024)
+def _stored_in(code: CodeType) -> tuple[str, ...]:
+    """The names of global variables that some code binds, functions inside it included."""
+    inner = (name for c in code.co_consts if isinstance(c, CodeType) for name in _stored_in(c))
+    own = (i.argval for i in dis.get_instructions(code) if i.opname in _BINDING)
+    return tuple(dict.fromkeys((*own, *inner)))

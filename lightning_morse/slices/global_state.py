@@ -1,0 +1,72 @@
+"""What steps write to by name, so that it can be put back: global variables and what they hold.
+
+A count, a cache, an attribute of a function: a step may keep something where no copy of the network
+has it (``global N; N += 1``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from types import FunctionType
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_morse.slices.class_state import ClassState
+from lightning_morse.slices.copying import Check
+from lightning_morse.slices.ownership import is_of_library, is_users_file, users_classes
+from lightning_morse.slices.reached import Reached, stored_globals
+
+# A step may name a whole data set: what holds more is no count, and would take too long to compare.
+_MOST_ENTRIES, _MOST_OBJECTS = 1_000, 2_000
+_UNSET = object()
+
+
+class GlobalState(ClassState):
+    """Bindings of what steps lead to by name, which training goes on with.
+
+    These are the global variables that the user's functions bind; what classes, containers and
+    objects among those that they name hold; and default arguments and attributes of functions.
+    Contents of tensors and arrays are not.
+
+    Args:
+        reached: What steps lead to.
+        passed_over: What is put back by others.
+        check: As :class:`~lightning_morse.slices.remembered.Remembered` takes it.
+    """
+
+    def __init__(
+        self, reached: Reached, passed_over: Iterable[Any] = (), check: Check | None = None
+    ) -> None:
+        self._variables = [
+            (function.__globals__, name, function.__globals__.get(name, _UNSET))
+            for function in reached.functions
+            for name in stored_globals(function)
+        ]
+        super().__init__(reached.classes, passed_over, check)
+        for root in (*reached.functions, *reached.holders, *(v for *_, v in self._variables)):
+            self.track(root)
+
+    def restore(self) -> None:
+        """Restore every binding."""
+        for names, name, value in self._variables:
+            if names.get(name, _UNSET) is value:
+                continue
+            if value is _UNSET:
+                names.pop(name, None)
+            else:
+                names[name] = value
+        super().restore()
+
+    def _belongs_to_others(self, one: Any) -> bool:
+        if len(self._alive) >= _MOST_OBJECTS or super()._belongs_to_others(one):
+            return True
+        if isinstance(one, FunctionType):
+            return not is_users_file(one.__module__)
+        if isinstance(one, staticmethod | classmethod):
+            return False
+        if isinstance(one, dict | list | tuple | set | frozenset | deque):
+            return len(one) > _MOST_ENTRIES
+        is_plain = not isinstance(one, nn.Module | Tensor) and bool(users_classes(type(one)))
+        return not is_plain or any(map(is_of_library, type(one).__mro__))
