@@ -9,14 +9,9 @@ from functools import partial
 from typing import Any
 
 from lightning_morse.callbacks._decisions import Told
-from lightning_morse.callbacks._lightning import (
-    Period,
-    TrainerLike,
-    callbacks_of,
-    may_stop_early,
-    time_left,
-)
+from lightning_morse.callbacks._lightning import Period, TrainerLike
 from lightning_morse.callbacks._messages import Messages
+from lightning_morse.callbacks._progress import Progress
 from lightning_morse.distributed.processes import Processes
 from lightning_morse.monitoring.batch_parts import Part
 from lightning_morse.monitoring.budget import Budget
@@ -49,7 +44,6 @@ class Schedule:
         period: The period of this run.
         chooses: Whether it chooses when an analysis is due.
         budget: Measures the time.
-        epoch: Number of the epoch, from 0 on, that the last training batch was in.
         has_help: Whether there is a process that could do the numerics of an analysis.
     """
 
@@ -60,23 +54,23 @@ class Schedule:
         # Without a limit nothing depends on the clock, so that two machines do the same.
         self.chooses = automatic and self.budget.is_limited
         self._pace = Pace(settings, self.budget, self.chooses)
-        self.epoch = 0
-        self._last_step = self._seen_step = self._first_step = 0
+        self._progress = Progress(self.budget)
+        self._last_step = self._look_at = 0
         self._analysed_step = -1
-        self._n_batches = self._look_at = 0
-        self._batch_idx = 0
-        self._trained_before = self._trained_first = 0.0
-        self._ends_batch = False
         self._calling = 0.0
         self.has_help = False
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch, from 0 on, that the last training batch was in."""
+        return self._progress.epoch
 
     # ------------------------------------------------------------------ counting
 
     def begin(self, trainer: TrainerLike, messages: Messages, is_new: bool) -> None:
         """Begin a run or go on with one."""
-        self._seen_step = self._first_step = trainer.global_step
-        self._n_batches = self._look_at = 0
-        self._trained_before = self.budget.trained()
+        self._progress.begin(trainer)
+        self._look_at = 0
         if is_new:
             self._last_step = trainer.global_step
         self.period = self._asked.that_ends(trainer)
@@ -105,25 +99,17 @@ class Schedule:
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""
-        before = self._seen_step
-        # Read once: Lightning takes longer to say it than all else here.
-        self._seen_step = trainer.global_step
-        self.epoch = trainer.current_epoch
-        self._n_batches += 1
-        if self._n_batches == 1:
-            self._trained_first = self.budget.trained() - self._trained_before
         self.budget.charge(self._calling)
-        self._batch_idx, self._ends_batch = batch_idx, bool(trainer.is_last_batch)
-        return self._seen_step != before
+        return self._progress.has_stepped(trainer, batch_idx)
 
     def has_seen(self, trainer: TrainerLike) -> bool:
         """Whether the last step of a trainer is the last one that was counted."""
-        return self._seen_step == trainer.global_step
+        return self._progress.has_seen(trainer)
 
     def is_due(self, trainer: TrainerLike) -> bool:
         """Whether a period is over, or it is time to look; the same in every process."""
         if self.chooses:
-            looks = self._ends_batch or self._n_batches >= self._look_at
+            looks = self._progress.ends_epoch or self._progress.n_batches >= self._look_at
             return looks and trainer.global_step > max(0, self._analysed_step)
         over = self.period.is_over(trainer, self._last_step)
         if over:
@@ -142,9 +128,9 @@ class Schedule:
 
     def where(self, trainer: TrainerLike) -> str:
         """When in the run this is, in words."""
-        if self._asked.steps is not None or not self._ends_batch:
+        if self._asked.steps is not None or not self._progress.ends_epoch:
             return f"step {trainer.global_step}"
-        return f"epoch {self.epoch + 1}"
+        return f"epoch {self._progress.epoch + 1}"
 
     # ------------------------------------------------------------------ deciding
 
@@ -187,14 +173,14 @@ class Schedule:
         seconds = max(decision.due_in, decision.wait)
         if math.isinf(seconds):  # an estimate: there may be more time than it seems
             seconds = ahead.seconds
-        look_at = self._n_batches + 1
+        look_at = self._progress.n_batches + 1
         if not self._epochs_are_short(trainer, n_made, ahead):
-            batches = LOOK_AGAIN_AFTER * seconds / max(self._seconds_per_batch, 1e-9)
-            look_at = self._n_batches + max(1, int(min(batches, 1e9)))
+            batches = LOOK_AGAIN_AFTER * seconds / max(self._progress.seconds_per_batch, 1e-9)
+            look_at = self._progress.n_batches + max(1, int(min(batches, 1e9)))
         elif not decision.must_time:
             look_at += int(trainer.num_training_batches)
-            if not self._ends_batch and not ended:  # within an epoch that turned out short
-                due_in = max(seconds, self._seconds_per_batch)
+            if not self._progress.ends_epoch and not ended:  # within an epoch that turned out short
+                due_in = max(seconds, self._progress.seconds_per_batch)
                 decision = Decision(due_in=max(due_in, 1e-9), overhead=decision.overhead)
         return decision, look_at
 
@@ -204,7 +190,7 @@ class Schedule:
         """Note what the loss takes on one probe batch or a part of it."""
         ahead = self._ahead(trainer, ended)
         if not math.isfinite(timing.seconds):  # a step takes longer
-            timing = replace(timing, seconds=self._seconds_per_batch)
+            timing = replace(timing, seconds=self._progress.seconds_per_batch)
         final = ended or ahead.seconds <= 0
         self._pace.timed(timing, n_made, ahead, final=final, part=part)
 
@@ -281,56 +267,21 @@ class Schedule:
 
     # ------------------------------------------------------------------ the rest of the run
 
-    @property
-    def _seconds_per_batch(self) -> float:
-        """Seconds of training per batch; the first one counts only until there is another.
-
-        It may wait for processes to start or for a network to be compiled.
-        """
-        trained, n = self.budget.trained() - self._trained_before, self._n_batches
-        if n > 1:
-            trained, n = trained - self._trained_first, n - 1
-        return max(0.0, trained) / max(1, n)
-
     def _ahead(self, trainer: TrainerLike, ended: bool) -> Ahead:
         if ended:
             return Ahead(0.0)
-        callbacks = callbacks_of(trainer)
-        batches = self._batches_left(trainer)
-        seconds = batches * self._seconds_per_batch if math.isfinite(batches) else math.inf
-        for left in map(time_left, callbacks):
-            # Not quite 0: the last weights are those of the step after which training ends.
-            seconds = min(seconds, max(left, self._seconds_per_batch))
-        stops = any(map(may_stop_early, callbacks))
-        each = self.period.n_steps(trainer) * trainer.accumulate_grad_batches
-        dues = math.inf
-        if not self.chooses and 0 < each < math.inf and math.isfinite(batches):
-            dues = 1 + batches // each
-        stops = stops and bool(batches)
-        left = seconds if batches else 0.0
-        return Ahead(left, stops, dues, self._seconds_per_batch, self.has_help)
+        period = None if self.chooses else self.period
+        return self._progress.ahead(trainer, period, has_help=self.has_help)
 
     def to_come(self, trainer: TrainerLike) -> float:
         """Seconds of training to come; infinite if unknown."""
         return self._ahead(trainer, False).seconds
 
-    def _batches_left(self, trainer: TrainerLike) -> float:
-        """Training batches to come; infinite if nobody knows."""
-        left, per_epoch, epochs = math.inf, trainer.num_training_batches, trainer.max_epochs
-        if epochs is not None and epochs >= 0 and math.isfinite(per_epoch):
-            left = (epochs - trainer.current_epoch) * per_epoch - self._batch_idx - 1
-        if trainer.max_steps >= 0:
-            # Not by accumulation alone: with several optimizers the counter goes up by more.
-            steps = trainer.global_step - self._first_step
-            each = self._n_batches / steps if steps else trainer.accumulate_grad_batches
-            left = min(left, math.ceil((trainer.max_steps - trainer.global_step) * each))
-        return max(0.0, left)
-
     def _epochs_are_short(self, trainer: TrainerLike, n_made: int, ahead: Ahead) -> bool:
         """Whether to analyse at the ends of epochs only."""
         if not self.chooses:
             return False
-        epoch = trainer.num_training_batches * self._seconds_per_batch
+        epoch = trainer.num_training_batches * self._progress.seconds_per_batch
         return epoch <= distance(n_made, self.budget.trained(), ahead.planned)
 
     def tell(

@@ -8,9 +8,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, Timer
 
 from lightning_morse import MorseMonitor
-from lightning_morse.callbacks._lightning import Period
-from lightning_morse.callbacks._messages import Messages
-from lightning_morse.callbacks._schedule import Schedule
+from lightning_morse.callbacks._progress import Progress
 from lightning_morse.monitoring.budget import Budget
 from tests.callback_models import Net, fit, loader, monitor, rng_state, stub_analysis, trainer
 
@@ -46,10 +44,10 @@ def test_patience_counts_analyses(tmp_path, validates):
 
 
 def ahead(*callbacks, after=4, first=1.0, **options):
-    """What a schedule knows of the rest of a run of 1 s per batch, 6 batches per epoch."""
+    """What is known of the rest of a run of 1 s per batch, 6 batches per epoch."""
     now = [0.0]
-    schedule = Schedule(Period.of(None, None), MorseMonitor().settings, True)
-    schedule.budget = Budget(0.05, lambda: now[0], 2.0)
+    budget = Budget(0.05, lambda: now[0], 2.0)
+    progress = Progress(budget)
     given = {
         "max_epochs": 3,
         "max_steps": -1,
@@ -60,15 +58,15 @@ def ahead(*callbacks, after=4, first=1.0, **options):
         "callbacks": list(callbacks),
     }
     runner = SimpleNamespace(**(given | options))
-    schedule.budget.start()
-    schedule.begin(runner, Messages("M"), is_new=True)
+    budget.start()
+    progress.begin(runner)
     for k in range(after):
         now[0] += 1 if k else first
         runner.global_step += 1
         runner.is_last_batch = k % 6 == 5
         runner.current_epoch = k // 6
-        schedule.has_stepped(runner, k % 6)
-    return schedule._ahead(runner, ended=False)
+        progress.has_stepped(runner, k % 6)
+    return progress.ahead(runner)
 
 
 def test_the_end_is_known_from_epochs_steps_and_time():
