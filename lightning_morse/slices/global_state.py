@@ -18,8 +18,9 @@ from lightning_morse.slices.copying import Check
 from lightning_morse.slices.ownership import is_of_library, is_users_file, users_classes
 from lightning_morse.slices.reached import Reached, stored_globals
 
-# A step may name a whole data set: what holds more is no count, and would take too long to compare.
-_MOST_ENTRIES, _MOST_OBJECTS = 1_000, 2_000
+# A step may name a whole data set: what holds more is no count, and would take too long to compare
+# at every evaluation. So would many containers and objects that hold more in all.
+_MOST_ENTRIES, _MOST_IN_ALL = 1_000, 2_000
 _UNSET = object()
 
 
@@ -44,6 +45,7 @@ class GlobalState(ClassState):
             for function in reached.functions
             for name in stored_globals(function)
         ]
+        self._room = _MOST_IN_ALL
         super().__init__(reached.classes, passed_over, check)
         for root in (*reached.functions, *reached.holders, *(v for *_, v in self._variables)):
             self.track(root)
@@ -60,13 +62,21 @@ class GlobalState(ClassState):
         super().restore()
 
     def _belongs_to_others(self, one: Any) -> bool:
-        if len(self._alive) >= _MOST_OBJECTS or super()._belongs_to_others(one):
+        if super()._belongs_to_others(one) or not _may_count(one):
             return True
-        if isinstance(one, FunctionType):
-            return not is_users_file(one.__module__)
-        if isinstance(one, staticmethod | classmethod):
-            return False
-        if isinstance(one, dict | list | tuple | set | frozenset | deque):
-            return len(one) > _MOST_ENTRIES
-        is_plain = not isinstance(one, nn.Module | Tensor) and bool(users_classes(type(one)))
-        return not is_plain or any(map(is_of_library, type(one).__mro__))
+        is_container = isinstance(one, dict | list | tuple | set | frozenset | deque)
+        size = len(one) if is_container else len(getattr(one, "__dict__", ()))
+        if size > min(_MOST_ENTRIES, self._room):
+            return True
+        self._room -= 1 + size
+        return False
+
+
+def _may_count(one: Any) -> bool:
+    """Whether an object is of a kind in which a step may count: nothing that belongs to the run."""
+    if isinstance(one, FunctionType):
+        return is_users_file(one.__module__)
+    if isinstance(one, dict | list | tuple | set | frozenset | deque | staticmethod | classmethod):
+        return True
+    is_plain = not isinstance(one, nn.Module | Tensor) and bool(users_classes(type(one)))
+    return is_plain and not any(map(is_of_library, type(one).__mro__))

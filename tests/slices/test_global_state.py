@@ -18,6 +18,7 @@ SEEN: list = []
 TABLE: dict = {"n": 1, "rows": [[1.0]], "names": {"a"}}
 ROWS: collections.deque = collections.deque([1, 2], maxlen=2)
 LONG = list(range(2_000))
+MANY = [list(range(100)) for _ in range(100)]
 
 
 class Counts:
@@ -165,10 +166,13 @@ def test_what_training_writes_between_two_evaluations_stays():
 
 def test_a_whole_data_set_is_not_looked_through():
     def step(net, x):
-        LONG[0] += 1
+        for one in (LONG, MANY[-1], MANY[0]):
+            one[0] += 1
         return net(x).sum()
 
     loss = slice_of(step)
     loss(torch.zeros(1, 1))
-    assert LONG[0] == 1, "nobody has put it back"
-    LONG[0] = 0
+    assert LONG[0] == 1, "it is long, and nobody has put it back"
+    # Of many lists only some are.
+    assert sorted([MANY[0][0], MANY[-1][0]]) == [0, 1]
+    LONG[0] = MANY[0][0] = MANY[-1][0] = 0
