@@ -45,7 +45,7 @@ SNAPSHOTS_PER_PERIOD = 8
 # A process that does the numerics of analyses takes some seconds of a core to start.
 WORTH_A_PROCESS_SECONDS = 4.0
 # An analysis under way keeps ``dim + 1`` copies of so many weights beside training.
-MOST_IN_BACKGROUND = 1 << 22
+MOST_IN_BACKGROUND = 1 << 25
 # Of the time there is for an analysis under way, the share after which it takes no more samples.
 SHARE_FOR_SAMPLES = 0.6
 TOO_SLOW = "training leaves no core to the process that does its numerics"
