@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.class_state import ClassState
 from lightning_morse.slices.copying import Check
+from lightning_morse.slices.objects import attributes_of
 from lightning_morse.slices.ownership import is_of_library, is_users_file, users_classes
 from lightning_morse.slices.reached import Reached, stored_globals
 
@@ -65,7 +66,7 @@ class GlobalState(ClassState):
         if super()._belongs_to_others(one) or not _may_count(one):
             return True
         is_container = isinstance(one, dict | list | tuple | set | frozenset | deque)
-        size = len(one) if is_container else len(getattr(one, "__dict__", ()))
+        size = len(one) if is_container else len(attributes_of(one) or ())
         if size > min(_MOST_ENTRIES, self._room):
             return True
         self._room -= 1 + size

@@ -11,6 +11,7 @@ import re
 import types
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,20 @@ def slots_of(cls: type) -> Iterator[str]:
                 yield f"_{owner}{name}" if owner else name
             elif name not in ("__dict__", "__weakref__"):
                 yield name
+
+
+def attributes_of(one: Any) -> Any:
+    """The ``__dict__`` of an object, whatever its class makes of attributes; None without one."""
+    with suppress(Exception):  # a property may raise anything
+        return object.__getattribute__(one, "__dict__")
+    return None
+
+
+def in_slot(owner: Any, name: str, default: Any = None) -> Any:
+    """What a slot of an object holds, whatever its class makes of attributes."""
+    with suppress(Exception):
+        return object.__getattribute__(owner, name)
+    return default
 
 
 def put_in_slot(owner: Any, name: str, content: Any) -> None:

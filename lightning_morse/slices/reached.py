@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_morse.slices.isolation import is_generator
-from lightning_morse.slices.objects import slots_of
+from lightning_morse.slices.objects import attributes_of, in_slot, slots_of
 from lightning_morse.slices.ownership import is_users_file, users_classes
 
 # As many objects are looked at in a millisecond.
@@ -121,8 +121,8 @@ def _behind(one: Any) -> Iterable[Any]:
         return list(one)
     if not _is_users(one):
         return ()
-    slots = (getattr(one, name, None) for name in slots_of(type(one)))
-    return (type(one), *getattr(one, "__dict__", {}).values(), *slots)
+    slots = (in_slot(one, name) for name in slots_of(type(one)))
+    return (type(one), *dict(attributes_of(one) or {}).values(), *slots)
 
 
 def _is_users(one: Any) -> bool:

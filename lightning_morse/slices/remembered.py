@@ -17,7 +17,14 @@ from torch import Tensor
 from lightning_morse.slices.contents import ArrayContent, Content
 from lightning_morse.slices.copying import Check, Paced
 from lightning_morse.slices.isolation import put_back_of
-from lightning_morse.slices.objects import cannot_be_written, is_atomic, put_in_slot, slots_of
+from lightning_morse.slices.objects import (
+    attributes_of,
+    cannot_be_written,
+    in_slot,
+    is_atomic,
+    put_in_slot,
+    slots_of,
+)
 from lightning_morse.slices.stand_ins import Inert, Overlay, Silence, Untouchable
 
 _STAND_INS = (Overlay, Inert, Silence, Untouchable)
@@ -141,14 +148,14 @@ class Remembered:
         elif isinstance(one, set):
             self._sets.append((one, set(one)))
             yield from one
-        names = getattr(one, "__dict__", None)
+        names = attributes_of(one)
         if type(names) is dict:
             self._seen.add(id(names))
             yield from self._remember_dict(names)
         elif isinstance(names, dict):
             yield names
         for name in slots_of(type(one)):
-            held = getattr(one, name, _UNSET)
+            held = in_slot(one, name, _UNSET)
             self._slots.append((one, name, held))
             yield held
 
@@ -180,7 +187,7 @@ class Remembered:
                 group.clear()
                 group.update(members)
         for owner, name, content in each(self._slots):
-            if getattr(owner, name, _UNSET) is content:
+            if in_slot(owner, name, _UNSET) is content:
                 continue
             if content is _UNSET:
                 delattr(owner, name)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_morse.slices.copying import Check, Copier
 from lightning_morse.slices.gradients import Gradients
-from lightning_morse.slices.objects import is_atomic
+from lightning_morse.slices.objects import attributes_of, is_atomic
 from lightning_morse.slices.stand_ins import (
     Impatient,
     Inert,
@@ -145,7 +145,7 @@ class World:
 
     def guarded(self, value: Any) -> Any:
         """The stand-in for an object that cannot be copied."""
-        if isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, type):
+        if isinstance(attributes_of(value), dict) and not isinstance(value, type):
             return self.overlay(value, self._place, Overlay)
         if self._is_in_function and not isinstance(value, Iterator | io.IOBase):
             return self._share(value)

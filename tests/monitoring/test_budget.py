@@ -64,7 +64,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
         _, runner = fit(tmp_path, watch, Ticks(clock), max_epochs=60)
     rows = watch.history
     assert rows[-1]["epoch"] == 59
-    # 3 s each, out of 4 + 0.05 * 360 = 22 s, of which a quarter of the 18 cannot be measured.
+    # 3 s each, out of 4 + 0.05 * 360 = 22 s, of which three tenths of the 18 are kept back.
     assert len(rows) == 5
     assert [row["morse/seconds"] for row in rows] == [3.0] * 5
     for row in rows[1:]:
