@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -54,11 +53,17 @@ def evaluations_counted() -> Iterator[list[int]]:
     note = Schedule.analysed
 
     def noted(
-        self: Schedule, trainer: pl.Trainer, seconds: float, meter: Meter, outcome: str
+        self: Schedule,
+        step: int,
+        seconds: float,
+        last: float,
+        meter: Meter,
+        outcome: str,
+        elsewhere: float = 0.0,
     ) -> None:
         if outcome != "out of time":
             counts.append(meter.n_evaluations)
-        note(self, trainer, seconds, meter, outcome)
+        note(self, step, seconds, last, meter, outcome, elsewhere)
 
     with mock.patch.object(Schedule, "analysed", noted):
         yield counts

@@ -343,7 +343,7 @@ class Analyses:
         elif found is not None:
             self.account.take_over(found, when.step, attempt.limit)
             if processes.leads:
-                room = schedule.budget.room
+                room = partial(schedule.room_for_figures, is_first=not self.account.painter.seconds)
                 self.account.draw(trainer, when, room, last=attempt.ended)
         last = schedule.budget.now() - start
         attempt.took += last

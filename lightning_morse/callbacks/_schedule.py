@@ -56,6 +56,7 @@ class Schedule:
         self._settings = settings
         allowed = settings.max_overhead
         planned = SHARE_MEASURED * allowed if allowed < 1 else allowed
+        self._kept_back = allowed - planned
         self.budget = Budget(planned, grace=settings.grace)
         # Without a limit nothing depends on the clock, so that two machines do the same.
         self.chooses = automatic and self.budget.is_limited
@@ -224,6 +225,15 @@ class Schedule:
         start = clock()
         planned = decision.portion.seconds if in_background else decision.limit
         return Meter(clock, decision.portion, start + decision.limit, *kept, start + planned)
+
+    def room_for_figures(self, *, is_first: bool) -> float:
+        """Seconds that drawing may still take.
+
+        Args:
+            is_first: Whether there is no picture of the run yet. That one may take of what is
+                otherwise kept back, since without it there is nothing to look at.
+        """
+        return self.budget.room() + is_first * self._kept_back * self.budget.trained()
 
     def drew(self, first: float, figures: float) -> None:
         """Note what the first figure of an analysis takes, and all of them, seconds."""

@@ -461,7 +461,8 @@ class MorseMonitor(TellingCallback):
             if self._run.processes.leads and not is_dry_run(trainer):
                 self._account.report(trainer, budget.room())
             with self._guard("giving pictures away"):
-                self._account.painter.finish(max(0.0, budget.room()))
+                room = self._schedule.room_for_figures(is_first=not self._account.painter.seconds)
+                self._account.painter.finish(max(0.0, room))
         budget.stop()
 
     def on_exception(self, trainer: TrainerLike, pl_module: Any, exception: BaseException) -> None:

@@ -15,7 +15,9 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.profiler import profile
 
-from lightning_morse.callbacks._schedule import SHARE_MEASURED
+from lightning_morse import MorseMonitor
+from lightning_morse.callbacks._lightning import Period
+from lightning_morse.callbacks._schedule import SHARE_MEASURED, Schedule
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss
@@ -77,6 +79,16 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     assert len(said) == 1
     assert "no analysis, the smallest takes about 3 seconds and max_overhead=0.05" in said[0]
     assert "e+" not in said[0]
+
+
+def test_the_first_picture_of_a_run_may_take_what_is_otherwise_kept_back():
+    now = [0.0]
+    schedule = Schedule(Period.of(None, None), MorseMonitor(max_overhead=0.05).settings, True)
+    schedule.budget = Budget(SHARE_MEASURED * 0.05, lambda: now[0], 2.0)
+    schedule.budget.start()
+    now[0] = 100.0
+    assert schedule.room_for_figures(is_first=False) == schedule.budget.room()
+    assert schedule.room_for_figures(is_first=True) == pytest.approx(2.0 + 5.0)
 
 
 def test_a_step_period_waits_too(clock, tmp_path):
