@@ -7,6 +7,7 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import pytorch_lightning as pl
@@ -104,8 +105,9 @@ class RootNet(Net):
         register_fsdp_forward_method(self, "validation_step")
 
 
-# Of each loss that fails, by its number: its own count would be that of a copy.
-CALLS: list[int] = []
+# Of each loss that fails, by its number: its own count would be that of a copy, and one that is a
+# global variable would be put back.
+CALLS: list[SimpleQueue[None]] = []
 
 
 class Fails:
@@ -114,12 +116,12 @@ class Fails:
     def __init__(self, rank: int, error: Exception, call: int = 5, *, within: bool = False) -> None:
         self.rank, self.error, self.call, self.within = rank, error, call, within
         self.number = len(CALLS)
-        CALLS.append(0)
+        CALLS.append(SimpleQueue())
 
     def __call__(self, module, batch):
         if self.watch.history and self.rank == RANK:
-            CALLS[self.number] += 1
-            if CALLS[self.number] == self.call:
+            CALLS[self.number].put(None)
+            if CALLS[self.number].qsize() == self.call:
                 if not self.within:
                     raise self.error
                 module.net[2].register_forward_pre_hook(self.fail)
@@ -385,16 +387,15 @@ def everywhere(how):
     write(f"whole_{how}", facts)
 
 
-HELD: list[int] = []  # a list of the loss itself would be a copy
+HELD: SimpleQueue[int] = SimpleQueue()  # a list would be a copy, or put back
 
 
 def most_held(block, spread, batch, points):
     """Bytes of weights of the block that this process holds at several times of an evaluation."""
-    HELD.clear()
 
     def watched(module, batch):
         def count(*_):
-            HELD.append(sum(p.untyped_storage().nbytes() // 4 for p in module.parameters()))
+            HELD.put(sum(p.untyped_storage().nbytes() // 4 for p in module.parameters()))
 
         module.first.register_forward_pre_hook(count)
         module.second.register_forward_pre_hook(count)
@@ -403,7 +404,7 @@ def most_held(block, spread, batch, points):
         return loss
 
     ShardedSlice(block, spread, [batch], watched)(points[:1])
-    return list(HELD)
+    return [HELD.get_nowait() for _ in range(HELD.qsize())]
 
 
 def refusals():

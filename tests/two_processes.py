@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import pytorch_lightning as pl
@@ -35,8 +36,9 @@ class TrialPruned(Exception):
     """As in Optuna."""
 
 
-# Of each loss that fails, by its number: its own count would be that of a copy.
-CALLS: list[int] = []
+# Of each loss that fails, by its number: its own count would be that of a copy, and one that is a
+# global variable would be put back.
+CALLS: list[SimpleQueue[None]] = []
 
 
 class Fails:
@@ -45,12 +47,12 @@ class Fails:
     def __init__(self, rank: int, error: Exception, call: int = 5) -> None:
         self.rank, self.error, self.call = rank, error, call
         self.number = len(CALLS)
-        CALLS.append(0)
+        CALLS.append(SimpleQueue())
 
     def __call__(self, module, batch):
         if self.watch.history and self.rank == RANK:
-            CALLS[self.number] += 1
-            if CALLS[self.number] == self.call:
+            CALLS[self.number].put(None)
+            if CALLS[self.number].qsize() == self.call:
                 raise self.error
         return loss_from_steps(module, batch)
 
