@@ -25,10 +25,10 @@ from lightning_morse.monitoring.timetable import distance
 # What a step takes longer because Lightning calls the hooks of one more callback, beside what they
 # take themselves: 32 to 35 microseconds of steps of 1.2 to 2.8 ms (benchmarks/bench_hooks.py).
 CALLING_SECONDS = 33e-6
-# Of the share that is allowed so much is spent by the monitor's own account. The rest is for what
-# cannot be measured from within, 1 to 1.5 % of training: beside the processes that draw and do
-# numerics steps take up to 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
-SHARE_MEASURED = 0.7
+# Of what analyses may take, hooks not counted, so much is kept for what cannot be measured from
+# within, about 1 % of training: beside the processes that draw and do numerics steps take up to
+# 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
+SHARE_KEPT_BACK = 0.3
 # Share of the time to an analysis after which to look again: that time is an estimate.
 LOOK_AGAIN_AFTER = 0.5
 
@@ -54,10 +54,7 @@ class Schedule:
     def __init__(self, asked: Period, settings: Settings, automatic: bool) -> None:
         self._asked = self.period = asked
         self._settings = settings
-        allowed = settings.max_overhead
-        planned = SHARE_MEASURED * allowed if allowed < 1 else allowed
-        self._kept_back = allowed - planned
-        self.budget = Budget(planned, grace=settings.grace)
+        self.budget = Budget(settings.max_overhead, grace=settings.grace)
         # Without a limit nothing depends on the clock, so that two machines do the same.
         self.chooses = automatic and self.budget.is_limited
         self._pace = Pace(settings, self.budget, self.chooses)
@@ -163,6 +160,7 @@ class Schedule:
             ended: Whether training has ended.
         """
         self._pace.costs.n_snapshots = max(1, n_snapshots)
+        self._keep_back()
         decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         while decision.must_time:  # on the whole batch, then on ever smaller parts
             part, start = decision.part, self.budget.now()
@@ -172,6 +170,13 @@ class Schedule:
             self._timed(trainer, timing, part, n_made, ended)
             decision, self._look_at = processes.share(self._decided(trainer, n_made, ended))
         return decision
+
+    def _keep_back(self) -> None:
+        """Plan with less than is allowed: what analyses do to training is not seen from within."""
+        if self.budget.is_limited:
+            allowed = self._settings.max_overhead
+            for_analyses = max(0.0, allowed - self._pace.rate_around())
+            self.budget.max_overhead = allowed - SHARE_KEPT_BACK * for_analyses
 
     def _decided(self, trainer: TrainerLike, n_made: int, ended: bool) -> tuple[Decision, int]:
         ahead = self._ahead(trainer, ended)
@@ -233,7 +238,8 @@ class Schedule:
             is_first: Whether there is no picture of the run yet. That one may take of what is
                 otherwise kept back, since without it there is nothing to look at.
         """
-        return self.budget.room() + is_first * self._kept_back * self.budget.trained()
+        kept_back = self._settings.max_overhead - self.budget.max_overhead
+        return self.budget.room() + is_first * kept_back * self.budget.trained()
 
     def drew(self, first: float, figures: float) -> None:
         """Note what the first figure of an analysis takes, and all of them, seconds."""

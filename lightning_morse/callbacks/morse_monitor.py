@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -399,7 +398,7 @@ class MorseMonitor(TellingCallback):
                 self._forget()
         self._loaded = False
         self._schedule.budget.start()
-        with self._working(), self._guard("starting"):
+        with self._schedule.budget.work(), unobserved(), self._guard("starting"):
             self._bulletin.begin(trainer, self._messages)
             self._schedule.begin(trainer, self._messages, self._run.is_new)
             self._analyses.prepare(trainer, pl_module)
@@ -408,12 +407,12 @@ class MorseMonitor(TellingCallback):
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first batches as the probe set, and note the learning rate of the next step."""
-        with self._working(), self._guard("reading the learning rate"):
+        with self._schedule.budget.work(), unobserved(), self._guard("reading the learning rate"):
             self._bulletin.batch_starts(trainer)
             self._run.time.rate = learning_rate(trainer.optimizers)
         if not self._run.wants_batches or batch is None or is_dry_run(trainer):
             return
-        with self._working(), self._guard("keeping a probe batch"):
+        with self._schedule.budget.work(), unobserved(), self._guard("keeping a probe batch"):
             # Fetching a batch of our own from the loader would change what training sees.
             self._run.add_batch(batch, batch_idx)
 
@@ -423,7 +422,7 @@ class MorseMonitor(TellingCallback):
         """Record the weights; analyse when a period is over."""
         if is_dry_run(trainer):
             return
-        with self._working():
+        with self._schedule.budget.work(), unobserved():
             with self._guard("giving pictures away"):
                 self._account.painter.collect()
             stepped = self._schedule.has_stepped(trainer, batch_idx)
@@ -448,13 +447,13 @@ class MorseMonitor(TellingCallback):
         done = self._schedule.is_analysed(trainer)
         if done or not trainer.global_step or is_dry_run(trainer):
             return
-        with self._working():
+        with self._schedule.budget.work(), unobserved():
             self._analyses.look(trainer, pl_module, ended=True)
 
     def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Give the report of the run away, and wait for the last pictures if there is time."""
         budget = self._schedule.budget
-        with self._working():
+        with self._schedule.budget.work(), unobserved():
             with self._guard("ending a process"):
                 self._analyses.give_up()
             # It needs no pictures: these are drawn meanwhile.
@@ -491,7 +490,7 @@ class MorseMonitor(TellingCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
         folder, budget = None, self._schedule.budget
-        with self._working():
+        with self._schedule.budget.work(), unobserved():
             with self._guard("finding a folder for the record"):
                 if self._run.processes.leads:
                     folder = self._folder.of_state(self.name)
@@ -524,12 +523,6 @@ class MorseMonitor(TellingCallback):
             RuntimeError: If there has been no analysis in this process.
         """
         return self._account.figures()
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Count the time inside; what is done there is not seen by who watches training."""
-        with self._schedule.budget.work(), unobserved():
-            yield
 
     def _guard(self, what: str) -> Guard:
         """Keep failures from ending the run, unless the user wants them to."""

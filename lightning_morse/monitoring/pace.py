@@ -306,6 +306,11 @@ class Pace:
         rate = max(0.0, around - start[0]) / since if since > 0 else 0.0
         return self._budget.room(to_come) - min(rate, 1.0) * to_come
 
+    def rate_around(self) -> float:
+        """Seconds that go into hooks and records per second of training, of which there is one."""
+        around, trained = self._around_and_trained()
+        return around / max(trained, 1.0)
+
     def _around_and_trained(self) -> tuple[float, float]:
         """Seconds spent beside analyses, and seconds of training."""
         return max(0.0, self._budget.spent() - self._analysing), self._budget.trained()

@@ -17,7 +17,7 @@ from torch.profiler import profile
 
 from lightning_morse import MorseMonitor
 from lightning_morse.callbacks._lightning import Period
-from lightning_morse.callbacks._schedule import SHARE_MEASURED, Schedule
+from lightning_morse.callbacks._schedule import SHARE_KEPT_BACK, Schedule
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.slices.parameters import trainable_parameters
 from lightning_morse.slices.shadow_loss import ShadowLoss
@@ -73,7 +73,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
         elapsed = 6 * (row["epoch"] + 1) + 3 * (rows.index(row) + 1)
         spent = row["morse/overhead"] * elapsed
         assert spent == pytest.approx(3 * (rows.index(row) + 1))
-        assert spent <= 4 + SHARE_MEASURED * 0.05 * (elapsed - spent) + 1e-9
+        assert spent <= 4 + (1 - SHARE_KEPT_BACK) * 0.05 * (elapsed - spent) + 1e-9
     assert runner.callback_metrics["morse/overhead"] == pytest.approx(15 / 375)
     said = [r.getMessage() for r in caplog.records if "has room for it" in r.getMessage()]
     assert len(said) == 1
@@ -84,7 +84,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
 def test_the_first_picture_of_a_run_may_take_what_is_otherwise_kept_back():
     now = [0.0]
     schedule = Schedule(Period.of(None, None), MorseMonitor(max_overhead=0.05).settings, True)
-    schedule.budget = Budget(SHARE_MEASURED * 0.05, lambda: now[0], 2.0)
+    schedule.budget = Budget((1 - SHARE_KEPT_BACK) * 0.05, lambda: now[0], 2.0)
     schedule.budget.start()
     now[0] = 100.0
     assert schedule.room_for_figures(is_first=False) == schedule.budget.room()
