@@ -26,9 +26,9 @@ from lightning_morse.monitoring.timetable import distance
 # take themselves: 32 to 35 microseconds of steps of 1.2 to 2.8 ms (benchmarks/bench_hooks.py).
 CALLING_SECONDS = 33e-6
 # Of what analyses may take, hooks not counted, so much is kept for what cannot be measured from
-# within, about 1 % of training: beside the processes that draw and do numerics steps take up to
+# within, 1 to 1.5 % of training: beside the processes that draw and do numerics steps take up to
 # 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
-SHARE_KEPT_BACK = 0.3
+SHARE_KEPT_BACK = 0.45
 # Share of the time to an analysis after which to look again: that time is an estimate.
 LOOK_AGAIN_AFTER = 0.5
 
