@@ -15,6 +15,7 @@ weights, and how many pictures of basins TensorBoard has in the end.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
@@ -37,7 +38,6 @@ from real_runs import interval
 import lightning_morse as lm
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.conley.reach import UNDECIDED
-from lightning_morse.monitoring.meter import Meter
 
 # Epochs by which their length is told.
 _TRIED = 8
@@ -52,18 +52,13 @@ def evaluations_counted() -> Iterator[list[int]]:
     counts: list[int] = []
     note = Schedule.analysed
 
-    def noted(
-        self: Schedule,
-        step: int,
-        seconds: float,
-        last: float,
-        meter: Meter,
-        outcome: str,
-        elsewhere: float = 0.0,
-    ) -> None:
-        if outcome != "out of time":
-            counts.append(meter.n_evaluations)
-        note(self, step, seconds, last, meter, outcome, elsewhere)
+    signature = inspect.signature(note)
+
+    def noted(*given: Any, **named: Any) -> None:
+        told = signature.bind(*given, **named).arguments
+        if told["outcome"] != "out of time":
+            counts.append(told["meter"].n_evaluations)
+        note(*given, **named)
 
     with mock.patch.object(Schedule, "analysed", noted):
         yield counts

@@ -17,6 +17,7 @@ import lightning_morse as lm
 from lightning_morse.conley.reach import UNDECIDED
 from tests.benchmark_files import BENCHMARKS, load
 from tests.browser import find_browser
+from tests.callback_models import fit, monitor
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +249,16 @@ def test_monitor_prints_shares_and_ratios(capsys, monkeypatch):
     for net, facts in found["evaluation"].items():
         verdict = "holds" if facts["ratio"] <= 1.15 else "DOES NOT HOLD"
         assert f"evaluation, {net}: {facts['ratio']:.3f} of a forward pass: {verdict}" in lines
+
+
+@pytest.mark.slow
+def test_samples_of_short_runs_are_counted_and_no_analysis_fails_of_it(tmp_path):
+    watch = monitor(n_samples=16, resolution=8)
+    with load("short_runs").evaluations_counted() as counts:
+        fit(tmp_path, watch, max_epochs=2)
+    assert len(counts) == len(watch.history) == 2
+    assert min(counts) >= 16
+    assert not any(row["morse/failed"] for row in watch.history)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from lightning_morse.slices.reached import Reached, stored_globals
 # A step may name a whole data set: what holds more is no count, and would take too long to compare
 # at every evaluation. So would many containers and objects that hold more in all.
 _MOST_ENTRIES, _MOST_IN_ALL = 1_000, 2_000
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _UNSET = object()
 
 
@@ -65,8 +66,7 @@ class GlobalState(ClassState):
     def _belongs_to_others(self, one: Any) -> bool:
         if super()._belongs_to_others(one) or not _may_count(one):
             return True
-        is_container = isinstance(one, dict | list | tuple | set | frozenset | deque)
-        size = len(one) if is_container else len(attributes_of(one) or ())
+        size = len(one if isinstance(one, _CONTAINERS) else attributes_of(one) or ())
         if size > min(_MOST_ENTRIES, self._room):
             return True
         self._room -= 1 + size
@@ -77,7 +77,7 @@ def _may_count(one: Any) -> bool:
     """Whether an object is of a kind in which a step may count: nothing that belongs to the run."""
     if isinstance(one, FunctionType):
         return is_users_file(one.__module__)
-    if isinstance(one, dict | list | tuple | set | frozenset | deque | staticmethod | classmethod):
+    if isinstance(one, (*_CONTAINERS, staticmethod, classmethod)):
         return True
     is_plain = not isinstance(one, nn.Module | Tensor) and bool(users_classes(type(one)))
     return is_plain and not any(map(is_of_library, type(one).__mro__))
