@@ -153,6 +153,19 @@ class Analyses:
         small = n_weights <= MOST_IN_BACKGROUND
         return alone and of_loss and is_limited and small and leaves_a_core(device)
 
+    def only_counts(self, *, stepped: bool) -> bool:
+        """Whether there is nothing to do after a batch but to count it; then that is done.
+
+        So it is after nearly all of them. What a hook takes then is fetching what it looks at, so
+        it looks at little.
+
+        Args:
+            stepped: Whether the optimizer has stepped.
+        """
+        if not self._ready or self._under_way is not None or self.schedule.may_be_due:
+            return False
+        return not stepped or self.run.only_counts()
+
     def record(self, trainer: TrainerLike, module: Any, *, stepped: bool) -> None:
         """Record the weights after a batch, if the optimizer has stepped."""
         if self._waits:

@@ -78,6 +78,11 @@ class Bulletin:
         if self._looks_at_epochs:
             self.validation_ends()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is there that will be taken away."""
+        return bool(self._shown)
+
     def batch_starts(self, trainer: TrainerLike) -> None:
         """Take away what has been seen."""
         stale = [key for key, seen in self._shown.items() if seen and key not in self._kept]

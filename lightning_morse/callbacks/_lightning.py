@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_morse._compat import batches_that_stepped
 from lightning_morse.arguments import integer_of_at_least
+from lightning_morse.slices.isolation import unobserved
 
 
 class TrainerLike(Protocol):
@@ -130,12 +131,19 @@ def learning_rate(optimizers: Iterable[Any]) -> float:
         (0.1, nan)
     """
     rates = {
-        math.nan if isinstance(rate, Tensor) and rate.device.type != "cpu" else float(rate)
+        rate if type(rate) is float else _number_of(rate)
         for optimizer in optimizers
         for group in getattr(optimizer, "param_groups", [])
         if (rate := group.get("lr")) is not None
     }
     return rates.pop() if len(rates) == 1 else math.nan
+
+
+def _number_of(rate: Any) -> float:
+    if not isinstance(rate, Tensor):
+        return float(rate)
+    with unobserved():
+        return math.nan if rate.device.type != "cpu" else float(rate)
 
 
 def first_learning_rate(optimizers: Sequence[Any]) -> float:

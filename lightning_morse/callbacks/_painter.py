@@ -97,6 +97,11 @@ class Painter:
         first = self.seconds.get(KINDS[0])
         return None if first is None else (first, sum(self.seconds.values()))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no pictures are still to come."""
+        return not self._jobs
+
     def make_ready(self) -> None:
         """Start the process, if there is none: it takes a second to import what it needs."""
         if self._worker is None and not self._here:

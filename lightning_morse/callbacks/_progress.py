@@ -37,7 +37,7 @@ class Progress:
     def begin(self, trainer: TrainerLike) -> None:
         """Begin a run or go on with one."""
         self._seen_step = self._first_step = trainer.global_step
-        self.n_batches = 0
+        self.epoch, self.n_batches = trainer.current_epoch, 0
         self._trained_before = self._budget.trained()
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int) -> bool:
@@ -45,7 +45,8 @@ class Progress:
         before = self._seen_step
         # Read once: Lightning takes longer to say it than all else here.
         self._seen_step = trainer.global_step
-        self.epoch = trainer.current_epoch
+        if not batch_idx:
+            self.epoch = trainer.current_epoch
         self.n_batches += 1
         if self.n_batches == 1:
             self._trained_first = self._budget.trained() - self._trained_before

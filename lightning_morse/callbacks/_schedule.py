@@ -22,9 +22,11 @@ from lightning_morse.monitoring.pace import Ahead, Decision, Pace
 from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import distance
 
-# What a step takes longer because Lightning calls the hooks of one more callback, beside what they
-# take themselves: 32 to 35 microseconds of steps of 1.2 to 2.8 ms (benchmarks/bench_hooks.py).
-CALLING_SECONDS = 33e-6
+# What a step takes longer because of the callback, beside what that measures of itself: Lightning
+# calls its hooks, and memory has to be fetched again. 20 to 23 microseconds on a machine twice as
+# quick as the one on which costs were measured, 33 there (benchmarks/bench_hooks.py): memory does
+# not get quicker as arithmetic does.
+CALLING_SECONDS, CALLING_POWER = 35e-6, 0.7
 # Of what analyses may take, hooks not counted, so much is kept for what cannot be measured from
 # within, 1 to 1.5 % of training: beside the processes that draw and do numerics steps take up to
 # 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
@@ -99,7 +101,7 @@ class Schedule:
         self._pace.costs.n_derivatives = n_derivatives
         if self.budget.is_limited:
             slower = self._pace.expect(n_weights, partial(slowness, self.budget.now))
-            self._calling = slower * CALLING_SECONDS
+            self._calling = CALLING_SECONDS * math.pow(slower, CALLING_POWER)
 
     def has_stepped(self, trainer: TrainerLike, batch_idx: int = 0) -> bool:
         """Count a batch; whether the optimizer has stepped since the last, or accumulates."""
@@ -110,11 +112,18 @@ class Schedule:
         """Whether the last step of a trainer is the last one that was counted."""
         return self._progress.has_seen(trainer)
 
+    @property
+    def may_be_due(self) -> bool:
+        """Whether something may be due after the last batch that was counted."""
+        progress = self._progress
+        if progress.ends_epoch:
+            return True
+        return progress.n_batches >= self._look_at if self.chooses else bool(self.period.steps)
+
     def is_due(self, trainer: TrainerLike) -> bool:
         """Whether a period is over, or it is time to look; the same in every process."""
         if self.chooses:
-            looks = self._progress.ends_epoch or self._progress.n_batches >= self._look_at
-            return looks and trainer.global_step > max(0, self._analysed_step)
+            return self.may_be_due and trainer.global_step > max(0, self._analysed_step)
         over = self.period.is_over(trainer, self._last_step)
         if over:
             self._last_step = trainer.global_step

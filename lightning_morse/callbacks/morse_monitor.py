@@ -407,14 +407,21 @@ class MorseMonitor(TellingCallback):
         self, trainer: TrainerLike, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first batches as the probe set, and note the learning rate of the next step."""
-        with self._schedule.budget.work(), unobserved(), self._guard("reading the learning rate"):
-            self._bulletin.batch_starts(trainer)
+        with self._guard("reading the learning rate"):  # takes less time than to measure it
             self._run.time.rate = learning_rate(trainer.optimizers)
-        if not self._run.wants_batches or batch is None or is_dry_run(trainer):
-            return
-        with self._schedule.budget.work(), unobserved(), self._guard("keeping a probe batch"):
-            # Fetching a batch of our own from the loader would change what training sees.
-            self._run.add_batch(batch, batch_idx)
+        if self._bulletin.has_news or self._run.wants_batches:
+            self._before_batch(trainer, batch, batch_idx)
+
+    def _before_batch(self, trainer: TrainerLike, batch: Any, batch_idx: int) -> None:
+        """Do what there is to do before some batches."""
+        with self._schedule.budget.work(), unobserved():
+            with self._guard("taking values back"):
+                self._bulletin.batch_starts(trainer)
+            wanted = self._run.wants_batches and batch is not None and not is_dry_run(trainer)
+            with self._guard("keeping a probe batch"):
+                # Fetching a batch of our own from the loader would change what training sees.
+                if wanted:
+                    self._run.add_batch(batch, batch_idx)
 
     def on_train_batch_end(
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -422,10 +429,17 @@ class MorseMonitor(TellingCallback):
         """Record the weights; analyse when a period is over."""
         if is_dry_run(trainer):
             return
-        with self._schedule.budget.work(), unobserved():
+        with self._schedule.budget.work():
+            stepped = self._schedule.has_stepped(trainer, batch_idx)
+            if self._account.painter.is_idle and self._analyses.only_counts(stepped=stepped):
+                return
+            self._after_batch(trainer, pl_module, stepped=stepped)
+
+    def _after_batch(self, trainer: TrainerLike, pl_module: Any, *, stepped: bool) -> None:
+        """Do what there is to do after some batches."""
+        with unobserved():
             with self._guard("giving pictures away"):
                 self._account.painter.collect()
-            stepped = self._schedule.has_stepped(trainer, batch_idx)
             with self._guard("recording the trajectory"):
                 self._analyses.record(trainer, pl_module, stepped=stepped)
             self._analyses.go_on(trainer, pl_module)

@@ -81,8 +81,6 @@ class RunRecord:
         self.probe_indices: list[int] = []
         self._refused = 0
         self._weights: tuple[tuple[str, tuple[int, ...]], ...] = ()
-        self._parameters: list[nn.Parameter] = []
-        self._trains: list[bool] = []
         self.probes_of_all: list[list[Any]] = []
 
     def meet(self, processes: Processes) -> None:
@@ -182,8 +180,6 @@ class RunRecord:
         Args:
             module: The network.
         """
-        self._parameters = list(module.parameters())
-        self._trains = [p.requires_grad for p in self._parameters]
         weights = tuple((name, tuple(p.shape)) for name, p in trainable_parameters(module))
         changed = bool(self._weights) and weights != self._weights
         self._weights = weights
@@ -195,18 +191,25 @@ class RunRecord:
             "identities of attractors begin anew"
         )
 
+    def only_counts(self) -> bool:
+        """Whether the weights after an optimizer step are not to be kept; then it is counted."""
+        if not (self.sharded or self.processes.leads):
+            return True
+        if self.trajectory.is_due:
+            return False
+        self.trajectory.count()
+        self.time.step(self.trajectory)
+        return True
+
     def add_weights(self, module: nn.Module) -> None:
         """Count an optimizer step, and keep its weights if a snapshot is due."""
-        # To ask a module for its weights takes longer than all else here. Between snapshots it is
-        # enough to see whether one of them has been frozen or unfrozen.
-        if self.trajectory.is_due or self._trains != [p.requires_grad for p in self._parameters]:
-            self.begin_anew_if_changed(module)
+        if self.only_counts():
+            return
+        self.begin_anew_if_changed(module)
         if self.sharded:
             self.trajectory.step(lambda: flat_shards(module, self.processes.rank))
-        elif self.processes.leads:
-            self.trajectory.step(lambda: parts_of_weights(module))
         else:
-            return
+            self.trajectory.step(lambda: parts_of_weights(module))
         self.time.step(self.trajectory)
 
     @property

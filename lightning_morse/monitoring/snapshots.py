@@ -72,6 +72,10 @@ class Trajectory:
         """Whether the next step is one whose weights are kept."""
         return bool(self.max_snapshots) and self._steps % self.stride == 0
 
+    def count(self) -> None:
+        """Count a step whose weights are not to be kept."""
+        self._steps += 1
+
     def step(self, weights: Callable[[], Tensor | Sequence[Tensor]]) -> None:
         """Count a step of training, and keep its weights if a snapshot is due.
 

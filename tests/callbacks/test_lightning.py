@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lightning_morse as lm
 from lightning_morse.callbacks._lightning import (
@@ -113,6 +115,23 @@ def test_one_rate_for_all_weights():
     assert math.isnan(learning_rate([sgd([a], lr=0.1), sgd([b], lr=0.2)]))
     assert math.isnan(learning_rate([sgd([{"params": [a]}, {"params": [b], "lr": 3}], lr=0.1)]))
     assert math.isnan(learning_rate([]))
+
+
+def test_a_rate_that_is_a_tensor_is_read_unseen():
+    optimizer = sgd([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.5))
+
+    class Counts(TorchDispatchMode):
+        n = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.n += 1
+            return function(*args, **(kwargs or {}))
+
+    with Counts() as counts:
+        assert learning_rate([optimizer]) == 0.5
+        assert counts.n == 0
+        assert float(optimizer.param_groups[0]["lr"]) == 0.5
+        assert counts.n == 1
 
 
 def test_the_first_of_several_rates():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_morse import MorseMonitor
+from lightning_morse.distributed.processes import Processes
 from lightning_morse.monitoring.packing import unpacked
 from lightning_morse.monitoring.run_record import RunRecord
 from lightning_morse.slices.parameters import trainable_parameters
@@ -44,11 +45,19 @@ def test_a_module_is_asked_for_its_weights_only_when_they_are_kept(monkeypatch):
     assert len(asked) == before
     kept.add_weights(module)
     assert len(asked) == before + 1
-    module.net[0].requires_grad_(False)  # at once, whenever the next snapshot is due
+    module.net[0].requires_grad_(False)  # noticed when the next snapshot is due
     n = kept.trajectory.n_parameters
-    kept.add_weights(module)
-    assert len(asked) > before + 1
+    for _ in range(100):
+        kept.add_weights(module)
     assert kept.trajectory.n_parameters < n
+    assert kept.trajectory.steps == 1
+
+
+def test_a_process_that_keeps_no_weights_is_not_asked_for_them(monkeypatch):
+    kept = record()
+    kept.processes = Processes(rank=1, size=2)
+    assert all(kept.only_counts() for _ in range(3))
+    assert kept.trajectory.steps == 0
 
 
 def test_the_probe_set_is_copies_of_the_first_batches():
