@@ -28,8 +28,8 @@ from lightning_morse.monitoring.timetable import distance
 # not get quicker as arithmetic does.
 CALLING_SECONDS, CALLING_POWER = 35e-6, 0.7
 # Of what analyses may take, hooks not counted, so much is kept for what cannot be measured from
-# within, 1 to 1.5 % of training: beside the processes that draw and do numerics steps take up to
-# 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
+# within, 1 to 1.5 % of training from the first process on: beside those that draw and do numerics
+# steps take up to 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
 SHARE_KEPT_BACK = 0.45
 # Share of the time to an analysis after which to look again: that time is an estimate.
 LOOK_AGAIN_AFTER = 0.5
@@ -181,11 +181,10 @@ class Schedule:
         return decision
 
     def _keep_back(self) -> None:
-        """Plan with less than is allowed: what analyses do to training is not seen from within."""
+        """Plan with less than is allowed: what processes do to training is not seen from within."""
         if self.budget.is_limited:
-            allowed = self._settings.max_overhead
-            for_analyses = max(0.0, allowed - self._pace.rate_around())
-            self.budget.max_overhead = allowed - SHARE_KEPT_BACK * for_analyses
+            for_analyses = self._settings.max_overhead - self._pace.rate_around()
+            self.budget.kept_share = SHARE_KEPT_BACK * max(0.0, for_analyses)
 
     def _decided(self, trainer: TrainerLike, n_made: int, ended: bool) -> tuple[Decision, int]:
         ahead = self._ahead(trainer, ended)
@@ -247,8 +246,7 @@ class Schedule:
             is_first: Whether there is no picture of the run yet. That one may take of what is
                 otherwise kept back, since without it there is nothing to look at.
         """
-        kept_back = self._settings.max_overhead - self.budget.max_overhead
-        return self.budget.room() + is_first * kept_back * self.budget.trained()
+        return self.budget.room() + is_first * self.budget.kept()
 
     def drew(self, first: float, figures: float) -> None:
         """Note what the first figure of an analysis takes, and all of them, seconds."""

@@ -54,6 +54,9 @@ class Budget:
         clock: Seconds since an arbitrary moment.
         grace: Seconds that are allowed in all whatever the share.
 
+    Attributes:
+        kept_share: Share of the time of training since :meth:`disturb` that is not to be spent.
+
     Example:
         >>> now = iter([0.0, 0.0, 2.0, 10.0, 42.0]).__next__
         >>> budget = Budget(0.1, now)
@@ -72,6 +75,8 @@ class Budget:
     ) -> None:
         self.max_overhead = max_overhead
         self.grace = grace
+        self.kept_share = 0.0
+        self._kept_from = math.inf
         self.now = SteadyClock(clock)
         self._began: float | None = None
         self._before = 0.0
@@ -113,6 +118,19 @@ class Budget:
         """Count time that others take for the work, outside of it."""
         self._spent += seconds
 
+    def disturb(self) -> None:
+        """From now on training may be slowed down in ways that are not measured."""
+        self._kept_from = min(self._kept_from, self.trained())
+
+    def kept(self, ahead: float = 0.0) -> float:
+        """Seconds that are not to be spent because of that.
+
+        Args:
+            ahead: Seconds of training until then, all of which count.
+        """
+        trained = self.trained()
+        return self.kept_share * (trained + ahead - min(self._kept_from, trained))
+
     def overhead(self) -> float:
         """Share of the wall time since the start spent on work, in [0, 1]."""
         spent = self.spent()
@@ -126,7 +144,8 @@ class Budget:
         """
         if not self.is_limited:
             return math.inf
-        return self.grace + self.max_overhead * (self.trained() + ahead) - self.spent()
+        allowed = self.grace + self.max_overhead * (self.trained() + ahead)
+        return allowed - self.kept(ahead) - self.spent()
 
     def allows(self, seconds: float) -> bool:
         """Whether there is room for work of that length."""
@@ -136,12 +155,18 @@ class Budget:
         """Seconds of training until work of that length is allowed."""
         if not self.is_limited:
             return 0.0
-        needed = (self.spent() + seconds - self.grace) / self.max_overhead
-        return max(0.0, needed - self.trained())
+        missing, rate = seconds - self.room(), self.max_overhead - self.kept_share
+        if missing <= 0:
+            return 0.0
+        return missing / rate if rate > 0 else math.inf
 
     def state_dict(self) -> dict[str, float]:
-        """Time spent on work and wall time, seconds."""
-        return {"spent": self.spent(), "elapsed": self.elapsed()}
+        """Time spent on work, wall time, and of training until it was disturbed, seconds."""
+        return {
+            "spent": self.spent(),
+            "elapsed": self.elapsed(),
+            "kept_from": min(self._kept_from, self.trained()),
+        }
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from a state; call :meth:`start` next."""
@@ -149,6 +174,7 @@ class Budget:
         known = math.isfinite(spent) and math.isfinite(elapsed)
         self._before = max(0.0, elapsed) if known else 0.0
         self._spent = min(max(0.0, spent), self._before) if known else 0.0
+        self._kept_from = float(state.get("kept_from", 0.0))  # not in earlier checkpoints
         self._began = None
 
 

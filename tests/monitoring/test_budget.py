@@ -69,7 +69,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     # 3 s each, out of 4 + 0.05 * 360 = 22 s, of which 0.45 of the 18 are kept back.
     assert len(rows) == 4
     assert [row["morse/seconds"] for row in rows] == [3.0] * 4
-    for row in rows[1:]:
+    for row in rows[1:]:  # before, nothing is
         elapsed = 6 * (row["epoch"] + 1) + 3 * (rows.index(row) + 1)
         spent = row["morse/overhead"] * elapsed
         assert spent == pytest.approx(3 * (rows.index(row) + 1))
@@ -81,13 +81,35 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     assert "e+" not in said[0]
 
 
+def test_what_is_kept_back_counts_from_the_first_process_on():
+    now = [0.0]
+    budget = Budget(0.05, lambda: now[0], 2.0)
+    budget.start()
+    budget.kept_share = 0.02
+    now[0] = 100.0
+    assert budget.room() == pytest.approx(2 + 5)
+    assert budget.room(100.0) == pytest.approx(2 + 10 - 2)  # it may begin now
+    budget.disturb()
+    now[0] = 150.0
+    budget.disturb()
+    assert budget.room() == pytest.approx(2 + 7.5 - 1)
+    again = Budget(0.05, lambda: now[0], 2.0)
+    again.load_state_dict(budget.state_dict())
+    again.start()
+    again.kept_share = 0.02
+    now[0] = 250.0
+    assert again.room() == budget.room() == pytest.approx(2 + 12.5 - 3)
+
+
 def test_the_first_picture_of_a_run_may_take_what_is_otherwise_kept_back():
     now = [0.0]
     schedule = Schedule(Period.of(None, None), MorseMonitor(max_overhead=0.05).settings, True)
-    schedule.budget = Budget((1 - SHARE_KEPT_BACK) * 0.05, lambda: now[0], 2.0)
+    schedule.budget = Budget(0.05, lambda: now[0], 2.0)
     schedule.budget.start()
+    schedule.budget.disturb()
+    schedule.budget.kept_share = SHARE_KEPT_BACK * 0.05
     now[0] = 100.0
-    assert schedule.room_for_figures(is_first=False) == schedule.budget.room()
+    assert schedule.room_for_figures(is_first=False) == schedule.budget.room() < 5
     assert schedule.room_for_figures(is_first=True) == pytest.approx(2.0 + 5.0)
 
 
@@ -266,6 +288,8 @@ def test_room_and_wait_agree(share, grace):
     clock = Clock()
     budget = Budget(share, clock, grace)
     budget.start()
+    budget.kept_share = share / 4
+    budget.disturb()
     with budget.work():
         clock.now += 3
     clock.now += 10
