@@ -211,12 +211,11 @@ class Analyses:
         if decision.portion is not None:
             # An analysis mostly leaves a core to the process that draws, training may leave none.
             if not ended and self.run.processes.leads:
-                schedule.budget.disturb()
+                schedule.budget.disturb()  # from here on other processes are at work
                 self.account.painter.make_ready()
             self._analyze_and_tell(trainer, module, decision, ended)
             return
         if not ended and not self._helpless and schedule.to_come(trainer) > WORTH_A_PROCESS_SECONDS:
-            schedule.budget.disturb()
             self._analyst.make_ready()
         if decision.due_in > 0:
             return

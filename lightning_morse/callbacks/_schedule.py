@@ -28,8 +28,8 @@ from lightning_morse.monitoring.timetable import distance
 # not get quicker as arithmetic does.
 CALLING_SECONDS, CALLING_POWER = 35e-6, 0.7
 # Of what analyses may take, hooks not counted, so much is kept for what cannot be measured from
-# within, 1 to 1.5 % of training from the first process on: beside those that draw and do numerics
-# steps take up to 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
+# within, 1 to 1.5 % of training from the first analysis on: beside processes that draw and do
+# numerics steps take up to 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
 SHARE_KEPT_BACK = 0.45
 # Share of the time to an analysis after which to look again: that time is an estimate.
 LOOK_AGAIN_AFTER = 0.5
