@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import queue
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -119,6 +120,8 @@ def _behind(one: Any) -> Iterable[Any]:
         return list(one.values())
     if isinstance(one, list | tuple | set | frozenset | deque):
         return list(one)
+    if isinstance(one, queue.Queue):  # its locks are others'
+        return (one.queue,)
     if not _is_users(one):
         return ()
     slots = (in_slot(one, name) for name in slots_of(type(one)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import queue
 from typing import ClassVar
 
 import pytest
@@ -17,6 +18,8 @@ N = 1
 SEEN: list = []
 TABLE: dict = {"n": 1, "rows": [[1.0]], "names": {"a"}}
 ROWS: collections.deque = collections.deque([1, 2], maxlen=2)
+WAITING: queue.Queue = queue.Queue()
+WAITING.put(3)
 LONG = list(range(2_000))
 MANY = [list(range(100)) for _ in range(100)]
 
@@ -118,8 +121,13 @@ def beside_what_complains(net, x):
     return net(x).sum() * TABLE["n"]
 
 
+def from_a_queue(net, x):
+    return net(x).sum() * WAITING.get_nowait()
+
+
 def state():
     return {
+        "WAITING": list(WAITING.queue),
         "N": globals().get("N"),
         "NEW": "NEW" in globals(),
         "SEEN": list(SEEN),
@@ -133,7 +141,7 @@ def state():
 
 STEPS = [
     *(by_name, bound_only_here, removed, in_containers, in_objects, in_an_autograd_function),
-    *(in_a_function, beside_what_complains),
+    *(in_a_function, beside_what_complains, from_a_queue),
 ]
 
 
@@ -163,6 +171,7 @@ def _put_back(before):
     N = before["N"]
     globals().pop("NEW", None)
     SEEN.clear()
+    WAITING.queue.extend([3][len(WAITING.queue) :])
     TABLE.update(n=1, rows=[[1.0]], names={"a"})
     ROWS.extend(before["ROWS"])
     COUNTS.n, Counts.total, Noisy.calls, helper.calls = 1, 1, 1, 0
