@@ -237,7 +237,8 @@ class Schedule:
         kept = costs.kept(coarse, in_background), costs.kept_for_files
         start = clock()
         planned = decision.portion.seconds if in_background else decision.limit
-        return Meter(clock, decision.portion, start + decision.limit, *kept, start + planned)
+        given = decision.portion, start + decision.limit, *kept, start + planned
+        return Meter(clock, *given, costs.kept_more(coarse, in_background))
 
     def room_for_figures(self, *, is_first: bool) -> float:
         """Seconds that drawing may still take.
@@ -284,7 +285,8 @@ class Schedule:
             stages = meter.before, meter.seconds, meter.places
             given = meter.n_evaluations, meter.portion, coarse
             beside = meter.recognising, meter.files, elsewhere
-            self._pace.costs.measured(seconds, *stages, *given, *beside)
+            decided = not meter.was_over and meter.n_evaluations < meter.portion.most
+            self._pace.costs.measured(seconds, *stages, *given, *beside, decided=decided)
         elif not given_up:
             self._pace.costs.failed(seconds - meter.seconds, meter.before)
         if outcome == "out of time" and meter.n_evaluations:

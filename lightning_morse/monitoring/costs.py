@@ -1,9 +1,10 @@
 """What an analysis costs, learnt from those before.
 
-The cost is ``(snapshots + 8) per_snapshot + fixed + recognising + n (per_sample + per_point +
-batches * per_batch)``: the first for the slice, whose directions are found from the snapshots
-(until one has been measured, each derivative of the loss that they take counts beside); then what
-surrounds the samples (last fit, picture, files); recognising the attractors of earlier analyses;
+The cost is ``(snapshots + 8) per_snapshot + fixed max(1, n / 112) + recognising + n (per_sample +
+per_point + batches * per_batch)``: the first for the slice, whose directions are found from the
+snapshots (until one has been measured, each derivative of the loss that they take counts beside);
+then what surrounds the samples (last fit, picture, files), where they did not decide: else most of
+it has been done by then; recognising the attractors of earlier analyses;
 then, for each sample, choosing its place, forming the weights there, and the loss on the probe
 batches. Figures are drawn beside training and cost nothing, but at the end of the run it is
 waited for the last ones. None of this bears on what an analysis claims.
@@ -42,6 +43,10 @@ _DERIVATIVE_OVER_LOSS = 4
 # Cost apart from the samples on half as many cells per axis, over that on all of them: 0.4 to 0.6
 # in analyses of nine ordinary runs.
 COARSE_COST = 0.55
+# Up to so many samples what surrounds them takes about as long, then in proportion: of analyses of
+# three networks in which samples did not decide, on 128 x 128 cells, 0.25 s with 48, 0.32 with 128,
+# 0.5 with 192, 0.55 with 256 and 0.62 with 320 (medians; up to 1.03); 0.1 where they did.
+FLAT = 112
 # How many times as long what was given up is taken to last as it had lasted by then.
 _AT_LEAST = 2.0
 # A machine that is no more than so many times as slow as another may be the same one.
@@ -190,6 +195,8 @@ class Costs:
         of_recognising: float = 0.0,
         of_files: float = 0.0,
         elsewhere: float = 0.0,
+        *,
+        decided: bool = False,
     ) -> None:
         """Learn from an analysis.
 
@@ -205,13 +212,17 @@ class Costs:
             of_files: What came after that.
             elsewhere: Processor time of the process that did the numerics, choosing places
                 included; 0 if this one did.
+            decided: Whether it ended before it had taken all samples, so that it had made most of
+                what surrounds them by then: that tells nothing of an analysis that does not.
         """
         if elsewhere:
             beside = max(0.0, seconds - of_slice - of_loss - of_recognising)
             self.beside = max(beside, FADES * self.beside) if self.is_measured else beside
         fixed = max(0.0, seconds + elsewhere - of_slice - of_loss - of_places - of_recognising)
-        fixed /= COARSE_COST if coarse else 1.0
         n, per_snapshot = max(1, n_evaluations), of_slice / self._snapshots
+        fixed /= (COARSE_COST if coarse else 1.0) * max(1.0, n / FLAT)
+        if decided:
+            fixed = max(fixed, self.fixed)
         if self.is_measured:
             per_snapshot = max(per_snapshot, FADES * self.per_snapshot)
             fixed = max(fixed, FADES * self.fixed)
@@ -283,9 +294,15 @@ class Costs:
         """Seconds that samples have to leave to what follows them."""
         return PLANNED_OVER_MEASURED * self._after(coarse, in_background)
 
+    def kept_more(self, coarse: bool, in_background: bool = False) -> float:
+        """What each sample but the first 112 adds to that."""
+        return 0.0 if in_background else PLANNED_OVER_MEASURED * self._fixed(coarse) / FLAT
+
+    def _fixed(self, coarse: bool) -> float:
+        return self.fixed * (COARSE_COST if coarse else 1.0)
+
     def _after(self, coarse: bool, in_background: bool) -> float:
-        fixed = self.fixed * (COARSE_COST if coarse else 1.0)
-        return (self.beside if in_background else fixed) + self.recognising
+        return (self.beside if in_background else self._fixed(coarse)) + self.recognising
 
     @property
     def kept_for_files(self) -> float:
@@ -308,7 +325,19 @@ class Costs:
     ) -> float:
         """Planned seconds of an analysis, now or at the end of the run."""
         around = self.around(coarse, batches, at_end=at_end, in_background=in_background)
-        return around + n_samples * self.each(batches, in_background=in_background)
+        more = max(0, n_samples - FLAT) * self.kept_more(coarse, in_background)
+        return around + n_samples * self.each(batches, in_background=in_background) + more
+
+    def n_samples(
+        self, seconds: float, batches: int, coarse: bool, *, in_background: bool = False
+    ) -> float:
+        """How many samples an analysis has that costs so much."""
+        wish = seconds - self.around(coarse, batches, in_background=in_background)
+        each = self.each(batches, in_background=in_background)
+        beyond = each + self.kept_more(coarse, in_background)
+        if wish < FLAT * each:
+            return wish / each
+        return FLAT + (wish - FLAT * each) / beyond if beyond > 0 else math.inf
 
     def state_dict(self) -> dict[str, float | bool | None]:
         """What a resumed run needs."""

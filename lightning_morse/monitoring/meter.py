@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_morse._typing import Loss
 from lightning_morse.analysis.samples import n_held_out, n_kept_to_measure
-from lightning_morse.monitoring.costs import Portion
+from lightning_morse.monitoring.costs import FLAT, Portion
 
 # Evaluations after the last sample that are in no other count: beside one in each box inside.
 _IN_BOXES = 3
@@ -33,6 +33,7 @@ class Meter:
         kept: Seconds that are needed once the last sample has been taken.
         kept_for_files: The part of them that is needed once attractors have been recognised.
         planned_end: Reading at which sampling should end, where it may go on for a little.
+        kept_more: Seconds that each sample but the first 112 adds to ``kept``.
 
     Attributes:
         n_evaluations: Number of evaluations so far, but for those by which attractors are
@@ -61,6 +62,7 @@ class Meter:
         kept: float = 0.0,
         kept_for_files: float = 0.0,
         planned_end: float = math.inf,
+        kept_more: float = 0.0,
     ) -> None:
         self.portion = portion
         self.n_evaluations = 0
@@ -68,7 +70,7 @@ class Meter:
         self.why = ""
         self._clock = clock
         self._end, self._planned_end = end, min(end, planned_end)
-        self._kept, self._kept_for_files = kept, kept_for_files
+        self._kept, self._kept_more, self._kept_for_files = kept, kept_more, kept_for_files
         self._recognised = math.nan
         self._began = clock()
         self._last = 0.0
@@ -114,7 +116,7 @@ class Meter:
     def recognises(self) -> Iterator[None]:
         """The time in which attractors are recognised: last fit and picture have been made."""
         start, before = self._clock(), (self.n_evaluations, self.seconds)
-        self._kept = self._kept_for_files
+        self._kept, self._kept_more = self._kept_for_files, 0.0
         try:
             yield
         finally:
@@ -137,7 +139,8 @@ class Meter:
 
         An evaluation is taken to last as long as the last one.
         """
-        needed = self._kept + self._evaluations_kept * self._last
+        more = max(0, self.n_evaluations - FLAT) * self._kept_more
+        needed = self._kept + more + self._evaluations_kept * self._last
         self.was_over = self.was_over or self._clock() + needed > self._planned_end
         return self.was_over
 

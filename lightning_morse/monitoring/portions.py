@@ -110,17 +110,12 @@ class Portions:
         smallest = self._costs.of(fewest, n, coarse, in_background=aside)
         if smallest > limit:
             return None
-        around = self._costs.around(coarse, n, in_background=aside)
-        wish = min(limit, max(aim, smallest)) - around
-        each = self._costs.each(n, in_background=aside)
-        most = (
-            self._settings.most_wanted
-            if each * self._settings.most_wanted <= wish
-            else int(wish / each)
-        )
+        wish = min(limit, max(aim, smallest))
+        wanted = self._settings.most_wanted
+        most = int(min(wanted, self._costs.n_samples(wish, n, coarse, in_background=aside)))
         if final and aim >= limit:  # nothing follows that time which is left over would be for
             most = int(_MORE_AT_END * most)
-        sized = self._sized(max(fewest, min(most, self._settings.most_wanted)), coarse, aside)
+        sized = self._sized(max(fewest, min(most, wanted)), coarse, aside)
         return replace(sized, seconds=min(sized.seconds, limit))
 
     def choose_batches(self, aim: float) -> int:

@@ -69,6 +69,17 @@ def test_an_evaluation_that_takes_ten_times_as_long_ends_sampling():
     assert meter.seconds == pytest.approx(clock.now)
 
 
+def test_samples_beyond_the_usual_number_leave_more_time_to_what_follows():
+    clock, loss = Clock(), torch.zeros(224, 1)
+    meter = Meter(clock, Portion(224, 224, 1, 24), end=10.0, kept=2.0, kept_more=0.1)
+    timed = meter.of(lambda points: points[:, 0])
+    timed(loss[:112])
+    clock.now = 7.0
+    assert not meter.is_over()
+    timed(loss[:20])  # 2 s more
+    assert meter.is_over()
+
+
 @pytest.mark.slow
 def test_time_enough_changes_nothing():
     clock = Clock()

@@ -11,6 +11,7 @@ import torch
 
 from lightning_morse.monitoring.budget import Budget
 from lightning_morse.monitoring.costs import (
+    FADES,
     PLANNED_OVER_MEASURED,
     Costs,
     Portion,
@@ -485,6 +486,28 @@ def test_cells_get_coarser_before_there_are_fewer_samples_than_usual():
     assert found.resolution == 64
     assert found.most > 112
     assert found.seconds <= for_usual
+
+
+def test_an_analysis_that_its_samples_decided_does_not_tell_what_surrounds_others():
+    """Its last fit and picture are those that decided; else they come after the last sample."""
+    costs, portion = Costs(fixed=0.4), Portion(112, 320, 4, 128)
+    given = (0.5, 0.0, 0.2, 0.2, 120, portion)
+    costs.measured(*given, coarse=False, decided=True)
+    assert costs.fixed == 0.4
+    costs.measured(*given, coarse=False)
+    assert costs.fixed == pytest.approx(FADES * 0.4)
+
+
+def test_more_samples_than_usual_take_longer_afterwards():
+    costs = Costs(is_measured=True, fixed=0.5)
+    costs.measured(1.5, 0.0, 0.2, 0.3, 224, Portion(112, 224, 4, 128), coarse=False)
+    assert costs.fixed == pytest.approx(0.5)  # 1.0 of twice as many
+    assert costs.kept_more(coarse=False) == pytest.approx(1.1 * 0.5 / 112)
+    assert costs.kept_more(coarse=False, in_background=True) == 0
+    few, more = (costs.of(n, 0, False) - costs.of(n - 100, 0, False) for n in (112, 224))
+    assert more == pytest.approx(few + 100 * costs.kept_more(coarse=False))
+    for n in (48, 112, 300):
+        assert costs.n_samples(costs.of(n, 0, False), 0, False) == pytest.approx(n)
 
 
 def test_what_recognising_takes_is_planned():
