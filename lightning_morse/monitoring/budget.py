@@ -128,7 +128,9 @@ class Budget:
         Args:
             ahead: Seconds of training until then, all of which count.
         """
-        trained = self.trained()
+        return self._kept_after(self.trained(), ahead)
+
+    def _kept_after(self, trained: float, ahead: float) -> float:
         return self.kept_share * (trained + ahead - min(self._kept_from, trained))
 
     def overhead(self) -> float:
@@ -144,8 +146,9 @@ class Budget:
         """
         if not self.is_limited:
             return math.inf
-        allowed = self.grace + self.max_overhead * (self.trained() + ahead)
-        return allowed - self.kept(ahead) - self.spent()
+        trained = self.trained()  # a clock is read once
+        allowed = self.grace + self.max_overhead * (trained + ahead)
+        return allowed - self._kept_after(trained, ahead) - self.spent()
 
     def allows(self, seconds: float) -> bool:
         """Whether there is room for work of that length."""
