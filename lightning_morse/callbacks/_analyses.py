@@ -42,8 +42,6 @@ from lightning_morse.slices.parameters import (
 
 # Snapshots per period: enough to see a curve between two analyses. Soundness does not depend on it.
 SNAPSHOTS_PER_PERIOD = 8
-# A process that does the numerics of analyses takes some seconds of a core to start.
-WORTH_A_PROCESS_SECONDS = 4.0
 # An analysis under way keeps ``dim + 1`` copies of so many weights beside training.
 MOST_IN_BACKGROUND = 1 << 25
 # Of the time there is for an analysis under way, the share after which it takes no more samples.
@@ -215,7 +213,7 @@ class Analyses:
                 self.account.painter.make_ready()
             self._analyze_and_tell(trainer, module, decision, ended)
             return
-        if not ended and not self._helpless and schedule.to_come(trainer) > WORTH_A_PROCESS_SECONDS:
+        if not ended and not self._helpless and schedule.is_worth_a_process(trainer):
             self._analyst.make_ready()
         if decision.due_in > 0:
             return

@@ -241,7 +241,7 @@ class Pace:
             return None
         if final:
             return self.portions.next_part(self._limit(n_made, ahead, final), at_end=False)
-        at_end = self._room_at_end(ahead.known) if ahead.known else math.inf
+        at_end = self.room_at_end(ahead.known) if ahead.known else math.inf
         return self.portions.next_part(at_end, at_end=True)
 
     def analysed(self, seconds: float, *, given_up: bool = False) -> None:
@@ -266,7 +266,7 @@ class Pace:
             enough = self.portions.last() if n_made else self.portions.least(final=False)
             figure = PLANNED_OVER_MEASURED * self.costs.first_figure
             return now - figure if now - figure > enough + ahead.step else now
-        return min(now, self._room_at_end(ahead.known) - self.portions.last())
+        return min(now, self.room_at_end(ahead.known) - self.portions.last())
 
     def _due_in(self, n_made: int, ahead: Ahead) -> float:
         """Seconds of training until the next analysis is due; at most 0 if it is.
@@ -295,10 +295,10 @@ class Pace:
         to_come = trained if math.isinf(ahead.planned) else ahead.planned
         n_left = max(1, min(n_worth(trained + to_come) - n_made, ahead.dues))
         # The first ones leave something of the grace to those that soon follow.
-        room = self._room_at_end(to_come) - figures
+        room = self.room_at_end(to_come) - figures
         return min(room / n_left, SHARE_OF_ROOM * self._budget.room())
 
-    def _room_at_end(self, to_come: float) -> float:
+    def room_at_end(self, to_come: float) -> float:
         """What analyses may still take in all, after so many seconds of training."""
         around, trained = self._around_and_trained()
         start = self._start or (around, trained)
@@ -322,7 +322,7 @@ class Pace:
         kept = self.portions.last()
         if self._needs_loss and not self._timed:
             smallest += ahead.step  # the evaluation that is to be timed
-        if final or (ahead.known and self._room_at_end(ahead.known) < smallest + kept):
+        if final or (ahead.known and self.room_at_end(ahead.known) < smallest + kept):
             return math.inf
         return self._budget.wait(smallest if ahead.known else smallest + kept)
 

@@ -358,7 +358,7 @@ def test_what_telling_the_speed_takes_is_not_taken_to_go_on():
         pace.decide(0, Ahead(10.0), final=False)
     now += 5.0
     assert budget.spent() == pytest.approx(0.2)
-    assert pace._room_at_end(10.0) == pytest.approx(budget.room(10.0))
+    assert pace.room_at_end(10.0) == pytest.approx(budget.room(10.0))
 
 
 def steps_of(pace, budget, seconds, n, step):
