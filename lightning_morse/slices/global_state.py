@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from lightning_morse.slices.class_state import ClassState
@@ -22,6 +23,7 @@ from lightning_morse.slices.reached import Reached, stored_globals
 # A step may name a whole data set: what holds more is no count, and would take too long to compare
 # at every evaluation. So would many containers and objects that hold more in all.
 _MOST_ENTRIES, _MOST_IN_ALL = 1_000, 2_000
+_MOST_BYTES, _MOST_BYTES_IN_ALL = 1 << 16, 1 << 20
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _UNSET = object()
 
@@ -30,8 +32,8 @@ class GlobalState(ClassState):
     """Bindings of what steps lead to by name, which training goes on with.
 
     These are the global variables that the user's functions bind; what classes, containers and
-    objects among those that they name hold; and default arguments and attributes of functions.
-    Contents of tensors and arrays are not.
+    objects among those that they name hold; default arguments and attributes of functions; and
+    contents of small tensors and arrays that nobody trains.
 
     Args:
         reached: What steps lead to.
@@ -47,7 +49,7 @@ class GlobalState(ClassState):
             for function in reached.functions
             for name in stored_globals(function)
         ]
-        self._room = _MOST_IN_ALL
+        self._room, self._bytes = _MOST_IN_ALL, _MOST_BYTES_IN_ALL
         super().__init__(reached.classes, passed_over, check)
         for root in (*reached.functions, *reached.holders, *(v for *_, v in self._variables)):
             self.track(root)
@@ -64,12 +66,23 @@ class GlobalState(ClassState):
         super().restore()
 
     def _belongs_to_others(self, one: Any) -> bool:
-        if super()._belongs_to_others(one) or not _may_count(one):
+        if super()._belongs_to_others(one):
+            return True
+        if isinstance(one, Tensor | np.ndarray):  # training changes what requires gradients
+            return getattr(one, "requires_grad", False) or self._is_too_large(one)
+        if not _may_count(one):
             return True
         size = len(one if isinstance(one, _CONTAINERS) else attributes_of(one) or ())
         if size > min(_MOST_ENTRIES, self._room):
             return True
         self._room -= 1 + size
+        return False
+
+    def _is_too_large(self, one: Tensor | np.ndarray[Any, Any]) -> bool:
+        size = one.nbytes if isinstance(one, np.ndarray) else one.numel() * one.element_size()
+        if size > min(_MOST_BYTES, self._bytes):
+            return True
+        self._bytes -= size
         return False
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from lightning_morse.slices.isolation import is_generator
@@ -33,7 +34,7 @@ class Reached:
         generators: Random number generators.
         classes: The user's classes.
         functions: The user's functions.
-        holders: Containers, and objects of the user's classes.
+        holders: Containers, objects of the user's classes, tensors and arrays.
     """
 
     generators: list[Any] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Reached:
         elif isinstance(one, FunctionType):
             if is_users_file(one.__module__):
                 self.functions.append(one)
-        elif isinstance(one, dict | list | set | deque) or _is_users(one):
+        elif isinstance(one, dict | list | set | deque | np.ndarray | Tensor) or _is_users(one):
             self.holders.append(one)
 
 

@@ -6,6 +6,7 @@ import collections
 import queue
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,6 +21,10 @@ TABLE: dict = {"n": 1, "rows": [[1.0]], "names": {"a"}}
 ROWS: collections.deque = collections.deque([1, 2], maxlen=2)
 WAITING: queue.Queue = queue.Queue()
 WAITING.put(3)
+TENSOR = torch.ones(3)
+HELD = {"tensor": torch.zeros(2)}
+ARRAY = np.ones(3)
+LARGE = torch.zeros(1 << 15)
 LONG = list(range(2_000))
 MANY = [list(range(100)) for _ in range(100)]
 
@@ -125,8 +130,16 @@ def from_a_queue(net, x):
     return net(x).sum() * WAITING.get_nowait()
 
 
+def in_tensors(net, x):
+    TENSOR.mul_(2)
+    HELD["tensor"][0] += 1
+    ARRAY[1] += 1
+    return net(x).sum() * TENSOR.sum() * HELD["tensor"].sum() * ARRAY.sum()
+
+
 def state():
     return {
+        "TENSOR": (TENSOR.tolist(), HELD["tensor"].tolist(), ARRAY.tolist()),
         "WAITING": list(WAITING.queue),
         "N": globals().get("N"),
         "NEW": "NEW" in globals(),
@@ -141,7 +154,7 @@ def state():
 
 STEPS = [
     *(by_name, bound_only_here, removed, in_containers, in_objects, in_an_autograd_function),
-    *(in_a_function, beside_what_complains, from_a_queue),
+    *(in_a_function, beside_what_complains, from_a_queue, in_tensors),
 ]
 
 
@@ -171,6 +184,9 @@ def _put_back(before):
     N = before["N"]
     globals().pop("NEW", None)
     SEEN.clear()
+    TENSOR.fill_(1.0)
+    HELD["tensor"].zero_()
+    ARRAY.fill(1.0)
     WAITING.queue.extend([3][len(WAITING.queue) :])
     TABLE.update(n=1, rows=[[1.0]], names={"a"})
     ROWS.extend(before["ROWS"])
@@ -202,3 +218,21 @@ def test_a_whole_data_set_is_not_looked_through():
     # Of many lists only some are.
     assert sorted([MANY[0][0], MANY[-1][0]]) == [0, 1]
     LONG[0] = MANY[0][0] = MANY[-1][0] = 0
+
+
+def test_large_tensors_and_what_is_trained_are_the_runs_own():
+    trained = nn.Parameter(torch.zeros(1))
+    HELD["trained"] = trained
+
+    def step(net, x):
+        with torch.no_grad():
+            LARGE[0] += 1
+            HELD["trained"] += 1
+        return net(x).sum()
+
+    loss = slice_of(step)
+    loss(torch.zeros(1, 1))
+    assert float(LARGE[0]) == 1
+    assert trained.tolist() == [1]
+    LARGE[0] = 0
+    del HELD["trained"]
