@@ -27,7 +27,7 @@ class Bulletin:
     def __init__(self, name: str) -> None:
         self._name = name
         self._kept: set[str] = set()
-        # Whether each key that is there has been seen.
+        # Whether each key that is there, and does not stay, has been seen.
         self._shown: dict[str, bool] = {}
         self._looks_at_epochs = False
 
@@ -67,7 +67,7 @@ class Bulletin:
         """Publish scalars, by bare name, until they have been seen."""
         named = published(self._name, scalars)
         publish(trainer, named)
-        self._shown.update(dict.fromkeys(named, False))
+        self._shown.update(dict.fromkeys(named.keys() - self._kept, False))
 
     def validation_ends(self) -> None:
         """Those that look at the end of validation have looked."""
@@ -85,7 +85,7 @@ class Bulletin:
 
     def batch_starts(self, trainer: TrainerLike) -> None:
         """Take away what has been seen."""
-        stale = [key for key, seen in self._shown.items() if seen and key not in self._kept]
+        stale = [key for key, seen in self._shown.items() if seen]
         if stale:
             metrics = trainer.callback_metrics
             for key in stale:

@@ -417,11 +417,11 @@ class MorseMonitor(TellingCallback):
         with self._schedule.budget.work(), unobserved():
             with self._guard("taking values back"):
                 self._bulletin.batch_starts(trainer)
-            wanted = self._run.wants_batches and batch is not None and not is_dry_run(trainer)
+            if not self._run.wants_batches or batch is None or is_dry_run(trainer):
+                return
             with self._guard("keeping a probe batch"):
                 # Fetching a batch of our own from the loader would change what training sees.
-                if wanted:
-                    self._run.add_batch(batch, batch_idx)
+                self._run.add_batch(batch, batch_idx)
 
     def on_train_batch_end(
         self, trainer: TrainerLike, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
