@@ -60,6 +60,8 @@ class Bulletin:
         for other in watchers:
             if other.monitor in self._kept and getattr(other, "check_finite", False):
                 other.check_finite = False  # there is no number before the first analysis
+        for key in self._kept:  # of an earlier fit, in which nobody watched it
+            self._shown.pop(key, None)
         missing = {key: math.nan for key in self._kept if key not in trainer.callback_metrics}
         publish(trainer, missing)
 

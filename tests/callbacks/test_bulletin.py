@@ -83,6 +83,15 @@ def test_a_checkpoint_by_a_value_finds_its_key_from_the_start(tmp_path):
     assert saver.best_model_path.endswith("epoch=2.ckpt")
 
 
+def test_a_key_that_is_watched_from_the_second_fit_on_stays(tmp_path):
+    """It was shown in the first, in which nobody would have missed it."""
+    watch = monitor(every_n_epochs=1)
+    fit(tmp_path / "first", watch, max_epochs=2)
+    saver = ModelCheckpoint(tmp_path, monitor="morse/mu", mode="max", every_n_train_steps=1)
+    fit(tmp_path / "second", watch, saver, max_epochs=2, enable_checkpointing=True)
+    assert saver.best_model_path
+
+
 def test_before_the_first_analysis_a_watched_key_is_no_number(tmp_path):
     looks = Looks()
     saver = ModelCheckpoint(tmp_path, monitor="morse/mu", mode="max")
