@@ -83,13 +83,22 @@ def test_a_checkpoint_by_a_value_finds_its_key_from_the_start(tmp_path):
     assert saver.best_model_path.endswith("epoch=2.ckpt")
 
 
+class Present(pl.Callback):
+    def __init__(self):
+        self.found = []
+
+    def on_train_batch_end(self, trainer, *args):
+        self.found.append("morse/mu" in trainer.callback_metrics)
+
+
 def test_a_key_that_is_watched_from_the_second_fit_on_stays(tmp_path):
     """It was shown in the first, in which nobody would have missed it."""
-    watch = monitor(every_n_epochs=1)
+    watch, present = monitor(every_n_epochs=1), Present()
     fit(tmp_path / "first", watch, max_epochs=2)
-    saver = ModelCheckpoint(tmp_path, monitor="morse/mu", mode="max", every_n_train_steps=1)
-    fit(tmp_path / "second", watch, saver, max_epochs=2, enable_checkpointing=True)
-    assert saver.best_model_path
+    saver = ModelCheckpoint(tmp_path, monitor="morse/mu", mode="max")
+    fit(tmp_path / "second", watch, saver, present, max_epochs=2, enable_checkpointing=True)
+    assert present.found
+    assert all(present.found)
 
 
 def test_before_the_first_analysis_a_watched_key_is_no_number(tmp_path):
