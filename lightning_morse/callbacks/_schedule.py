@@ -19,7 +19,7 @@ from lightning_morse.monitoring.costs import Timing
 from lightning_morse.monitoring.machine import slowness
 from lightning_morse.monitoring.meter import Meter
 from lightning_morse.monitoring.pace import Ahead, Decision, Pace
-from lightning_morse.monitoring.settings import FEWEST_AUTO, Settings
+from lightning_morse.monitoring.settings import Settings
 from lightning_morse.monitoring.timetable import distance
 
 # What a step takes longer because of the callback, beside what that measures of itself: Lightning
@@ -31,10 +31,6 @@ CALLING_SECONDS, CALLING_POWER = 35e-6, 0.7
 # within, 1 to 1.5 % of training from the first analysis on: beside processes that draw and do
 # numerics steps take up to 3 % longer, and caches are cold (benchmarks/bench_monitor.py --whole).
 SHARE_KEPT_BACK = 0.45
-# A process that does the numerics of analyses takes some seconds of a core to start. The last
-# analysis is made without it, so it is of no use where there is time for no other: the loss is
-# taken to be so much of a step as the forward pass usually is.
-WORTH_A_PROCESS_SECONDS, FORWARD_OF_STEP = 4.0, 1 / 3
 # Share of the time to an analysis after which to look again: that time is an estimate.
 LOOK_AGAIN_AFTER = 0.5
 
@@ -310,12 +306,7 @@ class Schedule:
 
     def is_worth_a_process(self, trainer: TrainerLike) -> bool:
         """Whether there may be an analysis of which another process could do the numerics."""
-        ahead = self._ahead(trainer, False)
-        of_loss = FEWEST_AUTO * FORWARD_OF_STEP * ahead.step
-        return (
-            ahead.seconds > WORTH_A_PROCESS_SECONDS
-            and self._pace.room_at_end(ahead.known) > of_loss
-        )
+        return self._pace.is_worth_a_process(self._ahead(trainer, False))
 
     def _epochs_are_short(self, trainer: TrainerLike, n_made: int, ahead: Ahead) -> bool:
         """Whether to analyse at the ends of epochs only."""

@@ -467,7 +467,7 @@ class MorseMonitor(TellingCallback):
     def on_fit_end(self, trainer: TrainerLike, pl_module: Any) -> None:
         """Give the report of the run away, and wait for the last pictures if there is time."""
         budget = self._schedule.budget
-        with self._schedule.budget.work(), unobserved():
+        with budget.work(), unobserved():
             with self._guard("ending a process"):
                 self._analyses.give_up()
             # It needs no pictures: these are drawn meanwhile.
@@ -504,7 +504,7 @@ class MorseMonitor(TellingCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, in tensors and plain containers."""
         folder, budget = None, self._schedule.budget
-        with self._schedule.budget.work(), unobserved():
+        with budget.work(), unobserved():
             with self._guard("finding a folder for the record"):
                 if self._run.processes.leads:
                     folder = self._folder.of_state(self.name)

@@ -122,15 +122,12 @@ class Budget:
         """From now on training may be slowed down in ways that are not measured."""
         self._kept_from = min(self._kept_from, self.trained())
 
-    def kept(self, ahead: float = 0.0) -> float:
-        """Seconds that are not to be spent because of that.
-
-        Args:
-            ahead: Seconds of training until then, all of which count.
-        """
-        return self._kept_after(self.trained(), ahead)
+    def kept(self) -> float:
+        """Seconds that are not to be spent because of that."""
+        return self._kept_after(self.trained(), 0.0)
 
     def _kept_after(self, trained: float, ahead: float) -> float:
+        """The same, read at a moment, after so many more seconds of training, which all count."""
         return self.kept_share * (trained + ahead - min(self._kept_from, trained))
 
     def overhead(self) -> float:
@@ -164,11 +161,11 @@ class Budget:
         return missing / rate if rate > 0 else math.inf
 
     def state_dict(self) -> dict[str, float]:
-        """Time spent on work, wall time, and of training until it was disturbed, seconds."""
+        """Seconds: of work, of wall time, and of training before it was disturbed, if it was."""
         return {
             "spent": self.spent(),
             "elapsed": self.elapsed(),
-            "kept_from": min(self._kept_from, self.trained()),
+            "kept_from": self._kept_from,
         }
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:

@@ -32,7 +32,7 @@ from lightning_morse.monitoring.costs import (
     Timing,
 )
 from lightning_morse.monitoring.portions import Portions
-from lightning_morse.monitoring.settings import Settings
+from lightning_morse.monitoring.settings import FEWEST_AUTO, Settings
 from lightning_morse.monitoring.timetable import distance, due_after, n_worth
 
 # Share of what is allowed at a time that one analysis should take, while others are to follow.
@@ -42,6 +42,10 @@ _CLOSEST = 0.5
 # Numerics that another process does should be done within this share of what is to come, and within
 # so many times what they would take here: else it has too little of a core.
 _SHARE_FOR_BACKGROUND, _SLOWER_IN_BACKGROUND = 0.35, 15
+# A process that does the numerics of analyses takes some seconds of a core to start. The last
+# analysis is made without it, so it is of no use where there is time for no other: the loss is
+# taken to be so much of a step as the forward pass usually is.
+WORTH_A_PROCESS_SECONDS, _FORWARD_OF_STEP = 4.0, 1 / 3
 # Telling the speed of the machine takes 18 ms: only where the run has become so many times as long.
 _GUESS_AFTER = 2.0
 
@@ -189,6 +193,12 @@ class Pace:
             limit = min(limit, portion.seconds)
         return Decision(portion, limit, overhead=overhead, within=background or math.inf)
 
+    def is_worth_a_process(self, ahead: Ahead) -> bool:
+        """Whether there may be an analysis of which another process could do the numerics."""
+        of_loss = FEWEST_AUTO * _FORWARD_OF_STEP * ahead.step
+        lasts = ahead.seconds > WORTH_A_PROCESS_SECONDS
+        return lasts and self._room_at_end(ahead.known) > of_loss
+
     def _background(self, ahead: Ahead, final: bool) -> float:
         """Seconds in which another process should have done the numerics; 0 if none can."""
         # What is known of a part of a probe batch may turn out wrong within an analysis.
@@ -241,7 +251,7 @@ class Pace:
             return None
         if final:
             return self.portions.next_part(self._limit(n_made, ahead, final), at_end=False)
-        at_end = self.room_at_end(ahead.known) if ahead.known else math.inf
+        at_end = self._room_at_end(ahead.known) if ahead.known else math.inf
         return self.portions.next_part(at_end, at_end=True)
 
     def analysed(self, seconds: float, *, given_up: bool = False) -> None:
@@ -266,7 +276,7 @@ class Pace:
             enough = self.portions.last() if n_made else self.portions.least(final=False)
             figure = PLANNED_OVER_MEASURED * self.costs.first_figure
             return now - figure if now - figure > enough + ahead.step else now
-        return min(now, self.room_at_end(ahead.known) - self.portions.last())
+        return min(now, self._room_at_end(ahead.known) - self.portions.last())
 
     def _due_in(self, n_made: int, ahead: Ahead) -> float:
         """Seconds of training until the next analysis is due; at most 0 if it is.
@@ -295,10 +305,10 @@ class Pace:
         to_come = trained if math.isinf(ahead.planned) else ahead.planned
         n_left = max(1, min(n_worth(trained + to_come) - n_made, ahead.dues))
         # The first ones leave something of the grace to those that soon follow.
-        room = self.room_at_end(to_come) - figures
+        room = self._room_at_end(to_come) - figures
         return min(room / n_left, SHARE_OF_ROOM * self._budget.room())
 
-    def room_at_end(self, to_come: float) -> float:
+    def _room_at_end(self, to_come: float) -> float:
         """What analyses may still take in all, after so many seconds of training."""
         around, trained = self._around_and_trained()
         start = self._start or (around, trained)
@@ -322,7 +332,7 @@ class Pace:
         kept = self.portions.last()
         if self._needs_loss and not self._timed:
             smallest += ahead.step  # the evaluation that is to be timed
-        if final or (ahead.known and self.room_at_end(ahead.known) < smallest + kept):
+        if final or (ahead.known and self._room_at_end(ahead.known) < smallest + kept):
             return math.inf
         return self._budget.wait(smallest if ahead.known else smallest + kept)
 

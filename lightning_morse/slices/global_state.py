@@ -92,5 +92,5 @@ def _may_count(one: Any) -> bool:
         return is_users_file(one.__module__)
     if isinstance(one, (*_CONTAINERS, staticmethod, classmethod)):
         return True
-    is_plain = not isinstance(one, nn.Module | Tensor) and bool(users_classes(type(one)))
+    is_plain = not isinstance(one, nn.Module) and bool(users_classes(type(one)))
     return is_plain and not any(map(is_of_library, type(one).__mro__))

@@ -22,16 +22,14 @@ from torch import Tensor, nn
 from lightning_morse import MorseMonitor
 from lightning_morse.analysis.samples import BetweenBatches
 from lightning_morse.analysis.turning import analyze_turning
-from lightning_morse.callbacks import _analyses, _analysing, _analyst, _schedule
+from lightning_morse.callbacks import _analyses, _analysing, _analyst
 from lightning_morse.callbacks._analysing import Analysed, Asked, Failed
 from lightning_morse.callbacks._analyst import Analyst, EndedError
-from lightning_morse.callbacks._lightning import Period
 from lightning_morse.callbacks._schedule import Schedule
 from lightning_morse.monitoring import pace
 from lightning_morse.monitoring.in_background import InBackground
 from lightning_morse.monitoring.machine import leaves_a_core
 from lightning_morse.monitoring.one_analysis import OneAnalysis
-from lightning_morse.monitoring.pace import Ahead
 from tests.callback_models import Net, draw_nothing, fit, rng_state
 
 LONG = 120.0
@@ -104,7 +102,7 @@ class Here:
 def time_enough(monkeypatch):
     """Runs of a second are long enough, and nothing is drawn."""
     monkeypatch.setattr(pace, "_SHARE_FOR_BACKGROUND", 1e6)
-    monkeypatch.setattr(_schedule, "WORTH_A_PROCESS_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "WORTH_A_PROCESS_SECONDS", 0.0)
     monkeypatch.setattr(_analyses, "leaves_a_core", lambda device: True)
     draw_nothing(monkeypatch)
 
@@ -294,20 +292,6 @@ def test_where_training_has_all_cores_all_is_done_at_once(tmp_path, monkeypatch)
     here = Here().install(monkeypatch)
     fit(tmp_path, limited(), max_epochs=5)
     assert not here.n_jobs
-
-
-def test_where_only_the_last_analysis_fits_in_no_process_is_started():
-    now = [0.0]
-
-    def started(step: float) -> bool:
-        schedule = Schedule(Period.of(None, None), MorseMonitor().settings, True)
-        schedule.budget.now = lambda: now[0]
-        schedule.budget.start()
-        schedule._ahead = lambda *_: Ahead(30.0, step=step)
-        return schedule.is_worth_a_process(None)
-
-    assert started(0.01)
-    assert not started(0.3)  # 48 evaluations of a third of that take longer than 2 s and 5 %
 
 
 def test_a_core_is_left_where_there_are_more_than_threads(monkeypatch):

@@ -81,7 +81,7 @@ def test_a_due_analysis_waits_for_time(clock, tmp_path, caplog):
     assert "e+" not in said[0]
 
 
-def test_what_is_kept_back_counts_from_the_first_process_on():
+def test_what_is_kept_back_counts_from_when_training_is_disturbed():
     now = [0.0]
     budget = Budget(0.05, lambda: now[0], 2.0)
     budget.start()
@@ -89,6 +89,7 @@ def test_what_is_kept_back_counts_from_the_first_process_on():
     now[0] = 100.0
     assert budget.room() == pytest.approx(2 + 5)
     assert budget.room(100.0) == pytest.approx(2 + 10 - 2)  # it may begin now
+    assert budget.state_dict()["kept_from"] == math.inf  # not yet, also for a run that goes on
     budget.disturb()
     now[0] = 150.0
     budget.disturb()

@@ -358,7 +358,17 @@ def test_what_telling_the_speed_takes_is_not_taken_to_go_on():
         pace.decide(0, Ahead(10.0), final=False)
     now += 5.0
     assert budget.spent() == pytest.approx(0.2)
-    assert pace.room_at_end(10.0) == pytest.approx(budget.room(10.0))
+    assert pace._room_at_end(10.0) == pytest.approx(budget.room(10.0))
+
+
+def test_no_process_is_worth_while_where_only_the_last_analysis_fits_in():
+    budget = Budget(0.05, lambda: 0.0, 2.0)
+    budget.start()
+    pace = Pace(settings(), budget, automatic=True)
+    assert pace.is_worth_a_process(Ahead(30.0, step=0.01))
+    assert not pace.is_worth_a_process(Ahead(3.0, step=0.01))
+    # 48 evaluations of a third of that take longer than 2 s and 5 %.
+    assert not pace.is_worth_a_process(Ahead(30.0, step=0.3))
 
 
 def steps_of(pace, budget, seconds, n, step):

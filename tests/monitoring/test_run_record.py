@@ -53,10 +53,11 @@ def test_a_module_is_asked_for_its_weights_only_when_they_are_kept(monkeypatch):
     assert kept.trajectory.steps == 1
 
 
-def test_a_process_that_keeps_no_weights_is_not_asked_for_them(monkeypatch):
+def test_a_process_that_keeps_no_weights_does_not_ask_for_them():
     kept = record()
     kept.processes = Processes(rank=1, size=2)
     assert all(kept.only_counts() for _ in range(3))
+    kept.add_weights(None)
     assert kept.trajectory.steps == 0
 
 
